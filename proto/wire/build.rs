@@ -3,7 +3,7 @@
 use std::{error::Error, path::Path};
 
 /// One file per Rust module of `src/lib.rs`.
-const FILES: [&str; 12] = [
+const FILES: [&str; 15] = [
     "replication.proto",
     "roles.proto",
     "admin.proto",
@@ -16,6 +16,9 @@ const FILES: [&str; 12] = [
     "mailbox_sync.proto",
     "timetable.proto",
     "reports.proto",
+    "storage.proto",
+    "backup.proto",
+    "settings.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -50,6 +53,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         .type_attribute(".twinbox.mailbox_sync.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.timetable.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.reports.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.storage.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.backup.v1", "#[derive(serde::Serialize)]")
+        .type_attribute(".twinbox.settings.v1", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.Token", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.AuthorityStatus", "#[derive(serde::Serialize)]")
         .type_attribute(".twinbox.join.v1.RotationStatus", "#[derive(serde::Serialize)]")

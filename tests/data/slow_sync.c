@@ -1,5 +1,5 @@
 /* Loaded before libc by tests: every sync of a file takes TWINBOX_SYNC_TAKES_US microseconds longer, as on a slow disk;
-   with TWINBOX_SYNC_SLOW_WHILE only while the file of that name exists. */
+   with TWINBOX_SYNC_SLOW_WHILE only while the file of that name exists, so that its removal also ends a sync under way. */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -12,8 +12,12 @@ static void linger(void) {
         return;
     }
     long us = text ? atol(text) : 0;
-    struct timespec rest = { us / 1000000, us % 1000000 * 1000 };
-    while (nanosleep(&rest, &rest) != 0) { }
+    while (us > 0 && !(only_while && access(only_while, F_OK) != 0)) {
+        long slice = us < 10000 ? us : 10000;
+        struct timespec rest = { 0, slice * 1000 };
+        while (nanosleep(&rest, &rest) != 0) { }
+        us -= slice;
+    }
 }
 
 int fsync(int file) {

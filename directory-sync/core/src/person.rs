@@ -56,6 +56,16 @@ impl Person {
         }
     }
 
+    /// Memory that it takes, in bytes: itself and its texts.
+    pub fn bytes(&self) -> u64 {
+        let fields = [&self.number, &self.name, &self.mail, &self.language, &self.timezone, &self.class];
+        let fields = fields.into_iter().flatten().map(String::len);
+        let private = [Some(&self.dn), Some(&self.login), self.pin.as_ref()];
+        let private = private.into_iter().flatten().map(|text| text.reveal().len());
+        let problems = self.problems.iter().map(|problem| size_of_val(problem) + problem.text.reveal().len());
+        (size_of::<Self>() + fields.chain(private).chain(problems).sum::<usize>()) as u64
+    }
+
     /// The problem with a field, if there is one.
     pub fn problem(&self, field: SyncedField) -> Option<&FieldProblem> {
         self.problems.iter().find(|problem| problem.field == field)

@@ -16,6 +16,9 @@ pub struct Bounds {
     pub attribute: usize,
     /// Entries, references and ids in the results of one operation.
     pub entries: u64,
+    /// Bytes of memory that the people found by one operation take: entries within the bound of their number may have
+    /// long values.
+    pub people: u64,
     /// Time for one operation as a whole, such as a full search. Each single answer has the directory's time limit.
     pub operation: Duration,
     /// Interval without a change after which a followed server is probed.
@@ -29,6 +32,7 @@ impl Default for Bounds {
             queued: 1 << 20,
             attribute: 64 << 10,
             entries: 500_000,
+            people: 256 << 20,
             operation: Duration::from_secs(30 * 60),
             probe: Duration::from_secs(60),
         }

@@ -141,6 +141,11 @@ impl DirectoryConnection {
         &self.server
     }
 
+    /// Bounds on its answers.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
     /// Results that were left out so far.
     pub fn notes(&self) -> Notes {
         self.noted().clone()

@@ -91,6 +91,17 @@ pub enum LdapError {
         /// The bound.
         bound: u64,
     },
+    /// People of more bytes than the bound.
+    #[error(
+        "the people that {server} sent take more than {bound} bytes: narrow the base or the filter, or choose \
+         attributes with shorter values"
+    )]
+    TooLarge {
+        /// Address of the server.
+        server: String,
+        /// The bound.
+        bound: u64,
+    },
     /// An answer that does not follow the protocol.
     #[error("{server} sent an answer that does not follow the protocol: {reason}")]
     Protocol {

@@ -13,7 +13,9 @@ use twinbox_health::Health;
 use twinbox_ids::{NodeName, Pii};
 use twinbox_mailbox::{Mailbox, MessageCounts, NewMailbox, UserAddress};
 use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mailstore, Mark, Message, PinError};
+use twinbox_replication_admin::StorageService;
 use twinbox_roles::{CommandError, DutyState, MemberKind, Order, OrderId, Setting};
+use twinbox_settings_service::SettingsService;
 use twinbox_wire::admin::{
     self, AudioPart, ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Done, DutyListReply,
     DutyListRequest, MessageListReply, MessageListRequest, MessageRequest, NodeRequest, ServiceListReply,
@@ -23,7 +25,7 @@ use twinbox_wire::admin::{
 };
 
 use crate::{
-    AdminHandles, delivery, directory, events::EventService, mailbox_sync, node_info::NodeFacts,
+    AdminHandles, backup, delivery, directory, events::EventService, mailbox_sync, node_info::NodeFacts,
     operators::Operators, provisioning, reports, sending, services, steering, timetable,
 };
 
@@ -57,8 +59,11 @@ impl AdminService {
         let mailbox_syncs = mailbox_sync::Service::new(self.node.clone()).server();
         let timetables = timetable::Service::new(self.node.clone()).server();
         let reports = reports::Service::new(self.node.clone()).server();
+        let storage = StorageService::new(self.node.storage()).server();
+        let backups = backup::Service::new(self.node.clone()).server();
         let roles = self.node.roles.clone();
-        let events = EventService::new(self.node.alarms.clone(), self.node.config.alarms.channels()).server();
+        let events = EventService::new(self.node.alarms.clone(), self.node.settings.clone()).server();
+        let settings = SettingsService::new(self.node.settings.clone()).server();
         // The same services for both: a service added here is also available to operators of other machines.
         let services = tonic::service::Routes::new(provisioning)
             .add_service(tokens)
@@ -70,7 +75,10 @@ impl AdminService {
             .add_service(mailbox_syncs)
             .add_service(timetables)
             .add_service(reports)
+            .add_service(storage)
+            .add_service(backups)
             .add_service(events)
+            .add_service(settings)
             .add_service(AdminServer::new(self));
         let elsewhere = tokio::spawn(operators.serve(services.clone(), roles, stop.clone()));
         let served = tonic::transport::Server::builder()
@@ -214,6 +222,7 @@ impl Admin for AdminService {
                         .collect(),
                     address: address.unwrap_or_default(),
                     info,
+                    incarnation: member.incarnation.as_ref().map(ToString::to_string).unwrap_or_default(),
                 }
             })
             .collect();
@@ -285,7 +294,7 @@ impl Admin for AdminService {
     async fn user_add(&self, request: Request<UserAddRequest>) -> Result<Response<UserChanged>, Status> {
         all_records(&self.node)?;
         let request = request.into_inner();
-        let usual = self.node.config.usual_mailbox();
+        let usual = self.node.mailstore.live().usual.clone();
         let timezone = if request.timezone.is_empty() { usual.timezone.clone() } else { request.timezone };
         let new = NewMailbox {
             number: request.number,

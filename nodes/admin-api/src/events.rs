@@ -5,8 +5,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::info;
 use twinbox_admin_kit::{Part, part};
-use twinbox_alarms::{AckError, Alarm, Alarms, Channel, FollowError, Follower, IdPrefix, InvalidId, Item, Since};
+use twinbox_alarms::{AckError, Alarm, Alarms, FollowError, Follower, IdPrefix, InvalidId, Item, Since};
 use twinbox_pki::operator_of;
+use twinbox_settings_service::SharedSettings;
 use twinbox_wire::events::{
     self, AlarmAcknowledgeReply, AlarmAcknowledgeRequest, AlarmListReply, AlarmListRequest, FollowReply,
     FollowRequest,
@@ -23,13 +24,13 @@ const MOST_IDS: usize = 1_024;
 /// Serves administrators.
 pub struct EventService {
     alarms: Alarms,
-    channels: Vec<Channel>,
+    settings: SharedSettings,
 }
 
 impl EventService {
-    /// For a node with these channels to outside receivers.
-    pub fn new(alarms: Alarms, channels: Vec<Channel>) -> Self {
-        Self { alarms, channels }
+    /// For a node with the receivers of these settings.
+    pub fn new(alarms: Alarms, settings: SharedSettings) -> Self {
+        Self { alarms, settings }
     }
 
     /// Converts it into a tonic service.
@@ -38,7 +39,7 @@ impl EventService {
     }
 
     fn show(&self, alarm: Alarm) -> events::Alarm {
-        let told = self.channels.iter().filter(|channel| alarm.due(**channel).is_empty());
+        let told = self.settings.channels().into_iter().filter(|channel| alarm.due(*channel).is_empty());
         events::Alarm {
             told: told.map(|channel| channel.word().to_owned()).collect(),
             id: alarm.id.to_string(),

@@ -2,6 +2,7 @@
 //! operators of other machines over mutual TLS, and between members.
 
 mod admin;
+mod backup;
 mod delivery;
 mod directory;
 mod events;
@@ -26,9 +27,11 @@ use twinbox_mailbox_sync_duty::MailboxSyncDuty;
 use twinbox_mailstore::Mailstore;
 use twinbox_members::MemberClients;
 use twinbox_notifier::NotifierService;
+use twinbox_replication_admin::StorageParts;
 use twinbox_replication_peer::Peers;
 use twinbox_replication_store::Store;
 use twinbox_roles::Roles;
+use twinbox_settings_service::SharedSettings;
 
 pub use admin::{AdminService, AdminSocket, SocketError};
 pub use delivery::{MailRoute, MwiResync};
@@ -51,6 +54,8 @@ pub struct AdminHandles {
     pub roles: Roles,
     /// Mailboxes and messages.
     pub mailstore: Mailstore,
+    /// Settings that all nodes share.
+    pub settings: SharedSettings,
     /// Alarms and events.
     pub alarms: Alarms,
     /// Connections to the other members.
@@ -65,4 +70,17 @@ pub struct AdminHandles {
     pub templates: Arc<Templates>,
     /// Way of mail out, for its test; `None` without a section `[mail]`.
     pub mail: Option<MailRoute>,
+}
+
+impl AdminHandles {
+    /// The parts for requests about replication and the store.
+    fn storage(&self) -> StorageParts {
+        StorageParts {
+            name: self.name.clone(),
+            store: self.store.clone(),
+            dir: self.config.data_dir.join("store"),
+            peers: self.peers.clone(),
+            mailstore: self.mailstore.clone(),
+        }
+    }
 }

@@ -39,7 +39,7 @@ impl Reports for Service {
         let node = &self.0;
         all_records(node)?;
         let request = request.into_inner();
-        let (query, range) = read(&request, &node.config.voicemail.timezone, wall())?;
+        let (query, range) = read(&request, &node.mailstore.live().usual.timezone, wall())?;
         let listed = matches!(query.kind, ReportKind::Unanswered | ReportKind::SignIns);
         let after = if listed { call_of(&request.after)? } else { None };
         let source = ReportSource { mailstore: node.mailstore.clone(), alarms: node.alarms.clone() };

@@ -10,16 +10,21 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 use twinbox_pki::{OperatorIdentity, OperatorObstacle};
-use twinbox_wire::admin::{ClusterStatusReply, admin_client::AdminClient, provisioning_client::ProvisioningClient};
+use twinbox_wire::admin::{
+    ClusterStatusReply, Member, NodeInfoReply, admin_client::AdminClient, provisioning_client::ProvisioningClient,
+};
 use twinbox_wire::events::events_client::EventsClient;
 use twinbox_wire::{
+    backup::backups_client::BackupsClient,
     delivery::delivery_client::DeliveryClient,
     directory::directories_client::DirectoriesClient,
     join::{authorities_client::AuthoritiesClient, tokens_client::TokensClient},
     mailbox_sync::mailbox_syncs_client::MailboxSyncsClient,
     reports::reports_client::ReportsClient,
     sending::sending_client::SendingClient,
+    settings::settings_client::SettingsClient,
     steering::steering_client::SteeringClient,
+    storage::storage_client::StorageClient,
     timetable::timetables_client::TimetablesClient,
 };
 
@@ -159,6 +164,11 @@ pub async fn provisioning(socket: &Path) -> Result<Provisioning, CliError> {
     Ok(ProvisioningClient::new(channel(socket).await?))
 }
 
+/// Connects to the node behind `socket`, for settings that all nodes share.
+pub async fn settings(socket: &Path) -> Result<SettingsClient<Channel>, CliError> {
+    Ok(SettingsClient::new(channel(socket).await?))
+}
+
 /// Client for notifications and mail out.
 pub type Delivery = DeliveryClient<Channel>;
 
@@ -201,6 +211,16 @@ pub async fn reports(socket: &Path) -> Result<ReportsClient<Channel>, CliError> 
     Ok(ReportsClient::new(channel(socket).await?))
 }
 
+/// Connects to the node behind `socket`, for backups.
+pub async fn backups(socket: &Path) -> Result<BackupsClient<Channel>, CliError> {
+    Ok(BackupsClient::new(channel(socket).await?))
+}
+
+/// Connects to the node behind `socket`, for replication and the store.
+pub async fn storage(socket: &Path) -> Result<StorageClient<Channel>, CliError> {
+    Ok(StorageClient::new(channel(socket).await?))
+}
+
 async fn channel(socket: &Path) -> Result<Channel, CliError> {
     if let Some(remote) = REMOTE.get() {
         return remote.channel().await;
@@ -223,10 +243,22 @@ async fn channel(socket: &Path) -> Result<Channel, CliError> {
 }
 
 /// Whether every member is in service and there is a publisher. False without a majority: the reply then shows the
-/// last agreed state.
+/// last agreed state. False, too, while a node does not answer, or answers as another incarnation than that of its
+/// status: the status is then of before its restart.
 pub fn all_in_service(reply: &ClusterStatusReply) -> bool {
     reply.quorum
         && !reply.publisher.is_empty()
         && !reply.members.is_empty()
-        && reply.members.iter().all(|m| m.status == "in-service")
+        && reply.members.iter().all(|member| member.status == "in-service" && is_of_now(member))
+}
+
+/// Names of the members whose status is not known to be of their present incarnation.
+pub fn unconfirmed(reply: &ClusterStatusReply) -> Vec<&str> {
+    reply.members.iter().filter(|member| !is_of_now(member)).map(|member| member.name.as_str()).collect()
+}
+
+/// Whether the status of a member is of its present incarnation. A witness reports none that its status could name.
+fn is_of_now(member: &Member) -> bool {
+    let same = |info: &NodeInfoReply| member.incarnation.is_empty() || info.incarnation == member.incarnation;
+    member.kind == "witness" || member.info.as_ref().is_some_and(same)
 }

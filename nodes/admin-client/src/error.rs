@@ -14,6 +14,9 @@ pub enum CliError {
     /// No node was reachable: exit code 3.
     #[error("{0}")]
     Unreachable(String),
+    /// The command did its work, but a part of the data was nowhere to be found: exit code 4.
+    #[error("{0}")]
+    Incomplete(String),
 }
 
 impl CliError {
@@ -28,6 +31,7 @@ impl CliError {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
             Self::Unreachable(_) => 3,
+            Self::Incomplete(_) => 4,
         })
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Each rule is pure: state and time in, [`Report`]s out. [`AlarmRules`] polls the sources and writes the reports.
 
+mod comparison;
 mod load;
 mod name_clashes;
 mod names;
@@ -22,8 +23,9 @@ use twinbox_replication_store::Store;
 use twinbox_roles::Roles;
 use twinbox_runtime as runtime;
 
+use comparison::ComparisonRule;
 use load::LoadRule;
-pub use name_clashes::{NameClash, NameClashWatch, NameKind};
+pub use name_clashes::{NameClash, NameClashWatch, NameConflict, NameKind, name_conflicts};
 use replication::ReplicationRules;
 pub use roles::Report;
 use roles::{AlarmSource, RolesRules};
@@ -56,6 +58,7 @@ impl AlarmRules {
         let mut of_roles = RolesRules::new(&self.node, BootInstant::now(), wall(), self.reported());
         let mut of_replication = ReplicationRules::new(&self.node);
         let mut of_load = LoadRule::new(&self.node);
+        let mut of_comparison = ComparisonRule::default();
         let mut look = runtime::every(LOOK_EVERY);
         let mut clashes = self.clashes().await;
         loop {
@@ -67,6 +70,7 @@ impl AlarmRules {
                     let counting = self.peers.counting();
                     let view = view.borrow().clone();
                     self.write(of_replication.look(&peers, &counters, counting, set_aside, &view, now));
+                    self.write(of_comparison.look(self.peers.comparisons()));
                     if let Some(calls) = self.calls.running() {
                         self.write(of_load.look(&calls.overload(), now));
                     }

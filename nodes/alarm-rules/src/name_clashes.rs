@@ -27,6 +27,17 @@ pub struct NameClash {
     pub kind: NameKind,
 }
 
+/// A name that several mailboxes have in their settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameConflict {
+    /// The number or address.
+    pub name: String,
+    /// Kind of the name.
+    pub kind: NameKind,
+    /// The mailboxes, the one that has the name first, then by the time of their claims.
+    pub mailboxes: Vec<MailboxId>,
+}
+
 /// Reports clashes of names: those at its creation, then those that a change made here or by a peer brings. A clash may be
 /// reported again.
 pub struct NameClashWatch {
@@ -75,14 +86,26 @@ impl NameClashWatch {
 
 /// All clashes.
 fn name_clashes(mailstore: &Mailstore) -> Result<Vec<NameClash>, MailError> {
-    let mut clashes = Vec::new();
+    Ok(name_conflicts(mailstore)?.into_iter().flat_map(clashes_in).collect())
+}
+
+/// The clashes of a conflict: all but the first mailbox have one.
+fn clashes_in(conflict: NameConflict) -> impl Iterator<Item = NameClash> {
+    let kind = conflict.kind;
+    conflict.mailboxes.into_iter().skip(1).map(move |mailbox| NameClash { mailbox, kind })
+}
+
+/// All numbers and addresses that several mailboxes have in their settings. Reads all claims: not for a thread that serves
+/// calls.
+pub fn name_conflicts(mailstore: &Mailstore) -> Result<Vec<NameConflict>, MailError> {
+    let mut conflicts = Vec::new();
     for table in [schema::NUMBER, schema::ADDRESS] {
         for row in mailstore.store().rows(table, &[]) {
             let (key, record) = row?;
-            clashes.extend(losers(mailstore, &key, &record)?);
+            conflicts.extend(conflict_of(mailstore, &key, &record)?);
         }
     }
-    Ok(clashes)
+    Ok(conflicts)
 }
 
 /// The clashes of the name with this key; none for other keys.
@@ -91,12 +114,16 @@ fn clashes_of(mailstore: &Mailstore, key: &Key) -> Result<Vec<NameClash>, MailEr
         return Ok(Vec::new());
     }
     let record = mailstore.store().get(key)?;
-    record.map_or_else(|| Ok(Vec::new()), |record| losers(mailstore, key, &record))
+    let conflict = match record {
+        Some(record) => conflict_of(mailstore, key, &record)?,
+        None => None,
+    };
+    Ok(conflict.into_iter().flat_map(clashes_in).collect())
 }
 
-/// The mailboxes that have the name of this record in their settings, after the first of them.
-fn losers(mailstore: &Mailstore, key: &Key, record: &Record) -> Result<Vec<NameClash>, MailError> {
-    let (kind, claimants) = match key.table == schema::NUMBER {
+/// The mailboxes that have the name of this record in their settings, if they are several.
+fn conflict_of(mailstore: &Mailstore, key: &Key, record: &Record) -> Result<Option<NameConflict>, MailError> {
+    let (kind, claimants): (_, Vec<MailboxId>) = match key.table == schema::NUMBER {
         true => {
             let tag = schema::number::HOLDER;
             let all = record.claim(tag).into_iter().chain(record.losers(tag));
@@ -106,17 +133,18 @@ fn losers(mailstore: &Mailstore, key: &Key, record: &Record) -> Result<Vec<NameC
     };
     // The usual case needs no look at a mailbox.
     if claimants.len() < 2 {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let mut named = Vec::new();
+    let mut mailboxes = Vec::new();
     for id in claimants {
         match mailstore.get_now(id) {
-            Ok(Some(mailbox)) if is_name_of(key, &mailbox) => named.push(NameClash { mailbox: id, kind }),
+            Ok(Some(mailbox)) if is_name_of(key, &mailbox) => mailboxes.push(id),
             Ok(_) | Err(MailError::View(_)) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(named.into_iter().skip(1).collect())
+    let name = String::from_utf8_lossy(&key.id).into_owned();
+    Ok((mailboxes.len() > 1).then_some(NameConflict { name, kind, mailboxes }))
 }
 
 /// A claim may stay behind a mailbox that has another name by now.

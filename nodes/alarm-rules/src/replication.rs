@@ -30,6 +30,8 @@ pub struct ReplicationRules {
     apart: BTreeMap<NodeName, BootInstant>,
     /// Number of streams stopped for a reused origin, and number of changes set aside.
     damaged: (u64, u64),
+    /// Number of fills by the rows of a peer, and number of failed attempts.
+    state_fills: (u64, u64),
 }
 
 impl ReplicationRules {
@@ -42,6 +44,7 @@ impl ReplicationRules {
             behind: BTreeMap::new(),
             apart: BTreeMap::new(),
             damaged: (0, 0),
+            state_fills: (0, 0),
         }
     }
 
@@ -78,6 +81,14 @@ impl ReplicationRules {
                 }
                 _ => {}
             }
+        }
+        let fills = (counters.state_fills, counters.state_fills_failed);
+        let (ended_before, failed_before) = std::mem::replace(&mut self.state_fills, fills);
+        if fills.0 > ended_before || fills.1 == 0 {
+            reports.push(Report::Clear(Code::StateFillFailed, own));
+        } else if fills.1 > failed_before {
+            let detail = format!("{} attempts failed since the start of this node", fills.1);
+            reports.push(Report::Raise(Code::StateFillFailed, own, detail));
         }
         reports
     }
@@ -218,6 +229,26 @@ mod tests {
         assert_eq!(look(31, 15_000), [Code::ReplicationLag]);
         assert_eq!(look(32, 900), []);
         assert_eq!(look(33, 20_000), []);
+    }
+
+    #[test]
+    fn failed_fill_is_an_alarm_until_one_succeeds() {
+        let mut copies = ReplicationRules::new(&"a".parse().expect("a name"));
+        let view = crate::roles::tests::view(&[]);
+        let over = Report::Clear(Code::StateFillFailed, "a".to_owned());
+        for (ms, failed, ended, is_raised, is_over) in [
+            (0, 0, 0, false, true),
+            (1, 2, 0, true, false),
+            (2, 2, 0, false, false),
+            (3, 2, 1, false, true),
+            (4, 3, 1, true, false),
+        ] {
+            let counters =
+                PeersCounters { state_fills: ended, state_fills_failed: failed, ..PeersCounters::default() };
+            let reports = copies.look(&[], &counters, 0, 0, &view, BootInstant::from_nanos(ms));
+            let seen = (raised(&reports) == [Code::StateFillFailed], reports.contains(&over));
+            assert_eq!(seen, (is_raised, is_over), "{ms}: {reports:?}");
+        }
     }
 
     #[test]

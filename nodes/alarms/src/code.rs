@@ -151,7 +151,8 @@ codes! {
         "'twinbox cluster ca status' names it; for the CA itself: 'twinbox cluster ca rotate'.";
     ConfigDrift = "config-drift", Warning, WhenEnded,
         "Settings that should be the same on all nodes differ.",
-        "The detail names the key: set the same value in every node's file and restart the changed node.";
+        "The detail names the key: set the same value in every node's file and restart the changed node. 'KEY on NODE': \
+         delete the key from that node's file, or change the cluster's value with 'twinbox setting set'.";
     PassiveCalled = "passive-called", Warning, WhenAcknowledged,
         "A call reached the passive node.",
         "Configure the PBX to try the active node first (OPTIONS or the order of its trunk's addresses).";
@@ -221,6 +222,20 @@ codes! {
         "'twinbox mailbox-sync list --failing' names the account: ask its owner. If the \
          messages were deleted on purpose, accept that with 'twinbox mailbox-sync run USER --accept-deletions'; else they \
          stay here, and can be played.";
+    ReplicationRepaired = "replication-repaired", Major, WhenAcknowledged,
+        "The stores of two nodes differed in what both should have: a disk lost or damaged data.",
+        "What the other node had was copied; the detail says what. Check the disk of the node that the detail names; \
+         'twinbox replication verify --audio' compares everything again.";
+    StoreRebuilt = "store-rebuilt", Critical, WhenEnded,
+        "A store of a node was damaged and could not be opened: it was set aside, and the node fills again from the \
+         others.",
+        "Check the disk. The detail names the folder that was set aside and what was taken over from it. When the node is \
+         in service and 'twinbox replication verify --audio' finds nothing missing, remove that folder: this ends the alarm. \
+         A node that is alone stays replicating: docs/replication.md has what to do then.";
+    StateFillFailed = "state-fill-failed", Major, WhenEnded,
+        "A node was away for longer than the logs of the others reach, and cannot copy all of their records.",
+        "The log of the node has the reason: upgrade the older node, make room on its disk, or repair the connection. \
+         It retries automatically, and answers callers 503 until it succeeds.";
 }
 
 impl Code {

@@ -117,7 +117,7 @@ impl Outbound {
     }
 
     /// Serves the configured receivers, each at its own pace, until stopped.
-    pub async fn run(self, webhook: Option<Webhook>, traps: Option<TrapReceivers>, stop: CancellationToken) {
+    pub async fn run(&self, webhook: Option<Webhook>, traps: Option<TrapReceivers>, stop: CancellationToken) {
         let serve = |receiver: Option<Receiver>| async {
             match receiver {
                 Some(receiver) => self.serve(receiver).await,

@@ -30,9 +30,10 @@ impl Webhook {
         };
         let owner = |socket: BorrowedFd<'_>| -> Option<Box<dyn Any + Send>> { permit.own(socket).ok() };
         self.0.post(&post, &owner).await.map_err(|failure| match failure {
-            PostFailure::Unreachable(reason) | PostFailure::Later(reason) | PostFailure::Unanswered(reason) => {
-                DeliveryError::Later(reason)
-            }
+            PostFailure::Unreachable(reason)
+            | PostFailure::Later(reason)
+            | PostFailure::Unanswered(reason)
+            | PostFailure::Unclear(reason) => DeliveryError::Later(reason),
             PostFailure::Refused(reason) => DeliveryError::Refused(reason),
             PostFailure::NotHolder => DeliveryError::NotHolder,
         })

@@ -159,7 +159,8 @@ async fn take(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str) -> 
 fn outbound(node: &Node, duty: &Duty, webhook: Option<Webhook>, traps: Option<TrapReceivers>) -> CancellationToken {
     let stop = CancellationToken::new();
     let outbound = Outbound::new("example", node.alarms.clone(), duty.clone());
-    tokio::spawn(outbound.run(webhook, traps, stop.clone()));
+    let stopping = stop.clone();
+    tokio::spawn(async move { outbound.run(webhook, traps, stopping).await });
     stop
 }
 

@@ -40,8 +40,8 @@ pub(crate) fn build(
     let report = ReportWork { source, mails: SystemMails::new(mailstore.clone(), mail_out) };
     let (name, members) = (mwi.node.clone(), mwi.members.clone());
     let notifier = NotifierService::new(mailstore.clone(), roles.gate(Duty::Notifier), mwi, devices);
-    let (gate, usual) = (roles.gate(Duty::DirectorySync), config.usual_mailbox());
-    let directory_sync = DirectoryDuty::new(mailstore.clone(), gate, alarms.clone(), usual, mail_out);
+    let gate = roles.gate(Duty::DirectorySync);
+    let directory_sync = DirectoryDuty::new(mailstore.clone(), gate, alarms.clone(), mail_out);
     let directories = DirectoryOrders {
         name: name.clone(),
         roles: roles.clone(),
@@ -51,7 +51,7 @@ pub(crate) fn build(
     };
     let resync = MwiResync { name, roles: roles.clone(), members, notifier: notifier.clone() };
     DutyHandles {
-        timetable: timetable::build(roles, report, resync, directories, comparison.clone()),
+        timetable: timetable::build(config, roles, report, resync, directories, comparison.clone()),
         notifier,
         mta: OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Mta), alarms.clone(), mail),
         directory_sync,

@@ -5,11 +5,13 @@
 mod alert_gate;
 mod bound;
 mod duties;
+mod leftovers;
 mod links;
 #[cfg(debug_assertions)]
 mod next_release;
 mod node;
 mod peering;
+mod set_aside;
 mod supervised;
 mod timetable;
 #[cfg(debug_assertions)]
@@ -43,6 +45,22 @@ pub enum AppError {
     /// The data folder cannot be used.
     #[error("the data folder (data_dir) cannot be used")]
     Store(#[from] twinbox_replication_store::StoreError),
+    /// The settings that all nodes share cannot be read.
+    #[error("the settings of the cluster cannot be read from the data folder")]
+    Settings(#[from] twinbox_mailstore::MailError),
+    /// The store cannot be opened, and not built again.
+    #[error("the store in the data folder (data_dir) cannot be used")]
+    Rebuild(#[from] twinbox_rebuild::RebuildError),
+    /// A backup was restored into the data folder only in part.
+    #[error(
+        "the restore of backup {backup} into {} did not end: run 'twinbox backup restore' again", dir.display()
+    )]
+    Unrestored {
+        /// Name of the backup.
+        backup: String,
+        /// The data folder.
+        dir: std::path::PathBuf,
+    },
     /// Raft's data cannot be used.
     #[error("the role manager cannot start")]
     Roles(#[from] twinbox_roles::RolesError),

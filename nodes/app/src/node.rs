@@ -9,7 +9,8 @@ use tracing::{error, info, warn};
 use twinbox_admin_api::{AdminService, NodeFacts, NodeInfoService, Operators};
 use twinbox_alarm_rules::AlarmRules;
 use twinbox_alarms::{Alarms, Kind, Outbound, Syslog};
-use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
+use twinbox_calls::{CallsDeps, CallsService};
+use twinbox_cluster_settings::Key;
 use twinbox_config::{NodeConfig, members_file};
 use twinbox_diagnostics::{ProbeCounts, SipProber, comparison::Comparison};
 use twinbox_enrollment::{
@@ -25,20 +26,22 @@ use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
 use twinbox_notifier::mwi::ClusterMwiSender;
 use twinbox_reconciler::{
-    CustomPrompts, LostNodes, NodeReconciler, Purge, ReconcilerParts, SharedDrain, file_orphans, first_measures,
-    follow_members, keep_call_records, purge_deleted, retry_unfiled,
+    CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, file_orphans,
+    first_measures, follow_members, keep_call_records, purge_deleted, retry_unfiled,
 };
-use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
+use twinbox_replication_peer::{LogPolicy, PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
 use twinbox_runtime::SystemdNotifier;
+use twinbox_settings_service::{SettingsParts, SharedSettings};
 
 use crate::{
     AppError,
     alert_gate::AlertGate,
     bound::{Bound, Sockets},
-    duties,
+    duties, leftovers,
     peering::{self, NodeServices},
+    set_aside,
 };
 
 mod handles;
@@ -73,10 +76,13 @@ struct Node {
     incarnation: Incarnation,
     config: Arc<NodeConfig>,
     store: Store,
+    /// The store was damaged and built again.
+    rebuilt: bool,
     peers: Peers,
     roles: Roles,
     members: Arc<MemberClients>,
     mailstore: Mailstore,
+    settings: SharedSettings,
     alarms: Alarms,
     media: Engine,
     calls: CallsService,
@@ -104,14 +110,19 @@ impl Node {
         let known = members_file::known(cluster);
         let nodes: Vec<_> = known.iter().filter(|m| m.kind == MemberKind::Node).collect();
 
-        let store = Store::open(StoreConfig {
+        if let Some(backup) = twinbox_backup::unfinished_restore(&config.data_dir) {
+            return Err(AppError::Unrestored { backup, dir: config.data_dir.clone() });
+        }
+        let store = twinbox_rebuild::open(StoreConfig {
             dir: config.data_dir.join("store"),
             node: name.clone(),
             reserve_bytes: config.reserve_bytes,
-        })?;
+        })
+        .await?;
         store.set_cluster_id(cluster.id).await?;
         let founds = config.data_dir.join(FOUNDER_MARK).exists();
-        if founds {
+        let rebuilt = set_aside::is_data_rebuilt(&config.data_dir);
+        if founds && !rebuilt {
             // The founder has all existing records (rule D13).
             store.set_filled(Filled::Complete).await?;
         }
@@ -123,7 +134,7 @@ impl Node {
                     .iter()
                     .map(|m| PeerAddress { name: m.name.clone(), address: m.address.clone() })
                     .collect(),
-                ack_timeout: cluster.ack_timeout,
+                ack_timeout: Duration::from_millis(config.calls.ack_timeout_ms),
                 tls: cluster.tls.clone(),
             },
             store.clone(),
@@ -136,14 +147,11 @@ impl Node {
         roles.measure(first_measures(&store));
         bound.supervised.opened(roles.raft_id_and_run());
         let members = Arc::new(MemberClients::new(name, &roles, &cluster.tls));
-        let mailstore =
-            Mailstore::new(store.clone(), peers.clone(), mailstore_settings(&config, incarnation, &nodes));
+        let start = Settings::new(name.clone(), incarnation, nodes.len() as u64);
+        let mailstore = Mailstore::new(store.clone(), peers.clone(), start);
         let media = Engine::start(media_config(&config))?;
         let calls = CallsService::new(
-            CallsConfig {
-                ack_timeout_ms: u64::try_from(cluster.ack_timeout.as_millis()).unwrap_or(u64::MAX),
-                ..config.calls.clone()
-            },
+            config.calls.clone(),
             CallsDeps {
                 node: name.clone(),
                 incarnation,
@@ -152,6 +160,17 @@ impl Node {
                 media: media.clone(),
             },
         );
+        let settings = SharedSettings::open(SettingsParts {
+            name: name.clone(),
+            file: config.shared.clone(),
+            wan: cluster.is_wan(),
+            language: config.voicemail.language.clone(),
+            secrets: config.alarms.secrets.clone(),
+            mailstore: mailstore.clone(),
+            peers: peers.clone(),
+            calls: calls.clone(),
+            alarms: alarms.clone(),
+        })?;
         let sender = ClusterMwiSender {
             node: name.clone(),
             calls: calls.clone(),
@@ -179,10 +198,12 @@ impl Node {
             incarnation,
             config,
             store,
+            rebuilt,
             peers,
             roles,
             members,
             mailstore,
+            settings,
             alarms,
             media,
             calls,
@@ -197,12 +218,8 @@ impl Node {
 
     /// Takes calls. Recordings of a killed incarnation become messages before new calls are taken.
     async fn open(&self) -> Result<(CustomPrompts, PromptsWatch), AppError> {
-        match self.mailstore.file_own_leftovers().await {
-            Ok(filed) if filed.is_empty() => {}
-            Ok(filed) => {
-                info!(count = filed.len(), "filed recordings of an earlier incarnation as partial messages")
-            }
-            Err(error) => warn!(%error, "could not file recordings of an earlier incarnation"),
+        if !self.lacks_records_of_takes() {
+            leftovers::file(&self.mailstore).await;
         }
         let prompts = CustomPrompts {
             mailstore: self.mailstore.clone(),
@@ -214,8 +231,16 @@ impl Node {
         Ok((prompts, changes))
     }
 
+    /// True when takes in the packs may be old ones: the records that tell are not here yet.
+    fn lacks_records_of_takes(&self) -> bool {
+        self.rebuilt && !self.store.filled().has_records()
+    }
+
     fn start(&self, bound: &mut Bound, prompts: (CustomPrompts, PromptsWatch)) -> Result<Running, AppError> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        if self.lacks_records_of_takes() {
+            tasks.spawn(leftovers::file_when_filled(self.mailstore.clone(), stop.clone()));
+        }
         let sockets =
             bound.sockets.take().ok_or_else(|| AppError::Runtime(std::io::ErrorKind::NotConnected.into()))?;
         let Sockets { members: listener, administrators, pages, mail, links } = sockets;
@@ -237,7 +262,9 @@ impl Node {
             }),
             NodeInfoService::new(facts.clone(), cluster.tls.clone()),
         ));
+        self.peers.purges(PURGED_WHOLE);
         self.peers.start();
+        self.peers.keep_log(LogPolicy::new(self.config.log_keep.time, self.config.log_keep.bytes));
         let peers = self.peers.clone();
         let tell = move |everyone: &[MemberAddress]| follow_members(&peers, everyone);
         tasks.spawn(members_file::watch(cluster.clone(), self.roles.clone(), tell, stop.clone()));
@@ -270,7 +297,10 @@ impl Node {
         tasks.spawn(file_orphans(self.lost_nodes(), stop.clone()));
         let (name, mailstore) = (config.name.clone(), self.mailstore.clone());
         tasks.spawn(retry_unfiled(name, mailstore, self.alarms.clone(), stop.clone()));
-        tasks.spawn(keep_call_records(self.mailstore.clone(), self.roles.clone(), config.keep_calls, stop.clone()));
+        tasks.spawn(self.settings.clone().follow(stop.clone()));
+        let keep = self.settings.seconds(Key::KeepDays);
+        let keep = move || keep() * 86_400;
+        tasks.spawn(keep_call_records(self.mailstore.clone(), self.roles.clone(), keep, stop.clone()));
         tasks.spawn(purge_deleted(self.purge(), stop.clone()));
         let (custom, changes) = prompts;
         tasks.spawn(custom.follow(changes, stop.clone()));
@@ -340,13 +370,14 @@ impl Node {
 
     /// Writes alarms and events, delivers them to outside receivers, and applies the rules.
     fn start_alarms(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        let config = &self.config.alarms;
-        let syslog = config.syslog.clone().map(|(target, facility)| Syslog::start(target, facility));
+        let syslog = self.config.alarms.syslog.clone().map(|(target, facility)| Syslog::start(target, facility));
         let (alarms, writing) = (self.alarms.clone(), stop.clone());
         tasks.spawn(async move { alarms.serve(syslog, writing).await });
+        let (node, data_dir) = (self.config.name.clone(), self.config.data_dir.clone());
+        tasks.spawn(set_aside::watch(self.alarms.clone(), node, data_dir, stop.clone()));
         let gate = AlertGate(self.roles.gate(Duty::Notifier));
         let outbound = Outbound::new(&self.config.cluster.name, self.alarms.clone(), gate);
-        tasks.spawn(outbound.run(config.webhook.clone(), config.traps.clone(), stop.clone()));
+        tasks.spawn(self.settings.clone().deliver_alarms(outbound, stop.clone()));
         let starts = format!("version {}, incarnation {}", env!("CARGO_PKG_VERSION"), self.incarnation);
         self.alarms.event(Kind::NodeStarted, self.config.name.as_str(), starts);
         let rules = AlarmRules {
@@ -392,6 +423,7 @@ impl Node {
             alarms: self.alarms.clone(),
             health: self.health.clone(),
             drain: self.drain.clone(),
+            store_rebuilt: self.rebuilt,
         })
     }
 
@@ -402,7 +434,7 @@ impl Node {
             peers: self.peers.clone(),
             mailstore: self.mailstore.clone(),
             roles: self.roles.clone(),
-            grace: self.config.voicemail.deleted_grace,
+            grace: Box::new(self.settings.seconds(Key::DeletedGraceSeconds)),
         }
     }
 
@@ -413,21 +445,9 @@ impl Node {
             peers: self.peers.clone(),
             roles: self.roles.clone(),
             unheard_for: timing.lease + timing.margin,
+            store_rebuilt: self.rebuilt,
         }
     }
-}
-
-fn mailstore_settings(
-    config: &NodeConfig,
-    incarnation: Incarnation,
-    nodes: &[&twinbox_config::Member],
-) -> Settings {
-    let mut settings = Settings::new(config.name.clone(), incarnation, nodes.len() as u64);
-    settings.require_two = config.cluster.require_two;
-    settings.min_message_ms = config.voicemail.min_message_ms;
-    settings.min_pin_length = config.voicemail.min_pin_length;
-    settings.pin_cost = config.voicemail.pin_cost;
-    settings
 }
 
 fn media_config(config: &NodeConfig) -> MediaConfig {

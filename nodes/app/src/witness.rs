@@ -14,7 +14,7 @@ use twinbox_diagnostics::{
 use twinbox_enrollment::certificates::CertificateRenewer;
 use twinbox_ids::Incarnation;
 use twinbox_members::MemberClients;
-use twinbox_roles::{MemberKind, Roles, RolesError};
+use twinbox_roles::{MemberKind, Roles, RolesError, StoreError};
 use twinbox_wire::admin::{NodeInfoRequest, node_info_client::NodeInfoClient};
 
 use twinbox_runtime::{StopSignals, SystemdNotifier};
@@ -52,7 +52,7 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         // The other clusters are served nevertheless.
         let shared = config.clusters.len() > 1;
         let roles = match join(&config, cluster).await {
-            Err(AppError::Roles(removed @ RolesError::Removed { .. })) if shared => {
+            Err(AppError::Roles(removed @ RolesError::Store(StoreError::Removed { .. }))) if shared => {
                 error!(cluster = cluster.name, "{removed}: take its section out of this witness's file");
                 continue;
             }

@@ -5,7 +5,7 @@ use twinbox_clock::BootInstant;
 use twinbox_overload::admission::{CallPermit, Full, Passive};
 use twinbox_sip::{
     Method, Request, Response,
-    redirect::{Purpose, Rules, purpose},
+    redirect::{Purpose, purpose},
     uri::Uri,
 };
 
@@ -97,7 +97,7 @@ impl SipServer {
         if !self.deps.mailstore.accepts_calls() {
             return refuse(&stats.refused_store, busy(request, BROKEN));
         }
-        let deposit = matches!(purpose(request, self.rules()), Purpose::Leave { .. });
+        let deposit = matches!(purpose(request, self.config().rules()), Purpose::Leave { .. });
         if self.lacks_records() && !(deposit && self.admission.sole()) {
             return refuse(&stats.refused_filling, busy(request, FILLING));
         }
@@ -158,7 +158,7 @@ impl SipServer {
 
     /// Answers OPTIONS with the status that an INVITE would get now (RFC 3261 section 11.2).
     fn options(&self, request: &Request, at: BootInstant) -> Refusal {
-        let full = self.admission.active() >= self.config.max_calls;
+        let full = self.admission.active() >= self.config().max_calls;
         let retry_after =
             self.admission.passive().filter(|passive| !passive.on_call).map(|passive| passive.retry_after);
         let response = match () {
@@ -171,11 +171,6 @@ impl SipServer {
             () => capabilities(request.respond(200)),
         };
         Box::new(self.with_node_name(request, response))
-    }
-
-    pub(crate) fn rules(&self) -> Rules<'_> {
-        let pilots = &self.config.pilots;
-        Rules { sign_in: &pilots.sign_in, ask_mailbox: &pilots.ask_mailbox, order: self.config.redirect }
     }
 }
 

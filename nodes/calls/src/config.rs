@@ -9,7 +9,7 @@ use std::{
 
 pub use twinbox_dns::Transport;
 use twinbox_ids::{Network, Pii};
-use twinbox_sip::redirect::RedirectOrder;
+use twinbox_sip::redirect::{RedirectOrder, Rules};
 
 use crate::wire;
 
@@ -65,6 +65,11 @@ pub struct CallsConfig {
 }
 
 impl CallsConfig {
+    /// Rules that lead a call to a mailbox or a menu.
+    pub(crate) fn rules(&self) -> Rules<'_> {
+        Rules { sign_in: &self.pilots.sign_in, ask_mailbox: &self.pilots.ask_mailbox, order: self.redirect }
+    }
+
     /// Time limit for the answer to a BYE (rule A1).
     pub(crate) fn bye_timeout(&self) -> Duration {
         Duration::from_millis(self.ack_timeout_ms + 100)

@@ -152,6 +152,11 @@ impl Calls {
         Ok(Self { server, addresses: addresses.into() })
     }
 
+    /// Changes the settings that new calls have.
+    pub(crate) fn set_config(&self, config: Arc<CallsConfig>) {
+        self.server.set_config(config);
+    }
+
     /// The bound address of each listener, in the order of the configuration.
     pub fn addresses(&self) -> &[(Transport, SocketAddr)] {
         &self.addresses

@@ -11,7 +11,7 @@ use crate::{Calls, CallsConfig, CallsDeps, CallsError};
 pub struct CallsService(Arc<Inner>);
 
 struct Inner {
-    config: CallsConfig,
+    config: RwLock<Arc<CallsConfig>>,
     deps: CallsDeps,
     running: RwLock<Option<Calls>>,
 }
@@ -19,6 +19,7 @@ struct Inner {
 impl CallsService {
     /// Service without a running server; [`Self::restart`] starts one.
     pub fn new(config: CallsConfig, deps: CallsDeps) -> Self {
+        let config = RwLock::new(Arc::new(config));
         Self(Arc::new(Inner { config, deps, running: RwLock::new(None) }))
     }
 
@@ -33,8 +34,20 @@ impl CallsService {
     }
 
     /// Settings of the server.
-    pub fn config(&self) -> &CallsConfig {
-        &self.0.config
+    pub fn config(&self) -> Arc<CallsConfig> {
+        self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes settings, also of the server that runs: new calls have the new ones. Listeners, trunks, `max_calls`,
+    /// `max_calls_per_second`, `max_subscriptions` and the addresses of RTP change with the next restart only.
+    pub fn reconfigure(&self, change: impl FnOnce(&mut CallsConfig)) {
+        let mut config = self.0.config.write().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = CallsConfig::clone(&config);
+        change(&mut changed);
+        *config = Arc::new(changed);
+        if let Some(calls) = self.running() {
+            calls.set_config(config.clone());
+        }
     }
 
     /// Starts the SIP server; an earlier one is shut down first, which ends its calls.
@@ -44,7 +57,9 @@ impl CallsService {
             warn!("restarting the SIP server");
             old.shutdown().await;
         }
-        let calls = Calls::start(self.0.config.clone(), self.0.deps.clone()).await?;
+        let calls = Calls::start(CallsConfig::clone(&self.config()), self.0.deps.clone()).await?;
+        let config = self.0.config.read().unwrap_or_else(PoisonError::into_inner);
+        calls.set_config(config.clone());
         *self.0.running.write().unwrap_or_else(PoisonError::into_inner) = Some(calls);
         Ok(())
     }

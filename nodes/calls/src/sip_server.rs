@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -42,7 +42,7 @@ use crate::{
 const MAX_TRANSACTIONS: usize = 50_000;
 
 pub(crate) struct SipServer {
-    pub(crate) config: CallsConfig,
+    config: RwLock<Arc<CallsConfig>>,
     pub(crate) deps: CallsDeps,
     pub(crate) access: Access,
     pub(crate) self_test: SelfTest,
@@ -121,9 +121,19 @@ impl SipServer {
             pending: Mutex::default(),
             broken: Mutex::default(),
             started,
-            config,
+            config: RwLock::new(Arc::new(config)),
             deps,
         })
+    }
+
+    /// The settings, as they are now.
+    pub(crate) fn config(&self) -> Arc<CallsConfig> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the settings.
+    pub(crate) fn set_config(&self, config: Arc<CallsConfig>) {
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
     }
 
     /// Time on the transactions' clock, in milliseconds.

@@ -5,6 +5,7 @@ mod kit;
 use std::time::Duration;
 
 use kit::{Node, Raw, establish, hang_up, trunk};
+use twinbox_mailstore::LiveSettings;
 
 #[tokio::test]
 async fn strangers_get_403_and_are_counted() {
@@ -228,6 +229,15 @@ async fn with_require_two_and_no_peer_only_message_calls_are_refused() {
     owner.target = "sip:*97@vm.example".into();
     establish(&mut raw, &mut owner).await;
     hang_up(&mut raw, &mut owner).await;
+    // The administrator changes it under a call: new calls are answered, then refused again, and the call goes on.
+    let live = |require_two| LiveSettings { require_two, ..LiveSettings::clone(&node.mailstore.live()) };
+    node.mailstore.set_live(live(false));
+    let mut under = raw.dialog("a3");
+    establish(&mut raw, &mut under).await;
+    node.mailstore.set_live(live(true));
+    let mut refused = raw.dialog("a4");
+    assert_eq!((raw.ask(refused.invite()).await.code, node.counter("refused_alone")), (503, 2));
+    hang_up(&mut raw, &mut under).await;
 }
 
 /// Rule A4: no message could be stored. Calls in progress end normally.

@@ -68,8 +68,8 @@ pub enum DeviceCommand {
 pub enum OutboxCommand {
     /// Notifications that are not done, newest first: they wait, failed, or were given up
     List {
-        /// Only those in this state.
-        #[arg(long, value_parser = ["pending", "failed", "held", "dead", "done"])]
+        /// Only those in this state; bounced: taken, and then a report of failure came back.
+        #[arg(long, value_parser = ["pending", "failed", "held", "dead", "done", "bounced"])]
         state: Option<String>,
         /// Only those of this channel.
         #[arg(long, value_parser = CHANNELS)]

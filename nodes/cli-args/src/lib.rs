@@ -1,6 +1,7 @@
 //! Arguments of the command line `twinbox`: commands, options, help texts. `twinbox-cli` executes them.
 
 mod alarms;
+mod backup;
 mod certificates;
 mod cluster;
 mod delivery;
@@ -9,7 +10,9 @@ mod mailbox_sync;
 mod provisioning;
 mod report;
 mod sending;
+mod setting;
 mod steering;
+mod storage;
 mod timetable;
 mod tools;
 
@@ -20,6 +23,7 @@ use twinbox_demo::DemoOptions;
 use twinbox_ids::MessageId;
 
 pub use alarms::{AlarmCommand, EventsArgs};
+pub use backup::{BackupCommand, RestoreArgs};
 pub use certificates::{CaCommand, OperatorCertArgs, RemoteArgs};
 pub use cluster::{ClusterCommand, InitArgs, JoinArgs, MemberArg, NodeArg, Owner, StatusArgs, TokenArgs};
 pub use delivery::{DeviceArg, DeviceCommand, MailCommand, MwiCommand, NotifyCommand, OutboxCommand};
@@ -28,17 +32,21 @@ pub use mailbox_sync::{AuthorizeArgs, MailServerCommand, MailboxSyncCommand, Mai
 pub use provisioning::{AsteriskArgs, CosCommand, ImportCommand, Law, PromptCommand, UserImportArgs, UserSetArgs};
 pub use report::ReportArgs;
 pub use sending::{LocationCommand, SendArgs};
+pub use setting::SettingCommand;
 pub use steering::{
     AddArgs, DeactivateArgs, DutyCommand, FailbackArgs, FailbackWord, GoOnAloneArgs, ModeWord, RemoveArgs,
     ReplaceArgs, SetArgs, SteeringCommand,
 };
+pub use storage::{ReplicationCommand, StoreCommand};
 pub use timetable::TimetableCommand;
 pub use tools::{CompletionArgs, DnsCommand, DoctorArgs, ManArgs};
 
 /// The open voicemail system that does not go down.
 #[derive(Debug, Parser)]
 #[command(name = "twinbox", version, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no node reachable.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no node reachable, 4 done, but data is missing."
+)]
 pub struct Cli {
     /// The node's Unix socket for administrators.
     #[arg(
@@ -83,6 +91,12 @@ pub enum Command {
     /// The services of a node and their state
     #[command(subcommand)]
     Service(ServiceCommand),
+    /// Copies of the data on the other nodes: how far they are, and whether they are equal
+    #[command(subcommand)]
+    Replication(ReplicationCommand),
+    /// The data of a node: check and statistics
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Alarms, and the remedy of each
     #[command(subcommand)]
     Alarm(AlarmCommand),
@@ -123,9 +137,15 @@ pub enum Command {
     /// Jobs that run at set times: ageing of messages, quota warnings, reports
     #[command(subcommand)]
     Timetable(TimetableCommand),
+    /// Backups to a folder: create, list, verify, restore, prune
+    #[command(subcommand)]
+    Backup(BackupCommand),
     /// Classes of service: rules that many mailboxes share
     #[command(subcommand)]
     Cos(CosCommand),
+    /// Settings that all nodes share: limits of messages, waits, receivers of alarms; see also 'cluster settings'
+    #[command(subcommand)]
+    Setting(SettingCommand),
     /// Your own prompts instead of the standard ones, on every node
     #[command(subcommand)]
     Prompt(PromptCommand),

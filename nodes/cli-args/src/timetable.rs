@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 /// Kinds of jobs.
-const KINDS: [&str; 5] = ["ageing", "quota-warnings", "mwi-resync", "directory-sync", "report"];
+const KINDS: [&str; 6] = ["ageing", "quota-warnings", "mwi-resync", "directory-sync", "report", "backup"];
 
 /// `timetable`
 #[derive(Debug, Subcommand)]

@@ -38,11 +38,17 @@ fn hint(error: clap::Error) -> clap::Error {
 
 /// Whether a command contacts a node, on this machine or another.
 fn contacts_a_node(command: &Command) -> bool {
-    use twinbox_cli_args::ClusterCommand::{Init, Join, Place};
+    use twinbox_cli_args::{
+        BackupCommand,
+        ClusterCommand::{Init, Join, Place},
+    };
     match command {
         Command::Node(_) | Command::Witness(_) | Command::Demo(_) | Command::Config(_) | Command::Call(_) => false,
         Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => false,
         Command::Cluster(Init(_) | Join(_) | Place(_)) => false,
+        Command::Backup(BackupCommand::Verify { .. } | BackupCommand::Prune { .. }) => false,
+        Command::Backup(BackupCommand::List { dir, config }) => commands::backup::asks_node(dir, config),
+        Command::Backup(BackupCommand::Restore(args)) => args.mailbox.is_some(),
         Command::Health(args) => args.config.is_none(),
         _ => true,
     }
@@ -67,6 +73,8 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Cluster(command) => block_on(commands::cluster::run(&cli.socket, cli.json, command)),
         Command::Duty(command) => block_on(commands::duty::run(&cli.socket, cli.json, command)),
         Command::Service(command) => block_on(commands::service::run(&cli.socket, cli.json, command)),
+        Command::Replication(command) => block_on(commands::replication::run(&cli.socket, cli.json, command)),
+        Command::Store(command) => block_on(commands::store::run(&cli.socket, cli.json, command)),
         Command::Alarm(command) => block_on(commands::alarm::run(&cli.socket, cli.json, command)),
         Command::Events(args) => block_on(commands::events::run(&cli.socket, cli.json, args)),
         Command::Report(args) => block_on(commands::report::run(&cli.socket, cli.json, args)),
@@ -81,7 +89,9 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Notify(command) => block_on(commands::notify::notify(&cli.socket, cli.json, command)),
         Command::Mwi(command) => block_on(commands::notify::mwi(&cli.socket, cli.json, command)),
         Command::Timetable(command) => block_on(commands::timetable::run(&cli.socket, cli.json, command)),
+        Command::Backup(command) => block_on(commands::backup::run(&cli.socket, cli.json, command)),
         Command::Cos(command) => block_on(commands::cos::run(&cli.socket, cli.json, command)),
+        Command::Setting(command) => block_on(commands::setting::run(&cli.socket, cli.json, command)),
         Command::Prompt(command) => block_on(commands::prompt::run(&cli.socket, cli.json, command)),
         Command::Import(command) => block_on(commands::import::run(&cli.socket, cli.json, command)),
         Command::Call(args) => block_on(commands::call::run(cli.json, args)),

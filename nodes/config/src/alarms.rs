@@ -1,11 +1,13 @@
-//! The `[alarms]` section: receivers of alarms in addition to the log and `/metrics`.
+//! The `[alarms]` section: receivers of alarms in addition to the log and `/metrics`. Receivers of the whole cluster
+//! are settings that all nodes share; their secrets are this node's own.
 
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
 use twinbox_alarms::{
     Channel, Facility, SyslogTarget, TrapAuthentication, TrapPrivacy, TrapReceivers, TrapSecurity, Webhook,
     WebhookError,
 };
+use twinbox_cluster_settings::{Key, Values};
 use twinbox_ids::NodeName;
 
 use super::reader::Section;
@@ -15,99 +17,138 @@ use super::reader::Section;
 pub struct AlarmsConfig {
     /// Receiver of this node's alarms by syslog.
     pub syslog: Option<(SyslogTarget, Facility)>,
-    /// Receiver of all alarms by HTTP.
+    /// Secrets for the receivers of all alarms.
+    pub secrets: AlarmSecrets,
+}
+
+/// Secrets for the receivers of all alarms; each node has its own copy.
+#[derive(Clone, Default)]
+pub struct AlarmSecrets {
+    authorization: Option<String>,
+    community: Option<String>,
+    auth_password: Option<String>,
+    priv_password: Option<String>,
+}
+
+impl fmt::Debug for AlarmSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AlarmSecrets(•••)")
+    }
+}
+
+/// Receivers of all alarms.
+#[derive(Debug, Clone, Default)]
+pub struct AlarmReceivers {
+    /// Receiver by HTTP.
     pub webhook: Option<Webhook>,
-    /// Receivers of all alarms by SNMP.
+    /// Receivers by SNMP.
     pub traps: Option<TrapReceivers>,
 }
 
-impl AlarmsConfig {
-    /// Configured channels to outside receivers.
+impl AlarmReceivers {
+    /// Channels with a receiver.
     pub fn channels(&self) -> Vec<Channel> {
         let webhook = self.webhook.as_ref().map(|_| Channel::Webhook);
         webhook.into_iter().chain(self.traps.as_ref().map(|_| Channel::Trap)).collect()
     }
+}
 
-    pub(super) fn read(mut section: Section, node: Option<&NodeName>) -> Self {
-        let target = section.parse("syslog", "\"local\", \"udp://HOST:PORT\" or \"tcp://HOST:PORT\"");
-        let facility = Facility::named(section.word("syslog_facility", &Facility::WORDS, "daemon"));
-        let webhook = webhook(section.section("webhook"));
-        let traps = traps(section.section("trap"), node);
-        section.finish();
-        Self { syslog: target.map(|target| (target, facility)), webhook, traps }
+/// Reason why alarms do not reach a receiver from this node.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {what}")]
+pub struct ReceiverMistake {
+    /// The key to which it belongs.
+    pub key: &'static str,
+    /// The mistake and its remedy.
+    pub what: String,
+}
+
+fn mistake(key: &'static str, what: impl Into<String>) -> ReceiverMistake {
+    ReceiverMistake { key, what: what.into() }
+}
+
+impl AlarmSecrets {
+    /// The receivers by these settings, with this node's secrets, and the mistakes of those that cannot be used.
+    pub fn receivers(&self, values: &Values, node: &NodeName) -> (AlarmReceivers, Vec<ReceiverMistake>) {
+        let mut mistakes = Vec::new();
+        let webhook = self.webhook(values).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
+        let traps = self.traps(values, node).unwrap_or_else(|mistake| {
+            mistakes.push(mistake);
+            None
+        });
+        (AlarmReceivers { webhook, traps }, mistakes)
+    }
+
+    fn webhook(&self, values: &Values) -> Result<Option<Webhook>, ReceiverMistake> {
+        let Some(url) = values.given(Key::WebhookUrl) else { return Ok(None) };
+        let authorities = values.given(Key::WebhookCaFile).map(PathBuf::from);
+        Webhook::new(url, self.authorization.as_deref(), authorities).map(Some).map_err(|error| {
+            let key = match &error {
+                WebhookError::Url(_) => return mistake(Key::WebhookUrl.name(), "is not a URL of a receiver"),
+                WebhookError::Authorization => "alarms.webhook.authorization",
+                WebhookError::Authorities { .. } | WebhookError::NoAuthorities => Key::WebhookCaFile.name(),
+            };
+            mistake(key, error.to_string())
+        })
+    }
+
+    fn traps(&self, values: &Values, node: &NodeName) -> Result<Option<TrapReceivers>, ReceiverMistake> {
+        let receivers = values.list(Key::TrapReceivers);
+        if receivers.is_empty() {
+            return Ok(None);
+        }
+        let security = match (self.community.clone(), values.given(Key::TrapUser)) {
+            (Some(_), Some(_)) => {
+                let both = "is given beside community: keep community for SNMP v2c, or user for v3";
+                return Err(mistake(Key::TrapUser.name(), both));
+            }
+            (Some(community), None) => TrapSecurity::Community(community),
+            (None, Some(name)) => {
+                let Some(password) = self.auth_password.clone() else {
+                    let missing =
+                        "is missing in this node's file: SNMP v3 needs a password of 8 characters or more";
+                    return Err(mistake("alarms.trap.auth_password", missing));
+                };
+                let how = TrapAuthentication::named(values.text(Key::TrapAuth));
+                let privacy = self.priv_password.clone().map(|secret| (TrapPrivacy::Aes128, secret));
+                TrapSecurity::User { name: name.to_owned(), authentication: (how, password), privacy }
+            }
+            (None, None) => {
+                let missing = "is missing in this node's file: write community for SNMP v2c, or set alarms.trap.user \
+                               and write auth_password for v3";
+                return Err(mistake("alarms.trap.community", missing));
+            }
+        };
+        TrapReceivers::new(node, &receivers, &security)
+            .map(Some)
+            .map_err(|error| mistake(Key::TrapReceivers.name(), error.to_string()))
     }
 }
 
-fn webhook(mut section: Section) -> Option<Webhook> {
-    let url = section.text("url");
-    let authorization = section.secret("authorization", "authorization_file");
-    let authorities: Option<PathBuf> = section.path("ca_file");
-    let made = match url {
-        None if authorization.is_some() || authorities.is_some() => {
-            section.wrong(
-                "url",
-                "is missing: write where alarms are sent, such as \"https://alarms.example/twinbox\"",
-            );
-            None
+impl AlarmsConfig {
+    /// Reads the section; the receivers of `values`, the file's, are checked as well.
+    pub(super) fn read(mut section: Section, values: &Values, node: Option<&NodeName>) -> Self {
+        let target = section.parse("syslog", "\"local\", \"udp://HOST:PORT\" or \"tcp://HOST:PORT\"");
+        let facility = Facility::named(section.word("syslog_facility", &Facility::WORDS, "daemon"));
+        let mut webhook = section.section("webhook");
+        let authorization = webhook.secret("authorization", "authorization_file");
+        webhook.finish();
+        let mut trap = section.section("trap");
+        let secrets = AlarmSecrets {
+            authorization,
+            community: trap.secret("community", "community_file"),
+            auth_password: trap.secret("auth_password", "auth_password_file"),
+            priv_password: trap.secret("priv_password", "priv_password_file"),
+        };
+        trap.finish();
+        let mistakes = node.map(|node| secrets.receivers(values, node).1).unwrap_or_default();
+        for ReceiverMistake { key, what } in mistakes {
+            section.wrong(key.strip_prefix("alarms.").unwrap_or(key), what);
         }
-        None => None,
-        Some(url) => match Webhook::new(&url, authorization.as_deref(), authorities) {
-            Ok(made) => Some(made),
-            Err(error) => {
-                let key = match &error {
-                    WebhookError::Url(_) => "url",
-                    WebhookError::Authorization => "authorization",
-                    WebhookError::Authorities { .. } | WebhookError::NoAuthorities => "ca_file",
-                };
-                section.wrong(key, error.to_string());
-                None
-            }
-        },
-    };
-    section.finish();
-    made
-}
-
-fn traps(mut section: Section, node: Option<&NodeName>) -> Option<TrapReceivers> {
-    let receivers: Vec<String> = section.list::<String>("receivers", "HOST or HOST:PORT");
-    let community = section.secret("community", "community_file");
-    let user = section.text("user");
-    let how = TrapAuthentication::named(section.word("auth", &TrapAuthentication::WORDS, "sha256"));
-    let password = section.secret("auth_password", "auth_password_file");
-    let secret = section.secret("priv_password", "priv_password_file");
-    let wanted = !receivers.is_empty();
-    let security = match (community, user) {
-        (Some(_), Some(_)) => {
-            section.wrong("user", "is given beside community: keep community for SNMP v2c, or user for v3");
-            None
-        }
-        (Some(community), None) => Some(TrapSecurity::Community(community)),
-        (None, Some(name)) => match password {
-            Some(password) => Some(TrapSecurity::User {
-                name,
-                authentication: (how, password),
-                privacy: secret.map(|secret| (TrapPrivacy::Aes128, secret)),
-            }),
-            None => {
-                section.wrong(
-                    "auth_password",
-                    "is missing: SNMP v3 needs the user's password, of 8 characters or more",
-                );
-                None
-            }
-        },
-        (None, None) if wanted => {
-            section
-                .wrong("community", "is missing: write community for SNMP v2c, or user and auth_password for v3");
-            None
-        }
-        (None, None) => None,
-    };
-    let made = security.zip(node).filter(|_| wanted).and_then(|(security, node)| {
-        TrapReceivers::new(node, &receivers, &security)
-            .map_err(|error| section.wrong("receivers", error.to_string()))
-            .ok()
-    });
-    section.finish();
-    made
+        section.finish();
+        Self { syslog: target.map(|target| (target, facility)), secrets }
+    }
 }

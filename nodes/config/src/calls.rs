@@ -2,40 +2,25 @@
 
 use std::net::SocketAddr;
 
-use twinbox_calls::{CallsConfig, ListenerConfig, Pilots, Registration, Transport, TrunkConfig, UnknownMailbox};
+use twinbox_calls::{CallsConfig, ListenerConfig, Mistake, Registration, Transport, TrunkConfig};
+use twinbox_cluster_settings::Values;
 use twinbox_ids::{Network, Pii};
-use twinbox_sip::redirect::RedirectOrder;
 
-use super::{node::RtpConfig, reader::Section};
+use super::{node::RtpConfig, reader::Section, shared_settings::apply_to_calls};
 
-/// Reads the settings of calls over `usual`: the defaults with the values of `[voicemail]`. `rtp` is `None` if its
-/// section has mistakes, which are already reported.
-pub(super) fn read(root: &mut Section, usual: CallsConfig, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
+/// Reads the settings of calls; `values` are those that all nodes share. `rtp` is `None` if its section has mistakes,
+/// which are already reported.
+pub(super) fn read(root: &mut Section, values: &Values, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
+    let mut usual = CallsConfig::default();
+    apply_to_calls(values, &mut usual);
     let mut sip = root.section("sip");
     let mut config = CallsConfig {
         max_calls: sip.number("max_calls", 1..=100_000, usual.max_calls as i64) as usize,
         max_calls_per_second: sip.number("max_calls_per_second", 1..=100_000, usual.max_calls_per_second.into())
             as u32,
         max_subscriptions: sip.number("max_subscriptions", 0..=1_000_000, usual.max_subscriptions as i64) as usize,
-        redirect: match sip.word("redirect", &["first", "last"], "") {
-            "first" => RedirectOrder::First,
-            "last" => RedirectOrder::Last,
-            _ => usual.redirect,
-        },
-        unknown_mailbox: match sip.word("unknown_mailbox", &["404", "apology"], "") {
-            "404" => UnknownMailbox::NotFound,
-            "apology" => UnknownMailbox::Apology,
-            _ => usual.unknown_mailbox,
-        },
-        pilots: Pilots {
-            sign_in: numbers(&mut sip, "pilot", &usual.pilots.sign_in),
-            ask_mailbox: numbers(&mut sip, "pilot_ask", &usual.pilots.ask_mailbox),
-        },
-        session_expires_s: sip.number("session_seconds", 90..=86_400, usual.session_expires_s.into()) as u32,
         dns_servers: sip.list::<SocketAddr>("dns_servers", "an address with its port, such as \"10.0.0.53:53\""),
-        max_hold_s: sip.number("max_hold_seconds", 0..=86_400, usual.max_hold_s.into()) as u32,
         dscp: sip.number("dscp", 0..=63, usual.dscp.into()) as u8,
-        min_se_s: sip.number("min_session_seconds", 90..=86_400, usual.min_se_s.into()) as u32,
         ..usual
     };
     config.listeners = sip.sections("listener").into_iter().filter_map(listener).collect();
@@ -54,15 +39,13 @@ pub(super) fn read(root: &mut Section, usual: CallsConfig, rtp: Option<&RtpConfi
     }
     sip.finish();
     config.trunks = root.sections("trunk").into_iter().filter_map(trunk).collect();
-    for mistake in config.mistakes() {
+    // Settings that all nodes share were checked before.
+    let own =
+        |mistake: &Mistake| !["min_se_s", "session_expires_s", "max_message_ms"].contains(&mistake.key.as_str());
+    for mistake in config.mistakes().into_iter().filter(own) {
         root.wrong(&file_key(&mistake.key), mistake.what);
     }
     rtp.map(|_| config)
-}
-
-fn numbers(sip: &mut Section, key: &'static str, default: &[String]) -> Vec<String> {
-    let numbers = sip.list::<String>(key, "a number, such as \"*97\"");
-    if numbers.is_empty() { default.to_vec() } else { numbers }
 }
 
 fn transport(section: &mut Section) -> Option<Transport> {

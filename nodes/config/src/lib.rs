@@ -3,6 +3,7 @@
 //! Loading starts nothing and reports all mistakes together, each with file, key and remedy.
 
 mod alarms;
+mod backup;
 mod calls;
 mod links;
 mod logging;
@@ -11,6 +12,7 @@ pub mod members_file;
 mod node;
 mod reader;
 mod shared;
+mod shared_settings;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -20,11 +22,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use alarms::AlarmsConfig;
+pub use alarms::{AlarmReceivers, AlarmSecrets, AlarmsConfig, ReceiverMistake};
 pub use links::LinksConfig;
 pub use mail::{MailConfig, MailInConfig};
-pub use node::{NodeConfig, RtpConfig, SEAL_SECRET, VoicemailConfig};
+pub use node::{LogKeep, NodeConfig, RtpConfig, SEAL_SECRET, VoicemailConfig};
 pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
+pub use shared_settings::{apply_to_calls, usual_mailbox};
+pub use twinbox_backup::S3Settings;
 pub use twinbox_mailbox::nearest;
 pub use witness::WitnessConfig;
 

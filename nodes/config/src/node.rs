@@ -9,23 +9,24 @@ use std::{
 };
 
 use twinbox_calls::CallsConfig;
+use twinbox_cluster_settings::{FileValues, Values};
 use twinbox_ids::NodeName;
-use twinbox_mailbox::{NewMailbox, Quota, is_timezone, pin::HashCost};
 use twinbox_prompts::Prompts;
 
 use super::{
-    AlarmsConfig, ConfigError, LinksConfig, MailConfig, checked,
-    reader::Section,
+    AlarmsConfig, ConfigError, LinksConfig, MailConfig, S3Settings, checked,
+    reader::{Mistake, Mistakes, Section},
     shared::{ClusterConfig, LogConfig},
+    shared_settings,
 };
 
 /// File with the secret that opens the sealed CA, in the data folder unless the configuration names another.
 pub const SEAL_SECRET: &str = "seal.key";
 
-/// Thirty days, by default, in which a deleted message can be undeleted.
-const DELETED_GRACE_SECONDS: i64 = 30 * 86_400;
-/// The shortest one: audio must outlast what may still name it. Builds for tests accept seconds.
-const SHORTEST_GRACE_SECONDS: i64 = if cfg!(debug_assertions) { 1 } else { 86_400 };
+/// A week: time after which changes leave the log even if a member lacks them.
+const LOG_KEEP_HOURS: i64 = 7 * 24;
+/// Size above which the oldest changes leave the log even if a member lacks them: about a million messages.
+const LOG_KEEP_MB: i64 = 1_024;
 
 /// A node's configuration.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub struct NodeConfig {
     pub seal_secret: PathBuf,
     /// Space kept free on the data disk, in bytes.
     pub reserve_bytes: u64,
+    /// Length of the log of changes that is kept for members that are away.
+    pub log_keep: LogKeep,
     /// Interval of the self-test calls; `None`: no self-tests.
     pub self_test: Option<Duration>,
     /// The cluster.
@@ -64,10 +67,21 @@ pub struct NodeConfig {
     pub mail: MailConfig,
     /// Recordings by link, if the node serves them.
     pub links: Option<LinksConfig>,
-    /// Time for which call records are kept.
-    pub keep_calls: Duration,
+    /// Settings that all nodes share, as far as the file names them: the cluster's first values.
+    pub shared: FileValues,
+    /// Access to the S3-compatible store that takes backups, if there is one.
+    pub backup_s3: Option<S3Settings>,
     /// Logging.
     pub log: LogConfig,
+}
+
+/// Length of the log of changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogKeep {
+    /// Age above which changes leave the log, even if a member lacks them.
+    pub time: Duration,
+    /// Size in bytes above which they do.
+    pub bytes: u64,
 }
 
 /// The `[rtp]` section.
@@ -87,48 +101,33 @@ pub struct RtpConfig {
     pub timeout: Option<Duration>,
 }
 
-/// Defaults of new mailboxes.
+/// Rest of `[voicemail]` beside the settings that all nodes share.
 #[derive(Debug, Clone)]
 pub struct VoicemailConfig {
-    /// IANA name of the time zone.
-    pub timezone: String,
-    /// Language, such as `en`.
+    /// Language of prompts and of new mailboxes, such as `en`.
     pub language: String,
-    /// Maximum number of messages in a mailbox.
-    pub max_messages: u32,
-    /// Minimum length of a new PIN.
-    pub min_pin_length: u8,
-    /// Cost of hashing a PIN.
-    pub pin_cost: HashCost,
-    /// Minimum length of a stored message, in milliseconds.
-    pub min_message_ms: u64,
-    /// Time for which a deleted message can be undeleted, and for which its audio then stays on disk.
-    pub deleted_grace: Duration,
 }
 
 impl NodeConfig {
-    /// A new mailbox with the settings of `[voicemail]`, without number and PIN.
-    pub fn usual_mailbox(&self) -> NewMailbox {
-        NewMailbox {
-            pin: None,
-            timezone: self.voicemail.timezone.clone(),
-            language: self.voicemail.language.clone(),
-            quota: Quota {
-                max_messages: u64::from(self.voicemail.max_messages),
-                max_message_ms: self.calls.max_message_ms,
-            },
-            ..NewMailbox::new("", "")
-        }
+    /// The settings that all nodes share, by this file alone.
+    pub fn shared_values(&self) -> Values {
+        Values::of(self.shared.iter(), self.cluster.is_wan())
     }
 
-    pub(super) fn from_table(file: &Path, table: toml::Table) -> Result<Self, ConfigError> {
+    pub(super) fn from_table(file: &Path, mut table: toml::Table) -> Result<Self, ConfigError> {
+        let taken = Mistakes::default();
+        let base = file.parent().unwrap_or_else(|| Path::new(""));
+        let shared = shared_settings::take(&mut table, base, &taken);
         checked(file, table, |root| {
+            taken.take().into_iter().for_each(|Mistake { key, what }| root.wrong(&key, what));
             let mut own = root.section("node");
             let name = own.require::<NodeName>("name", "this node's name");
             let data_dir = own.require_path("data_dir", "the folder for this node's data");
             let admin_socket = read_admin_socket(&mut own);
             let drain = Duration::from_secs(own.number("drain_seconds", 0..=3_600, 30) as u64);
             let reserve_bytes = own.number("reserve_mb", 1..=1_048_576, 256) as u64 * 1024 * 1024;
+            let log_hours = own.number("log_keep_hours", 2..=8_760, LOG_KEEP_HOURS) as u64;
+            let log_mb = own.number("log_keep_mb", 1..=1_048_576, LOG_KEEP_MB) as u64;
             let seal_secret = own.path("seal_secret");
             let self_test = Duration::from_secs(own.number("self_test_seconds", 0..=86_400, 30) as u64);
             own.finish();
@@ -138,8 +137,9 @@ impl NodeConfig {
             let cluster = ClusterConfig::read(section, name.as_ref());
             let supervisor = cluster.as_ref().and_then(|cluster| read_supervisor(root, cluster.bind, supervisor));
             let rtp = RtpConfig::read(root.section("rtp"));
-            let (voicemail, usual) = read_voicemail(root.section("voicemail"));
-            let calls = super::calls::read(root, usual, rtp.as_ref());
+            let values = Values::of(shared.iter(), cluster.as_ref().is_some_and(ClusterConfig::is_wan));
+            let voicemail = VoicemailConfig::read(root.section("voicemail"));
+            let calls = super::calls::read(root, &values, rtp.as_ref());
             let mut section = root.section("prompts");
             let prompts = match Prompts::load(section.path("dir").as_deref(), &voicemail.language) {
                 Ok(prompts) => Some(Arc::new(prompts)),
@@ -152,12 +152,11 @@ impl NodeConfig {
             let mut section = root.section("metrics");
             let metrics = section.parse("bind", "an address and port, such as \"127.0.0.1:9090\"");
             section.finish();
-            let alarms = AlarmsConfig::read(root.section("alarms"), name.as_ref());
+            let alarms = AlarmsConfig::read(root.section("alarms"), &values, name.as_ref());
             let mail = MailConfig::read(root);
             let links = LinksConfig::read(root.section("links"));
-            let mut section = root.section("reports");
-            let keep_days = section.number("keep_days", 1..=3_650, 90) as u64;
-            section.finish();
+            root.section("reports").finish();
+            let backup_s3 = super::backup::read_s3(root);
             let log = LogConfig::read(root.section("log"));
             Some(Self {
                 name: name?,
@@ -166,6 +165,7 @@ impl NodeConfig {
                 admin_socket,
                 drain,
                 reserve_bytes,
+                log_keep: LogKeep { time: Duration::from_secs(log_hours * 3_600), bytes: log_mb * 1024 * 1024 },
                 self_test: Some(self_test).filter(|every| !every.is_zero()),
                 cluster: cluster?,
                 supervisor: supervisor?,
@@ -177,7 +177,8 @@ impl NodeConfig {
                 alarms,
                 mail: mail?,
                 links,
-                keep_calls: Duration::from_secs(keep_days * 86_400),
+                shared,
+                backup_s3,
                 log,
             })
         })
@@ -235,45 +236,10 @@ fn read_supervisor(root: &Section, bind: SocketAddr, set: Option<SocketAddr>) ->
     None
 }
 
-/// Reads `[voicemail]`: defaults of new mailboxes, and call settings with this section's values for menus and
-/// recordings.
-fn read_voicemail(mut section: Section) -> (VoicemailConfig, CallsConfig) {
-    let usual = CallsConfig::default();
-    let ms = 1_000;
-    let seconds = |of: u64| (of / ms) as i64;
-    let calls = CallsConfig {
-        key_map: section.word("key_map", &["asterisk", "unity"], &usual.key_map).to_owned(),
-        max_message_ms: section.number("max_message_seconds", 1..=7_200, seconds(usual.max_message_ms)) as u64 * ms,
-        min_message_ms: section.number("min_message_ms", 0..=60_000, usual.min_message_ms as i64) as u64,
-        end_silence_ms: section.number("silence_seconds", 0..=600, seconds(usual.end_silence_ms)) as u64 * ms,
-        digit_timeout_ms: section.number("digit_seconds", 1..=60, seconds(usual.digit_timeout_ms)) as u64 * ms,
-        pin_tries: section.number("pin_tries", 1..=10, usual.pin_tries.into()) as u8,
-        min_pin_length: section.number("min_pin_length", 3..=12, usual.min_pin_length.into()) as u8,
-        ..usual
-    };
-    let timezone = section.text("timezone").unwrap_or_else(|| "UTC".to_owned());
-    if !is_timezone(&timezone) {
-        section.wrong(
-            "timezone",
-            format!("'{timezone}' is no time zone: write an IANA name such as \"Europe/Berlin\""),
-        );
+impl VoicemailConfig {
+    fn read(mut section: Section) -> Self {
+        let language = section.word("language", &["en"], "en").to_owned();
+        section.finish();
+        Self { language }
     }
-    let voicemail = VoicemailConfig {
-        timezone,
-        language: section.word("language", &["en"], "en").to_owned(),
-        max_messages: section.number("max_messages", 1..=100_000, 200) as u32,
-        min_pin_length: calls.min_pin_length,
-        pin_cost: HashCost {
-            memory_kib: section.number("pin_hash_kib", 1_024..=1_048_576, 19_456) as u32,
-            passes: section.number("pin_hash_passes", 1..=20, 2) as u32,
-        },
-        min_message_ms: calls.min_message_ms,
-        deleted_grace: Duration::from_secs(section.number(
-            "deleted_grace_seconds",
-            SHORTEST_GRACE_SECONDS..=31_536_000,
-            DELETED_GRACE_SECONDS,
-        ) as u64),
-    };
-    section.finish();
-    (voicemail, calls)
 }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use toml::{Table, Value};
+use twinbox_cluster_settings::Key;
 use twinbox_mailbox::nearest;
 
 /// One mistake in a configuration file.
@@ -256,8 +257,11 @@ impl Section {
 
     /// Reports unknown keys, each with a similar known key if there is one.
     pub fn finish(self) {
+        // Settings that all nodes share were taken out before.
+        let taken = Key::ALL.into_iter().filter_map(|key| key.name().strip_prefix(&self.path)?.strip_prefix('.'));
+        let known: Vec<&str> = self.asked.iter().copied().chain(taken.filter(|key| !key.contains('.'))).collect();
         for key in self.table.keys() {
-            let near = nearest(key, &self.asked).map(|k| format!("; did you mean '{k}'?")).unwrap_or_default();
+            let near = nearest(key, &known).map(|k| format!("; did you mean '{k}'?")).unwrap_or_default();
             self.mistakes.add(self.key(key), format!("is not a key of this section{near}"));
         }
     }

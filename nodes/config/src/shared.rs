@@ -5,9 +5,9 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
+use twinbox_cluster_settings::Key;
 use twinbox_ids::{ClusterId, NodeName};
 use twinbox_pki::NodeIdentity;
 use twinbox_roles::{MemberKind, Timing};
@@ -34,10 +34,6 @@ pub struct ClusterConfig {
     pub id: ClusterId,
     /// Election, lease and keep-alive times.
     pub timing: Timing,
-    /// Timeout of the wait for a peer before an acknowledgement (rule A2).
-    pub ack_timeout: Duration,
-    /// Whether messages are refused while no peer counts (rule A3).
-    pub require_two: bool,
     /// Certificate of this member, from `tls_dir`: valid now, and of this member and cluster.
     pub tls: Arc<NodeIdentity>,
     /// Folder of the certificate; the CA and the learned members are stored there too.
@@ -49,14 +45,19 @@ pub struct ClusterConfig {
 }
 
 impl ClusterConfig {
+    /// True for the times of a wide area network.
+    pub fn is_wan(&self) -> bool {
+        self.timing == Timing::wan()
+    }
+
     /// Reads the `[cluster]` section of the member `own`.
     pub(super) fn read(mut section: Section, own: Option<&NodeName>) -> Option<Self> {
         let name = section.require::<String>("name", "a name for people, such as \"example\"");
         let id = section.require("id", "the id that 'twinbox cluster init' printed");
         let wan = section.word("timing", &["lan", "wan"], "lan") == "wan";
-        let ack_default = if wan { 1_000 } else { 250 };
-        let ack_timeout = section.number("ack_timeout_ms", 10..=10_000, ack_default) as u64;
-        let require_two = section.flag("require_two", false);
+        // A witness has no use for these two, and accepts them: its file has been written like a node's.
+        section.number("ack_timeout_ms", Key::AckTimeoutMs.range(), 250);
+        section.flag("require_two", false);
         let tls_dir = section.require_path("tls_dir", "the folder with ca.pem, node.pem and node.key");
         let tls = tls_dir.as_deref().and_then(|dir| identity(&section, dir, own, id));
         let bind = section.require("bind", "an address and port, such as \"0.0.0.0:7070\"");
@@ -91,18 +92,7 @@ impl ClusterConfig {
         }
         section.finish();
         let timing = if wan { Timing::wan() } else { Timing::lan() };
-        let ack_timeout = Duration::from_millis(ack_timeout);
-        Some(Self {
-            name: name?,
-            id: id?,
-            timing,
-            ack_timeout,
-            require_two,
-            tls: tls?,
-            tls_dir: tls_dir?,
-            bind: bind?,
-            members,
-        })
+        Some(Self { name: name?, id: id?, timing, tls: tls?, tls_dir: tls_dir?, bind: bind?, members })
     }
 }
 

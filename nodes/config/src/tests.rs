@@ -1,5 +1,6 @@
 use std::{io::Write, path::Path};
 
+use twinbox_cluster_settings::{Key, Values};
 use twinbox_pki::{CertificateAuthority, MemberKind};
 
 use super::*;
@@ -40,11 +41,12 @@ fn the_commented_examples_load() {
 
 #[test]
 fn new_mailboxes_have_the_settings_of_voicemail() {
-    let mut node = load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}"));
-    node.voicemail.timezone = "Europe/Berlin".to_owned();
-    node.voicemail.language = "de".to_owned();
-    (node.voicemail.max_messages, node.calls.max_message_ms) = (7, 9_000);
-    let usual = node.usual_mailbox();
+    let text = example("node.example.toml")
+        .replace("timezone = \"UTC\"", "timezone = \"Europe/Berlin\"")
+        .replace("max_messages = 200", "max_messages = 7")
+        .replace("max_message_seconds = 300", "max_message_seconds = 9");
+    let node = load_node(&text).unwrap_or_else(|e| panic!("{e}"));
+    let usual = usual_mailbox(&node.shared_values(), "de");
     assert_eq!((usual.timezone.as_str(), usual.language.as_str()), ("Europe/Berlin", "de"));
     assert_eq!((usual.quota.max_messages, usual.quota.max_message_ms), (7, 9_000));
     assert!(usual.pin.is_none());
@@ -82,6 +84,7 @@ fn the_example_has_every_key() {
         include_str!("alarms.rs"),
         include_str!("mail.rs"),
         include_str!("links.rs"),
+        include_str!("backup.rs"),
     ] {
         for call in [
             "text(\"",
@@ -144,7 +147,57 @@ fn grace_that_is_too_short_for_audio_on_its_way_is_refused() {
     let text = format!("voicemail.deleted_grace_seconds: is {}, expected a whole number from {least}", least - 1);
     assert!(report.contains(&text), "{report}");
     let config = with(least).unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(i64::try_from(config.voicemail.deleted_grace.as_secs()), Ok(least));
+    assert_eq!(config.shared_values().number(Key::DeletedGraceSeconds), u64::try_from(least).expect("positive"));
+}
+
+/// `twinbox setting set` and the file have one check; what the file leaves out is no first value of the cluster.
+#[test]
+fn shared_settings_of_the_file_are_those_that_it_names() {
+    let text = example("node.example.toml");
+    let full = load_node(&text).unwrap_or_else(|e| panic!("{e}"));
+    for key in Key::ALL {
+        assert!(
+            text.contains(&format!("{} = ", key.name().rsplit('.').next().unwrap_or_default())),
+            "{}",
+            key.name()
+        );
+    }
+    assert_eq!(full.shared.get(Key::TrapReceivers), Some("10.0.0.20,10.0.0.21:162"));
+    assert_eq!(full.shared.get(Key::WebhookUrl), Some("http://10.0.0.20:8080/twinbox"));
+    let short = load_node(&text.replace("pin_tries = 3\n", "\n")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(short.shared.get(Key::PinTries), None);
+    assert_eq!(short.shared_values().number(Key::PinTries), 3);
+    let report = load_node(&text.replace("pin_tries = 3", "pin_tries = 99")).expect_err("too many").to_string();
+    let checked = Key::PinTries.check("99").expect_err("too many").to_string();
+    assert!(report.contains(&format!("voicemail.pin_tries: {checked}")), "{report}");
+    let report = load_node(&text.replace("pin_tries = 3", "pin_trys = 3")).expect_err("a typing error").to_string();
+    assert!(
+        report.contains("voicemail.pin_trys: is not a key of this section; did you mean 'pin_tries'?"),
+        "{report}"
+    );
+    let both = text.replace("pilot_ask = [\"*98\"]", "pilot_ask = [\"*97\"]");
+    assert!(load_node(&both).expect_err("one number, two menus").to_string().contains("'*97' is in sip.pilot and"));
+}
+
+/// A section whose receivers moved into the cluster keeps its secrets, and they are not printed.
+#[test]
+fn secrets_of_receivers_stay_in_the_file_without_them() {
+    let text = example("node.example.toml");
+    let bare = text
+        .replace("url = \"http://10.0.0.20:8080/twinbox\"", "authorization = \"Bearer s3cret\"")
+        .replace("community = \"public\"", "community = \"c0mmunity\"")
+        .replace("receivers = [\"10.0.0.20\", \"10.0.0.21:162\"]\n", "\n");
+    let config = load_node(&bare).unwrap_or_else(|e| panic!("{e}"));
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("s3cret") && !printed.contains("c0mmunity"), "{printed}");
+    let none = config.alarms.secrets.receivers(&config.shared_values(), &config.name);
+    assert!(none.0.channels().is_empty() && none.1.is_empty(), "{none:?}");
+    let set = Values::of([(Key::TrapReceivers, "10.0.0.9")], false);
+    assert_eq!(config.alarms.secrets.receivers(&set, &config.name).0.channels().len(), 1, "the community is here");
+    let (found, mistakes) = AlarmSecrets::default().receivers(&set, &config.name);
+    assert!(
+        found.traps.is_none() && mistakes.first().is_some_and(|mistake| mistake.key == "alarms.trap.community")
+    );
 }
 
 #[test]
@@ -242,4 +295,47 @@ fn links_need_a_certificate_unless_a_proxy_has_one() {
     }
     let links = with(&format!("{bind}\n{url}\nplain = true")).expect("valid").links.expect("links");
     assert!(links.tls.is_none() && links.url.to_string() == "https://voicemail.example.com");
+}
+
+/// The example's file with a section for backups in buckets.
+fn with_s3(section: &str) -> String {
+    example("node.example.toml").replace("[backup.s3]\n", &format!("[backup.s3]\n{section}\n"))
+}
+
+#[test]
+fn access_to_a_bucket_has_its_secret_from_a_file_and_shows_it_nowhere() {
+    assert!(load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}")).backup_s3.is_none());
+    let dir = tempfile::tempdir().expect("a folder");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "hush-hush\n").expect("written");
+    let keys = format!("access_key = \"AKIA1\"\nsecret_key_file = \"{}\"", secret.display());
+    let node = load_node(&with_s3(&format!("{keys}\nendpoint = \"https://s3.example.com\"")));
+    let settings = node.unwrap_or_else(|e| panic!("{e}")).backup_s3.expect("settings");
+    assert_eq!((settings.access_key.as_str(), settings.secret_key.as_str()), ("AKIA1", "hush-hush"));
+    assert_eq!((settings.region.as_str(), settings.timeout.as_secs()), ("us-east-1", 60));
+    assert!(!format!("{settings:?}").contains("hush"), "{settings:?}");
+
+    for (section, key) in [
+        ("access_key = \"AKIA1\"".to_owned(), "backup.s3.secret_key"),
+        (format!("{keys}\nendpoint = \"http://10.0.0.1:9000\""), "backup.s3.endpoint"),
+        ("access_key = \"AKIA1\"\nsecret_key = \"\"".to_owned(), "backup.s3.secret_key"),
+        (format!("{keys}\ntimeout_seconds = 0"), "backup.s3.timeout_seconds"),
+        (format!("{keys}\nendpiont = \"https://s3.example.com\""), "did you mean 'endpoint'"),
+    ] {
+        let error = load_node(&with_s3(&section)).expect_err(key);
+        assert!(error.count() == 1 && error.to_string().contains(key), "{error}");
+    }
+    assert!(
+        load_node(&with_s3(&format!("{keys}\nendpoint = \"http://10.0.0.1:9000\"\nallow_http = true"))).is_ok()
+    );
+}
+
+#[test]
+fn a_file_with_this_section_alone_gives_access_to_a_bucket() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(b"[backup.s3]\naccess_key = \"a\"\nsecret_key = \"b\"\n").expect("written");
+    let settings = Config::backup_s3(file.path()).unwrap_or_else(|e| panic!("{e}")).expect("settings");
+    assert_eq!(settings.endpoint_url(), "https://s3.us-east-1.amazonaws.com");
+    file.write_all(b"[node]\nname = 1\n").expect("written");
+    assert!(Config::backup_s3(file.path()).is_ok(), "other sections are not read");
 }

@@ -27,7 +27,8 @@ const HEARTBEAT: Duration = Duration::from_millis(500);
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 /// Maximum number of directories.
 const MOST_DIRECTORIES: usize = 32;
-/// Maximum number of runs at a time: each holds the people of its directory in memory.
+/// Maximum number of runs at a time: each holds the people of its directory in memory. A run whose server is slow does
+/// not count while it waits: the bounds of the people of one directory hold for it.
 const RUNS_AT_A_TIME: usize = 4;
 
 /// Alarms of a directory, whose subject is its name.

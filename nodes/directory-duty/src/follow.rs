@@ -8,7 +8,7 @@ use tokio::{
     time::timeout,
 };
 use twinbox_directory_core::DirectorySettings;
-use twinbox_directory_service::{Cursor, DirectoryServers, Followed, LdapError};
+use twinbox_directory_service::{Bounds, Cursor, DirectoryServers, Followed, LdapError};
 use twinbox_mailbox::EntryId;
 
 use crate::found::{Collected, Found};
@@ -71,7 +71,14 @@ impl Follower {
                 self.reports.recv().await
             };
             match report {
-                Some(Ok(Followed::Change(change))) => self.collected.add(settings, change),
+                Some(Ok(Followed::Change(change))) => {
+                    self.collected.add(settings, change);
+                    let bound = Bounds::default().people;
+                    if self.collected.bytes() > bound {
+                        // The full search fails by its own bound, or finds fewer.
+                        return Ok(Gathered::NeedFull(format!("its changes take more than {bound} bytes")));
+                    }
+                }
                 Some(Ok(Followed::Cursor(cursor))) => self.cursor = Some(cursor),
                 Some(Ok(Followed::NeedFull { reason })) => return Ok(Gathered::NeedFull(reason)),
                 Some(Err(error)) => return Err(error),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::info;
 use twinbox_directory_core::{DirectorySettings, Entry, Flavour, Person, Scope, person};
-use twinbox_directory_service::{Change, Changes, Cursor, DirectoryConnection, DirectoryServers, LdapError};
+use twinbox_directory_service::{Change, Changes, Cursor, DirectoryConnection, DirectoryServers, LdapError, Stop};
 use twinbox_mailbox::EntryId;
 
 use crate::decide::Work;
@@ -25,25 +25,64 @@ pub(crate) struct Answer {
     pub flavour: Flavour,
 }
 
+/// Bytes of the people that an operation found, with their bound.
+struct Volume {
+    bytes: u64,
+    bound: u64,
+}
+
+impl Volume {
+    fn new(connection: &DirectoryConnection) -> Self {
+        Self { bytes: 0, bound: connection.bounds().people }
+    }
+
+    /// Takes this total, and stops the operation beyond the bound.
+    fn reach(&mut self, bytes: u64) -> Result<(), Stop> {
+        self.bytes = bytes;
+        if bytes > self.bound { Err(Stop) } else { Ok(()) }
+    }
+
+    /// The result of the operation on this server, with the reason if it was stopped here.
+    fn judge<T>(&self, server: &str, result: Result<T, LdapError>) -> Result<T, LdapError> {
+        match result {
+            Err(LdapError::Stopped) => Err(LdapError::TooLarge { server: server.to_owned(), bound: self.bound }),
+            result => result,
+        }
+    }
+}
+
 /// Changes as the server reports them: the latest report on an entry counts.
 #[derive(Default)]
-pub(crate) struct Collected(BTreeMap<EntryId, Option<Person>>);
+pub(crate) struct Collected {
+    found: BTreeMap<EntryId, Option<Person>>,
+    /// Bytes of the people.
+    bytes: u64,
+}
 
 impl Collected {
     pub(crate) fn add(&mut self, settings: &DirectorySettings, change: Change) {
-        match change {
-            Change::Entry(entry) => self.0.insert(entry.id, Some(person(&settings.map, &entry))),
-            Change::Gone(id) => self.0.insert(id, None),
+        let (entry, found) = match change {
+            Change::Entry(entry) => (entry.id, Some(person(&settings.map, &entry))),
+            Change::Gone(id) => (id, None),
         };
+        let bytes = |found: &Option<Person>| found.as_ref().map_or(0, Person::bytes);
+        self.bytes = self.bytes.saturating_add(bytes(&found));
+        let before = self.found.insert(entry, found);
+        self.bytes = self.bytes.saturating_sub(before.as_ref().map_or(0, bytes));
+    }
+
+    /// Bytes of the people.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.found.len()
     }
 
     pub(crate) fn found(self, cursor: Cursor) -> Found {
         let (mut people, mut gone) = (Vec::new(), Vec::new());
-        for (entry, found) in self.0 {
+        for (entry, found) in self.found {
             match found {
                 Some(person) => people.push(person),
                 None => gone.push(entry),
@@ -85,12 +124,15 @@ pub(crate) async fn read(
 }
 
 async fn full(connection: &mut DirectoryConnection, settings: &DirectorySettings) -> Result<Found, LdapError> {
-    let mut people = Vec::new();
+    let (mut people, mut volume) = (Vec::new(), Volume::new(connection));
     let each = |entry: Entry| {
-        people.push(person(&settings.map, &entry));
+        let person = person(&settings.map, &entry);
+        volume.reach(volume.bytes.saturating_add(person.bytes()))?;
+        people.push(person);
         Ok(())
     };
-    let cursor = connection.full(&settings.search, each).await?;
+    let cursor = connection.full(&settings.search, each).await;
+    let cursor = volume.judge(connection.server(), cursor)?;
     Ok(Found { scope: Scope::Full, people, cursor })
 }
 
@@ -100,12 +142,13 @@ async fn changes(
     cursor: &Cursor,
     known: &BTreeSet<EntryId>,
 ) -> Result<Found, LdapError> {
-    let mut collected = Collected::default();
+    let (mut collected, mut volume) = (Collected::default(), Volume::new(connection));
     let each = |change: Change| {
         collected.add(settings, change);
-        Ok(())
+        volume.reach(collected.bytes())
     };
-    match connection.changes(&settings.search, cursor, known, each).await? {
+    let done = connection.changes(&settings.search, cursor, known, each).await;
+    match volume.judge(connection.server(), done)? {
         Changes::Done { cursor } => Ok(collected.found(cursor)),
         Changes::NeedFull { reason } => {
             info!(%reason, "changes of a directory cannot be read; it is read as a whole");
@@ -144,11 +187,23 @@ mod tests {
         let reports = [entry(1), gone(1), gone(2), entry(2), entry(3), gone(4)];
         reports.into_iter().for_each(|change| collected.add(&settings, change));
         assert_eq!(collected.len(), 4);
+        let of_two = collected.found.values().flatten().map(Person::bytes).sum::<u64>();
+        assert_eq!(collected.bytes(), of_two, "a report that is replaced does not count any more");
         let cursor = Cursor::from_bytes(&[1, 0]).expect("a cursor of version 1 without a position");
         let found = collected.found(cursor);
         assert_eq!(found.scope, Scope::Changes { gone: vec![EntryId(1), EntryId(4)] });
         let people: BTreeMap<EntryId, &str> =
             found.people.iter().map(|person| (person.entry, person.dn.reveal().as_str())).collect();
         assert_eq!(people, BTreeMap::from([(EntryId(2), "uid=2"), (EntryId(3), "uid=3")]));
+    }
+
+    #[test]
+    fn operation_beyond_the_bound_of_bytes_is_stopped_with_the_bound_in_its_reason() {
+        let mut volume = Volume { bytes: 0, bound: 1_000 };
+        assert_eq!((volume.reach(1_000), volume.reach(1_001)), (Ok(()), Err(Stop)));
+        let stopped = volume.judge::<()>("ldap://ldap.test", Err(LdapError::Stopped));
+        let text = stopped.expect_err("stopped").to_string();
+        assert!(text.contains("ldap://ldap.test") && text.contains("more than 1000 bytes"), "{text}");
+        assert!(volume.judge("ldap://ldap.test", Ok(1)).is_ok());
     }
 }

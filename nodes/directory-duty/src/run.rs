@@ -131,7 +131,7 @@ impl Run<'_> {
     }
 
     async fn write(&self, difference: &Difference, ended: &mut Ended) -> Result<(), RunError> {
-        let min_pin = self.parts.mailstore.settings().min_pin_length;
+        let min_pin = self.parts.mailstore.live().min_pin_length;
         let rings = difference.exchanges.iter().cloned().enumerate();
         let exchanges: HashMap<usize, usize> =
             rings.flat_map(|(ring, steps)| steps.map(move |at| (at, ring))).collect();
@@ -148,7 +148,9 @@ impl Run<'_> {
         }
         let count = steps.len();
         let done = DirectoryStore::of(&self.parts.mailstore)
-            .apply_directory_steps(self.directory.id, self.epoch, &self.parts.usual, steps, || self.permit())
+            .apply_directory_steps(self.directory.id, self.epoch, &self.parts.mailstore.live().usual, steps, || {
+                self.permit()
+            })
             .await
             .map_err(|error| match error {
                 PinError::Mail(error) => RunError::from(error),

@@ -9,7 +9,7 @@ use twinbox_alarms::Alarms;
 use twinbox_duty_service::{DutyTask, orders::OrderRefused};
 use twinbox_gate::Gate;
 use twinbox_ids::DirectoryId;
-use twinbox_mailstore::{Mailstore, NewMailbox};
+use twinbox_mailstore::Mailstore;
 
 use crate::{
     duty_loop::DutyLoop,
@@ -44,8 +44,6 @@ pub(crate) struct DutyParts {
     pub mailstore: Mailstore,
     pub gate: Gate,
     pub alarms: Alarms,
-    /// Settings of new users where a directory supplies none.
-    pub usual: NewMailbox,
     /// Mail out is configured: first PINs can be sent.
     pub mail_out: bool,
     pub orders: Orders,
@@ -53,11 +51,11 @@ pub(crate) struct DutyParts {
 }
 
 impl DirectoryDuty {
-    /// The duty behind this gate, without a running task; [`Self::restart`] starts one. New users have the settings of
-    /// `usual` where a directory supplies none. `mail_out`: mail out is configured, so that first PINs can be sent.
-    pub fn new(mailstore: Mailstore, gate: Gate, alarms: Alarms, usual: NewMailbox, mail_out: bool) -> Self {
+    /// The duty behind this gate, without a running task; [`Self::restart`] starts one. `mail_out`: mail out is
+    /// configured, so that first PINs can be sent.
+    pub fn new(mailstore: Mailstore, gate: Gate, alarms: Alarms, mail_out: bool) -> Self {
         let (orders, counts) = (Orders::default(), Arc::new(DirectoryCounts::default()));
-        let parts = DutyParts { mailstore, gate, alarms, usual, mail_out, orders, counts };
+        let parts = DutyParts { mailstore, gate, alarms, mail_out, orders, counts };
         Self(Arc::new(Inner { parts, task: DutyTask::default() }))
     }
 

@@ -2,11 +2,15 @@
 
 use std::{
     collections::BTreeSet,
+    pin::pin,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 use twinbox_alarms::Code;
 use twinbox_clock::wall;
@@ -29,6 +33,8 @@ use crate::{
 
 /// Longest pause until the settings are read again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Time for which a run that waits for its server counts among those that may be under way at a time.
+const LONGEST_TURN: Duration = Duration::from_secs(10);
 /// Pause after the store could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
 
@@ -214,10 +220,21 @@ impl Worker {
         }
         // Of more directories than may run at a time, some wait here.
         let reading = async {
-            let turn = runs.acquire().await.map_err(|_| RunError::DutyLost)?;
+            let turn = take_turn(&runs).await?;
             let users = run.users().await?;
-            let answer = read(&settings, work, cursor.as_ref(), &known(&users, self.id)).await?;
-            Ok::<_, RunError>((turn, users, answer))
+            let entries = known(&users, self.id);
+            let mut reading = pin!(read(&settings, work, cursor.as_ref(), &entries));
+            let at_turn = match timeout(LONGEST_TURN, &mut reading).await {
+                Ok(answer) => (turn, users, answer?),
+                // A server may take its time: it holds up no other directory meanwhile, and the users are read again.
+                Err(_) => {
+                    drop((turn, users));
+                    let answer = reading.await?;
+                    let turn = take_turn(&runs).await?;
+                    (turn, run.users().await?, answer)
+                }
+            };
+            Ok::<_, RunError>(at_turn)
         };
         let (_turn, users, Answer { found, flavour }) = tokio::select! {
             biased;
@@ -406,6 +423,11 @@ impl Worker {
         DirectoryStore::of(&self.parts.mailstore).set_sync_state(self.id, state, &self.epoch).await?;
         Ok(())
     }
+}
+
+/// Waits for one of the runs that may be under way at a time.
+async fn take_turn(runs: &Semaphore) -> Result<SemaphorePermit<'_>, RunError> {
+    runs.acquire().await.map_err(|_| RunError::DutyLost)
 }
 
 /// The stored position; `None` when there is none, or this release cannot read it.

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use twinbox_gate::InFlight;
-use twinbox_ids::{Epoch, Timestamp};
+use twinbox_ids::{EffectId, Epoch, Timestamp};
 use twinbox_mailstore::{MailError, ReturnedMessage};
 use twinbox_outbox::{Channel, Effect, NewEffect};
 
@@ -47,13 +47,17 @@ impl<W> Prepared<W> {
 pub enum ActOutcome {
     /// The receiver has it: its receipt, and the effects that follow.
     Done(String, Vec<NewEffect>),
-    /// To be attempted again, for this reason.
+    /// The receiver answers and has not taken it, for this reason: to be attempted again.
     Failed(String),
+    /// The receiver may have it, for this reason: to be attempted again with the same id.
+    Unclear(String),
     /// The route to the receiver does not work, for this reason: to be attempted again, and at once when something else
     /// gets through.
     Unreachable(String),
     /// The receiver refused it for good: a dead letter, with the effects that follow.
     Refused(String, Vec<NewEffect>),
+    /// The receiver may have it and could not tell a repeat: a dead letter, with the effects that follow.
+    GivenUp(String, Vec<NewEffect>),
     /// The duty was lost before anything left.
     NotHolder,
 }
@@ -81,6 +85,11 @@ pub trait Channels: Send + Sync + 'static {
 
     /// Prepares an attempt.
     fn prepare(&self, effect: &Effect) -> impl Future<Output = Prepared<Self::Work>> + Send;
+
+    /// Other effects whose messages are in the same notification: they have its attempts and its outcome.
+    fn covers(&self, _work: &Self::Work) -> Vec<EffectId> {
+        Vec::new()
+    }
 
     /// The route that an attempt takes, such as the smarthost: receivers behind one route are cut off together.
     fn route(&self, effect: &Effect, work: &Self::Work) -> String;

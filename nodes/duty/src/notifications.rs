@@ -14,10 +14,9 @@ use twinbox_devices::{
 };
 use twinbox_ids::{DeviceId, EffectId, MessageId, Timestamp};
 use twinbox_mailstore::{
-    EffectOutcome, MailError, Mailbox, Mailstore, Message, NOTIFICATION_LIFE_MS, Rule, channel_of, facts_of, time,
-    zone_of,
+    MailError, Mailbox, Mailstore, Message, NOTIFICATION_LIFE_MS, Rule, channel_of, facts_of, time, zone_of,
 };
-use twinbox_outbox::{Cause, Effect, EffectState, NewEffect, Transition};
+use twinbox_outbox::{Cause, Effect, EffectState, MOST_GATHERED, NewEffect, Transition};
 
 use crate::Prepared;
 
@@ -30,8 +29,6 @@ const SHORTEST_WAIT_MS: u64 = 100;
 const LONGEST_WAIT_MS: u64 = 30_000;
 /// Pause while another notification of a device with a limit is under way, in milliseconds.
 const TURN_PAUSE_MS: u64 = 1_000;
-/// Maximum number of messages in one notification.
-const MOST_GATHERED: usize = 100;
 
 /// A notification that is wanted now.
 #[derive(Debug)]
@@ -49,9 +46,16 @@ pub struct DueNotification {
     /// Whether audio may leave the cluster, by the mailbox's class of service.
     pub audio_allowed: bool,
     /// Other effects of the device that this notification covers.
-    gathered: Vec<EffectId>,
+    gathered: Vec<Effect>,
     /// Of a device with a limit.
     _turn: Option<DeviceTurn>,
+}
+
+/// An effect that a notification covers.
+struct Beside {
+    effect: Effect,
+    /// Its message, to be in the texts.
+    message: Option<Message>,
 }
 
 /// The right to notify a device with a limit, until it is dropped. One notification is under way at a time, so that
@@ -80,6 +84,11 @@ impl DueNotification {
     /// Language of the texts.
     pub fn language(&self) -> &str {
         self.device.language.as_deref().unwrap_or(&self.mailbox.language)
+    }
+
+    /// Other effects of the device that this notification covers.
+    pub fn covers(&self) -> Vec<EffectId> {
+        self.gathered.iter().map(|effect| effect.id).collect()
     }
 }
 
@@ -188,6 +197,9 @@ impl Notifications {
             }
         }
         let (mut others, mut turn) = (Vec::new(), None);
+        if effect.is_fixed() {
+            others = self.covered(effect, &device).await?;
+        }
         if device.per_hour > 0 {
             turn = DeviceTurn::take(device.id, &self.turns);
             if turn.is_none() {
@@ -197,30 +209,57 @@ impl Notifications {
             if let Some(until) = digest(&device, &self.sent_of(device.id).await?, time(wall())) {
                 return Ok(Prepared::Later(milliseconds(until), "over the device's limit for an hour".to_owned()));
             }
-            others = self.waiting_beside(effect).await?;
+            if !effect.is_fixed() {
+                others = self.waiting_beside(effect, &device).await?;
+            }
         }
         Ok(Prepared::Act(self.due(device, mailbox, Some(message), others, zone, turn).await?))
     }
 
-    /// Other first notifications of the same device that are due.
-    async fn waiting_beside(&self, effect: &Effect) -> Result<Vec<(EffectId, Message)>, MailError> {
+    /// The effects that an effect covers since its first attempt. Those whose message is not wanted any more share its
+    /// outcome, and are not in its texts.
+    async fn covered(&self, effect: &Effect, device: &Device) -> Result<Vec<Beside>, MailError> {
+        let mut others = Vec::new();
+        for id in &effect.covers {
+            if let Some(other) = self.mailstore.effect(*id)?.filter(|other| effect.gathers(other)) {
+                let message = self.wanted(&other, device).await?;
+                others.push(Beside { effect: other, message });
+            }
+        }
+        Ok(others)
+    }
+
+    /// Other notifications of the same device whose time has come, no later reminders than this one: a first notification
+    /// gathers first ones. Those that pause after a failure which left nothing with the receiver are among them.
+    async fn waiting_beside(&self, effect: &Effect, device: &Device) -> Result<Vec<Beside>, MailError> {
+        let now = wall();
         let same = |other: &Effect| {
             other.id != effect.id
                 && other.new.cause.mailbox == effect.new.cause.mailbox
                 && other.new.cause.transition == Transition::Filed
+                && other.new.repeat <= effect.new.repeat
                 && other.state() < EffectState::Dead
-                && other.unfinished().is_none()
-                && other.due() <= wall()
+                && !other.is_fixed()
+                && other.covers.is_empty()
+                && other.new.not_before <= now
         };
         let mut others = Vec::new();
-        let of_device = self.mailstore.effects_of(effect.new.target).await?;
-        for other in of_device.into_iter().filter(same).take(MOST_GATHERED) {
-            let Cause { mailbox, message, .. } = other.new.cause;
-            if let Some(message) = self.mailstore.message(mailbox, message).await? {
-                others.push((other.id, message));
+        for other in self.mailstore.effects_of(effect.new.target).await?.into_iter().filter(same) {
+            if others.len() == MOST_GATHERED {
+                break;
+            }
+            if let Some(message) = self.wanted(&other, device).await? {
+                others.push(Beside { effect: other, message: Some(message) });
             }
         }
         Ok(others)
+    }
+
+    /// The message of an effect, if the device is still to notify of it.
+    async fn wanted(&self, effect: &Effect, device: &Device) -> Result<Option<Message>, MailError> {
+        let Cause { mailbox, message, .. } = effect.new.cause;
+        let message = self.mailstore.message(mailbox, message).await?;
+        Ok(message.filter(|message| still_wanted(device, &facts_of(message))))
     }
 
     async fn due(
@@ -228,7 +267,7 @@ impl Notifications {
         device: Device,
         mailbox: Mailbox,
         message: Option<Message>,
-        others: Vec<(EffectId, Message)>,
+        others: Vec<Beside>,
         zone: TimeZone,
         turn: Option<DeviceTurn>,
     ) -> Result<DueNotification, MailError> {
@@ -239,27 +278,27 @@ impl Notifications {
             name: mailbox.name.clone(),
             new_messages,
             latest: message.as_ref().map_or_else(sample, text_of),
-            earlier: others.iter().map(|(_, message)| text_of(message)).collect(),
+            earlier: others.iter().filter_map(|other| other.message.as_ref()).map(text_of).collect(),
         };
-        let gathered = others.into_iter().map(|(id, _)| id).collect();
+        let gathered = others.into_iter().map(|other| other.effect).collect();
         Ok(DueNotification { device, mailbox, message, content, zone, audio_allowed, gathered, _turn: turn })
     }
 
-    /// The effects that follow when the receiver has the notification.
+    /// The effects that follow when the receiver has the notification, for each message in it.
     pub async fn delivered(&self, effect: &Effect, due: &DueNotification) -> Vec<NewEffect> {
         if due.device.per_hour > 0 {
             self.sent().entry(due.device.id).or_default().add(effect.id, wall());
         }
-        for id in &due.gathered {
-            let covered = EffectOutcome::Done(format!("gathered into {}", effect.id));
-            if let Err(error) = self.mailstore.end_attempt(*id, covered, Vec::new()).await {
-                tracing::warn!(effect = %id, %error, "gathered notification is not marked as done; it is sent again");
-            }
-        }
-        self.following(effect, &due.device, Outcome::Delivered).await
+        self.following_all(effect, due, Outcome::Delivered).await
     }
 
-    /// The effects that follow when the receiver refused the notification for good.
+    /// The effects that follow when the receiver may have the notification, which is not repeated, for each message in it.
+    pub async fn given_up(&self, effect: &Effect, due: &DueNotification) -> Vec<NewEffect> {
+        self.following_all(effect, due, Outcome::Failed).await
+    }
+
+    /// The effects that follow when the receiver refused the notification for good. Those that it
+    /// covered are attempted alone.
     pub async fn refused(&self, effect: &Effect, device: &Device) -> Vec<NewEffect> {
         self.following(effect, device, Outcome::Failed).await
     }
@@ -280,6 +319,14 @@ impl Notifications {
         }
         let Some(mailbox) = self.mailstore.get(mailbox).await? else { return Ok(false) };
         Ok(self.mailstore.rules(&mailbox)?.allows(Rule::AudioOut, true))
+    }
+
+    async fn following_all(&self, effect: &Effect, due: &DueNotification, outcome: Outcome) -> Vec<NewEffect> {
+        let mut next = self.following(effect, &due.device, outcome).await;
+        for covered in &due.gathered {
+            next.extend(self.following(covered, &due.device, outcome).await);
+        }
+        next
     }
 
     async fn following(&self, effect: &Effect, device: &Device, outcome: Outcome) -> Vec<NewEffect> {

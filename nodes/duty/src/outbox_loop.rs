@@ -30,6 +30,9 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
 pub(crate) const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before an effect is tried again when the store refused its attempt, in milliseconds.
 const STORE_PAUSE_MS: u64 = 2_000;
+/// Interval of looks at an effect whose message is in the notification of another, in milliseconds: the end of that may not
+/// name it any more.
+const GATHERED_LOOK_MS: u64 = 30_000;
 /// Maximum wait for the outcomes of attempts under way after the duty was lost.
 const FINISH_WITHIN: Duration = Duration::from_secs(5);
 
@@ -128,16 +131,10 @@ impl<C: Channels> OutboxLoop<C> {
             }
             sweep.run(&self.mailstore, &self.channels);
             match self.event(&queue, &mut changes, attempts).await {
-                Event::Changed(OutboxChange::Effect(id)) => match self.mailstore.effect(id) {
-                    Ok(effect) => self.place(&mut queue, id, effect.as_ref()),
-                    Err(_) => read = true,
-                },
+                Event::Changed(OutboxChange::Effect(id)) => read |= self.changed(&mut queue, id).is_err(),
                 Event::Changed(OutboxChange::Device(device)) => {
                     for id in queue.held_for(device) {
-                        match self.mailstore.effect(id) {
-                            Ok(effect) => self.place(&mut queue, id, effect.as_ref()),
-                            Err(_) => read = true,
-                        }
+                        read |= self.changed(&mut queue, id).is_err();
                     }
                 }
                 Event::Changed(OutboxChange::Holds | OutboxChange::Everything) => read = true,
@@ -165,11 +162,13 @@ impl<C: Channels> OutboxLoop<C> {
                 continue;
             }
             self.progress.turn();
-            if !*taken_over {
+            // The attempt of a covered effect is that of its leader, which is decided about.
+            let own_attempts = !self.mailstore.is_gathered(&effect)?;
+            if !*taken_over && own_attempts {
                 self.inherit(&effect);
             }
             // The outcome of one that waits for the attempts of earlier holders may come with them.
-            if !*taken_over && self.may_be_attempted(&effect) {
+            if !*taken_over && own_attempts && self.may_be_attempted(&effect) {
                 match take_over(&effect, self.mailstore.settings().incarnation) {
                     TakeOver::Attempt => {}
                     TakeOver::Suspect { attempt, deaths } => {
@@ -188,6 +187,17 @@ impl<C: Channels> OutboxLoop<C> {
         Ok(())
     }
 
+    /// Puts an effect, and those that it covers, where their records say.
+    fn changed(&self, queue: &mut OutboxQueue, id: EffectId) -> Result<(), MailError> {
+        let effect = self.mailstore.effect(id)?;
+        self.place(queue, id, effect.as_ref());
+        for covered in effect.map(|effect| effect.covers).unwrap_or_default() {
+            let effect = self.mailstore.effect(covered)?;
+            self.place(queue, covered, effect.as_ref());
+        }
+        Ok(())
+    }
+
     /// Puts an effect where its record says.
     fn place(&self, queue: &mut OutboxQueue, id: EffectId, effect: Option<&Effect>) {
         match effect {
@@ -197,10 +207,17 @@ impl<C: Channels> OutboxLoop<C> {
         }
     }
 
-    /// Queues an effect for that time. One that is on hold costs nothing until the hold ends.
+    /// Queues an effect for that time. One that is on hold costs nothing until that ends; one whose message is in the
+    /// notification of another is checked every thirty seconds, and gets a new place in the queue when that one names
+    /// it at its end.
     fn want(&self, queue: &mut OutboxQueue, effect: &Effect, due: Timestamp) {
         if !self.may_be_attempted(effect) {
             queue.hold(effect.id, effect.new.target);
+            return;
+        }
+        // Its attempt reads the leader again.
+        if self.mailstore.is_gathered(effect).unwrap_or(false) {
+            queue.want(waiting(effect, due.max(Timestamp(wall().0 + GATHERED_LOOK_MS))));
             return;
         }
         match self.mailstore.hold_of(effect) {
@@ -258,8 +275,9 @@ impl<C: Channels> OutboxLoop<C> {
         let Some(effect) = self.mailstore.effect(id)?.filter(|effect| !effect.state().is_end()) else {
             return Ok(Attempted::Ended);
         };
-        // The hold began, or the target changed, after the effect was queued: it is placed again.
-        if self.mailstore.hold_of(&effect)?.is_some() {
+        // The hold began, the target changed or another effect's notification took its message after the effect was queued:
+        // it is placed again.
+        if self.mailstore.is_gathered(&effect)? || self.mailstore.hold_of(&effect)?.is_some() {
             return Ok(Attempted::Later(effect.due()));
         }
         if self.mailstore.is_expired(&effect)? {
@@ -291,7 +309,7 @@ impl<C: Channels> OutboxLoop<C> {
         let work = match self.channels.prepare(&effect).await {
             Prepared::Act(work) => work,
             Prepared::Unwanted(reason) => {
-                self.mailstore.end_attempt(id, EffectOutcome::Done(reason), Vec::new()).await?;
+                self.mailstore.end_attempt(id, EffectOutcome::Unwanted(reason), Vec::new()).await?;
                 return Ok(Attempted::Ended);
             }
             Prepared::Later(at, _) => return Ok(Attempted::Later(at)),
@@ -304,16 +322,18 @@ impl<C: Channels> OutboxLoop<C> {
         let Ok(permit) = self.gate.enter(epoch).map(Arc::new) else {
             return Ok(Attempted::Later(Timestamp(wall().0 + STORE_PAUSE_MS)));
         };
-        let Some((number, acknowledgement)) = self.mailstore.begin_attempt(id, epoch).await? else {
+        let covers = self.channels.covers(&work);
+        let Some((number, acknowledgement)) = self.mailstore.begin_attempt(id, covers, epoch).await? else {
             return Ok(Attempted::Ended);
         };
         // So may the outcome that an earlier holder recorded.
         if matches!(self.mailstore.effect(id), Ok(Some(now)) if now.state().is_end()) {
+            self.mailstore.leave_gathered(id).await?;
             return Ok(Attempted::Ended);
         }
         if effect.new.channel.at_most_once() && acknowledgement == Acknowledgement::Alone {
             let reason = "waits for a second node: its receiver cannot tell a repeat".to_owned();
-            self.fail(&effect, number, reason).await?;
+            self.fail(&effect, number, reason, EffectOutcome::NotTaken).await?;
             return Ok(Attempted::Ended);
         }
         let route = self.channels.route(&effect, &work);
@@ -321,7 +341,9 @@ impl<C: Channels> OutboxLoop<C> {
         let (failed, decided) = match &outcome {
             ActOutcome::NotHolder => (None, false),
             ActOutcome::Unreachable(reason) => (Some((false, reason.clone())), false),
-            ActOutcome::Failed(reason) => (Some((true, reason.clone())), false),
+            ActOutcome::Failed(reason) | ActOutcome::Unclear(reason) => (Some((true, reason.clone())), false),
+            // The route is neither known to work nor not to.
+            ActOutcome::GivenUp(..) => (None, false),
             ActOutcome::Done(..) | ActOutcome::Refused(..) => (None, true),
         };
         self.end(&effect, number, outcome, deletes).await?;
@@ -351,11 +373,18 @@ impl<C: Channels> OutboxLoop<C> {
         self.channels.act(effect, work, permit.clone()).await
     }
 
-    async fn fail(&self, effect: &Effect, number: u32, reason: String) -> Result<(), MailError> {
+    /// Records a failure as `outcome`, with the time of the next attempt.
+    async fn fail(
+        &self,
+        effect: &Effect,
+        number: u32,
+        reason: String,
+        outcome: fn(String, Timestamp) -> EffectOutcome,
+    ) -> Result<(), MailError> {
         self.counts.failed.fetch_add(1, Relaxed);
         let again = Timestamp(wall().0 + retry_after_ms(number, rand::random()));
         info!(effect = %effect.id, channel = %effect.new.channel, attempt = number, %reason, "attempt failed");
-        self.mailstore.end_attempt(effect.id, EffectOutcome::Failed(reason, again), Vec::new()).await?;
+        self.mailstore.end_attempt(effect.id, outcome(reason, again), Vec::new()).await?;
         Ok(())
     }
 
@@ -370,12 +399,16 @@ impl<C: Channels> OutboxLoop<C> {
                 self.counts.done.fetch_add(1, Relaxed);
             }
             ActOutcome::Failed(reason) | ActOutcome::Unreachable(reason) => {
-                self.fail(effect, number, reason).await?
+                self.fail(effect, number, reason, EffectOutcome::NotTaken).await?;
             }
-            ActOutcome::Refused(reason, next) => self.give_up(effect, reason, next).await?,
+            ActOutcome::Unclear(reason) => self.fail(effect, number, reason, EffectOutcome::Failed).await?,
+            ActOutcome::Refused(reason, next) => {
+                self.give_up_as(effect, reason, next, EffectOutcome::Refused).await?;
+            }
+            ActOutcome::GivenUp(reason, next) => self.give_up(effect, reason, next).await?,
             ActOutcome::NotHolder => {
                 let reason = "the duty was lost before anything left".to_owned();
-                self.mailstore.end_attempt(effect.id, EffectOutcome::Failed(reason, wall()), Vec::new()).await?;
+                self.mailstore.end_attempt(effect.id, EffectOutcome::NotTaken(reason, wall()), Vec::new()).await?;
             }
         }
         Ok(())
@@ -398,6 +431,16 @@ impl<C: Channels> OutboxLoop<C> {
     }
 
     async fn give_up(&self, effect: &Effect, reason: String, next: Vec<NewEffect>) -> Result<(), MailError> {
+        self.give_up_as(effect, reason, next, EffectOutcome::Dead).await
+    }
+
+    async fn give_up_as(
+        &self,
+        effect: &Effect,
+        reason: String,
+        next: Vec<NewEffect>,
+        outcome: fn(String) -> EffectOutcome,
+    ) -> Result<(), MailError> {
         // Nothing follows a report that is not taken (RFC 3461 section 6.1): no alarm, no dead letter.
         if effect.new.channel == Channel::Report {
             let outcome = EffectOutcome::Done(format!("the report was given up: {reason}"));
@@ -408,8 +451,7 @@ impl<C: Channels> OutboxLoop<C> {
         self.counts.dead.fetch_add(1, Relaxed);
         let detail = format!("{} {}: {reason}", effect.new.channel, effect.id);
         let returned = self.channels.returned(effect, &reason).await?;
-        let dead = EffectOutcome::Dead(reason);
-        self.mailstore.end_attempt_returning(effect.id, dead, next, returned).await?;
+        self.mailstore.end_attempt_returning(effect.id, outcome(reason), next, returned).await?;
         self.alarms.raise(Code::DeadLetter, effect.new.channel.word(), detail);
         Ok(())
     }

@@ -270,34 +270,8 @@ impl Health {
 
     /// Stores the results; a change is logged and raises or clears an alarm.
     fn note(&self, mut seen: Vec<ServiceState>) {
-        let node = &self.node;
         let mut services = lock(&self.services);
-        for now in &mut seen {
-            let before = services.iter().find(|s| s.name == now.name);
-            if let Some(before) = before {
-                if before.ok == now.ok {
-                    now.since = before.since;
-                }
-                if now.ok {
-                    now.last_error.clone_from(&before.last_error);
-                }
-            }
-            let code = alarm(now.name);
-            // Also reported at the start: an alarm of an earlier incarnation ends or continues.
-            match before {
-                Some(before) if before.ok == now.ok => {}
-                _ if !now.ok => {
-                    error!(service = now.name, detail = now.detail, "service has failed");
-                    node.alarms.raise(code, subject(code, now.name, node), &now.detail);
-                }
-                before => {
-                    if before.is_some() {
-                        info!(service = now.name, "service works again");
-                    }
-                    node.alarms.clear(code, subject(code, now.name, node));
-                }
-            }
-        }
+        report(&self.node.alarms, self.node.name.as_str(), &services, &mut seen);
         *services = seen;
     }
 
@@ -375,8 +349,38 @@ fn alarm(service: &str) -> Code {
     }
 }
 
-fn subject<'a>(code: Code, service: &'a str, node: &'a NodeHandles) -> &'a str {
-    if code == Code::ServiceFailed { service } else { node.name.as_str() }
+fn subject<'a>(code: Code, service: &'a str, node: &'a str) -> &'a str {
+    if code == Code::ServiceFailed { service } else { node }
+}
+
+/// Logs changes since `services`, and raises or clears their alarms. `seen` gets the times and errors that last.
+fn report(alarms: &Alarms, node: &str, services: &[ServiceState], seen: &mut [ServiceState]) {
+    for now in seen {
+        let before = services.iter().find(|s| s.name == now.name);
+        if let Some(before) = before {
+            if before.ok == now.ok {
+                now.since = before.since;
+            }
+            if now.ok {
+                now.last_error.clone_from(&before.last_error);
+            }
+        }
+        let code = alarm(now.name);
+        // Also reported at the start: an alarm of an earlier incarnation ends or continues.
+        match before {
+            Some(before) if before.ok == now.ok => {}
+            _ if !now.ok => {
+                error!(service = now.name, detail = now.detail, "service has failed");
+                alarms.raise(code, subject(code, now.name, node), &now.detail);
+            }
+            before => {
+                if before.is_some() {
+                    info!(service = now.name, "service works again");
+                }
+                alarms.clear(code, subject(code, now.name, node));
+            }
+        }
+    }
 }
 
 /// Results of the checks per service, in the order of [`SERVICES`]; `None` until each check has one result. A
@@ -393,6 +397,8 @@ fn gather(probes: &[Probe], now: BootInstant) -> Option<Vec<Verdict>> {
 
 #[cfg(test)]
 mod tests {
+    use twinbox_alarms::Severity;
+
     use super::*;
 
     fn service(name: &'static str, ok: bool) -> ServiceState {
@@ -415,5 +421,36 @@ mod tests {
             assert_eq!(why_closed(Some(status), another, services).is_some(), closed, "{what}");
         }
         assert_eq!(why_closed(None, true, &failed), None, "not a member yet");
+    }
+
+    #[tokio::test]
+    async fn failed_role_manager_raises_a_critical_alarm_until_it_works_again() {
+        let about = SERVICES.iter().find(|about| about.name == ROLE_MANAGER).expect("it is watched");
+        assert!(about.critical, "the node is taken out of service");
+        let dir = tempfile::TempDir::new().expect("a folder");
+        let node = twinbox_store_kit::Node::alone(dir.path(), "a");
+        let alarms = Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms");
+        let stop = tokio_util::sync::CancellationToken::new();
+        let serving = tokio::spawn({
+            let (alarms, stop) = (alarms.clone(), stop.clone());
+            async move { alarms.serve(None, stop).await }
+        });
+        let shown = || -> Vec<_> {
+            let all = alarms.list().expect("a list").into_iter();
+            all.map(|alarm| (alarm.code, alarm.code.map(Code::severity), alarm.subject.clone(), alarm.is_open()))
+                .collect()
+        };
+        let expected =
+            |open| vec![(Some(Code::ServiceFailed), Some(Severity::Critical), ROLE_MANAGER.to_owned(), open)];
+
+        let well = [service(ROLE_MANAGER, true)];
+        let mut failed = [service(ROLE_MANAGER, false)];
+        failed[0].detail = "its task 'planner' has panicked".to_owned();
+        report(&alarms, "a", &well, &mut failed);
+        twinbox_store_kit::eventually("the alarm is raised", async || shown() == expected(true)).await;
+        report(&alarms, "a", &failed, &mut [service(ROLE_MANAGER, true)]);
+        twinbox_store_kit::eventually("the alarm is cleared", async || shown() == expected(false)).await;
+        stop.cancel();
+        serving.await.expect("it ends");
     }
 }

@@ -63,6 +63,10 @@ pub enum PostFailure {
     /// The request was sent and not answered: the receiver may have taken it.
     #[error("{0}")]
     Unanswered(String),
+    /// The answer does not tell whether the receiver has taken the request: a proxy gave up its wait, or the receiver failed
+    /// while it worked on it.
+    #[error("{0}")]
+    Unclear(String),
     /// The receiver refused the request for good.
     #[error("refused: {0}")]
     Refused(String),
@@ -210,13 +214,15 @@ enum PostError {
 }
 
 fn classify(status: StatusCode) -> Result<(), PostFailure> {
-    let again = [StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
+    // By RFC 9110 section 15.6.4, RFC 8470 section 5.2 and RFC 6585 section 4 the server did not work on the request.
+    let not_taken = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_EARLY, StatusCode::TOO_MANY_REQUESTS];
     match status {
         status if status.is_success() => Ok(()),
         // The receiver already has this key.
         StatusCode::CONFLICT => Ok(()),
-        status if status.is_server_error() || again.contains(&status) => {
-            Err(PostFailure::Later(format!("the receiver answered {status}")))
+        status if not_taken.contains(&status) => Err(PostFailure::Later(format!("the receiver answered {status}"))),
+        status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+            Err(PostFailure::Unclear(format!("the receiver answered {status}")))
         }
         status => Err(PostFailure::Refused(format!("the receiver answered {status}"))),
     }
@@ -300,19 +306,28 @@ mod tests {
     }
 
     #[test]
-    fn status_decides_between_success_retry_and_refusal() {
+    fn status_decides_between_success_retry_unknown_result_and_refusal() {
         for (status, expected) in [
             (200, "ok"),
             (204, "ok"),
             (409, "ok"),
             (400, "refused"),
             (404, "refused"),
+            (425, "later"),
             (429, "later"),
             (503, "later"),
+            (408, "unclear"),
+            (500, "unclear"),
+            (501, "unclear"),
+            (502, "unclear"),
+            (504, "unclear"),
+            (507, "unclear"),
+            (599, "unclear"),
         ] {
             let classified = match classify(StatusCode::from_u16(status).expect("a status")) {
                 Ok(()) => "ok",
                 Err(PostFailure::Refused(_)) => "refused",
+                Err(PostFailure::Unclear(_)) => "unclear",
                 Err(_) => "later",
             };
             assert_eq!(classified, expected, "{status}");

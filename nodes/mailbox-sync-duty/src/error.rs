@@ -34,6 +34,11 @@ pub(crate) enum SyncError {
          mailbox-sync run`: check the rights of the account in the folder"
     )]
     StepsWait(u32),
+    #[error(
+        "the server gives the folder new UIDs at each look, so that no message is found again; none is appended until \
+         they stay: check the mail server"
+    )]
+    UidsChange,
     #[error("the round took longer than {0} minutes: check the load of the mail server")]
     TooLong(u64),
     #[error(
@@ -56,7 +61,8 @@ impl SyncError {
             Self::Token(error) => error.is_refused(),
             Self::Secret(_) | Self::Unset(_) | Self::Settings(_) => true,
             Self::DutyLost | Self::AccountChanged | Self::Store(_) => false,
-            Self::NotShown | Self::StepsWait(_) | Self::TooLong(_) | Self::Paused | Self::Ended => false,
+            Self::NotShown | Self::StepsWait(_) | Self::UidsChange => false,
+            Self::TooLong(_) | Self::Paused | Self::Ended => false,
         }
     }
 

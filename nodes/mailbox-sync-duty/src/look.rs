@@ -14,7 +14,8 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::MessageId;
 use twinbox_imap::{ImapError, Resume, Selected};
 use twinbox_mailbox_sync::{
-    AccountState, Extent, Link, LocalMessage, MessageState, RemoteFlags, RemoteView, Scan, needs_full_look,
+    AccountState, Extent, Link, LocalMessage, MessageState, RemoteFlags, RemoteView, Scan, UidChanges,
+    needs_full_look,
 };
 
 use crate::{
@@ -48,7 +49,9 @@ pub(crate) enum LookEnd {
     /// The folder, for a plan.
     View(Box<RemoteView>),
     /// A part of the folder was read: these rows hold what was found, and the next look goes on.
-    Part(Vec<(MessageId, Option<MessageState>)>, Scan),
+    Part(Vec<(MessageId, Option<MessageState>)>, Scan, UidChanges),
+    /// The folder got new UIDs in too many looks in a row: nothing was read.
+    UidsChange(UidChanges),
 }
 
 /// Knowledge from before a look.
@@ -102,12 +105,16 @@ pub(crate) async fn look<F: Folder>(
             // An old copy: the plan forgets the positions, and the next look reads the folder.
             return Ok(LookEnd::View(Box::new(view)));
         }
+        let changes = match before.changes_after_full_look(selected.uid_validity) {
+            Ok(changes) => changes,
+            Err(changes) => return Ok(LookEnd::UidsChange(changes)),
+        };
         return match parts::read(folder, known, &selected).await? {
             Ok(found) => {
                 (view.found, view.found_parts) = (found.whole, found.parts);
                 Ok(LookEnd::View(Box::new(view)))
             }
-            Err((rows, scan)) => Ok(LookEnd::Part(rows, scan)),
+            Err((rows, scan)) => Ok(LookEnd::Part(rows, scan, changes)),
         };
     }
     let bound = bound(rows, selected.uid_validity);

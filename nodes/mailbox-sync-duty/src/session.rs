@@ -128,14 +128,24 @@ impl Session<'_> {
         let known = BeforeLook { before: &before, rows: &rows, local: &local, names: &names };
         let remote = match look(folder, known, options).await? {
             LookEnd::View(remote) => remote,
-            LookEnd::Part(rows, scan) => {
-                let state = AccountState { uid_validity: 0, uid_next: 0, modseq: 0, scan, ..before.clone() };
+            LookEnd::Part(rows, scan, changes) => {
+                let state = AccountState { scan, ..before.without_position(changes) };
                 self.write(rows, Some(state)).await?;
                 let held_back = before.held_back;
                 return Ok(RoundEnd { held_back, again: true, goes_on: true, refused: None });
             }
+            LookEnd::UidsChange(changes) => {
+                let state = before.without_position(changes);
+                if state != before {
+                    self.write(Vec::new(), Some(state)).await?;
+                }
+                return Err(SyncError::UidsChange);
+            }
         };
         let plan = plan(wall(), &local, &rows, &before, &remote);
+        let everything_read = needs_full_look(&before, remote.uid_validity, remote.uid_next);
+        let appends = plan.actions.iter().any(|action| matches!(action, Action::Append { .. }));
+        let before = if everything_read && appends { self.note_uids(before, &remote).await? } else { before };
         let mut round = Round {
             session: self,
             folder,
@@ -149,7 +159,7 @@ impl Session<'_> {
             skipped: BTreeSet::new(),
             refused: BTreeSet::new(),
             full: false,
-            everything_read: needs_full_look(&before, remote.uid_validity, remote.uid_next),
+            everything_read,
             rereads: false,
             reused: false,
             end: RoundEnd {
@@ -182,12 +192,23 @@ impl Session<'_> {
             let names = round.names_kept;
             // A reading of the folder that went on saw the mails before.
             let scan = Scan { number: before.scan.number, ..Scan::default() };
-            Some(AccountState { uid_validity: 0, uid_next: 0, modseq: 0, names, scan, ..before })
+            Some(AccountState { names, scan, ..before.with_uids_given_again(remote.uid_validity) })
         } else {
             (round.skipped.is_empty() && state != before).then_some(state)
         };
         round.flush(state).await?;
         Ok(round.end)
+    }
+
+    /// Stores the UIDVALIDITY of a full look before its first APPEND, which may fail: a server that gives the folder
+    /// new UIDs at each look would get the message each time. Returns the state.
+    async fn note_uids(&self, before: AccountState, remote: &RemoteView) -> Result<AccountState, SyncError> {
+        let (Ok(changes) | Err(changes)) = before.changes_after_full_look(remote.uid_validity);
+        let state = before.without_position(changes);
+        if state != before {
+            self.write(Vec::new(), Some(state.clone())).await?;
+        }
+        Ok(state)
     }
 
     async fn write(

@@ -5,7 +5,7 @@ use twinbox_mailbox::by_epoch::{self, Author, StaleEpoch};
 use twinbox_replication_core::{Edit, Record};
 
 use crate::{
-    Place, RemoteFlags,
+    Place, RemoteFlags, UidChanges,
     value::{put_text, take_text, take_u32, take_u64},
 };
 
@@ -63,6 +63,8 @@ pub struct AccountState {
     pub names: NamesKept,
     /// Progress of the first look, if it reads the folder in parts.
     pub scan: Scan,
+    /// Changes of the folder's UIDs from look to look.
+    pub uid_changes: UidChanges,
 }
 
 impl AccountState {
@@ -91,6 +93,9 @@ impl AccountState {
         let Scan { number, uid_validity, next } = self.scan;
         bytes.extend_from_slice(&[self.refused, number, uid_validity, next].map(u32::to_be_bytes).concat());
         bytes.extend_from_slice(&place.0);
+        // After the place: a release before this one reads no further.
+        let UidChanges { count, latest } = self.uid_changes;
+        bytes.extend_from_slice(&[count, latest].map(u32::to_be_bytes).concat());
         Ok(vec![by_epoch::put(current, author, at, &bytes)?])
     }
 
@@ -135,6 +140,8 @@ fn read(bytes: &[u8]) -> Option<(AccountState, &[u8])> {
         _ => return None,
     };
     let ((refused, scan), rest) = if rest.is_empty() { Default::default() } else { take_progress(rest)? };
+    // After the place, which has 16 bytes.
+    let uid_changes = rest.get(16..).and_then(take_changes).unwrap_or_default();
     let time = |at: u64| (at > 0).then_some(Timestamp(at));
     let state = AccountState {
         uid_validity,
@@ -152,8 +159,16 @@ fn read(bytes: &[u8]) -> Option<(AccountState, &[u8])> {
             _ => NamesKept::Nothing,
         },
         scan,
+        uid_changes,
     };
     Some((state, rest))
+}
+
+/// Changes of UIDs; a state of a release before this one has none.
+fn take_changes(bytes: &[u8]) -> Option<UidChanges> {
+    let (count, rest) = take_u32(bytes)?;
+    let (latest, _) = take_u32(rest)?;
+    Some(UidChanges { count, latest })
 }
 
 /// Number of refused steps and progress of a reading in parts, and the bytes after them.

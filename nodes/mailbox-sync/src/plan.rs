@@ -6,7 +6,7 @@ use twinbox_ids::{MessageId, Timestamp};
 
 use crate::{
     AccountState, Action, Extent, Link, LocalMessage, LocalState, MailState, MessageState, Plan, RemoteFlags,
-    RemoteView, Scan,
+    RemoteView, Scan, UidChanges,
     absent::{Absence, absent, append},
     merge::{Present, Sides},
 };
@@ -38,7 +38,7 @@ pub fn plan(
 ) -> Plan {
     let full = needs_full_look(before, remote.uid_validity, remote.uid_next);
     if is_void(rows, before, remote, full) {
-        let state = AccountState { uid_validity: 0, uid_next: 0, modseq: 0, ..succeeded(before) };
+        let state = succeeded(before).with_uids_given_again(remote.uid_validity);
         return Plan { actions: vec![], held_back: state.held_back, refused: state.refused, state };
     }
     let found = believable(rows, &remote.found, full);
@@ -79,12 +79,19 @@ pub fn plan(
         unkept: remote.unkept,
         names: remote.names,
         scan: Scan { number: before.scan.number, ..Scan::default() },
+        uid_changes: UidChanges { count: if full { uid_changes(before, remote) } else { 0 }, latest: 0 },
         ..succeeded(before)
     };
     if !actions.is_empty() || state != *before {
         state.synced_at = Some(now);
     }
     Plan { actions, state, held_back, refused }
+}
+
+/// Number of looks in a row that found new UIDs, after this full one.
+fn uid_changes(before: &AccountState, remote: &RemoteView) -> u32 {
+    let (Ok(changes) | Err(changes)) = before.changes_after_full_look(remote.uid_validity);
+    changes.count
 }
 
 /// The state after a run that ended with success.

@@ -2,7 +2,7 @@
 //! the highest (epoch, time); the reason is in [`crate::directory`].
 
 use twinbox_ids::{Epoch, NodeName, Timestamp};
-use twinbox_replication_core::{Edit, Record, Tag};
+use twinbox_replication_core::{Edit, Field, Record, Tag, Value};
 
 use crate::{schema::BY_EPOCH, value::set_bytes};
 
@@ -69,6 +69,27 @@ pub fn put(record: &Record, author: &Author, at: Timestamp, value: &[u8]) -> Res
     bytes.extend_from_slice(&at.to_be_bytes());
     bytes.extend_from_slice(value);
     Ok(set_bytes(tag_of(&node), bytes))
+}
+
+/// The record for another cluster, whose epochs begin again: all values become ones that were written before the duty
+/// wrote anything. The value that counts keeps its time, the others are older than it: readers look into them too, such as
+/// [`crate::Binding::read`]. A record without values that this release can read stays as it is.
+pub fn without_epoch(record: &Record) -> Record {
+    let tags = record.fields().map(|(tag, _)| tag).filter(|tag| *tag >= BY_EPOCH);
+    let values: Vec<_> = tags.filter_map(|tag| Some((read(record.bytes(tag)?)?, tag))).collect();
+    let Some((_, newest)) = values.iter().max() else { return record.clone() };
+    let values = values.iter().filter_map(|(version, tag)| {
+        let (_, stamp) = record.register(*tag)?;
+        // Above 0, the time of all others.
+        let at = if tag == newest { version.at.0.max(1) } else { 0 };
+        // Generation, number and length of a node's name: no epoch.
+        let mut bytes = vec![0; 17];
+        bytes.extend_from_slice(&at.to_be_bytes());
+        bytes.extend_from_slice(version.value);
+        Some((*tag, Field::Register { stamp, value: Value::Bytes(bytes) }))
+    });
+    let others = record.fields().filter(|(tag, _)| *tag < BY_EPOCH).map(|(tag, field)| (tag, field.clone()));
+    Record::from_parts(others.chain(values), record.tombstone().cloned())
 }
 
 fn tag_of(node: &NodeName) -> Tag {

@@ -9,6 +9,7 @@ mod ageing;
 pub mod by_epoch;
 mod class;
 mod counters;
+pub mod counts;
 mod csv;
 pub mod directory;
 mod greeting;
@@ -36,6 +37,7 @@ pub use greeting::{GreetingKind, GreetingRef, clear_greeting, set_greeting};
 pub use mailbox::{Mailbox, MailboxChange, NewMailbox, is_timezone};
 pub use message::{
     Filing, Folder, MailOrigin, Mark, Message, NewMessage, StoredAudio, came_by_mail, has_uid, is_purged, purge,
+    restored_from, set_restored_from,
 };
 pub use message_counts::{MessageCounts, Quota};
 pub use nearest::nearest;

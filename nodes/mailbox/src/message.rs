@@ -8,7 +8,7 @@ use twinbox_rtp::Codec;
 use crate::{
     Numbers, Recording, RecordingState, ViewError,
     schema::{self, message as tag},
-    value::{Fields, read_byte, read_text, read_u64, set_blob, set_byte, set_text, set_u64},
+    value::{Fields, read_byte, read_text, read_u64, set_blob, set_byte, set_bytes, set_text, set_u64},
 };
 
 const NEW: u8 = 0;
@@ -266,6 +266,16 @@ pub fn is_purged(record: &Record) -> bool {
 /// Whether a message came by mail or from a node, and not by an import, which may be repeated at any time.
 pub fn came_by_mail(record: &Record) -> bool {
     record.register(tag::SENDER).is_some()
+}
+
+/// The edit that notes from which message of a backup a message was restored.
+pub fn set_restored_from(id: MessageId) -> Edit {
+    set_bytes(tag::RESTORED_FROM, id.to_bytes().to_vec())
+}
+
+/// The message of a backup from which a message was restored; `None` for others.
+pub fn restored_from(record: &Record) -> Option<MessageId> {
+    record.bytes(tag::RESTORED_FROM).and_then(MessageId::from_slice)
 }
 
 /// The edits that mark a deleted message's content as removed. A save or audio that they did not see survives them, as

@@ -132,6 +132,8 @@ pub mod message {
     pub const SENDER: Tag = 17;
     /// Register, one byte: 1 if its sender marked it as private.
     pub const PRIVATE: Tag = 18;
+    /// Register, 16 bytes: the message of a backup from which it was restored into a running cluster.
+    pub const RESTORED_FROM: Tag = 19;
 }
 
 /// Fields of [`RECORDING`].

@@ -7,7 +7,7 @@ use twinbox_ids::{DirectoryId, Epoch, MailboxId, NodeName, Origin, Pii, Stamp, T
 use twinbox_mailbox::{
     Binding, BindingState, EntryId, Mailbox, NewMailbox, Number, RunCounts, StoredDirectory, StoredRun, SyncState,
     SyncedField, SyncedFields,
-    by_epoch::{Author, StaleEpoch},
+    by_epoch::{Author, StaleEpoch, versions, without_epoch},
     directory::{PasswordVerifier, Supplied, schema},
     mailbox_of,
     pin::HashMemory,
@@ -190,6 +190,34 @@ fn latest_loss_of_all_epochs_counts() {
     let edits = active.edits(&both, &Author::Duty(epoch(2, "b")), Timestamp(90)).expect("written");
     write(&mut both, "b", 90, edits);
     assert_eq!(Binding::read(&key, &both).expect("readable").and_then(|read| read.lost_at), Some(Timestamp(70)));
+}
+
+#[test]
+fn value_that_counts_and_latest_loss_survive_the_end_of_all_epochs() {
+    let key = schema::binding_key(DIRECTORY, ENTRY);
+    let (mut a, mut b) = (Record::new(), Record::new());
+    let gone = binding(BindingState::Gone, Some(70));
+    // The older epoch wrote later, and its value is the greater one.
+    let edits = gone.edits(&a, &Author::Duty(epoch(1, "a")), Timestamp(70)).expect("written");
+    write(&mut a, "a", 70, edits);
+    let active = binding(BindingState::Active, Some(40));
+    let edits = active.edits(&b, &Author::Duty(epoch(2, "b")), Timestamp(0)).expect("written");
+    write(&mut b, "b", 60, edits);
+    let both = merged(&a, &b);
+    let before = Binding::read(&key, &both).expect("readable").expect("a binding");
+    assert_eq!((before.state, before.lost_at), (BindingState::Active, Some(Timestamp(70))));
+
+    let mut restored = without_epoch(&both);
+    assert!(versions(&restored).all(|version| version.epoch.is_none()));
+    assert_eq!(versions(&restored).count(), 2);
+    assert_eq!(Binding::read(&key, &restored), Ok(Some(before)));
+    assert_eq!(without_epoch(&both), restored, "repeated, it gives the same record");
+    // The first epoch of the new cluster writes over both.
+    let disabled = binding(BindingState::Disabled, None);
+    let edits = disabled.edits(&restored, &Author::Duty(epoch(1, "c")), Timestamp(1)).expect("written");
+    write(&mut restored, "c", 80, edits);
+    let after = Binding::read(&key, &restored).expect("readable").expect("a binding");
+    assert_eq!((after.state, after.lost_at), (BindingState::Disabled, Some(Timestamp(70))));
 }
 
 #[test]

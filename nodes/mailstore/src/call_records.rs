@@ -209,10 +209,11 @@ impl Mailstore {
     }
 
     /// Removes records older than `keep`, a few at a time, until the future is dropped.
-    pub async fn keep_call_records(&self, keep: Duration) {
+    pub async fn keep_call_records(&self, keep: impl Fn() -> Duration) {
         let mut from = schema::first_id(Timestamp(0));
-        self.inner.calls.keep_ms.store(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX), Relaxed);
         loop {
+            let keep = keep();
+            self.inner.calls.keep_ms.store(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX), Relaxed);
             let pause = match self.remove_old_call_records(keep, &mut from).await {
                 Ok(true) => PAUSES.0,
                 Ok(false) => PAUSES.1,

@@ -6,6 +6,7 @@ use twinbox_mailbox::{
     by_epoch::StaleEpoch,
     pin::{HashError, PinRefused},
 };
+use twinbox_pin_hashing::HashingError;
 use twinbox_replication_store::{CommitError, StoreError};
 
 /// A read or change failed.
@@ -92,6 +93,27 @@ impl MailError {
     /// Whether there is no room to store more; acknowledged data stays.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_full())
+    }
+
+    /// Whether the same operation may succeed later without another order. A record that this release cannot read may
+    /// be changed by a node of a later release.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Store(_) | Self::View(_) | Self::Thread(_) => true,
+            Self::LacksRecords | Self::DutyLost | Self::Ending => true,
+            Self::NoMailbox(_) | Self::NoMessage(_) | Self::NoAudio(_) | Self::NoClass { .. } => false,
+            Self::Timezone { .. } | Self::SyncedField { .. } | Self::SyncedUser { .. } => false,
+            Self::Disabled { .. } | Self::StaleEpoch(_) => false,
+        }
+    }
+}
+
+impl From<HashingError> for MailError {
+    fn from(error: HashingError) -> Self {
+        match error {
+            HashingError::Thread(error) => Self::Thread(error),
+            HashingError::Ending => Self::Ending,
+        }
     }
 }
 

@@ -2,14 +2,13 @@
 //! is durable here, and a peer's acknowledgement is awaited (rules A1 to A4), before it is answered.
 
 mod addresses;
+mod attempts;
 mod by_target;
 mod call_records;
 mod classes;
-mod counts;
 mod devices;
 mod error;
 mod greetings;
-mod hashing;
 mod holds;
 mod imports;
 #[cfg(debug_assertions)]
@@ -26,6 +25,7 @@ mod prompts;
 mod purged;
 mod recordings;
 mod reports;
+mod restored;
 mod returns;
 mod sending;
 mod settings;
@@ -36,8 +36,9 @@ mod unfiled;
 mod users;
 mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
+use twinbox_mailbox::counts::Counts;
 use twinbox_overload::Commits;
 use twinbox_replication_peer::Peers;
 use twinbox_replication_store::{Committed, Draft, Store};
@@ -47,24 +48,25 @@ pub use classes::ClassError;
 pub use devices::{DeviceStoreError, NOTIFICATION_LIFE_MS, channel_of, facts_of, time, zone_of};
 pub use error::{CreateError, FileError, MailError, PinError};
 pub use greetings::Audio;
-pub use hashing::HASHING_THREADS;
 pub use holds::{Flushed, HoldError};
 pub use imports::{ImportOutcome, ImportedMessage, MailedMessage};
 pub use locations::LocationStoreError;
 pub use message_counts::{CountsChange, CountsWatch};
-pub use outbox::{DoneEffects, EffectOutcome, OutboxChange, OutboxError, OutboxWatch};
+pub use outbox::{DoneEffects, OutboxChange, OutboxError, OutboxWatch};
 pub use passwords::{PasswordTry, RememberedPassword};
 pub use pins::PinCheck;
 pub use prompts::{CustomPrompt, PromptsChange, PromptsWatch};
 pub use recordings::{Filed, LiveRecording, RecordingMeta};
+pub use restored::RestoredMessage;
 pub use returns::{ReturnedMessage, Returns};
 pub use sending::{OutgoingRecord, SendOrder, SendTo, SentMessage};
-pub use settings::Settings;
+pub use settings::{LiveSettings, Settings};
 pub use twinbox_mailbox::{
     Class, Codec, Folder, GreetingKind, MailOrigin, Mailbox, MailboxChange, Mark, Message, MessageCounts,
     NewMailbox, NewMessage, PromptKey, Quota, Rule, Rules, UserAddress, UserAddresses,
 };
-pub use twinbox_outbox::{Report, SystemContent, SystemMail};
+pub use twinbox_outbox::{EffectOutcome, Report, SystemContent, SystemMail};
+pub use twinbox_pin_hashing::HASHING_THREADS;
 pub use twinbox_replication_peer::{Acknowledgement, StabilityMark};
 pub use unfiled::FiledAgain;
 pub use users::{Imported, PlannedUser, UserImport, UserPlan, WeakPins};
@@ -92,8 +94,9 @@ struct Inner {
     store: Store,
     peers: Peers,
     settings: Settings,
+    live: RwLock<Arc<LiveSettings>>,
     checks: pins::Checks,
-    counts: Arc<counts::Counts>,
+    counts: Arc<Counts>,
     holds: Arc<holds::HoldsCache>,
     by_target: Arc<by_target::ByTarget>,
     unfiled: unfiled::Unfiled,
@@ -107,7 +110,7 @@ struct Inner {
 impl Mailstore {
     /// An interface to this store, whose changes `peers` replicates.
     pub fn new(store: Store, peers: Peers, settings: Settings) -> Self {
-        let counts = Arc::new(counts::Counts::default());
+        let counts = Arc::new(Counts::default());
         let cached = counts.clone();
         store.observe(move |change| cached.changed(change));
         let holds = Arc::new(holds::HoldsCache::default());
@@ -117,8 +120,21 @@ impl Mailstore {
         let noted = by_target.clone();
         store.observe(move |change| noted.changed(change));
         let (checks, unfiled, commits, imports, calls) = Default::default();
-        let inner =
-            Inner { store, peers, settings, checks, counts, holds, by_target, unfiled, commits, calls, imports };
+        let live = RwLock::new(Arc::new(LiveSettings::of(&settings)));
+        let inner = Inner {
+            store,
+            peers,
+            settings,
+            live,
+            checks,
+            counts,
+            holds,
+            by_target,
+            unfiled,
+            commits,
+            calls,
+            imports,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -137,7 +153,7 @@ impl Mailstore {
     /// Whether messages may be left now: not while `require_two` is set and no peer counts (rule A3), nor when calls
     /// may not be answered. A peer lost later makes the message *alone*, never refused.
     pub fn accepts_messages(&self) -> bool {
-        self.accepts_calls() && (!self.inner.settings.require_two || self.inner.peers.counting() > 0)
+        self.accepts_calls() && (!self.live().require_two || self.inner.peers.counting() > 0)
     }
 
     /// Durations of beginning and filing recordings here, without the wait for peers.
@@ -145,9 +161,19 @@ impl Mailstore {
         self.inner.commits.clone()
     }
 
-    /// The settings in force.
+    /// The settings of the start.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    /// The settings that may change, as they are now.
+    pub fn live(&self) -> Arc<LiveSettings> {
+        self.inner.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes those settings.
+    pub fn set_live(&self, settings: LiveSettings) {
+        *self.inner.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
     /// The store below, for stores of single subjects, which are crates of their own.

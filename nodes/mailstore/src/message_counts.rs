@@ -7,14 +7,18 @@ use tokio::sync::broadcast::{
     error::{RecvError, TryRecvError},
 };
 use twinbox_ids::MailboxId;
-use twinbox_mailbox::{Mailbox, MessageCounts, Quota, Recording, Rule, holder, schema};
+use twinbox_mailbox::{
+    Mailbox, MessageCounts, Quota, Recording, Rule,
+    counts::{Counting, Look, MailboxUsage},
+    holder, schema,
+};
 use twinbox_replication_core::Change;
 
-use crate::{
-    MailError, Mailstore,
-    counts::{Counting, MailboxUsage},
-    work::blocking,
-};
+use crate::{MailError, Mailstore, work::blocking};
+
+/// Maximum number of attempts to adjust the counts of a mailbox that changes meanwhile; then all of its messages are
+/// counted again.
+const ADJUSTMENTS: usize = 4;
 
 /// A notice that counts may have changed. Reading them again is cheap, and they may turn out to be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +41,8 @@ impl Mailstore {
         Ok(self.usage(mailbox).await?.counts)
     }
 
-    /// As [`Self::message_counts`], for a thread that may block: reads the messages of a mailbox that changed since the
-    /// last count.
+    /// As [`Self::message_counts`], for a thread that may block: reads the messages that changed since the last count, or
+    /// all of the mailbox.
     pub fn message_counts_now(&self, mailbox: MailboxId) -> Result<MessageCounts, MailError> {
         Ok(self.usage_now(mailbox)?.counts)
     }
@@ -56,8 +60,8 @@ impl Mailstore {
     }
 
     async fn usage(&self, mailbox: MailboxId) -> Result<MailboxUsage, MailError> {
-        if let Some(counts) = self.inner.counts.known(mailbox) {
-            return Ok(counts);
+        if let Look::Known(usage) = self.inner.counts.look(mailbox) {
+            return Ok(usage);
         }
         let store = self.clone();
         blocking(move || store.usage_now(mailbox)).await?
@@ -65,8 +69,17 @@ impl Mailstore {
 
     fn usage_now(&self, mailbox: MailboxId) -> Result<MailboxUsage, MailError> {
         let counts = &self.inner.counts;
-        if let Some(counts) = counts.known(mailbox) {
-            return Ok(counts);
+        for _ in 0..ADJUSTMENTS {
+            match counts.look(mailbox) {
+                Look::Known(usage) => return Ok(usage),
+                Look::Changed(adjusting) => {
+                    let found = self.read_these(mailbox, &adjusting.changed)?;
+                    if let Some(usage) = counts.adjust(mailbox, &adjusting, &found) {
+                        return Ok(usage);
+                    }
+                }
+                Look::Unknown => break,
+            }
         }
         let begun = counts.begin(mailbox);
         let mut counting = Counting::default();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use twinbox_ids::{BlobHash, MailboxId, MessageId, RecordingId};
 use twinbox_mailbox::{Mark, Message, Numbers, Recording, is_purged, schema};
-use twinbox_replication_core::{Key, Record};
+use twinbox_replication_core::{BlobRef, Key, Record};
 use twinbox_replication_store::Draft;
 
 use crate::{Acknowledgement, Audio, MailError, Mailstore, work::blocking};
@@ -39,15 +39,32 @@ impl Mailstore {
     pub(crate) fn each_message(&self, mailbox: MailboxId, mut take: impl FnMut(Message)) -> Result<(), MailError> {
         for row in self.store().rows(schema::MESSAGE, &mailbox.to_bytes()) {
             let (key, record) = row?;
-            match self.read_message(&key, &record) {
-                Ok(message) => take(message),
-                Err(MailError::View(error)) => {
-                    tracing::warn!(%mailbox, %error, "message cannot be read; it is not listed")
-                }
-                Err(error) => return Err(error),
-            }
+            self.readable(mailbox, &key, &record)?.into_iter().for_each(&mut take);
         }
         Ok(())
+    }
+
+    /// The messages with these ids, as [`Self::read_messages`] has them.
+    pub(crate) fn read_these(&self, mailbox: MailboxId, ids: &[MessageId]) -> Result<Vec<Message>, MailError> {
+        let mut messages = Vec::with_capacity(ids.len());
+        for key in ids.iter().map(|id| schema::message_key(mailbox, *id)) {
+            if let Some(record) = self.store().get(&key)?.filter(|record| !record.is_empty()) {
+                messages.extend(self.readable(mailbox, &key, &record)?);
+            }
+        }
+        Ok(messages)
+    }
+
+    /// A message; `None` if this release cannot read it.
+    fn readable(&self, mailbox: MailboxId, key: &Key, record: &Record) -> Result<Option<Message>, MailError> {
+        match self.read_message(key, record) {
+            Ok(message) => Ok(Some(message)),
+            Err(MailError::View(error)) => {
+                tracing::warn!(%mailbox, %error, "message cannot be read; it is not listed");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// One message; `None` when there is none, as in [`Self::messages`].
@@ -77,6 +94,13 @@ impl Mailstore {
             let _ = tokio::time::timeout(FETCHED_WITHIN, self.inner.peers.fetch(*hash)).await;
         }
         Ok(self.store().blobs().read(hash).await?)
+    }
+
+    /// As [`Self::blob`], for a blob whose content here is damaged: another node's copy replaces it.
+    pub async fn mended_blob(&self, blob: &BlobRef) -> Result<Bytes, MailError> {
+        // After a timeout the read below returns the error.
+        let _ = tokio::time::timeout(FETCHED_WITHIN, self.inner.peers.replace(blob)).await;
+        Ok(self.store().blobs().read(&blob.hash).await?)
     }
 
     /// The audio of a message as a WAV file.

@@ -7,16 +7,16 @@ use twinbox_clock::wall;
 use twinbox_devices::schema as devices_schema;
 use twinbox_ids::{DeviceId, EffectId, Epoch, RecordingId, Timestamp};
 use twinbox_locations::schema::outgoing_key;
-use twinbox_mailbox::{Mark, schema as mailbox_schema};
+use twinbox_mailbox::schema as mailbox_schema;
 use twinbox_outbox::{
-    Cause, Channel, Effect, NewEffect, Phase, Transition, asks_for_attempts, attempt, bounced, dead, death, done,
-    failed, forget_secret, knows_all_attempts, next_retry, removal, schema,
+    Cause, Channel, Effect, GatheredEnd, NewEffect, Phase, Transition, asks_for_attempts, bounced, done, failed,
+    forget_secret, knows_all_attempts, next_retry, removal, schema,
 };
 use twinbox_replication_core::{Change, Edit, Key, Record};
 use twinbox_replication_peer::StabilityMark;
 use twinbox_replication_store::Draft;
 
-use crate::{Acknowledgement, MailError, Mailstore, ReturnedMessage, messages::mark_in, work::blocking};
+use crate::{Acknowledgement, MailError, Mailstore, ReturnedMessage, attempts::end_covered_in, work::blocking};
 
 /// Time that the effect of a sent message stays longer than others, in milliseconds: mail servers usually try for five
 /// days before they report a failure.
@@ -26,19 +26,6 @@ const REPORT_WITHIN_MS: u64 = 6 * 24 * 3_600 * 1_000;
 const PER_SEARCH: usize = 5_000;
 /// Effects that one commit changes: it holds up no caller who leaves a message.
 const AT_A_TIME: usize = 500;
-
-/// An outcome of an attempt, or a decision without one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EffectOutcome {
-    /// Done; the text is the receiver's receipt, or the reason why it is not wanted any more.
-    Done(String),
-    /// Done as with [`Self::Done`]; the message of the cause is deleted in the same commit.
-    DoneDeleting(String),
-    /// The attempt failed with this reason; the next is at that time.
-    Failed(String, Timestamp),
-    /// Given up for this reason.
-    Dead(String),
-}
 
 /// An administrator's request about an effect was refused.
 #[derive(Debug, thiserror::Error)]
@@ -145,90 +132,6 @@ impl Mailstore {
         OutboxWatch { changes: self.store().live() }
     }
 
-    /// Makes the next attempt durable, here and at a peer (rule E1); returns it with its number. `None`: the effect is
-    /// at its end. Act only after this.
-    pub async fn begin_attempt(
-        &self,
-        id: EffectId,
-        epoch: &Epoch,
-    ) -> Result<Option<(u32, Acknowledgement)>, MailError> {
-        let (epoch, incarnation) = (epoch.clone(), self.settings().incarnation);
-        let (number, acknowledgement) = self
-            .commit(move |draft| {
-                let Some(effect) = open_effect(draft, id)? else { return Ok(None) };
-                let (number, edits) = attempt(&effect, wall(), incarnation, &epoch);
-                draft.edit(schema::effect_key(id), edits)?;
-                Ok(Some(number))
-            })
-            .await?;
-        Ok(number.map(|number| (number, acknowledgement)))
-    }
-
-    /// Makes an outcome durable, with the effects that follow from it. An effect that is at its end stays as it is.
-    pub async fn end_attempt(
-        &self,
-        id: EffectId,
-        outcome: EffectOutcome,
-        next: Vec<NewEffect>,
-    ) -> Result<Acknowledgement, MailError> {
-        self.end_attempt_returning(id, outcome, next, None).await
-    }
-
-    /// As [`Self::end_attempt`]; the message that comes back to its sender is filed in the same commit.
-    pub async fn end_attempt_returning(
-        &self,
-        id: EffectId,
-        outcome: EffectOutcome,
-        next: Vec<NewEffect>,
-        returned: Option<ReturnedMessage>,
-    ) -> Result<Acknowledgement, MailError> {
-        let own = self.settings().incarnation;
-        let ((), acknowledgement) = self
-            .commit(move |draft| {
-                let Some(effect) = open_effect(draft, id)? else { return Ok(()) };
-                let elsewhere = effect.unfinished().is_some_and(|attempt| attempt.incarnation != own);
-                returned.iter().try_for_each(|returned| returned.file(draft))?;
-                let forgets = match &outcome {
-                    EffectOutcome::Done(_) | EffectOutcome::DoneDeleting(_) => true,
-                    EffectOutcome::Failed(..) => false,
-                    // An administrator may correct the cause and retry it.
-                    EffectOutcome::Dead(_) => effect.new.expires < wall(),
-                };
-                let edits = match outcome {
-                    EffectOutcome::Done(receipt) => done(wall(), &receipt),
-                    EffectOutcome::DoneDeleting(receipt) => {
-                        let Cause { mailbox, message, .. } = effect.new.cause;
-                        match mark_in(draft, mailbox, message, Mark::Deleted) {
-                            Ok(()) | Err(MailError::NoMessage(_)) => {}
-                            Err(error) => return Err(error),
-                        }
-                        done(wall(), &receipt)
-                    }
-                    // The next holder attempts it by now: the outcome of that attempt counts.
-                    EffectOutcome::Failed(..) if elsewhere => Vec::new(),
-                    EffectOutcome::Failed(reason, again) => failed(effect.attempts(), again, &reason),
-                    EffectOutcome::Dead(reason) => dead(wall(), &reason),
-                };
-                draft.edit(schema::effect_key(id), edits)?;
-                if forgets {
-                    forget_secret_in(draft, &effect)?;
-                }
-                next.iter().try_for_each(|effect| write_effect(draft, effect))
-            })
-            .await?;
-        Ok(acknowledgement)
-    }
-
-    /// Counts the death of a process during an attempt (rule R11).
-    pub async fn count_death(&self, id: EffectId, attempt: u32, deaths: u32) -> Result<(), MailError> {
-        self.commit(move |draft| {
-            let edits = open_effect(draft, id)?.map_or_else(Vec::new, |_| death(attempt, deaths));
-            Ok(draft.edit(schema::effect_key(id), edits)?)
-        })
-        .await?;
-        Ok(())
-    }
-
     /// Writes effects that have no message as their cause, such as the test of a device.
     pub async fn add_effects(&self, effects: Vec<NewEffect>) -> Result<Acknowledgement, MailError> {
         let ((), acknowledgement) =
@@ -270,7 +173,10 @@ impl Mailstore {
                     Ok(effect) => effect,
                     Err(error) => return Ok(Err(error)),
                 };
-                draft.edit(schema::effect_key(id), done(wall(), "dropped by an administrator"))?;
+                const REASON: &str = "dropped by an administrator";
+                draft.edit(schema::effect_key(id), done(wall(), REASON))?;
+                let unknown = effect.attempts() > effect.not_taken;
+                end_covered_in(draft, &effect, GatheredEnd::Over { unknown }, REASON)?;
                 forget_secret_in(draft, &effect)?;
                 Ok(Ok(()))
             })
@@ -326,7 +232,9 @@ impl Mailstore {
         let (status, others) = (peers.status(), peers.known());
         // The one that is left out must be away: another may have come back with an empty disk.
         let waits = status.iter().any(|peer| (peer.connected || peer.following) && silent.contains(&peer.name));
-        !waits && knows_all_attempts(others.saturating_add(1), others.saturating_sub(silent.len()))
+        // What this disk's predecessor had may be on a member that was away when this one was filled.
+        let missed = !self.store().fill_missed().is_empty();
+        !waits && !missed && knows_all_attempts(others.saturating_add(1), others.saturating_sub(silent.len()))
     }
 
     /// Effects of these channels that were done before that time, at most 20,000. Those of sent messages, also dead ones,
@@ -411,7 +319,7 @@ fn remove_effect(draft: &mut Draft<'_>, effect: &Effect) -> Result<(), MailError
 }
 
 /// Removes the secret of an effect, which is in the record of the first of its retries.
-fn forget_secret_in(draft: &mut Draft<'_>, effect: &Effect) -> Result<(), MailError> {
+pub(crate) fn forget_secret_in(draft: &mut Draft<'_>, effect: &Effect) -> Result<(), MailError> {
     let key = schema::effect_key(effect.receiver_id());
     let Some(edit) = forget_secret(effect) else { return Ok(()) };
     let content = draft.get(&key)?.and_then(|record| record.bytes(schema::SYSTEM_MAIL).map(<[u8]>::len));
@@ -430,16 +338,18 @@ pub(crate) fn write_effect(draft: &mut Draft<'_>, effect: &NewEffect) -> Result<
 
 /// The effect, unless it is at its end or removed.
 pub(crate) fn open_effect(draft: &Draft<'_>, id: EffectId) -> Result<Option<Effect>, MailError> {
+    Ok(effect_in(draft, id)?.filter(|effect| !effect.state().is_end()))
+}
+
+/// The effect, unless it was removed.
+pub(crate) fn effect_in(draft: &Draft<'_>, id: EffectId) -> Result<Option<Effect>, MailError> {
     let key = schema::effect_key(id);
-    let effect = draft.get(&key)?.and_then(|record| readable(&key, &record));
-    Ok(effect.filter(|effect| !effect.state().is_end()))
+    Ok(draft.get(&key)?.and_then(|record| readable(&key, &record)))
 }
 
 /// The effect of an administrator's request; the reason of the refusal, if it is done or removed.
 fn unfinished_in(draft: &Draft<'_>, id: EffectId) -> Result<Result<Effect, OutboxError>, MailError> {
-    let key = schema::effect_key(id);
-    let effect = draft.get(&key)?.and_then(|record| readable(&key, &record));
-    Ok(match effect {
+    Ok(match effect_in(draft, id)? {
         None => Err(OutboxError::None(id)),
         Some(effect) if effect.done.is_some() => Err(OutboxError::Done(id)),
         Some(effect) => Ok(effect),

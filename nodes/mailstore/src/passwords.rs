@@ -9,10 +9,11 @@ use twinbox_mailbox::{
     directory::{LONGEST_PASSWORD, PasswordVerifier, schema},
     pin::{self, AttemptPolicy, Subject, Verdict},
 };
+use twinbox_pin_hashing::Lane;
 use twinbox_replication_core::Key;
 use twinbox_replication_store::Draft;
 
-use crate::{MailError, Mailstore, PinError, hashing::Lane, mailboxes::mailbox_in, pins::attempt_counts};
+use crate::{MailError, Mailstore, PinError, mailboxes::mailbox_in, pins::attempt_counts};
 
 /// Result of a check against a remembered password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Mailstore {
         let Some((key, _)) = self.active_binding(mailbox)?.filter(|_| usable) else { return Ok(()) };
         let (password, salt, now) = (password.clone(), rand::random(), twinbox_clock::wall());
         let hash = move |memory: &mut _| PasswordVerifier::hash(&password, now, salt, memory);
-        let verifier = self.inner.checks.hashing.compute(Lane::Caller, hash).await??;
+        let verifier = self.inner.checks.hashing.compute(Lane::Caller, hash).await.map_err(MailError::from)??;
         self.commit(move |draft| {
             // The directory may have disabled the user meanwhile.
             if is_active(draft, mailbox, &key)? {
@@ -108,7 +109,7 @@ impl Mailstore {
                 RememberedPassword::Unknown
             }
         };
-        self.inner.checks.hashing.compute(Lane::Caller, check).await
+        Ok(self.inner.checks.hashing.compute(Lane::Caller, check).await?)
     }
 
     /// Forgets the remembered password of a user: the directory said that it is wrong, or that the account is disabled.

@@ -12,13 +12,11 @@ use twinbox_mailbox::{
     pin::{self, AttemptCounts, AttemptPolicy, HashCost, PinRecord, PinRefused, Subject, Verdict},
     schema,
 };
+use twinbox_pin_hashing::{Hashing, Lane};
 use twinbox_replication_core::Key;
 use twinbox_replication_store::Draft;
 
-use crate::{
-    Acknowledgement, MailError, Mailstore, PinError,
-    hashing::{Hashing, Lane},
-};
+use crate::{Acknowledgement, MailError, Mailstore, PinError};
 
 /// Result of a PIN check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,7 +155,7 @@ impl Mailstore {
     /// Whether those rules, or this node's settings, accept a new PIN for the mailbox of that number.
     pub(crate) fn accepts(&self, pin: &Pii<String>, number: &str, rules: &Rules) -> Result<(), PinRefused> {
         let said = rules.get(Rule::PinLength).and_then(|length| u8::try_from(length).ok());
-        let min_length = said.unwrap_or(self.settings().min_pin_length);
+        let min_length = said.unwrap_or(self.live().min_pin_length);
         if rules.allows(Rule::EasyPins, false) {
             pin::typable(pin.reveal(), min_length)
         } else {
@@ -166,13 +164,13 @@ impl Mailstore {
     }
 
     pub(crate) async fn hash(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
-        self.hash_at(Lane::Caller, self.settings().pin_cost, pin, must_change).await
+        self.hash_at(Lane::Caller, self.live().pin_cost, pin, must_change).await
     }
 
     /// Hashes one of many PINs that an administrator gives. A PIN that must be changed serves for a single sign-in and
     /// is in the administrator's table anyway: it costs less. A PIN that stays has the usual cost.
     pub async fn hash_of_many(&self, pin: &Pii<String>, must_change: bool) -> Result<PinRecord, PinError> {
-        let usual = self.settings().pin_cost;
+        let usual = self.live().pin_cost;
         let cost = if must_change { usual.lesser(HashCost::FIRST_PINS) } else { usual };
         self.hash_at(Lane::Import, cost, pin, must_change).await
     }
@@ -188,12 +186,13 @@ impl Mailstore {
         let hashing = &self.inner.checks.hashing;
         let hashed = hashing
             .compute(lane, move |memory| PinRecord::hash_at(cost, pin.reveal(), must_change, salt, memory))
-            .await?;
+            .await
+            .map_err(MailError::from)?;
         Ok(hashed?)
     }
 
     async fn verify(&self, kept: Option<PinRecord>, pin: Pii<String>) -> Result<bool, MailError> {
-        let cost = self.settings().pin_cost;
+        let cost = self.live().pin_cost;
         let verify = move |memory: &mut _| match kept {
             Some(kept) => kept.verify_at(cost, pin.reveal(), memory),
             None => {
@@ -201,7 +200,7 @@ impl Mailstore {
                 false
             }
         };
-        self.inner.checks.hashing.compute(Lane::Caller, verify).await
+        Ok(self.inner.checks.hashing.compute(Lane::Caller, verify).await?)
     }
 }
 

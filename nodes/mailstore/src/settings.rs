@@ -1,7 +1,10 @@
 //! Settings of the mail store.
 
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_mailbox::pin::{AttemptPolicy, HashCost};
+use twinbox_mailbox::{
+    NewMailbox,
+    pin::{AttemptPolicy, HashCost},
+};
 
 /// Settings of the mail store.
 #[derive(Debug, Clone)]
@@ -24,6 +27,34 @@ pub struct Settings {
     pub mailbox_attempts: AttemptPolicy,
     /// Limits of attempts by one source, at any mailbox.
     pub source_attempts: AttemptPolicy,
+}
+
+/// Settings that may change while the process runs.
+#[derive(Debug, Clone)]
+pub struct LiveSettings {
+    /// Refuse messages while no peer counts (rule A3).
+    pub require_two: bool,
+    /// Minimum length of a message, in milliseconds.
+    pub min_message_ms: u64,
+    /// Minimum length of a new PIN, in digits.
+    pub min_pin_length: u8,
+    /// Cost of a PIN hash.
+    pub pin_cost: HashCost,
+    /// A new mailbox, without number and PIN.
+    pub usual: NewMailbox,
+}
+
+impl LiveSettings {
+    /// The settings of the start.
+    pub(crate) fn of(settings: &Settings) -> Self {
+        Self {
+            require_two: settings.require_two,
+            min_message_ms: settings.min_message_ms,
+            min_pin_length: settings.min_pin_length,
+            pin_cost: settings.pin_cost,
+            usual: NewMailbox { pin: None, ..NewMailbox::new("", "") },
+        }
+    }
 }
 
 impl Settings {

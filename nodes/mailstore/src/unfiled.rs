@@ -114,7 +114,10 @@ impl Mailstore {
                     again.filed.extend(filed);
                 }
                 Err(error) if is_temporary(&error) => again.error = again.error.or(Some(error)),
-                Err(_) => self.inner.unfiled.remove(id),
+                Err(error) => {
+                    tracing::warn!(recording = %id, %error, "recording that waited becomes no message");
+                    self.inner.unfiled.remove(id);
+                }
             }
         }
         again
@@ -132,7 +135,7 @@ impl Mailstore {
     async fn file_take(&self, ended: &mut EndedTake) -> Result<Filed, FileError> {
         let measured = Some(self.inner.commits.begin());
         let EndedTake { recording, take, cut, bytes, sealed } = ended;
-        let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.settings().min_message_ms);
+        let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.live().min_message_ms);
         if length_ms < min_ms {
             self.throw_away(recording.id, *take).await?;
             // If a recording is short because the rest was lost, the caller has not hung up early.
@@ -157,7 +160,8 @@ impl Mailstore {
 /// Whether the error is temporary, so that filing is retried.
 fn is_temporary(error: &FileError) -> bool {
     match error {
-        FileError::Full | FileError::Mail(MailError::Store(_)) => true,
-        FileError::Mail(_) | FileError::TooShort { .. } | FileError::Lost | FileError::Closed => false,
+        FileError::Full => true,
+        FileError::Mail(error) => error.is_temporary(),
+        FileError::TooShort { .. } | FileError::Lost | FileError::Closed => false,
     }
 }

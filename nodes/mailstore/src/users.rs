@@ -18,7 +18,6 @@ use twinbox_replication_store::Draft;
 use crate::{
     Acknowledgement, MailError, Mailstore, PinError,
     addresses::{address_words, repeated_addresses, set_addresses, taken_in},
-    hashing,
     mailboxes::mailbox_in,
     synced::{changed_fields, is_synced},
     table_devices::{DeviceStep, steps, steps_in, write_steps},
@@ -273,7 +272,7 @@ impl Mailstore {
         let count = group.len();
         let queue = Arc::new(std::sync::Mutex::new(group.into_iter().enumerate()));
         let mut workers = JoinSet::new();
-        for _ in 0..hashing::threads().min(count) {
+        for _ in 0..twinbox_pin_hashing::threads().min(count) {
             let (mailstore, queue) = (self.clone(), queue.clone());
             workers.spawn(async move {
                 let mut ready = Vec::new();

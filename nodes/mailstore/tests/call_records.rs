@@ -84,7 +84,7 @@ async fn call_of_a_lost_node_from_before_the_keep_time_gets_no_record_again() {
     }
     tokio::select! {
         biased;
-        () = node.mailstore.keep_call_records(KEEP) => {}
+        () = node.mailstore.keep_call_records(|| KEEP) => {}
         () = node.mailstore.write_call_records(ready(())) => {}
     }
     assert_eq!(records(&node.mailstore).iter().map(|record| record.call.0).collect::<Vec<_>>(), [2]);

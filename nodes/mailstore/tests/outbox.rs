@@ -8,14 +8,14 @@ use std::sync::{
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use twinbox_devices::{Device, DeviceChange, KindName};
-use twinbox_ids::{DeviceId, MailboxId, MessageId, Pii, Timestamp};
+use twinbox_ids::{DeviceId, Epoch, MailboxId, MessageId, Pii, Timestamp};
 use twinbox_mailbox::schema::message_key;
 use twinbox_mailstore::{EffectOutcome, Mark};
 use twinbox_outbox::{
     Cause, Channel, Effect, EffectState, NewEffect, Phase, Transition,
     schema::{DONE, effect_key},
 };
-use twinbox_store_kit::{Node, audio, eventually, pair};
+use twinbox_store_kit::{Node, audio, eventually, name, pair};
 
 #[tokio::test]
 async fn effect_lacks_its_cause_until_the_message_arrives_and_keeps_it_after_a_delete() {
@@ -202,4 +202,56 @@ async fn success_that_deletes_the_message_is_one_commit_and_counts_once() {
     let done = EffectOutcome::DoneDeleting("taken".to_owned());
     node.mailstore.end_attempt(gone.id(), done, Vec::new()).await.unwrap();
     assert_eq!(node.mailstore.effect(gone.id()).unwrap().unwrap().state(), EffectState::Done);
+}
+
+/// The attempt of an earlier holder may arrive while the next one is prepared.
+#[tokio::test]
+async fn attempt_of_unknown_result_is_followed_by_none_where_the_receiver_cannot_tell_a_repeat() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let epoch = Epoch { generation: 0, number: 1, node: name("a") };
+    for (channel, repeats) in [(Channel::SmsHttp, false), (Channel::Mail, true)] {
+        let effect = NewEffect { channel, ..effect(1, 7) };
+        node.mailstore.add_effects(vec![effect]).await.unwrap();
+        let begin = async || node.mailstore.begin_attempt(effect.id(), Vec::new(), &epoch).await.unwrap().is_some();
+        assert!(begin().await);
+        assert_eq!(begin().await, repeats, "{channel}");
+        let failed = EffectOutcome::NotTaken("not connected".to_owned(), Timestamp(0));
+        node.mailstore.end_attempt(effect.id(), failed, Vec::new()).await.unwrap();
+        assert!(begin().await, "the receiver has nothing of it");
+    }
+}
+
+/// A process may end after any commit: no covered effect is left behind its leader, not by the removal either.
+#[tokio::test]
+async fn digest_and_its_covered_effects_begin_and_end_in_one_commit_each() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let [leader, first, second] = [1, 2, 3].map(|message| effect(message, 7));
+    node.mailstore.add_effects(vec![leader, first, second]).await.unwrap();
+    let (store, ends) = (node.store.clone(), Arc::new(AtomicBool::new(false)));
+    let seen = ends.clone();
+    node.store.observe(move |change| {
+        if change.key == effect_key(leader.id()) && change.delta.bytes(DONE).is_some() {
+            let others = [first, second].map(|other| store.get(&effect_key(other.id())).unwrap().unwrap());
+            seen.store(others.iter().all(|record| record.bytes(DONE).is_some()), Relaxed);
+        }
+    });
+    let epoch = Epoch { generation: 0, number: 1, node: name("a") };
+    let covered = vec![first.id(), second.id()];
+    node.mailstore.begin_attempt(leader.id(), covered.clone(), &epoch).await.unwrap().unwrap();
+    for id in &covered {
+        let effect = node.mailstore.effect(*id).unwrap().unwrap();
+        assert!(effect.unfinished().is_some() && node.mailstore.is_gathered(&effect).unwrap(), "{effect:?}");
+    }
+    // Another set does not replace that of an attempt which may have arrived.
+    let failed = EffectOutcome::Failed("no answer".to_owned(), Timestamp(0));
+    node.mailstore.end_attempt(leader.id(), failed, Vec::new()).await.unwrap();
+    node.mailstore.begin_attempt(leader.id(), vec![first.id()], &epoch).await.unwrap().unwrap();
+    assert_eq!(node.mailstore.effect(leader.id()).unwrap().unwrap().covers, covered);
+    let done = EffectOutcome::Done("taken".to_owned());
+    node.mailstore.end_attempt(leader.id(), done, Vec::new()).await.unwrap();
+    assert!(ends.load(Relaxed), "one commit");
+    assert_eq!(sweep(&node, Timestamp(u64::MAX)).await, 3);
+    assert!(node.mailstore.effects().await.unwrap().is_empty());
 }

@@ -2,9 +2,11 @@
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-use twinbox_ids::{MessageId, Timestamp};
+use twinbox_ids::{MailboxId, MessageId, Timestamp};
+use twinbox_mailbox::{purge, schema::message_key};
 use twinbox_mailstore::{
     Acknowledgement, Audio, Codec, ImportOutcome, MailError, MailedMessage, Mark, NewMailbox, NewMessage,
+    rows::note_purged,
 };
 use twinbox_store_kit::{Node, audio, eventually, name, pair, patient_pair, speak};
 
@@ -111,12 +113,8 @@ async fn message_deleted_while_partial_is_new_once_it_is_complete() {
     }
 }
 
-/// Rule A1: the answer to a repeated mail is as good as that to the first.
-#[tokio::test]
-async fn repeated_mail_is_known_only_once_the_first_is_on_two() {
-    let dir = TempDir::new().unwrap();
-    let (a, b) = patient_pair(dir.path()).await;
-    let (mailbox, id) = (a.mailbox().await.id, MessageId(7));
+/// A message that came by mail.
+fn mail(mailbox: MailboxId, id: MessageId) -> MailedMessage {
     let new = NewMessage {
         received: Timestamp(1),
         caller: None,
@@ -126,8 +124,16 @@ async fn repeated_mail_is_known_only_once_the_first_is_on_two() {
         private: false,
         mail: None,
     };
-    let sound = Audio { codec: Codec::Pcma, bytes: audio(1_500).into() };
-    let mail = MailedMessage { id, mailbox, new, audio: sound };
+    MailedMessage { id, mailbox, new, audio: Audio { codec: Codec::Pcma, bytes: audio(1_500).into() } }
+}
+
+/// Rule A1: the answer to a repeated mail is as good as that to the first.
+#[tokio::test]
+async fn repeated_mail_is_known_only_once_the_first_is_on_two() {
+    let dir = TempDir::new().unwrap();
+    let (a, b) = patient_pair(dir.path()).await;
+    let (mailbox, id) = (a.mailbox().await.id, MessageId(7));
+    let mail = mail(mailbox, id);
     let deliver = || {
         let (mailstore, mail) = (a.mailstore.clone(), mail.clone());
         tokio::spawn(async move { mailstore.receive_mail(mail).await.unwrap() })
@@ -160,4 +166,32 @@ async fn repeated_mail_is_known_only_once_the_first_is_on_two() {
     assert_eq!(first.await.unwrap(), ImportOutcome::Taken(Acknowledgement::OnTwo { peer: name("b") }));
     assert_eq!(repeated.await.unwrap(), ImportOutcome::Known);
     assert!(b.mailstore.message(mailbox, id).await.unwrap().is_some());
+}
+
+/// A sender whose answer was lost repeats the mail, at whichever node, whatever became of the message since.
+#[tokio::test]
+async fn repeated_mail_makes_no_second_message_after_the_first_was_deleted_and_purged() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let (a, b) = (Node::alone(dirs[0].path(), "a"), Node::alone(dirs[1].path(), "b"));
+    let (mailbox, id) = (a.mailbox().await.id, MessageId(7));
+    let taken = a.mailstore.receive_mail(mail(mailbox, id)).await.unwrap();
+    assert!(matches!(taken, ImportOutcome::Taken(_)), "{taken:?}");
+    let is_known = async || {
+        a.hand_over(&b).await;
+        for node in [&a, &b] {
+            assert_eq!(node.mailstore.receive_mail(mail(mailbox, id)).await.unwrap(), ImportOutcome::Known);
+            assert_eq!(node.mailstore.message_counts(mailbox).await.unwrap().new, 0);
+        }
+    };
+    a.mailstore.mark(mailbox, id, Mark::Deleted).await.unwrap();
+    is_known().await;
+    let purged = a.store.commit(move |draft| {
+        let key = message_key(mailbox, id);
+        let record = draft.get(&key)?.unwrap_or_default();
+        note_purged(draft, id)?;
+        draft.edit(key, purge(&record))?;
+        Ok::<_, MailError>(())
+    });
+    purged.await.unwrap();
+    is_known().await;
 }

@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use twinbox_calls::LoadView;
 use twinbox_clock::DurationHistogram;
+use twinbox_disk::Disk;
 use twinbox_enrollment::certificates;
 use twinbox_health::Health;
 use twinbox_media::{BOUNDS_US, Quality};
+use twinbox_replication_peer::ComparisonCounts;
 
 use crate::{
     Pages, alarms, mail,
@@ -85,12 +87,29 @@ pub fn render(pages: &Pages) -> String {
         "Records of calls that came faster than the disk takes them.",
         [plain(pages.mailstore.call_records_left_out() as f64)],
     );
+    page.counter(
+        "twinbox_syncs_total",
+        "Syncs of files by this process: each waits for the disk.",
+        [plain(Disk::fsync_count() as f64)],
+    );
     let purged = pages.mailstore.store().purge_counts();
     page.counter(
         "twinbox_purged_total",
         "Deleted records, files of audio, and their bytes that were removed from the disk.",
         [("records", &purged.records), ("files", &purged.blobs), ("bytes", &purged.bytes)]
             .map(|(what, count)| (format!("what=\"{what}\""), count.load(Relaxed) as f64)),
+    );
+    page.gauge(
+        "twinbox_log_changes",
+        "Changes in the log, for members that are away.",
+        [plain(pages.mailstore.store().log_changes() as f64)],
+    );
+    let counters = pages.peers.counters();
+    page.counter(
+        "twinbox_state_fills_total",
+        "Copies of all records of another node, because no log reached this one.",
+        [("ended", counters.state_fills), ("failed", counters.state_fills_failed)]
+            .map(|(result, count)| (format!("result=\"{result}\""), count as f64)),
     );
     let view = pages.roles.watch().borrow().clone();
     page.gauge(
@@ -141,6 +160,7 @@ pub fn render(pages: &Pages) -> String {
         "Changes that the peer has not confirmed.",
         peers.iter().map(|p| (of_peer(&p.name), p.lag_changes as f64)),
     );
+    comparisons(&mut page, &pages.peers.comparison_counts());
     if let Some(calls) = pages.calls.running() {
         let stats = calls.stats();
         page.counter(
@@ -184,6 +204,29 @@ pub fn render(pages: &Pages) -> String {
     page.histogram("twinbox_rtp_lateness_seconds", help, &BOUNDS_US, &late.buckets, late.sum_us);
     quality(&mut page, &media.quality);
     page.into_text()
+}
+
+/// Metrics of the comparison of stores.
+fn comparisons(page: &mut Page, counts: &ComparisonCounts) {
+    let of = |result: &str, count: u64| (format!("result=\"{result}\""), count as f64);
+    page.counter(
+        "twinbox_comparisons_total",
+        "Comparisons of this node's store with that of another, by whether they were completed.",
+        [of("completed", counts.completed), of("failed", counts.failed)],
+    );
+    page.counter(
+        "twinbox_comparison_differences_total",
+        "Records and recordings that one node lacked, by whether they were copied from the other.",
+        [
+            of("repaired", counts.repaired.min(counts.differences)),
+            of("left", counts.differences.saturating_sub(counts.repaired)),
+        ],
+    );
+    page.counter(
+        "twinbox_comparison_seconds_total",
+        "Time that comparisons took.",
+        [plain(counts.took_ms as f64 / 1_000.0)],
+    );
 }
 
 /// Metrics of the overload control.

@@ -5,7 +5,7 @@ use std::{any::Any, os::fd::BorrowedFd, sync::Arc};
 use twinbox_devices::{Kind, Text};
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
 use twinbox_gate::InFlight;
-use twinbox_ids::Epoch;
+use twinbox_ids::{EffectId, Epoch};
 use twinbox_mail::{
     Address,
     compose::{Attachment, Notice},
@@ -16,7 +16,11 @@ use twinbox_mailstore::{MailError, ReturnedMessage, Returns};
 use twinbox_outbox::{Channel, Effect};
 use twinbox_reports::ReportSource;
 
-use crate::{Mailer, Notify, Outgoing, SendFailure, SocketOwner, report, system, voice};
+use crate::{
+    Mailer, Notify, Outgoing, SendFailure, SocketOwner,
+    audio_room::{AudioRoom, ROOM_MIB, ROOM_PAUSE_MS, RoomTaken},
+    report, system, voice,
+};
 
 /// Sender of the duty's mails.
 #[derive(Debug, Clone)]
@@ -41,9 +45,11 @@ pub enum MailWork {
         outgoing: Outgoing,
         /// The notification in it.
         due: Box<DueNotification>,
+        /// Memory for its recording, if it has one.
+        room: Option<RoomTaken>,
     },
-    /// A message that a user sent to another voicemail system.
-    Voice(Outgoing),
+    /// A message that a user sent to another voicemail system, with the memory for it.
+    Voice(Outgoing, RoomTaken),
     /// A report of delivery to the sender of a mail.
     Report(Outgoing),
     /// A mail of the system to a user or administrator.
@@ -56,6 +62,7 @@ pub struct MailChannels {
     sender: Option<MailSender>,
     returns: Returns,
     reports: ReportSource,
+    room: AudioRoom,
 }
 
 /// The permit of an attempt, for connections.
@@ -91,7 +98,12 @@ impl MailChannels {
         returns: Returns,
         reports: ReportSource,
     ) -> Self {
-        Self { notifications, sender, returns, reports }
+        Self { notifications, sender, returns, reports, room: AudioRoom::new(ROOM_MIB) }
+    }
+
+    /// Limits the memory for the audio of mails under way to this many MiB.
+    pub fn with_audio_room(self, mib: u32) -> Self {
+        Self { room: AudioRoom::new(mib), ..self }
     }
 
     /// The mail of a notification; `Err` with the reason if there cannot be one.
@@ -111,6 +123,7 @@ impl MailChannels {
         let Text { subject, body } =
             templates.compose(form, due.language(), &due.content, &due.zone).map_err(|error| never(&error))?;
         let message_id = format!("{}@{}", effect.receiver_id(), sender.domain);
+        let (audio, room) = self.audio(&due).await?.unzip();
         let notice = Notice {
             from: sender.from.clone(),
             from_name: sender.from_name.clone(),
@@ -119,7 +132,7 @@ impl MailChannels {
             text: body.reveal().clone(),
             message_id,
             date_unix: i64::try_from(effect.new.created.0 / 1_000).unwrap_or_default(),
-            audio: self.audio(&due).await?,
+            audio,
             auto_submitted: true,
             importance: Importance::Normal,
             sensitivity: Sensitivity::None,
@@ -132,28 +145,35 @@ impl MailChannels {
             envelope_id: effect.receiver_id().to_string(),
             notify: Notify::FailureAndDelay,
         };
-        Ok(MailWork::Notification { outgoing, due: Box::new(due) })
+        Ok(MailWork::Notification { outgoing, due: Box::new(due), room })
     }
 
     /// The recording as WAV, if the device wants it and the class of service lets it leave.
-    async fn audio(&self, due: &DueNotification) -> Result<Option<Attachment>, MailRefused> {
+    async fn audio(&self, due: &DueNotification) -> Result<Option<(Attachment, RoomTaken)>, MailRefused> {
         let wanted = due.audio_allowed && matches!(due.device.kind, Kind::Mail { audio: true, .. });
         let Some(message) = due.message.as_ref().filter(|_| wanted) else { return Ok(None) };
+        let room = self.room.take(message.length_ms.saturating_mul(G711_BYTES_PER_MS));
+        let room = room.ok_or_else(|| {
+            MailRefused::Later(ROOM_PAUSE_MS, "the recordings of other mails fill the memory for them".to_owned())
+        })?;
         let wav = self.notifications.mailstore().wav(message).await;
-        let bytes = wav.map_err(|error| MailRefused::Later(error.to_string()))?;
+        let bytes = wav.map_err(|error| MailRefused::Later(AUDIO_PAUSE_MS, error.to_string()))?;
         let file_name = format!("voicemail-{}.wav", due.content.latest.received.strftime("%Y%m%d-%H%M%S"));
-        Ok(Some(Attachment { file_name, content_type: "audio/wav".to_owned(), bytes }))
+        Ok(Some((Attachment { file_name, content_type: "audio/wav".to_owned(), bytes }, room)))
     }
 }
 
 /// Reason why a mail cannot be made.
 enum MailRefused {
     Never(String),
-    Later(String),
+    /// After that pause, in milliseconds.
+    Later(u64, String),
 }
 
 /// Pause when the audio cannot be read, in milliseconds.
 const AUDIO_PAUSE_MS: u64 = 10_000;
+/// Bytes of G.711 in a millisecond.
+const G711_BYTES_PER_MS: u64 = 8;
 
 impl Channels for MailChannels {
     type Work = MailWork;
@@ -175,15 +195,17 @@ impl Channels for MailChannels {
             return system::prepare(mailstore, &self.reports, sender, effect).await.map(MailWork::System);
         }
         if effect.is_sent() {
-            return voice::prepare(mailstore, sender, effect).await.map(MailWork::Voice);
+            return voice::prepare(mailstore, sender, &self.room, effect)
+                .await
+                .map(|(outgoing, room)| MailWork::Voice(outgoing, room));
         }
         match self.notifications.prepare(effect).await {
             Prepared::Act(due) => {
                 let device = due.device.clone();
                 match self.mail(effect, due).await {
                     Ok(work) => Prepared::Act(work),
-                    Err(MailRefused::Later(reason)) => {
-                        Prepared::Later(twinbox_ids::Timestamp(twinbox_clock::wall().0 + AUDIO_PAUSE_MS), reason)
+                    Err(MailRefused::Later(pause_ms, reason)) => {
+                        Prepared::Later(twinbox_ids::Timestamp(twinbox_clock::wall().0 + pause_ms), reason)
                     }
                     Err(MailRefused::Never(reason)) => {
                         Prepared::Impossible(reason, self.notifications.refused(effect, &device).await)
@@ -196,9 +218,16 @@ impl Channels for MailChannels {
         }
     }
 
+    fn covers(&self, work: &MailWork) -> Vec<EffectId> {
+        match work {
+            MailWork::Notification { due, .. } => due.covers(),
+            MailWork::Voice(..) | MailWork::Report(_) | MailWork::System(_) => Vec::new(),
+        }
+    }
+
     fn route(&self, _: &Effect, work: &MailWork) -> String {
         let (MailWork::Notification { outgoing, .. }
-        | MailWork::Voice(outgoing)
+        | MailWork::Voice(outgoing, _)
         | MailWork::Report(outgoing)
         | MailWork::System(outgoing)) = work;
         self.sender.as_ref().map(|sender| sender.mailer.route_to(&outgoing.recipient)).unwrap_or_default()
@@ -206,13 +235,15 @@ impl Channels for MailChannels {
 
     async fn act(&self, effect: &Effect, work: MailWork, permit: Arc<InFlight>) -> ActOutcome {
         let Some(sender) = &self.sender else { return ActOutcome::Failed("mail out is not configured".to_owned()) };
-        let (outgoing, due) = match &work {
-            MailWork::Notification { outgoing, due } => (outgoing, Some(due)),
-            MailWork::Voice(outgoing) | MailWork::Report(outgoing) | MailWork::System(outgoing) => (outgoing, None),
+        let is_report = matches!(work, MailWork::Report(_));
+        let (outgoing, due, _room) = match work {
+            MailWork::Notification { outgoing, due, room } => (outgoing, Some(due), room),
+            MailWork::Voice(outgoing, room) => (outgoing, None, Some(room)),
+            MailWork::Report(outgoing) | MailWork::System(outgoing) => (outgoing, None, None),
         };
-        match sender.mailer.send(outgoing, &PermitOwner(permit)).await {
+        match sender.mailer.send(&outgoing, &PermitOwner(permit)).await {
             Ok(delivered) => {
-                let next = match due {
+                let next = match &due {
                     Some(due) => self.notifications.delivered(effect, due).await,
                     None => Vec::new(),
                 };
@@ -220,11 +251,11 @@ impl Channels for MailChannels {
             }
             Err(SendFailure::NotHolder) => ActOutcome::NotHolder,
             // Nothing follows a report that is not taken (RFC 3461 section 6.1): no alarm, no dead letter.
-            Err(SendFailure::Permanent(problem)) if matches!(work, MailWork::Report(_)) => {
+            Err(SendFailure::Permanent(problem)) if is_report => {
                 ActOutcome::Done(format!("the report was refused: {problem}"), Vec::new())
             }
             Err(SendFailure::Permanent(problem)) => {
-                let next = match due {
+                let next = match &due {
                     Some(due) => self.notifications.refused(effect, &due.device).await,
                     None => Vec::new(),
                 };
@@ -233,10 +264,9 @@ impl Channels for MailChannels {
             Err(SendFailure::Temporary(problem)) if problem.step.is_before_a_mail() => {
                 ActOutcome::Unreachable(problem.to_string())
             }
-            // Unknown: the server may have it. The repeat has the same Message-ID.
-            Err(SendFailure::Temporary(problem) | SendFailure::Unknown(problem)) => {
-                ActOutcome::Failed(problem.to_string())
-            }
+            Err(SendFailure::Temporary(problem)) => ActOutcome::Failed(problem.to_string()),
+            // The server may have it. The repeat has the same Message-ID.
+            Err(SendFailure::Unknown(problem)) => ActOutcome::Unclear(problem.to_string()),
         }
     }
 

@@ -8,6 +8,7 @@
 //!
 //! The connection belongs to the holder of the duty: see [`SocketOwner`].
 
+mod audio_room;
 mod channels;
 mod config;
 mod connection;

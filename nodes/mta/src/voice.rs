@@ -15,7 +15,10 @@ use twinbox_mail::{
 use twinbox_mailstore::{Audio, GreetingKind, MailError, Mailbox, Mailstore, OutgoingRecord};
 use twinbox_outbox::Effect;
 
-use crate::{MailSender, Notify, Outgoing};
+use crate::{
+    MailSender, Notify, Outgoing,
+    audio_room::{AudioRoom, ROOM_PAUSE_MS, RoomTaken},
+};
 
 /// Pause when the store cannot be read, in milliseconds.
 const STORE_PAUSE_MS: u64 = 10_000;
@@ -31,9 +34,10 @@ const G711_BYTES_PER_SECOND: usize = 8_000;
 pub(crate) async fn prepare(
     mailstore: &Mailstore,
     sender: Option<&MailSender>,
+    room: &AudioRoom,
     effect: &Effect,
-) -> Prepared<Outgoing> {
-    match try_prepare(mailstore, sender, effect).await {
+) -> Prepared<(Outgoing, RoomTaken)> {
+    match try_prepare(mailstore, sender, room, effect).await {
         Ok(prepared) => prepared,
         Err(error) => later(STORE_PAUSE_MS, &error.to_string()),
     }
@@ -42,8 +46,9 @@ pub(crate) async fn prepare(
 async fn try_prepare(
     mailstore: &Mailstore,
     sender: Option<&MailSender>,
+    room: &AudioRoom,
     effect: &Effect,
-) -> Result<Prepared<Outgoing>, MailError> {
+) -> Result<Prepared<(Outgoing, RoomTaken)>, MailError> {
     let unwanted = |reason: &str| Ok(Prepared::Unwanted(reason.to_owned()));
     let impossible = |reason: &str| Ok(Prepared::Impossible(reason.to_owned(), Vec::new()));
     let message = match mailstore.outgoing(effect.new.cause.message)? {
@@ -67,6 +72,9 @@ async fn try_prepare(
     let Some(sender) = sender.cloned() else {
         return impossible("mail out is not configured: set [mail] domain and smarthost");
     };
+    let Some(room) = room.take(message.audio.length) else {
+        return Ok(later(ROOM_PAUSE_MS, "the recordings of other mails fill the memory for them"));
+    };
     let audio = mailstore.blob(&message.audio.hash).await?;
     let spoken_name = mailstore.greeting(mailbox.id, GreetingKind::Name).await.unwrap_or_else(|error| {
         tracing::warn!(mailbox = %mailbox.id, %error, "voice message is sent without the spoken name");
@@ -77,12 +85,12 @@ async fn try_prepare(
     // The codec keeps a processor busy.
     let composed = tokio::task::spawn_blocking(move || voice.mail(&sender, id)).await;
     match composed.map_err(|_| MailError::Ending)? {
-        Ok(mail) => Ok(Prepared::Act(mail)),
+        Ok(mail) => Ok(Prepared::Act((mail, room))),
         Err(reason) => impossible(&reason),
     }
 }
 
-fn later(pause_ms: u64, reason: &str) -> Prepared<Outgoing> {
+fn later<W>(pause_ms: u64, reason: &str) -> Prepared<W> {
     Prepared::Later(Timestamp(wall().0.saturating_add(pause_ms)), reason.to_owned())
 }
 

@@ -11,7 +11,7 @@ use twinbox_devices::{
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
 use twinbox_gate::InFlight;
 use twinbox_http_post::{HttpTarget, Owner, Post, PostFailure, TargetError};
-use twinbox_ids::{Epoch, MessageId, Pii, Timestamp};
+use twinbox_ids::{EffectId, Epoch, MessageId, Pii, Timestamp};
 use twinbox_mailstore::{MailError, time};
 use twinbox_outbox::{Channel, Effect, Transition};
 
@@ -147,6 +147,10 @@ impl Channels for HttpChannels {
         }
     }
 
+    fn covers(&self, work: &HttpWork) -> Vec<EffectId> {
+        work.due.covers()
+    }
+
     fn route(&self, _: &Effect, work: &HttpWork) -> String {
         work.target.host().to_owned()
     }
@@ -166,20 +170,72 @@ impl Channels for HttpChannels {
                 let next = self.notifications.delivered(effect, &work.due).await;
                 ActOutcome::Done("taken".to_owned(), next)
             }
-            Err(PostFailure::Unanswered(reason)) if effect.new.channel.at_most_once() => {
-                let reason = format!("{reason}; it may have arrived, and its receiver cannot tell a repeat");
-                ActOutcome::Refused(reason, self.notifications.refused(effect, &work.due.device).await)
-            }
-            Err(PostFailure::Unreachable(reason)) => ActOutcome::Unreachable(reason),
-            Err(PostFailure::Later(reason) | PostFailure::Unanswered(reason)) => ActOutcome::Failed(reason),
-            Err(PostFailure::Refused(reason)) => {
-                ActOutcome::Refused(reason, self.notifications.refused(effect, &work.due.device).await)
-            }
-            Err(PostFailure::NotHolder) => ActOutcome::NotHolder,
+            Err(failure) => match end_of(failure, effect.new.channel) {
+                Ok(outcome) => outcome,
+                Err(GivenUp::Unknown(reason)) => {
+                    ActOutcome::GivenUp(reason, self.notifications.given_up(effect, &work.due).await)
+                }
+                Err(GivenUp::Refused(reason)) => {
+                    ActOutcome::Refused(reason, self.notifications.refused(effect, &work.due.device).await)
+                }
+            },
         }
     }
 
     async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {
         self.notifications.deletes_message(effect).await
+    }
+}
+
+/// Reason why an effect is given up after a request.
+#[derive(Debug)]
+enum GivenUp {
+    /// The receiver may have it, and could not tell a repeat.
+    Unknown(String),
+    /// The receiver refused it.
+    Refused(String),
+}
+
+/// The outcome of a failed request; `Err` if no other follows.
+fn end_of(failure: PostFailure, channel: Channel) -> Result<ActOutcome, GivenUp> {
+    match failure {
+        PostFailure::Unanswered(reason) | PostFailure::Unclear(reason) if channel.at_most_once() => {
+            Err(GivenUp::Unknown(format!("{reason}; it may have arrived, and its receiver cannot tell a repeat")))
+        }
+        PostFailure::Unanswered(reason) | PostFailure::Unclear(reason) => Ok(ActOutcome::Unclear(reason)),
+        PostFailure::Unreachable(reason) => Ok(ActOutcome::Unreachable(reason)),
+        PostFailure::Later(reason) => Ok(ActOutcome::Failed(reason)),
+        PostFailure::Refused(reason) => Err(GivenUp::Refused(reason)),
+        PostFailure::NotHolder => Ok(ActOutcome::NotHolder),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_message_that_may_have_arrived_is_not_repeated_and_a_webhook_is() {
+        type Failure = fn(String) -> PostFailure;
+        let failures: [(Failure, &str, &str); 5] = [
+            (PostFailure::Unanswered, "unknown", "unclear"),
+            (PostFailure::Unclear, "unknown", "unclear"),
+            (PostFailure::Later, "failed", "failed"),
+            (PostFailure::Unreachable, "unreachable", "unreachable"),
+            (PostFailure::Refused, "refused", "refused"),
+        ];
+        for (failure, text, hook) in failures {
+            for (channel, expected) in [(Channel::SmsHttp, text), (Channel::Webhook, hook)] {
+                let end = match end_of(failure("gateway: 502".to_owned()), channel) {
+                    Err(GivenUp::Unknown(_)) => "unknown",
+                    Err(GivenUp::Refused(_)) => "refused",
+                    Ok(ActOutcome::Unclear(_)) => "unclear",
+                    Ok(ActOutcome::Failed(_)) => "failed",
+                    Ok(ActOutcome::Unreachable(_)) => "unreachable",
+                    Ok(other) => panic!("{other:?}"),
+                };
+                assert_eq!(end, expected, "{channel}");
+            }
+        }
     }
 }

@@ -5,129 +5,14 @@ use std::fmt;
 use twinbox_ids::{DeviceId, EffectId, Epoch, Incarnation, MailboxId, MessageId, Timestamp};
 use twinbox_replication_core::{Edit, Key, Record, Tag, Value};
 
-use crate::schema;
+use crate::{
+    gathered::{self, Gathered},
+    kind::{Channel, Transition},
+    schema,
+};
 
 /// Maximum length of a stored reason or receipt, in bytes.
 const LONGEST_TEXT: usize = 400;
-
-/// Event that causes an effect, usually the transition of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Transition {
-    /// The message was filed in its mailbox.
-    Filed,
-    /// An administrator requested a test of a device; there is no message.
-    Test,
-    /// The message was sent to a mailbox of another voicemail system.
-    Sent,
-    /// The message came by mail, whose sender wants a report.
-    Received,
-    /// A directory's new user has a first PIN; there is no message.
-    FirstPin,
-    /// The mailbox is nearly full, or full; there is no message.
-    Quota,
-    /// Messages of the mailbox are about to be deleted by their age; the effect names none of them.
-    Ageing,
-    /// A job of the timetable ordered a report of calls; there is no message, and no mailbox.
-    CallReport,
-}
-
-/// Way out of the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Channel {
-    /// A mail, with or without the audio.
-    Mail,
-    /// A short mail to a pager.
-    Pager,
-    /// A short mail to an SMS gateway.
-    SmsMail,
-    /// A request to an SMS gateway.
-    SmsHttp,
-    /// A request to a URL of the user.
-    Webhook,
-    /// A voice message to another voicemail system.
-    Vpim,
-    /// A report of delivery to the sender of a mail.
-    Report,
-    /// A mail of the system to a user or administrator: a first PIN, a warning, a report of calls.
-    System,
-}
-
-impl Transition {
-    pub(crate) const fn byte(self) -> u8 {
-        match self {
-            Self::Filed => 1,
-            Self::Test => 2,
-            Self::Sent => 3,
-            Self::Received => 4,
-            Self::FirstPin => 5,
-            Self::Quota => 6,
-            Self::Ageing => 7,
-            Self::CallReport => 8,
-        }
-    }
-
-    pub(crate) fn from_byte(byte: u8) -> Option<Self> {
-        let of_messages = [Self::Filed, Self::Test, Self::Sent, Self::Received];
-        let of_system = [Self::FirstPin, Self::Quota, Self::Ageing, Self::CallReport];
-        of_messages.into_iter().chain(of_system).find(|transition| transition.byte() == byte)
-    }
-}
-
-impl Channel {
-    /// All channels.
-    pub const ALL: [Self; 8] = [
-        Self::Mail,
-        Self::Pager,
-        Self::SmsMail,
-        Self::SmsHttp,
-        Self::Webhook,
-        Self::Vpim,
-        Self::Report,
-        Self::System,
-    ];
-
-    /// The word for people and in metrics.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Mail => "mail",
-            Self::Pager => "pager",
-            Self::SmsMail => "sms-mail",
-            Self::SmsHttp => "sms-http",
-            Self::Webhook => "webhook",
-            Self::Vpim => "vpim",
-            Self::Report => "report",
-            Self::System => "system",
-        }
-    }
-
-    /// Whether it leaves by SMTP, hence under the duty `mta`; the others belong to the notifier.
-    pub const fn is_mail(self) -> bool {
-        matches!(self, Self::Mail | Self::Pager | Self::SmsMail | Self::Vpim | Self::Report | Self::System)
-    }
-
-    /// Whether an attempt of unknown result is not repeated, because the receiver could not tell the repeat: a text
-    /// message has no id. Mails repeat their Message-ID, webhooks their idempotency key.
-    pub const fn at_most_once(self) -> bool {
-        matches!(self, Self::SmsHttp)
-    }
-
-    const fn byte(self) -> u8 {
-        match self {
-            Self::Mail => 1,
-            Self::Pager => 2,
-            Self::SmsMail => 3,
-            Self::SmsHttp => 4,
-            Self::Webhook => 5,
-            Self::Vpim => 6,
-            Self::Report => 7,
-            Self::System => 8,
-        }
-    }
-
-    fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|channel| channel.byte() == byte)
-    }
-}
 
 /// Cause of an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -272,6 +157,12 @@ pub struct Effect {
     pub deaths: Option<(u32, u32)>,
     /// A report of failure that came back after the success.
     pub bounced: Option<Ended>,
+    /// Effects whose messages are in the same notification, since the first attempt of which the result may be unknown.
+    pub covers: Vec<EffectId>,
+    /// The notification that has this effect's message.
+    pub gathered: Option<Gathered>,
+    /// Number of attempts, from the first on, that left nothing with the receiver for certain. Only of notifications.
+    pub not_taken: u32,
 }
 
 /// A record is no effect that this release can read.
@@ -342,6 +233,9 @@ impl Effect {
                 Some((read_u32(attempt)?, read_u32(count)?))
             })?,
             bounced: optional(record, schema::BOUNCED, ended)?,
+            covers: optional(record, schema::COVERS, gathered::read_covers)?.unwrap_or_default(),
+            gathered: optional(record, schema::IN, Gathered::read)?,
+            not_taken: optional(record, schema::NOT_TAKEN, gathered::read_not_taken)?.unwrap_or_default(),
         };
         // Nodes that do not see each other's attempts number them alike: a failure that was recorded before the latest
         // attempt began is not its outcome.
@@ -350,6 +244,11 @@ impl Effect {
             && stamp(schema::FAILURE) < stamp(schema::ATTEMPT)
         {
             *number = (*number).min(attempt.number.saturating_sub(1));
+        }
+        if let Some(attempt) = &effect.attempt
+            && stamp(schema::NOT_TAKEN) < stamp(schema::ATTEMPT)
+        {
+            effect.not_taken = effect.not_taken.min(attempt.number.saturating_sub(1));
         }
         Ok(Some(effect))
     }
@@ -397,7 +296,8 @@ impl Effect {
     /// gathered into another, dropped, or retried as another.
     pub fn sent_at(&self) -> Option<Timestamp> {
         let failed = self.failure.as_ref().map_or(0, |(number, _)| *number);
-        let sent = self.dead.is_none() && self.attempts() > failed;
+        let gathered = self.gathered.is_some_and(|gathered| gathered.attempt == self.attempts());
+        let sent = self.dead.is_none() && self.attempts() > failed && !gathered;
         self.done.as_ref().filter(|_| sent).map(|done| done.at)
     }
 
@@ -450,12 +350,6 @@ pub fn death(attempt: u32, count: u32) -> Vec<Edit> {
     vec![set(schema::DEATHS, [attempt.to_be_bytes(), count.to_be_bytes()].concat())]
 }
 
-impl fmt::Display for Channel {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.word())
-    }
-}
-
 impl fmt::Display for EffectState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
@@ -482,7 +376,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-fn read_u32(bytes: &[u8]) -> Option<u32> {
+pub(crate) fn read_u32(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_be_bytes)
 }
 

@@ -6,8 +6,11 @@
 
 mod backoff;
 mod effect;
+mod gathered;
 mod hold;
 mod index;
+mod kind;
+mod outcome;
 mod queue;
 mod removal;
 mod report;
@@ -18,11 +21,13 @@ mod take_over;
 
 pub use backoff::retry_after_ms;
 pub use effect::{
-    Attempt, Cause, Channel, Effect, EffectError, EffectState, Ended, NewEffect, Transition, attempt, bounced,
-    dead, death, done, failed,
+    Attempt, Cause, Effect, EffectError, EffectState, Ended, NewEffect, attempt, bounced, dead, death, done, failed,
 };
+pub use gathered::{Gathered, GatheredEnd, MOST_GATHERED, covered_end, covers, gathered_in, not_taken};
 pub use hold::{Destination, DestinationError, Hold, Holds, LIFE_AFTER_RELEASE_MS, MAX_HOLDS, due_now};
 pub use index::{EffectIndex, Indexed, Phase};
+pub use kind::{Channel, Transition};
+pub use outcome::EffectOutcome;
 pub use queue::{Limits, OutboxQueue, Waiting};
 pub use removal::{next_retry, removal};
 pub use report::Report;

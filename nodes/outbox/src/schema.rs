@@ -43,6 +43,14 @@ pub const SYSTEM_MAIL: Tag = 15;
 /// Register, text: epoch of a holder that asks for the attempts of earlier holders. It is never read: a member that
 /// has this change reports the attempts that it has after that epoch began.
 pub const ASKED: Tag = 16;
+/// Register: effects whose messages are in the notification of this one: version (one byte, 1), then their ids (16 bytes each,
+/// at most 100). Without ids: none any more.
+pub const COVERS: Tag = 17;
+/// Register: the effect whose notification has the message of this one: version (one byte, 1), its id (16 bytes), number of
+/// this effect's attempt that was made with it (u32).
+pub const IN: Tag = 18;
+/// Register: version (one byte, 1), number of attempts (u32), from the first on, that left nothing with the receiver.
+pub const NOT_TAKEN: Tag = 19;
 
 /// Fields of [`HOLD`].
 pub mod hold {

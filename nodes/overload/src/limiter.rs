@@ -33,8 +33,12 @@ const SHARE_AFTER_DECREASE: f64 = 0.9;
 const CAUSE_RATIO: f64 = 1.1;
 /// Factor a second by which the proven rate shrinks while work is late.
 const PROVEN_RATE_DECAY: f64 = 0.98;
-/// Factor a second by which the ceiling rises: a tenth in a minute.
+/// Factor a second by which the ceiling rises under pressure: a tenth in a minute; …
 const CEILING_GROWTH: f64 = 1.0016;
+/// … and so much more without any, since what was late then was then late for another reason, or is no longer.
+const IDLE_CEILING_GROWTH: f64 = 0.04;
+/// Pressure from which on the ceiling rises at its slowest.
+const NEAR_PRESSURE: f64 = 0.75;
 /// The time that a call is taken to last: at least …
 const MIN_CALL_TIME: Duration = Duration::from_secs(2);
 /// … and at most so long.
@@ -226,13 +230,15 @@ impl Limiter {
     /// Once a second: the limit follows what was measured.
     fn adapt(&mut self, at: Duration) {
         let stay = self.stay();
-        self.ceiling *= CEILING_GROWTH;
         let (_, pressure) = self.worst();
+        let slack = (1.0 - pressure / NEAR_PRESSURE).max(0.0);
+        self.ceiling *= CEILING_GROWTH + IDLE_CEILING_GROWTH * slack;
         if pressure > 1.0 || self.closed {
             let (admitted, ended) = self.rates(Duration::from_secs(2));
-            // A call works at both its ends.
-            let carried = (admitted + ended) / 2.0;
-            let (long, _) = self.rates(stay);
+            let (long, done) = self.rates(stay);
+            // A call works at both its ends. Those that end are few while the node stands still: then what it carried
+            // before tells more.
+            let carried = ((admitted + ended) / 2.0).max(done.min(long));
             // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help.
             let by_load = at < self.short + stay || long > self.proven * CAUSE_RATIO;
             self.proven *= PROVEN_RATE_DECAY;

@@ -6,9 +6,14 @@ use tokio_util::sync::CancellationToken;
 use twinbox_mailstore::Mailstore;
 use twinbox_roles::{Duty, Roles};
 
-/// Writes call records, and removes those older than `keep`, until stopped. Nothing is written before all members know
-/// such records; those of calls until then wait in a bounded queue.
-pub async fn keep_call_records(mailstore: Mailstore, roles: Roles, keep: Duration, stop: CancellationToken) {
+/// Writes call records, and removes those older than `keep` at that time, until stopped. Nothing is written before all
+/// members know such records; those of calls until then wait in a bounded queue.
+pub async fn keep_call_records(
+    mailstore: Mailstore,
+    roles: Roles,
+    keep: impl Fn() -> Duration,
+    stop: CancellationToken,
+) {
     let mut view = roles.watch();
     tokio::select! {
         // The level of the release that brought them.

@@ -14,5 +14,5 @@ pub use drain::{Drain, SharedDrain};
 pub use node_reconciler::{NodeReconciler, ReconcilerParts, first_measures, follow_members};
 pub use orphans::{LostNodes, file_orphans};
 pub use prompts::CustomPrompts;
-pub use purge::{Purge, purge_deleted};
+pub use purge::{PURGED_WHOLE, Purge, purge_deleted};
 pub use unfiled::retry_unfiled;

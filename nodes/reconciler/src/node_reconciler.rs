@@ -71,6 +71,8 @@ pub struct ReconcilerParts {
     pub health: Arc<Health>,
     /// Drain time of this node.
     pub drain: SharedDrain,
+    /// The store was damaged and built again: without another node it is not known what it lacks.
+    pub store_rebuilt: bool,
 }
 
 /// Follows the agreed state.
@@ -89,6 +91,8 @@ pub struct NodeReconciler {
     fill_ends: bool,
     /// The alarm for a fill without a source has been raised.
     fill_reported: bool,
+    /// Another node was a member since the start.
+    had_others: bool,
 }
 
 impl NodeReconciler {
@@ -104,6 +108,7 @@ impl NodeReconciler {
             asked: None,
             fill_ends: false,
             fill_reported: false,
+            had_others: false,
         }
     }
 
@@ -168,7 +173,12 @@ impl NodeReconciler {
         let state = self.node.roles.agreed();
         let mut others = state.members.iter().filter(|(name, _)| **name != self.node.name);
         let alone = state.members.contains_key(&self.node.name) && others.all(|(_, m)| m.kind != MemberKind::Node);
-        if alone && !self.node.store.filled().has_records() && !std::mem::replace(&mut self.fill_ends, true) {
+        self.had_others |= state.members.contains_key(&self.node.name) && !alone;
+        // A store that was built again serves as it is only by an order: the removal of the last other node, or the mark
+        // of the founder at a start.
+        let may_end = self.had_others || !self.node.store_rebuilt;
+        let ends = alone && may_end && !self.node.store.filled().has_records();
+        if ends && !std::mem::replace(&mut self.fill_ends, true) {
             let node = self.node.clone();
             tokio::spawn(async move {
                 if let Err(error) = node.peers.end_fill_without_source().await {

@@ -23,6 +23,8 @@ pub struct LostNodes {
     pub roles: Roles,
     /// Time without contact after which a node's recordings are filed.
     pub unheard_for: Duration,
+    /// The store was damaged and built again: until it has all records, a take may be an old one whose message was purged.
+    pub store_rebuilt: bool,
 }
 
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -44,6 +46,9 @@ pub async fn file_orphans(of: LostNodes, stop: CancellationToken) {
             _ = look.tick() => {}
             changed = proofs.changed() => if changed.is_err() { return },
             () = stop.cancelled() => return,
+        }
+        if of.store_rebuilt && !of.mailstore.store().filled().has_records() {
+            continue;
         }
         let now = BootInstant::now();
         let proved = proofs.borrow_and_update().clone();

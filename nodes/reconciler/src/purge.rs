@@ -20,17 +20,23 @@ use twinbox_mailbox::{Message, Rules, is_message_purged, is_purge_due, is_purged
 use twinbox_mailstore::{MailError, Mailstore, blocking, rows::note_purged};
 use twinbox_replication_core::Table;
 use twinbox_replication_peer::{Peers, StabilityMark};
-use twinbox_replication_store::{DeletedRow, Draft, FreedSpace, PurgedRows, Removal, Store, StoreError};
+use twinbox_replication_store::{
+    CompactedPacks, DeletedRow, Draft, Filled, FreedSpace, PurgedRows, Removal, Store, StoreError,
+};
 use twinbox_roles::{MemberKind, Roles};
 
 use self::clock::PurgeClock;
+
+pub use policy::PURGED_WHOLE;
 
 /// Records of one table that one look reads.
 const STEP: usize = 512;
 /// Messages that are marked as purged in one commit.
 const AT_A_TIME: usize = 64;
-/// Blobs without a reference that one look examines.
+/// Blobs without a reference, and blobs of all, that one look examines.
 const BLOBS: usize = 2_000;
+/// Packs of audio that one look examines: at worst it moves half of their bytes.
+const PACKS: usize = 16;
 /// The most by which the clocks of members may differ.
 const CLOCKS_WITHIN: Duration = Duration::from_secs(60);
 /// Pause between looks: a twentieth of the grace, within these.
@@ -49,8 +55,8 @@ pub struct Purge {
     /// Role manager, the source of the members.
     pub roles: Roles,
     /// Time for which a deleted message can be undeleted, unless its class of service says otherwise, and for which
-    /// other deleted records and unused audio stay.
-    pub grace: Duration,
+    /// other deleted records and unused audio stay: as it is at present.
+    pub grace: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
 /// Progress of the looks.
@@ -60,8 +66,10 @@ struct Progress {
     looked_at: BTreeMap<Table, Vec<u8>>,
     /// Records that go when the mark is stable.
     waiting: Option<(Vec<(DeletedRow, Removal)>, StabilityMark)>,
+    /// The last blob without a reference, of all blobs, and the first pack, that the next look begins with.
+    unreferenced: Option<BlobHash>,
     blobs: Option<BlobHash>,
-    folder: u8,
+    pack: u32,
     /// The clock of the purge, and the time at which it was read.
     clock: Option<(PurgeClock, BootInstant)>,
 }
@@ -79,11 +87,11 @@ struct Found {
 
 /// Purges until stopped.
 pub async fn purge_deleted(of: Purge, stop: CancellationToken) {
-    let pause = (of.grace / 20).clamp(PAUSES.0, PAUSES.1);
+    let pause = || ((of.grace)() / 20).clamp(PAUSES.0, PAUSES.1);
     let mut progress = Progress::default();
     let looks = async {
         loop {
-            tokio::time::sleep(pause).await;
+            tokio::time::sleep(pause()).await;
             if let Err(error) = of.look(&mut progress).await {
                 warn!(%error, "deleted records and audio cannot be purged; retrying");
             }
@@ -107,10 +115,22 @@ impl Purge {
         let rows = self.remove_stable(progress).await?;
         // Before new records are marked, which a full disk refuses.
         let freed = self.remove_audio(progress, now).await?;
+        // In a store that was built again, a pack without rows may have audio that no other node has.
+        let packs = match self.store.filled() {
+            Filled::Complete => self.store.compact(&mut progress.pack, PACKS).await,
+            _ => Ok(CompactedPacks::default()),
+        };
         self.find(progress, now).await?;
         if rows != PurgedRows::default() || freed != FreedSpace::default() {
             let (records, without_audio) = (rows.whole, rows.audio);
             info!(records, without_audio, files = freed.blobs, bytes = freed.bytes, "purged");
+        }
+        match packs {
+            Ok(packs) if packs == CompactedPacks::default() => {}
+            Ok(packs) => {
+                info!(removed = packs.removed, moved_bytes = packs.moved_bytes, "packs of audio compacted")
+            }
+            Err(error) => warn!(%error, "packs of audio cannot be compacted; retrying"),
         }
         Ok(())
     }
@@ -224,14 +244,14 @@ impl Purge {
     }
 
     async fn remove_audio(&self, progress: &mut Progress, now: Timestamp) -> Result<FreedSpace, MailError> {
-        let mut freed = self.store.remove_unreferenced(&mut progress.blobs, self.grace, now, BLOBS).await?;
-        freed += self.store.remove_orphan_blobs(progress.folder, self.grace, now).await?;
-        progress.folder = progress.folder.wrapping_add(1);
+        let mut freed =
+            self.store.remove_unreferenced(&mut progress.unreferenced, (self.grace)(), now, BLOBS).await?;
+        freed += self.store.remove_orphan_blobs(&mut progress.blobs, (self.grace)(), now, BLOBS).await?;
         Ok(freed)
     }
 
     fn grace_ms(&self) -> u64 {
-        u64::try_from(self.grace.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from((self.grace)().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

@@ -13,7 +13,7 @@ use twinbox_duty_service::Progress;
 use twinbox_gate::{Gate, InFlight};
 use twinbox_ids::{Epoch, JobId, Timestamp};
 use twinbox_mailstore::{MailError, Mailstore};
-use twinbox_timetable::{Decision, Job, JobRun, Place, Recovery, RunState, decide, recover};
+use twinbox_timetable::{Job, JobRun, Place, Recovery, RunState, Runner, Step, next_step, recover};
 use twinbox_timetable_store::{TimetableChange, TimetableStore};
 
 use crate::{
@@ -48,18 +48,6 @@ struct JobState {
     last: Option<JobRun>,
     /// Nothing is due before that time.
     quiet_until: Timestamp,
-}
-
-/// The next step of a job.
-enum Step {
-    /// This run begins.
-    Begin(JobRun),
-    /// This run is written down as skipped.
-    Skipped(JobRun),
-    /// This run has no process any more.
-    Interrupted(JobRun),
-    /// Nothing before that time.
-    Wait(Timestamp),
 }
 
 impl RunLoop {
@@ -182,6 +170,8 @@ impl RunLoop {
         active: &mut ActiveRuns,
     ) {
         let now = wall();
+        let settings = self.mailstore.settings();
+        let runner = Runner { node: settings.node.clone(), incarnation: settings.incarnation };
         for known in known.values_mut() {
             if active.len() >= MOST_AT_ONCE {
                 return;
@@ -189,13 +179,13 @@ impl RunLoop {
             if now < known.quiet_until || active.has(known.job.id) {
                 continue;
             }
-            let step = self.step(known, now);
+            let step = next_step(&known.job, known.last.as_ref(), &runner, now);
             let run = match &step {
                 Step::Wait(until) => {
                     known.quiet_until = *until;
                     continue;
                 }
-                Step::Begin(run) | Step::Skipped(run) | Step::Interrupted(run) => run.clone(),
+                Step::Begin { run, .. } | Step::Skipped { run, .. } | Step::Interrupted(run) => run.clone(),
             };
             let permit = match epoch.map(|epoch| self.gate.enter(epoch)) {
                 Some(Ok(permit)) => Some(Arc::new(permit)),
@@ -208,57 +198,11 @@ impl RunLoop {
         }
     }
 
-    fn step(&self, known: &JobState, now: Timestamp) -> Step {
-        let (job, last) = (&known.job, known.last.as_ref());
-        if let Some(run) = last.filter(|run| run.state == RunState::Running) {
-            let reason = format!("node {} ended, or lost the duty, while it ran", run.node);
-            return Step::Interrupted(run.ended(RunState::Interrupted, &reason, now));
-        }
-        match decide(job, last.map(|run| run.due), now) {
-            Decision::Run { due, missed } => {
-                let note = match missed.len() {
-                    0 => String::new(),
-                    count => format!("makes up for {count} missed runs"),
-                };
-                Step::Begin(self.begun(job, due, 1, note, now))
-            }
-            Decision::Skip { missed } => {
-                let due = missed.last().copied().unwrap_or(now);
-                let skipped = self.begun(job, due, 1, String::new(), now);
-                let reason = format!("{} missed runs were skipped", missed.len());
-                Step::Skipped(skipped.ended(RunState::Skipped, &reason, now))
-            }
-            Decision::Wait { until } => match last {
-                Some(run) if recover(job, run, now) == Recovery::RunAgain => {
-                    let note = format!("attempt {}, because the one before was interrupted", run.attempt + 1);
-                    Step::Begin(self.begun(job, run.due, run.attempt + 1, note, now))
-                }
-                _ => Step::Wait(until.unwrap_or(Timestamp(u64::MAX))),
-            },
-        }
-    }
-
-    fn begun(&self, job: &Job, due: Timestamp, attempt: u64, note: String, now: Timestamp) -> JobRun {
-        let settings = self.mailstore.settings();
-        JobRun {
-            job: job.id,
-            due,
-            place: job.place,
-            node: settings.node.clone(),
-            incarnation: settings.incarnation,
-            began: now,
-            ended: None,
-            state: RunState::Running,
-            attempt,
-            outcome: note,
-        }
-    }
-
     /// Carries out a step, from its durable beginning to its durable outcome.
     async fn carry_out(self: Arc<Self>, job: Job, step: Step, permit: Option<Arc<InFlight>>) {
         let taken = match step {
-            Step::Begin(run) => self.run(&job, run, permit).await,
-            Step::Skipped(run) => {
+            Step::Begin { run, .. } => self.run(&job, run, permit).await,
+            Step::Skipped { run, .. } => {
                 info!(job = %job.id, "missed runs of a job are skipped");
                 self.timetable.write_job_run(run).await.map(drop)
             }

@@ -15,12 +15,14 @@ pub enum JobKind {
     DirectorySync,
     /// Makes a report from the call records.
     Report,
+    /// Writes a backup to a folder or a bucket, and removes old ones.
+    Backup,
 }
 
 impl JobKind {
     /// All kinds.
-    pub const ALL: [Self; 5] =
-        [Self::Ageing, Self::QuotaWarnings, Self::MwiResync, Self::DirectorySync, Self::Report];
+    pub const ALL: [Self; 6] =
+        [Self::Ageing, Self::QuotaWarnings, Self::MwiResync, Self::DirectorySync, Self::Report, Self::Backup];
 
     /// The word on the command line.
     pub const fn word(self) -> &'static str {
@@ -30,6 +32,7 @@ impl JobKind {
             Self::MwiResync => "mwi-resync",
             Self::DirectorySync => "directory-sync",
             Self::Report => "report",
+            Self::Backup => "backup",
         }
     }
 
@@ -41,6 +44,7 @@ impl JobKind {
             Self::MwiResync => 3,
             Self::DirectorySync => 4,
             Self::Report => 5,
+            Self::Backup => 6,
         }
     }
 
@@ -71,6 +75,17 @@ impl JobKind {
                 ("folder", "the folder on the node that gets the file, such as /var/lib/twinbox-reports"),
                 ("to", "mail addresses separated by commas, such as ops@example.com"),
             ],
+            Self::Backup => &[
+                (
+                    "dir",
+                    "the folder on the node that gets the backup, from the root on, such as /srv/twinbox-backup, or a \
+                     bucket, such as s3://backups/voicemail",
+                ),
+                (
+                    "keep",
+                    "the number of backups of each node that stay there, 1 to 10000, such as 14; all without it",
+                ),
+            ],
         }
     }
 
@@ -79,13 +94,14 @@ impl JobKind {
         match self {
             Self::Ageing | Self::QuotaWarnings | Self::MwiResync | Self::DirectorySync => &[],
             Self::Report => &["report"],
+            Self::Backup => &["dir"],
         }
     }
 
     /// Words of the arguments of which a job needs one or more; empty if it needs none.
     pub const fn one_of(self) -> &'static [&'static str] {
         match self {
-            Self::Ageing | Self::QuotaWarnings | Self::MwiResync | Self::DirectorySync => &[],
+            Self::Ageing | Self::QuotaWarnings | Self::MwiResync | Self::DirectorySync | Self::Backup => &[],
             Self::Report => &["folder", "to"],
         }
     }
@@ -97,6 +113,11 @@ impl JobKind {
             (Self::QuotaWarnings, "share") => share_of(value).is_some(),
             (Self::QuotaWarnings, "owners") => matches!(value, "yes" | "no"),
             (Self::Report, "to") => value.split(',').all(|address| UserAddress::address(address).is_ok()),
+            (Self::Backup, "dir") => {
+                let bucket = value.strip_prefix("s3://");
+                value.starts_with('/') || bucket.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
+            }
+            (Self::Backup, "keep") => value.parse::<u32>().is_ok_and(|keep| (1..=10_000).contains(&keep)),
             _ => true,
         }
     }

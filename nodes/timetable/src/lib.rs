@@ -6,6 +6,8 @@
 //! present time ──────────────────┘
 //! ```
 //!
+//! [`next_step`] is the turn of a node's loop: it also ends and repeats runs whose process died.
+//!
 //! No clock, no disk, no task. Views are read from a [`Record`](twinbox_replication_core::Record), changes are lists of
 //! [`Edit`](twinbox_replication_core::Edit), one register for each setting.
 
@@ -16,6 +18,7 @@ mod job;
 mod kind;
 mod run;
 pub mod schema;
+mod step;
 mod value;
 
 pub use change::{JobChange, JobError};
@@ -24,4 +27,5 @@ pub use decide::{Decision, LOOK_BACK_MS, MOST_ATTEMPTS, ON_TIME_MS, Recovery, de
 pub use job::{Job, Missed, Place};
 pub use kind::JobKind;
 pub use run::{JobRun, LONGEST_OUTCOME, RunState};
+pub use step::{Runner, Step, next_step};
 pub use twinbox_ids::JobId;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use twinbox_ids::{Incarnation, JobId, NodeName, Timestamp};
 use twinbox_replication_core::Key;
-use twinbox_timetable::{Decision, Job, JobChange, JobKind, JobRun, Place, Recovery, RunState, decide, recover};
+use twinbox_timetable::{Job, JobChange, JobKind, JobRun, Place, RunState, Runner, Step, next_step};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -84,47 +84,25 @@ impl Cluster {
             if self.active.contains_key(&key) {
                 continue;
             }
-            let mut last = self.last(&job, node);
-            if let Some(run) = last.as_mut().filter(|run| run.state == RunState::Running) {
-                *run = run.ended(RunState::Interrupted, "its node died", Timestamp(now));
-                let interrupted = run.clone();
-                self.write(interrupted);
-            }
-            let (due, attempt, missed) = match decide(&job, last.as_ref().map(|run| run.due), Timestamp(now)) {
-                Decision::Run { due, missed } => (due, 1, missed),
-                Decision::Skip { missed } => {
-                    let due = *missed.last().expect("one at least");
-                    let run = self.begun(&job, node, due, 1, now);
-                    self.write(run.ended(RunState::Skipped, "missed", Timestamp(now)));
-                    self.skipped.push((job.id, missed));
-                    continue;
-                }
-                Decision::Wait { .. } => match last {
-                    Some(run) if recover(&job, &run, Timestamp(now)) == Recovery::RunAgain => {
-                        (run.due, run.attempt + 1, Vec::new())
+            let runner = Runner { node: node.clone(), incarnation: Incarnation(1) };
+            loop {
+                match next_step(&job, self.last(&job, node).as_ref(), &runner, Timestamp(now)) {
+                    // The step after it may attempt it again.
+                    Step::Interrupted(run) => self.write(run),
+                    Step::Skipped { run, missed } => {
+                        self.write(run);
+                        self.skipped.push((job.id, missed));
                     }
-                    _ => continue,
-                },
-            };
-            let run = self.begun(&job, node, due, attempt, now);
-            self.write(run.clone());
-            self.starts.push(Start { job: job.id, due, attempt, missed, at: now, node: node.clone() });
-            self.active.insert(key, (run, now + takes));
-        }
-    }
-
-    fn begun(&self, job: &Job, node: &NodeName, due: Timestamp, attempt: u64, now: u64) -> JobRun {
-        JobRun {
-            job: job.id,
-            due,
-            place: job.place,
-            node: node.clone(),
-            incarnation: Incarnation(1),
-            began: Timestamp(now),
-            ended: None,
-            state: RunState::Running,
-            attempt,
-            outcome: String::new(),
+                    Step::Begin { run, missed } => {
+                        self.write(run.clone());
+                        let (due, attempt) = (run.due, run.attempt);
+                        self.starts.push(Start { job: job.id, due, attempt, missed, at: now, node: node.clone() });
+                        self.active.insert(key, (run, now + takes));
+                        break;
+                    }
+                    Step::Wait(_) => break,
+                }
+            }
         }
     }
 

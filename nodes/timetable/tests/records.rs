@@ -62,6 +62,10 @@ fn wrong_settings_are_refused_with_input_and_remedy() {
         (JobKind::QuotaWarnings, "share=101", "'101'"),
         (JobKind::QuotaWarnings, "owners=perhaps", "yes to warn"),
         (JobKind::Report, "to=ops@example.com,nobody", "'ops@example.com,nobody'"),
+        (JobKind::Backup, "dir=backups", "from the root on"),
+        (JobKind::Backup, "dir=s3://", "s3://backups/voicemail"),
+        (JobKind::Backup, "dir=s3:///voicemail", "s3://backups/voicemail"),
+        (JobKind::Backup, "keep=0", "1 to 10000"),
         (JobKind::Ageing, "place=everywhere", "publisher or every-node"),
         (JobKind::Ageing, "missed=later", "skip or run-once"),
         (JobKind::Ageing, "enabled=maybe", "yes or no"),
@@ -73,6 +77,9 @@ fn wrong_settings_are_refused_with_input_and_remedy() {
     ] {
         let error = JobChange::parse(kind, text).expect_err(text).to_string();
         assert!(error.contains(part), "{text}: {error}");
+    }
+    for dir in ["dir=/srv/backup", "dir=s3://backups", "dir=s3://backups/voicemail"] {
+        assert!(JobChange::parse(JobKind::Backup, dir).is_ok(), "{dir}");
     }
     let new = |kind, settings: &[&str]| Job::new(JobId(1), "x", kind, &changes(kind, settings), Timestamp(0));
     let error = new(JobKind::Ageing, &["zone=UTC"]).expect_err("no times").to_string();
@@ -96,7 +103,7 @@ fn kinds_have_unique_words_and_numbers() {
             assert!(kind.arguments().iter().any(|(known, _)| known == word), "{word}");
         }
     }
-    assert_eq!((JobKind::from_word("backup"), JobKind::from_number(0)), (None, None));
+    assert_eq!((JobKind::from_word("restore"), JobKind::from_number(0)), (None, None));
 }
 
 fn run(due: u64, place: Place) -> JobRun {

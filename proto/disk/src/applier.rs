@@ -141,8 +141,14 @@ impl<I: Index, M: Medium> Applier<I, M> {
         let covers = self.applied;
         match self.flushed {
             Some(flushed) if flushed == covers => return Ok(()),
-            Some(_) => self.rows.index.flush()?,
-            None => self.rows.index.first_flush()?,
+            Some(_) => {
+                self.rows.index.note(covers)?;
+                self.rows.index.flush()?;
+            }
+            None => {
+                self.rows.index.note(covers)?;
+                self.rows.index.first_flush()?;
+            }
         }
         // Also a sync that failed on a thread of sled's.
         self.health.check()?;
@@ -158,7 +164,10 @@ impl<I: Index, M: Medium> Applier<I, M> {
                 tracing::warn!(dir = %self.health.dir().display(), %error, "journal could not be tended");
                 Ok(())
             }
-            Err(error) => Err(DiskError::Journal { dir: self.health.dir().to_owned(), detail: error.to_string() }),
+            Err(error) => {
+                let (dir, detail) = (self.health.dir().to_owned(), error.to_string());
+                Err(DiskError::Journal { dir, detail, damaged: false })
+            }
             Ok(()) => Ok(()),
         }
     }

@@ -30,6 +30,13 @@ pub(crate) enum Malformed {
     CutShort,
 }
 
+impl Malformed {
+    /// True when no release wrote this.
+    pub(crate) fn is_damage(self) -> bool {
+        !matches!(self, Self::Version(_))
+    }
+}
+
 /// The bytes of a group.
 pub(crate) fn encode(writes: &Overlay) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);

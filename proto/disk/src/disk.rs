@@ -22,6 +22,7 @@ use crate::{
     rows::Scan,
     sync,
     transaction::Stored,
+    verify::VerifyRequest,
 };
 
 /// An ordered store of keys and values with durable commits. Clones share one store; it closes when the last is
@@ -42,10 +43,16 @@ impl Disk {
         file::create_dir_durably(dir)?;
         let dir = fs::canonicalize(dir).map_err(|e| DiskError::io("resolve", dir, &e))?;
         let lock = lock(&dir)?;
+        let request = VerifyRequest::of(&dir);
         let index = SledIndex::open(&dir)?;
-        let journal = Folder::open(&dir.join("journal"))?;
+        if request.is_made() {
+            tracing::warn!(dir = %dir.display(), "an earlier process failed to write: the whole index is read");
+            index.verify()?;
+        }
+        let journal = Folder::of_journal(&dir.join("journal"))?;
         let health = Arc::new(Health::new(dir));
         let engine = Engine::start(health, index, journal, options, Limits::of(options), Some(lock))?;
+        request.remove()?;
         Ok(Self(Arc::new(engine)))
     }
 
@@ -164,7 +171,8 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, DiskError> {
+/// The lock of a store's directory, which exists.
+pub(crate) fn lock(dir: &Path) -> Result<File, DiskError> {
     let path = dir.join("lock");
     let file = File::options()
         .write(true)

@@ -68,10 +68,11 @@ impl<I: Index, M: Medium> Parts<I, M> {
     ) -> Result<Self, DiskError> {
         let rows = Arc::new(Rows::new(index));
         let flow = Arc::new(Flow::new(limits));
-        let damaged = |detail| DiskError::Journal { dir: health.dir().to_owned(), detail };
+        let refused = |detail, damaged| DiskError::Journal { dir: health.dir().to_owned(), detail, damaged };
+        let held = rows.index.held()?;
         let mut reader = batch::Reader::default();
         let replay = |content: &[u8]| -> Result<(), DiskError> {
-            let writes = reader.read(content).map_err(|error| damaged(error.to_string()))?;
+            let writes = reader.read(content).map_err(|error| refused(error.to_string(), error.is_damage()))?;
             for (key, value) in writes.into_iter().flatten() {
                 rows.index.write(&key, value.as_deref())?;
             }
@@ -80,8 +81,15 @@ impl<I: Index, M: Medium> Parts<I, M> {
         let config = Config { segment_bytes: options.journal_segment_bytes };
         let (writer, recycler) = twinbox_journal::open(medium, config, replay).map_err(|error| match error {
             OpenError::Refused(error) => error,
-            error => damaged(error.to_string()),
+            error => {
+                let damaged = matches!(error, OpenError::Damaged { .. } | OpenError::Missing { .. });
+                refused(error.to_string(), damaged)
+            }
         })?;
+        if held.lacks(recycler.floor()) {
+            let detail = "it lacks writes that it had flushed, and that the journal has let go of".to_owned();
+            return Err(DiskError::Index { dir: health.dir().to_owned(), detail, damaged: true });
+        }
         let end = writer.position();
         let mut applier = Applier {
             rows: Arc::clone(&rows),

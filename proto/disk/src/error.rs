@@ -73,6 +73,8 @@ pub enum DiskError {
         dir: PathBuf,
         /// Error text of the journal.
         detail: String,
+        /// True when bytes of it are missing or not as they were written.
+        damaged: bool,
     },
     /// The index could not be opened, read or written.
     #[error(
@@ -85,6 +87,8 @@ pub enum DiskError {
         dir: PathBuf,
         /// Error text of the store.
         detail: String,
+        /// True when bytes of it are missing or not as they were written.
+        damaged: bool,
     },
     /// The transaction panicked; nothing of it was written.
     #[error("a transaction panicked: nothing of it was written")]
@@ -101,6 +105,12 @@ impl DiskError {
     /// A [`DiskError::Io`] from an error of the system.
     pub fn io(what: &'static str, path: impl Into<PathBuf>, error: &io::Error) -> Self {
         Self::Io { what, path: path.into(), kind: error.kind(), detail: error.to_string() }
+    }
+
+    /// True when the store's bytes are not as they were written, so that no later attempt opens it. False for what may
+    /// pass: a device that fails, a full disk, files of another release, another process.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Journal { damaged: true, .. } | Self::Index { damaged: true, .. })
     }
 
     pub(crate) fn sync(path: impl Into<PathBuf>, error: &io::Error) -> Self {

@@ -5,7 +5,7 @@ use std::{
     sync::OnceLock,
 };
 
-use crate::{DiskError, sync};
+use crate::{DiskError, sync, verify::VerifyRequest};
 
 /// The first failure of a store, shared by all its threads.
 pub(crate) struct Health {
@@ -41,6 +41,7 @@ impl Health {
     pub(crate) fn fail(&self, detail: String) -> DiskError {
         if self.failure.set(detail.clone()).is_ok() {
             tracing::error!(dir = %self.dir.display(), detail, "store refuses further writes; check the disk and restart");
+            VerifyRequest::of(&self.dir).make(&detail);
         }
         DiskError::Broken { detail: self.failure().map_or(detail, str::to_owned) }
     }

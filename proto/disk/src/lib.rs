@@ -23,18 +23,23 @@ mod options;
 mod range;
 mod reserve;
 mod rows;
+mod salvage;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod sync;
 #[cfg(test)]
 mod tests;
 mod transaction;
+mod verify;
 
 #[cfg(not(feature = "simulation"))]
 pub use disk::Disk;
 pub use error::{DiskError, TransactError};
+pub use medium::{Folder, OpenFile};
 pub use options::Options;
 pub use reserve::{Need, Reserve, Space};
+pub use salvage::{Findings, salvage, set_aside, set_asides};
 #[cfg(feature = "simulation")]
 pub use simulation::Disk;
 pub use transaction::{MAX_KEY, MAX_VALUE, Pair, Transaction};
+pub use twinbox_journal::Salvaged;

@@ -1,4 +1,4 @@
-//! The folder of a store's journal, on a real disk.
+//! Folders of preallocated files on a real disk: that of a store's journal, and those of callers.
 
 use std::{
     fs::{self, File},
@@ -18,24 +18,48 @@ static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 /// breaks for good, while a journal goes on in the files that it has.
 pub(crate) const KEPT_FREE: u64 = 16 * 1024 * 1024;
 
-/// The same for the first two files: with two of them a journal needs no further space.
+/// The same for the first two files of a journal: with two of them it needs no further space.
 const KEPT_FREE_AT_FIRST: u64 = 4 * 1024 * 1024;
 
-/// A folder of real files.
-pub(crate) struct Folder {
+/// The same for the files of a caller, from the first one on: they grow with the data, and the journal of the same file
+/// system, which also commits deletions, still finds room when they do not.
+const KEPT_FREE_BY_CALLERS: u64 = 2 * KEPT_FREE;
+
+/// A folder of real files of a fixed length each: zeroed once, then written without a change of size or blocks. Their
+/// syncs are counted, and a file with a failed sync is remembered, as those of the store's journal: a store refuses
+/// further writes when the file is under its directory. For a file elsewhere the caller reports it to
+/// [`Disk::mark_broken`](crate::Disk::mark_broken).
+pub struct Folder {
     dir: PathBuf,
+    /// Bytes of the file system that a new file leaves free.
+    kept: u64,
+    /// The same for the first two files, if it differs.
+    kept_at_first: Option<u64>,
 }
 
 impl Folder {
-    /// The folder `dir`, which is created if it is missing.
-    pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
+    /// The folder `dir` of a caller, which is created durably if it is missing. A new file is refused with
+    /// [`io::ErrorKind::StorageFull`] unless it leaves 32 MiB of the file system free.
+    pub fn open(dir: &Path) -> Result<Self, DiskError> {
+        Self::keeping(dir, KEPT_FREE_BY_CALLERS, None)
+    }
+
+    /// The folder `dir` of a journal.
+    pub(crate) fn of_journal(dir: &Path) -> Result<Self, DiskError> {
+        Self::keeping(dir, KEPT_FREE, Some(KEPT_FREE_AT_FIRST))
+    }
+
+    fn keeping(dir: &Path, kept: u64, kept_at_first: Option<u64>) -> Result<Self, DiskError> {
         file::create_dir_durably(dir)?;
-        Ok(Self { dir: dir.to_owned() })
+        Ok(Self { dir: dir.to_owned(), kept, kept_at_first })
     }
 
     /// Refuses a file of `length` bytes that would leave too little space.
     fn check_space(&self, length: u64) -> io::Result<()> {
-        let kept = if self.list()?.len() < 2 { KEPT_FREE_AT_FIRST } else { KEPT_FREE };
+        let kept = match self.kept_at_first {
+            Some(at_first) if self.list()?.len() < 2 => at_first,
+            _ => self.kept,
+        };
         let stat = rustix::fs::statvfs(&self.dir)?;
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
         if free < length.saturating_add(kept) {
@@ -72,7 +96,7 @@ impl Medium for Folder {
             file.write_all(ZEROS.get(..part).unwrap_or(&ZEROS))?;
             left -= part as u64;
         }
-        // Not remembered as a failure: without room the file is given up. The journal notes all other failures.
+        // Not remembered as a failure: without room the file is given up. The caller notes all other failures.
         sync::data(&file)?;
         sync::all(&File::open(&self.dir)?)?;
         Ok(OpenFile(file))
@@ -84,7 +108,7 @@ impl Medium for Folder {
 }
 
 /// An open file of a [`Folder`].
-pub(crate) struct OpenFile(File);
+pub struct OpenFile(File);
 
 impl MediumFile for OpenFile {
     fn length(&self) -> io::Result<u64> {
@@ -115,6 +139,6 @@ impl MediumFile for OpenFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        sync::journal(&self.0)
+        sync::remembering(&self.0)
     }
 }

@@ -19,8 +19,8 @@ use std::{
 
 static COUNT: AtomicU64 = AtomicU64::new(0);
 
-/// Files of journals and indexes with a failed sync. sled reports the failure to the next caller that flushes; this
-/// list records it even when no caller waited for that sync.
+/// Files of journals, indexes and callers' folders with a failed sync. sled reports the failure to the next caller that
+/// flushes; this list records it even when no caller waited for that sync.
 static FAILED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Replaces the C library's function, for sled: `fdatasync` of the whole file, counted.
@@ -68,8 +68,9 @@ pub(crate) fn is_linked() -> bool {
     count() > before
 }
 
-/// `fdatasync` of a file of the journal: after a failure no store takes writes that has the file under its directory.
-pub(crate) fn journal(file: &File) -> io::Result<()> {
+/// `fdatasync` of a file of a journal or of a caller's folder: after a failure no store takes writes that has the file
+/// under its directory.
+pub(crate) fn remembering(file: &File) -> io::Result<()> {
     if remembered(file.as_raw_fd()) < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -11,6 +11,7 @@ mod format;
 mod medium;
 mod recycler;
 mod replay;
+mod salvage;
 mod segments;
 mod writer;
 
@@ -19,5 +20,6 @@ pub use format::{BLOCK, Position};
 pub use medium::{Medium, MediumFile};
 pub use recycler::Recycler;
 pub use replay::open;
+pub use salvage::{Salvaged, salvage};
 pub use segments::Config;
 pub use writer::Writer;

@@ -36,6 +36,12 @@ impl<M: Medium> Recycler<M> {
         self.segments.retained()
     }
 
+    /// First segment that the newest durable header calls needed: everything before it was released by a caller, now or
+    /// in an earlier process.
+    pub fn floor(&self) -> u64 {
+        self.segments.floor()
+    }
+
     /// True when [`Self::prepare`] has work.
     pub fn wants_segment(&self) -> bool {
         self.segments.has_work()

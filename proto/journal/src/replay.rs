@@ -195,7 +195,7 @@ impl Found {
 }
 
 /// The first `length` bytes of a file, fewer if it is shorter.
-fn read<E>(file: &impl MediumFile, name: &str, length: u64) -> Result<Vec<u8>, OpenError<E>> {
+pub(crate) fn read<E>(file: &impl MediumFile, name: &str, length: u64) -> Result<Vec<u8>, OpenError<E>> {
     let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {

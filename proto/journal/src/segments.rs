@@ -114,6 +114,11 @@ impl<M: Medium> Segments<M> {
         self.segment_bytes.saturating_sub(BLOCK + BATCH_HEADER as u64)
     }
 
+    /// First needed segment of the newest durable header.
+    pub(crate) fn floor(&self) -> u64 {
+        self.state().floor
+    }
+
     fn state(&self) -> MutexGuard<'_, State<M::File>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

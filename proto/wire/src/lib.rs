@@ -74,3 +74,21 @@ pub mod timetable {
 pub mod reports {
     tonic::include_proto!("twinbox.reports.v1");
 }
+
+/// Backups of the cluster in a folder of a node.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod backup {
+    tonic::include_proto!("twinbox.backup.v1");
+}
+
+/// Settings that all nodes share, in the replicated data.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod settings {
+    tonic::include_proto!("twinbox.settings.v1");
+}
+
+/// State of a node's store and of its replication.
+#[allow(missing_docs, clippy::all, reason = "generated; the documentation is in the protobuf file")]
+pub mod storage {
+    tonic::include_proto!("twinbox.storage.v1");
+}

@@ -105,7 +105,8 @@ struct Peer {
 struct WaitingWrite {
     first: u64,
     last: u64,
-    since: u64,
+    /// Time at which the wait ends.
+    until: u64,
 }
 
 impl WaitingWrite {
@@ -127,6 +128,11 @@ impl Tracker {
     /// A tracker with `ack_timeout` in milliseconds.
     pub fn new(timeout: u64) -> Self {
         Self { timeout, peers: BTreeMap::new(), waiting: BTreeMap::new(), alone: Ranges::new() }
+    }
+
+    /// Changes `ack_timeout`, in milliseconds. Writes that wait keep theirs.
+    pub fn set_timeout(&mut self, timeout: u64) {
+        self.timeout = timeout;
     }
 
     /// Takes one input at time `now`; call with [`Input::Tick`] at [`Self::next_deadline`].
@@ -152,7 +158,7 @@ impl Tracker {
                 }
             }
             Input::Written { id, first, last } => {
-                let waiting = WaitingWrite { first, last, since: now };
+                let waiting = WaitingWrite { first, last, until: now.saturating_add(self.timeout) };
                 for peer in self.peers.values_mut() {
                     if peer.counts && !waiting.had_by(peer) {
                         peer.pending.push_back(waiting);
@@ -179,7 +185,7 @@ impl Tracker {
     /// The next time at which a timeout expires, unless an input comes before.
     pub fn next_deadline(&self) -> Option<u64> {
         let pending = self.peers.values().filter_map(|peer| peer.pending.front());
-        pending.chain(self.waiting.values()).map(|waiting| waiting.since.saturating_add(self.timeout)).min()
+        pending.chain(self.waiting.values()).map(|waiting| waiting.until).min()
     }
 
     /// True while `peer` counts.
@@ -200,8 +206,7 @@ impl Tracker {
 
     /// Drops late peers, then acknowledges the writes that need not wait any longer.
     fn settle(&mut self, now: u64, outputs: &mut Vec<Output>) {
-        let timeout = self.timeout;
-        let late = |waiting: &WaitingWrite| now.saturating_sub(waiting.since) >= timeout;
+        let late = |waiting: &WaitingWrite| now >= waiting.until;
         let late_peers: Vec<NodeName> = self
             .peers
             .iter()

@@ -5,21 +5,27 @@
 //! associative and idempotent, so that nodes which saw the same changes in any order hold the same records.
 
 pub mod ack;
+pub mod buckets;
 mod change;
 mod clock;
+mod difference;
 mod dots;
 mod edit;
 mod field;
+mod holdings;
 mod key;
 mod ranges;
 mod record;
+pub mod state_fill;
 mod value;
 
 pub use change::{Change, Gap, Vector};
 pub use clock::Clock;
+pub use difference::Lack;
 pub use dots::Dots;
 pub use edit::Edit;
 pub use field::{Field, Member, Members};
+pub use holdings::Holdings;
 pub use key::{Key, Table, Tag};
 pub use ranges::Ranges;
 pub use record::{Record, Tombstone};

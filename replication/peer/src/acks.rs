@@ -17,7 +17,8 @@ use twinbox_replication_core::ack::{Acknowledgement, Input, Output, Tracker, Wri
 use twinbox_replication_store::Committed;
 
 pub(crate) struct Acks {
-    timeout: Duration,
+    /// In milliseconds.
+    timeout: AtomicU64,
     state: Mutex<State>,
     pub(crate) on_two: AtomicU64,
     pub(crate) alone: AtomicU64,
@@ -33,23 +34,25 @@ struct State {
 
 impl Acks {
     pub(crate) fn new(timeout: Duration) -> Self {
-        let tracker = Tracker::new(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+        let timeout = millis(timeout);
+        let tracker = Tracker::new(timeout);
         let state = Mutex::new(State { tracker, writers: HashMap::new(), next: 0, dropped: HashMap::new() });
-        Self { timeout, state, on_two: AtomicU64::new(0), alone: AtomicU64::new(0) }
+        Self { timeout: AtomicU64::new(timeout), state, on_two: AtomicU64::new(0), alone: AtomicU64::new(0) }
     }
 
     /// Waits until a peer has the changes, no peer counts, or the timeout expires.
     pub(crate) async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
-        let mut notified = {
+        let (mut notified, wait) = {
             let mut state = self.lock();
+            let wait = self.timeout();
             state.next += 1;
             let id = state.next;
             let (sender, notified) = oneshot::channel();
             state.writers.insert(id, sender);
             self.step(&mut state, Input::Written { id, first: committed.first, last: committed.last });
-            notified
+            (notified, wait)
         };
-        let acknowledgement = match timeout(self.timeout, &mut notified).await {
+        let acknowledgement = match timeout(wait, &mut notified).await {
             Ok(Ok(acknowledgement)) => acknowledgement,
             // Timeout: the tracker drops the late peers and reports it.
             _ => {
@@ -84,7 +87,14 @@ impl Acks {
     }
 
     pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
+        Duration::from_millis(self.timeout.load(Relaxed))
+    }
+
+    /// Changes the timeout of writes that begin from now on.
+    pub(crate) fn set_timeout(&self, timeout: Duration) {
+        let (timeout, mut state) = (millis(timeout), self.lock());
+        self.timeout.store(timeout, Relaxed);
+        state.tracker.set_timeout(timeout);
     }
 
     pub(crate) fn counts(&self, peer: &NodeName) -> bool {
@@ -117,4 +127,8 @@ impl Acks {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn millis(timeout: Duration) -> u64 {
+    u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
 }

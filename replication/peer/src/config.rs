@@ -14,7 +14,8 @@ pub struct PeerConfig {
     pub cluster: ClusterId,
     /// All nodes that hold the data; an entry for this node itself is left out.
     pub peers: Vec<PeerAddress>,
-    /// Timeout of a writer's wait for a peer, and of a peer's answer (rule A2; lan 250 ms, wan 1 s).
+    /// Timeout of a writer's wait for a peer, and of a peer's answer (rule A2; lan 250 ms, wan 1 s), at the start; see
+    /// [`Peers::set_ack_timeout`](crate::Peers::set_ack_timeout).
     pub ack_timeout: Duration,
     /// The certificate that this node shows.
     pub tls: Arc<NodeIdentity>,

@@ -16,6 +16,14 @@ pub(crate) enum StreamError {
     Silent,
     #[error("the peer has all records now; the stream is opened again to fetch them")]
     BecameSource,
+    #[error("what this node lacks is here now; the stream is opened again to go on from the log")]
+    Reached,
+    #[error("the log was cut up to what the peer still lacked; it fills by state")]
+    LogCut,
+    #[error(
+        "the log of this node begins after what the peer has, and the peer's release cannot fill by state: upgrade it"
+    )]
+    TooFarBehind,
     #[error("{0}")]
     Pki(#[from] PkiError),
     #[error("{0}")]
@@ -57,6 +65,7 @@ impl StreamError {
             | Self::NotItself { .. }
             | Self::WrongCluster { .. }
             | Self::Protocol { .. }
+            | Self::TooFarBehind
             | Self::OwnOriginAhead { .. } => true,
             _ => false,
         }
@@ -73,7 +82,8 @@ impl From<StreamError> for Status {
             StreamError::Unknown { .. } | StreamError::NotItself { .. } | StreamError::WrongCluster { .. } => {
                 Self::permission_denied(error.to_string())
             }
-            StreamError::Protocol { .. } | StreamError::OwnOriginAhead { .. } => {
+            StreamError::LogCut => Self::aborted(error.to_string()),
+            StreamError::Protocol { .. } | StreamError::OwnOriginAhead { .. } | StreamError::TooFarBehind => {
                 Self::failed_precondition(error.to_string())
             }
             StreamError::Frame(_) => Self::invalid_argument(error.to_string()),

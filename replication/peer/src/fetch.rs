@@ -132,6 +132,23 @@ impl Fetcher {
         }
     }
 
+    /// Gets a good copy of a blob whose content here is damaged; true when it replaces the damaged one.
+    pub(crate) async fn replace(&self, blob: &BlobRef) -> bool {
+        let busy = self.busy(blob.hash);
+        let _busy = busy.lock().await;
+        let Ok(_slot) = self.slots.acquire().await else { return false };
+        match self.fetch(blob.hash, Some(blob.length), None).await {
+            Ok(()) => {
+                self.fetched.fetch_add(1, Relaxed);
+                true
+            }
+            Err(error) => {
+                warn!(hash = %blob.hash, %error, "damaged blob cannot be replaced");
+                false
+            }
+        }
+    }
+
     /// The lock of one blob.
     fn busy(&self, hash: BlobHash) -> Arc<AsyncMutex<()>> {
         let mut all = self.busy.lock().unwrap_or_else(PoisonError::into_inner);

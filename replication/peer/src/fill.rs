@@ -6,6 +6,7 @@
 //! then counts as complete.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -16,6 +17,7 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
 use twinbox_replication_core::{BlobRef, Vector};
 use twinbox_replication_store::{Filled, Store, StoreError};
 
@@ -28,6 +30,10 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 /// Poll interval for the end of a fill, in addition to notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Time from the start after which a member that has never been a peer in this process counts as removed: until then the
+/// list of members may be an old one.
+const MEMBERS: Duration = Duration::from_secs(60);
+
 /// The state of a followed peer for the first fill.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
@@ -37,6 +43,10 @@ pub(crate) struct Source {
     pub(crate) vector: Vector,
     /// All of these have come, applied or set aside.
     pub(crate) sent_all: bool,
+    /// Beginning of its log then.
+    pub(crate) log_begins: Vector,
+    /// Time at which the stream began.
+    pub(crate) opened: BootInstant,
 }
 
 /// State of a fill.
@@ -64,13 +74,30 @@ fn progress(peers: &[Option<(bool, bool)>]) -> Progress {
     if all_followed && all_given(false) { Progress::NoSource } else { Progress::Wait }
 }
 
-/// Runs the first fill to its end, then fetches its audio.
+/// Runs each fill to its end, then fetches its audio: the first one, and one after each long absence.
 pub(crate) async fn run(inner: Arc<Inner>) {
-    if let Err(error) = records(&inner).await {
-        error!(%error, "end of the first fill cannot be stored");
-        return;
+    let peers = names(&inner);
+    let mut mark = inner.store.watch_filled();
+    loop {
+        if let Err(error) = records(&inner).await {
+            error!(%error, "end of the first fill cannot be stored");
+            return;
+        }
+        let rest = async { tokio::join!(audio(&inner), hear_missed(&inner, peers.clone())) };
+        let reopened = async {
+            // The guard of the value is dropped at once.
+            mark.wait_for(|filled| !filled.has_records()).await.map(|_| ()).is_ok()
+        };
+        // Nothing is left to do after the rest, until the mark falls.
+        let rest = async {
+            rest.await;
+            std::future::pending::<bool>().await
+        };
+        tokio::select! {
+            is_open = reopened => if !is_open { return },
+            _ = rest => {}
+        }
     }
-    audio(&inner).await;
 }
 
 async fn records(inner: &Inner) -> Result<(), StoreError> {
@@ -81,13 +108,13 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
             .all_links()
             .iter()
             .map(|link| {
-                let Source { lacks_records, vector, sent_all } = link.source()?;
+                let Source { lacks_records, vector, sent_all, .. } = link.source()?;
                 Some((!lacks_records, sent_all || vector.missing_from(&own).is_empty()))
             })
             .collect();
         match progress(&peers) {
             Progress::Filled => {
-                inner.store.set_filled(Filled::Records).await?;
+                inner.store.end_fill(unheard(inner)).await?;
                 info!("first fill: all records are stored here");
             }
             Progress::NoSource => end_without_source(inner).await?,
@@ -103,11 +130,49 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The members that have not sent all that they had when this node began to follow them, or are not followed.
+fn unheard(inner: &Inner) -> BTreeSet<NodeName> {
+    let own = inner.store.vector();
+    let heard = |source: Source| source.sent_all || source.vector.missing_from(&own).is_empty();
+    let links = inner.all_links();
+    links.iter().filter(|link| !link.source().is_some_and(heard)).map(|link| link.name.clone()).collect()
+}
+
+fn names(inner: &Inner) -> BTreeSet<NodeName> {
+    inner.all_links().iter().map(|link| link.name.clone()).collect()
+}
+
+/// Waits for the members that the first fill went without: until then this node may lack what it had acknowledged to them
+/// with an earlier disk. One that is removed is not waited for. `peers` are those of the start.
+async fn hear_missed(inner: &Inner, mut peers: BTreeSet<NodeName>) {
+    let began = BootInstant::now();
+    loop {
+        let missed = inner.store.fill_missed();
+        if missed.is_empty() {
+            return;
+        }
+        peers.extend(names(inner));
+        let (unheard, members_known) = (unheard(inner), began.elapsed() >= MEMBERS);
+        let waits = |name: &NodeName| unheard.contains(name) || !(members_known || peers.contains(name));
+        let left: BTreeSet<_> = missed.iter().filter(|name| waits(name)).cloned().collect();
+        if left.len() < missed.len() {
+            match inner.store.set_fill_missed(left).await {
+                Ok(()) => continue,
+                Err(error) => warn!(%error, "members heard since the first fill cannot be noted; retrying"),
+            }
+        }
+        tokio::select! {
+            () = inner.filling.notified() => {}
+            () = sleep(POLL_INTERVAL) => {}
+        }
+    }
+}
+
 /// Ends the fill with the data that is here.
 pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> {
     if !inner.store.filled().has_records() {
         error!("first fill: no remaining node has all records; serving with incomplete data");
-        inner.store.set_filled(Filled::Records).await?;
+        inner.store.end_fill(unheard(inner)).await?;
         inner.fill_had_no_source.store(true, Relaxed);
     }
     Ok(())
@@ -130,6 +195,15 @@ async fn audio(inner: &Arc<Inner>) {
         }
         sleep(pause).await;
         pause = RETRY.1.min(pause * 2);
+    }
+}
+
+/// Fetches once what is missing of the audio that records name; what cannot be had now is left to the daily check.
+pub(crate) async fn fetch_missing(inner: Arc<Inner>) {
+    match both_rounds(&inner, false).await {
+        Ok(0) => {}
+        Ok(missing) => warn!(missing, "some audio of the rows of a peer cannot be fetched"),
+        Err(error) => warn!(%error, "missing audio cannot be listed"),
     }
 }
 

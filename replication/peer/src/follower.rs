@@ -25,6 +25,7 @@ use crate::{
     frames::{self, Welcome},
     link::Link,
     peers::Inner,
+    state_fill,
 };
 
 /// Timeout of a connection attempt, shorter than the kernel's.
@@ -73,7 +74,9 @@ impl Session<'_> {
             .max_encoding_message_size(limits::MESSAGE);
 
         let (out, outgoing) = mpsc::channel(limits::OUTGOING);
-        let hello = FollowerFrame { frame: Some(follower_frame::Frame::Hello(frames::hello(inner))) };
+        let hello = frames::hello(inner);
+        let asked_with = frames::read_vector(hello.vector.as_ref())?;
+        let hello = FollowerFrame { frame: Some(follower_frame::Frame::Hello(hello)) };
         out.send(hello).await.map_err(|_| StreamError::Closed)?;
         let stream = client.follow(ReceiverStream::new(outgoing));
         let mut stream = timeout(limits::SILENCE, stream).await.map_err(|_| StreamError::Silent)??.into_inner();
@@ -83,16 +86,19 @@ impl Session<'_> {
         };
         let welcome = frames::read_welcome(inner, &link.name, &welcome)?;
         link.following.store(true, Relaxed);
-        let Welcome { origin, vector, lacks_records } = welcome;
+        let Welcome { origin, vector, lacks_records, log_begins } = welcome;
         link.welcomed(origin);
-        link.set_source(Some(Source { lacks_records, vector, sent_all: false }));
+        let (opened, begins) = (BootInstant::now(), log_begins.clone());
+        link.set_source(Some(Source { lacks_records, vector, sent_all: false, log_begins, opened }));
         inner.filling.notify_one();
+        inner.state_filling.notify_one();
         info!(peer = %link.name, "stream from peer open");
 
         let (live, live_items) = mpsc::channel(limits::INCOMING);
         let (history, batches) = mpsc::channel(limits::INCOMING);
         let applier = Applier::new(inner.clone(), link.clone(), origin, live_items, batches, out);
-        let (never, _) = tokio::try_join!(self.read(stream, origin, live, history), applier.run())?;
+        let reopen = async { Err::<Infallible, _>(state_fill::reopen(&inner.store, &begins, &asked_with).await) };
+        let (never, ..) = tokio::try_join!(self.read(stream, origin, live, history), applier.run(), reopen)?;
         match never {}
     }
 

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use tracing::error;
 use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
-use twinbox_replication_core::{Change, Vector};
+use twinbox_replication_core::{Change, Holdings, Vector};
 use twinbox_replication_store::{Filled, Store, codec};
 use twinbox_wire::replication as wire;
 
-use crate::{config::limits, error::StreamError, holdings::Holdings, peers::Inner, tails::Take};
+use crate::{config::limits, error::StreamError, peers::Inner, tails::Take};
 
 /// Changes by origin and numbers.
 pub(crate) type Runs = Vec<(Origin, RangeInclusive<u64>)>;
@@ -21,6 +21,7 @@ pub(crate) struct Hello {
     pub(crate) vector: Vector,
     pub(crate) recordings: Vec<(Take, u64)>,
     pub(crate) lacks_data: bool,
+    pub(crate) fills_by_state: bool,
 }
 
 /// The first frame of a source.
@@ -28,6 +29,7 @@ pub(crate) struct Welcome {
     pub(crate) origin: Origin,
     pub(crate) vector: Vector,
     pub(crate) lacks_records: bool,
+    pub(crate) log_begins: Vector,
 }
 
 pub(crate) fn bad(what: impl ToString) -> StreamError {
@@ -88,6 +90,7 @@ pub(crate) fn hello(inner: &Inner) -> wire::Hello {
         vector: Some(codec::vector_to_wire(&store.vector())),
         recording: open.collect(),
         lacks_data: lacks_data(store),
+        fills_by_state: true,
     }
 }
 
@@ -102,11 +105,12 @@ pub(crate) fn read_hello(inner: &Inner, certificate: &NodeName, hello: &wire::He
         .map(|open| Ok((read_take(&open.recording, open.take)?, open.length)))
         .collect::<Result<_, StreamError>>()?;
     let origin = codec::origin_from_wire(&hello.origin).map_err(bad)?;
-    Ok(Hello { origin, vector, recordings, lacks_data: hello.lacks_data })
+    let wire::Hello { lacks_data, fills_by_state, .. } = *hello;
+    Ok(Hello { origin, vector, recordings, lacks_data, fills_by_state })
 }
 
 /// This node's greeting as a source.
-pub(crate) fn welcome(inner: &Inner) -> wire::Welcome {
+pub(crate) fn welcome(inner: &Inner, log_begins: &Vector) -> wire::Welcome {
     wire::Welcome {
         protocol: limits::PROTOCOL,
         cluster: Bytes::copy_from_slice(&inner.config.cluster.to_bytes()),
@@ -114,6 +118,7 @@ pub(crate) fn welcome(inner: &Inner) -> wire::Welcome {
         origin: codec::origin_to_wire(inner.store.origin()),
         vector: Some(codec::vector_to_wire(&inner.store.vector())),
         lacks_records: lacks_records(&inner.store),
+        log_begins: Some(codec::vector_to_wire(log_begins)),
     }
 }
 
@@ -137,10 +142,11 @@ pub(crate) fn read_welcome(
     let vector = read_vector(welcome.vector.as_ref())?;
     check_own(&inner.store, vector.get(inner.store.origin()))?;
     let origin = codec::origin_from_wire(&welcome.origin).map_err(bad)?;
-    Ok(Welcome { origin, vector, lacks_records: welcome.lacks_records })
+    let log_begins = read_vector(welcome.log_begins.as_ref())?;
+    Ok(Welcome { origin, vector, lacks_records: welcome.lacks_records, log_begins })
 }
 
-fn read_vector(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
+pub(crate) fn read_vector(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
     vector.map_or_else(|| Ok(Vector::new()), |vector| codec::vector_from_wire(vector).map_err(bad))
 }
 
@@ -171,26 +177,35 @@ pub(crate) fn acked(acked: wire::Acked) -> Result<(Runs, Vector), StreamError> {
 /// All changes that are durable here at one moment; `None` when there are too many gaps for one frame, or a change is
 /// set aside: it is in the log, but not in its record.
 pub(crate) fn report(store: &Store) -> Option<wire::Report> {
-    if store.health().set_aside > 0 {
-        return None;
-    }
-    let holdings = Holdings::of_store(store);
+    if store.health().set_aside > 0 { None } else { report_all(store) }
+}
+
+/// The same, with changes that are set aside.
+pub(crate) fn report_all(store: &Store) -> Option<wire::Report> {
+    // Before the holdings: a report that says that nothing was missed must have what ended that. A fill that goes on may
+    // still end without a member; later answers tell its end without a report.
+    let fill_missed = lacks_data(store) || !store.fill_missed().is_empty();
+    let holdings = Holdings::from(store.holdings());
     let vector = holdings.vector();
     let beyond =
         holdings.iter().filter(|(origin, seqs)| *seqs.start() > vector.get(*origin)).map(|(origin, seqs)| {
             wire::Run { origin: codec::origin_to_wire(origin), first: *seqs.start(), last: *seqs.end() }
         });
     let beyond: Vec<_> = beyond.take(limits::REPORTED_RUNS + 1).collect();
-    (beyond.len() <= limits::REPORTED_RUNS)
-        .then(|| wire::Report { vector: Some(codec::vector_to_wire(&vector)), beyond })
+    (beyond.len() <= limits::REPORTED_RUNS).then(|| wire::Report {
+        vector: Some(codec::vector_to_wire(&vector)),
+        beyond,
+        fill_missed,
+    })
 }
 
-/// Reads a report.
-pub(crate) fn read_report(report: wire::Report) -> Result<Holdings, StreamError> {
+/// Reads a report: all that the peer has, and whether its first fill missed a member.
+pub(crate) fn read_report(report: wire::Report) -> Result<(Holdings, bool), StreamError> {
+    let fill_missed = report.fill_missed;
     let (runs, vector) = acked(wire::Acked { run: report.beyond, vector: report.vector })?;
     let mut holdings = Holdings::of(&vector);
     runs.into_iter().for_each(|(origin, seqs)| holdings.add(origin, seqs));
-    Ok(holdings)
+    Ok((holdings, fill_missed))
 }
 
 /// Changes for one frame.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
-use twinbox_replication_core::{Change, Vector};
+use twinbox_replication_core::{Change, Vector, state_fill::reaches};
 use twinbox_replication_store::{Store, StoreError};
 use twinbox_wire::replication as wire;
 
 use crate::{
     config::limits,
+    error::StreamError,
     frames,
     link::{Link, StreamNumber},
 };
@@ -23,6 +24,10 @@ pub(crate) struct HistoryLane {
     /// The last batch that the follower has taken.
     pub(crate) taken: watch::Receiver<u64>,
     pub(crate) out: mpsc::Sender<wire::History>,
+    /// Beginning of the log as the follower was told it.
+    pub(crate) log_begins: Vector,
+    /// The follower fills by state where the log does not reach.
+    pub(crate) fills_by_state: bool,
 }
 
 /// A pass over the log was interrupted.
@@ -31,12 +36,19 @@ enum Interrupted {
     Behind,
     /// The stream or the store has closed.
     End,
+    /// The log was cut while it was read.
+    Cut,
 }
 
 impl HistoryLane {
-    pub(crate) async fn run(mut self) {
+    /// Ends with an error when the log does not reach what the follower lacks; without one when the stream has closed.
+    pub(crate) async fn run(mut self) -> Result<(), StreamError> {
         let mut batch = 0;
         let mut all_sent = false;
+        if !reaches(&self.log_begins, &self.link.has()) {
+            // It scans the rows of some node, and opens this stream again.
+            return if self.fills_by_state { std::future::pending().await } else { Err(StreamError::TooFarBehind) };
+        }
         loop {
             self.behind.mark_unchanged();
             let mut passed = self.pass(&mut batch).await;
@@ -47,11 +59,12 @@ impl HistoryLane {
             match passed {
                 Ok(()) => {
                     if self.behind.changed().await.is_err() {
-                        return;
+                        return Ok(());
                     }
                 }
                 Err(Interrupted::Behind) => {}
-                Err(Interrupted::End) => return,
+                Err(Interrupted::End) => return Ok(()),
+                Err(Interrupted::Cut) => return Err(StreamError::LogCut),
             }
         }
     }
@@ -77,6 +90,10 @@ impl HistoryLane {
                 warn!(peer = %self.link.name, %error, "log cannot be read for peer");
                 Interrupted::End
             })?;
+            // After the reading: what was cut before it is missing in it.
+            if !self.is_whole(&cursor, &changes) {
+                return Err(Interrupted::Cut);
+            }
             if changes.is_empty() {
                 return Ok(());
             }
@@ -94,6 +111,21 @@ impl HistoryLane {
             }
             self.send_frame(&mut frame, batch).await?;
         }
+    }
+
+    /// True when no change between the cursor and those that were read was cut.
+    fn is_whole(&self, cursor: &Vector, changes: &[Change]) -> bool {
+        let begins = self.store.log_begins();
+        if reaches(&begins, cursor) {
+            return true;
+        }
+        let mut next = cursor.clone();
+        for change in changes {
+            if change.seq == next.get(change.origin).saturating_add(1) {
+                next.raise(change.origin, change.seq);
+            }
+        }
+        reaches(&begins, &next)
     }
 
     async fn send_frame(&mut self, frame: &mut frames::Batch, batch: &mut u64) -> Result<(), Interrupted> {

@@ -8,6 +8,7 @@
 
 mod acks;
 mod applier;
+mod comparison;
 mod config;
 mod error;
 mod fetch;
@@ -15,17 +16,23 @@ mod fill;
 mod follower;
 mod frames;
 mod history;
-mod holdings;
 mod link;
+mod log_cut;
 mod peers;
+mod progress;
 mod service;
 mod source;
 mod stability;
+mod state_fill;
+mod state_scan;
 mod stream_prober;
 mod tails;
 
+pub use comparison::{AudioCheck, ComparisonCounts, ComparisonReport, Difference, Outcome, Subject};
 pub use config::{PeerAddress, PeerConfig};
+pub use log_cut::LogStatus;
 pub use peers::{PeerStatus, Peers, PeersCounters};
+pub use progress::{FillProgress, PeerProgress};
 pub use service::ReplicationService;
 pub use stability::StabilityMark;
-pub use twinbox_replication_core::ack::Acknowledgement;
+pub use twinbox_replication_core::{ack::Acknowledgement, state_fill::LogPolicy};

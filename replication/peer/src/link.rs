@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Origin};
-use twinbox_replication_core::{Change, Vector};
+use twinbox_replication_core::{Change, Holdings, Vector};
 
-use crate::{fill::Source, frames::Runs, holdings::Holdings};
+use crate::{fill::Source, frames::Runs};
 
 /// The number of a stream, counted in this process.
 pub(crate) type StreamNumber = u64;
@@ -27,8 +27,12 @@ pub(crate) struct Link {
     pub(crate) following: AtomicBool,
     /// The peer, by its last report, lacks data from before its first fill.
     pub(crate) lacks_data: AtomicBool,
+    /// The peer, by its last report, still fills, or lacks what a member had that was away in its first fill.
+    pub(crate) fill_missed: AtomicBool,
     /// The next probe is to ask the peer for a report of all that it has.
     pub(crate) report_wanted: AtomicBool,
+    /// Number of the peer's latest scan of all rows.
+    pub(crate) scan: AtomicU64,
     /// The peer has connected to this node: it can be reached again.
     pub(crate) back: Notify,
     /// Bytes of frames to the peer, and from it.
@@ -73,7 +77,9 @@ impl Link {
             address,
             following: AtomicBool::new(false),
             lacks_data: AtomicBool::new(false),
+            fill_missed: AtomicBool::new(false),
             report_wanted: AtomicBool::new(false),
+            scan: AtomicU64::new(0),
             back: Notify::new(),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
@@ -160,10 +166,11 @@ impl Link {
         true
     }
 
-    /// The peer reported all that it has on this stream.
-    pub(crate) fn reported(&self, number: StreamNumber, report: Holdings) {
+    /// The peer reported on this stream all that it has, and whether its fill missed a member.
+    pub(crate) fn reported(&self, number: StreamNumber, report: Holdings, fill_missed: bool) {
         let mut state = self.lock();
         if state.stream.as_ref().is_some_and(|stream| stream.number == number) {
+            self.fill_missed.store(fill_missed, Relaxed);
             state.report = Some(Arc::new(report));
         }
     }
@@ -274,99 +281,5 @@ impl Link {
 }
 
 #[cfg(test)]
-mod tests {
-    use twinbox_replication_core::{Key, Record, Table};
-
-    use super::*;
-
-    const ORIGIN: Origin = Origin(1);
-    const OTHER_ORIGIN: Origin = Origin(2);
-    const WRITER: Origin = Origin(3);
-
-    fn change(seq: u64) -> Change {
-        Change { origin: WRITER, seq, key: Key::new(Table(0), "row"), delta: Record::new() }
-    }
-
-    fn link(vector: Vector) -> (Link, StreamNumber) {
-        let link = Link::new("b".parse().unwrap(), "127.0.0.1:1".into());
-        let number = link.open(ORIGIN, &vector, CancellationToken::new());
-        (link, number)
-    }
-
-    #[test]
-    fn change_is_claimed_once_and_again_after_a_rewind() {
-        let (link, number) = link([(WRITER, 1)].into_iter().collect());
-        assert!(!link.claim(number, &change(1)), "it has that");
-        assert!(link.claim(number, &change(2)) && !link.claim(number, &change(2)));
-        assert_eq!(link.rewind(number).get(WRITER), 1);
-        assert!(link.claim(number, &change(2)));
-        assert!(!link.claim(number + 1, &change(3)), "no such stream");
-    }
-
-    #[test]
-    fn received_change_is_not_sent_back_except_to_a_new_incarnation() {
-        let (link, number) = link(Vector::new());
-        link.came_from(ORIGIN, &[change(1)]);
-        link.came_from(OTHER_ORIGIN, &[change(2)]);
-        assert!(!link.claim(number, &change(1)));
-        assert!(link.claim(number, &change(2)), "the disk of the other incarnation may be lost");
-    }
-
-    #[test]
-    fn announced_changes_of_the_present_origin_count_as_held_by_the_peer() {
-        let (link, number) = link(Vector::new());
-        link.has_made(ORIGIN, 7);
-        link.has_made(ORIGIN, 0);
-        link.has_made(OTHER_ORIGIN, 9);
-        assert_eq!((link.has().get(ORIGIN), link.has().get(OTHER_ORIGIN)), (7, 0));
-        // Any reported value is handled without overflow.
-        link.has_made(ORIGIN, u64::MAX);
-        link.acked(number, &Vec::new(), &[(WRITER, u64::MAX)].into_iter().collect());
-        assert_eq!(Holdings::default().lag(&link.has()), u64::MAX);
-    }
-
-    #[test]
-    fn report_counts_while_its_stream_is_open_and_the_peer_is_the_same() {
-        let (link, number) = link(Vector::new());
-        link.reported(number + 1, Holdings::default());
-        assert_eq!(link.report(), None, "no such stream");
-        let report = Holdings::of(&[(WRITER, 4)].into_iter().collect());
-        link.reported(number, report.clone());
-        assert_eq!(link.report().as_deref(), Some(&report));
-        link.welcomed(OTHER_ORIGIN);
-        assert_eq!(link.report(), None, "the stream is a stale one");
-        link.welcomed(ORIGIN);
-        assert_eq!(link.report().as_deref(), Some(&report));
-        assert!(link.close(number));
-        assert_eq!(link.report(), None, "it may come back with another disk");
-        link.open(ORIGIN, &Vector::new(), CancellationToken::new());
-        assert_eq!(link.report(), None);
-    }
-
-    #[test]
-    fn clock_of_a_peer_goes_on_from_what_it_said() {
-        let (link, number) = link(Vector::new());
-        let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
-        link.told_time(number, 0, at(10));
-        link.told_time(number + 1, 500, at(10));
-        assert_eq!(link.clock(at(20)), None);
-        link.told_time(number, 1_000, at(10));
-        assert!(link.close(number));
-        assert_eq!(link.clock(at(30)), Some(1_020), "also while the peer is away");
-        link.open(ORIGIN, &Vector::new(), CancellationToken::new());
-        assert_eq!(link.clock(at(30)), None);
-    }
-
-    #[test]
-    fn new_stream_ends_the_old_one_and_its_frames_are_ignored() {
-        let (link, _) = link(Vector::new());
-        let ended = CancellationToken::new();
-        let old = link.open(ORIGIN, &Vector::new(), ended.clone());
-        let new = link.open(OTHER_ORIGIN, &Vector::new(), CancellationToken::new());
-        assert!(ended.is_cancelled());
-        assert!(!link.acked(old, &vec![(WRITER, 1..=5)], &Vector::new()));
-        assert!(link.acked(new, &vec![(WRITER, 1..=2)], &Vector::new()));
-        assert_eq!(link.lag(&[(WRITER, 5)].into_iter().collect()), 3);
-        assert!(!link.close(old) && link.followed() && link.close(new) && !link.followed());
-    }
-}
+#[path = "../tests/unit/link.rs"]
+mod tests;

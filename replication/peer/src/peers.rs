@@ -1,7 +1,7 @@
 //! The replication of one node: follows every peer, is followed by every peer, and acknowledges writes.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{
@@ -9,25 +9,28 @@ use std::{
             Ordering::{Relaxed, SeqCst},
         },
     },
+    time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info};
 use twinbox_ids::{BlobHash, NodeName};
-use twinbox_replication_core::ack::Acknowledgement;
+use twinbox_replication_core::{BlobRef, Holdings, Table, ack::Acknowledgement};
 use twinbox_replication_store::{Committed, Store, StoreError};
 use twinbox_wire::replication::replication_server::ReplicationServer;
 
 use crate::{
     acks::Acks,
+    comparison::{self, Comparisons},
     config::{PeerAddress, PeerConfig, limits},
     error::StreamError,
     fetch::Fetcher,
     fill, follower,
-    holdings::Holdings,
     link::Link,
+    progress::{self, Samples},
     service::ReplicationService,
+    state_fill::{self, StateFills},
 };
 
 /// The streams between this node and its peers. Clones share them.
@@ -44,6 +47,15 @@ pub(crate) struct Inner {
     pub(crate) acks: Acks,
     pub(crate) fetcher: Fetcher,
     pub(crate) counters: Counters,
+    pub(crate) comparisons: Comparisons,
+    pub(crate) samples: Samples,
+    /// Notified when a peer is followed, for the fill by state.
+    pub(crate) state_filling: Notify,
+    pub(crate) state_fills: StateFills,
+    /// Tables whose records are removed as a whole when they are purged.
+    purged_tables: RwLock<BTreeSet<Table>>,
+    /// Held while the members that fill by state are noted.
+    pub(crate) noting_fillers: AsyncMutex<()>,
     /// Notified of progress of the first fill.
     pub(crate) filling: Notify,
     /// The first fill ended without a node that had all records.
@@ -86,6 +98,8 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) own_origin_alarms: AtomicU64,
     pub(crate) set_aside: AtomicU64,
+    pub(crate) state_fills: AtomicU64,
+    pub(crate) state_fills_failed: AtomicU64,
 }
 
 /// Status of one peer.
@@ -127,6 +141,10 @@ pub struct PeersCounters {
     pub own_origin_alarms: u64,
     /// Changes that could not be read or stored, and were set aside (rule R11). Not zero: alarm.
     pub set_aside: u64,
+    /// Fills by the rows of a peer, because no log reached this node.
+    pub state_fills: u64,
+    /// Scans of a peer's rows that failed and began again.
+    pub state_fills_failed: u64,
 }
 
 impl Peers {
@@ -145,6 +163,12 @@ impl Peers {
             links,
             started: AtomicBool::new(false),
             counters: Counters::default(),
+            comparisons: Comparisons::default(),
+            samples: Samples::default(),
+            state_filling: Notify::new(),
+            state_fills: StateFills::default(),
+            purged_tables: RwLock::default(),
+            noting_fillers: AsyncMutex::default(),
             filling: Notify::new(),
             fill_had_no_source: AtomicBool::new(false),
             stop: CancellationToken::new(),
@@ -167,7 +191,19 @@ impl Peers {
             self.inner.links.all().into_iter().for_each(|link| self.follow(link));
             let fill = fill::run(self.inner.clone());
             self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(fill));
+            let state_fill = state_fill::run(self.inner.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(state_fill));
+            let samples = progress::run(self.inner.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(samples));
+            let compare = comparison::run(self.inner.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(compare));
         }
+    }
+
+    /// Names the tables whose records are removed as a whole when they are purged. Only their records may be missing at a
+    /// peer because they were purged; any other one is kept by a fill by state.
+    pub fn purges(&self, tables: impl IntoIterator<Item = Table>) {
+        self.inner.purged_tables.write().unwrap_or_else(PoisonError::into_inner).extend(tables);
     }
 
     /// A node has joined: it is followed, and may follow. No effect for a known node.
@@ -195,6 +231,12 @@ impl Peers {
     /// Gets a missing blob from any node that has it; true when it is here. The caller must bound the wait.
     pub async fn fetch(&self, hash: BlobHash) -> bool {
         self.inner.store.blobs().has(&hash) || self.inner.fetcher.get_now(hash).await
+    }
+
+    /// Gets a good copy of a blob whose content here is damaged, from any node that has one; true when it replaces the
+    /// damaged one. The caller must bound the wait.
+    pub async fn replace(&self, blob: &BlobRef) -> bool {
+        self.inner.fetcher.replace(blob).await
     }
 
     /// Ends the first fill of this node with the data that is here: no other node belongs to the cluster any more. No
@@ -229,6 +271,10 @@ impl Peers {
         &self.inner.store
     }
 
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.inner
+    }
+
     pub(crate) fn links(&self) -> Vec<Arc<Link>> {
         self.inner.links.all()
     }
@@ -243,6 +289,11 @@ impl Peers {
     /// (rules A1 to A3). The commit is durable here in any case.
     pub async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
         self.inner.acks.acknowledge(committed).await
+    }
+
+    /// Changes the timeout of that wait, and of a peer's answer to a probe.
+    pub fn set_ack_timeout(&self, timeout: Duration) {
+        self.inner.acks.set_timeout(timeout);
     }
 
     /// Number of peers that count, that is, answer in time.
@@ -282,6 +333,8 @@ impl Peers {
             refused: counters.refused.load(Relaxed),
             own_origin_alarms: counters.own_origin_alarms.load(Relaxed),
             set_aside: counters.set_aside.load(Relaxed),
+            state_fills: counters.state_fills.load(Relaxed),
+            state_fills_failed: counters.state_fills_failed.load(Relaxed),
         }
     }
 
@@ -294,6 +347,11 @@ impl Peers {
 }
 
 impl Inner {
+    /// True when records of the table are removed as a whole when they are purged.
+    pub(crate) fn purges_whole(&self, table: Table) -> bool {
+        self.purged_tables.read().unwrap_or_else(PoisonError::into_inner).contains(&table)
+    }
+
     /// The link to a known peer.
     pub(crate) fn link(&self, name: &NodeName) -> Option<Arc<Link>> {
         self.links.get(name)

@@ -12,20 +12,27 @@ use tracing::warn;
 use twinbox_ids::BlobHash;
 use twinbox_replication_store::{Store, StoreError};
 use twinbox_wire::replication::{
-    BlobPart, FetchBlobRequest, FollowerFrame, SourceFrame, follower_frame::Frame, replication_server::Replication,
+    BlobPart, CompareReply, CompareRequest, FetchBlobRequest, FollowerFrame, RepairReply, RepairRequest,
+    ScanStateRequest, SourceFrame, StatePage, follower_frame::Frame, replication_server::Replication,
 };
 
-use crate::{config::limits, error::StreamError, frames, link::Link, peers::Inner, source};
+use crate::{comparison, config::limits, error::StreamError, frames, link::Link, peers::Inner, source, state_scan};
+
+/// Maximum concurrent repairs for peers.
+const REPAIRS: usize = 4;
 
 /// The gRPC service; made by [`crate::Peers::service`].
 pub struct ReplicationService {
     inner: Arc<Inner>,
     serving: Arc<Semaphore>,
+    /// Repairs wait for changes and audio: in slots of their own they hold up no delivery.
+    repairing: Arc<Semaphore>,
 }
 
 impl ReplicationService {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        Self { inner, serving: Arc::new(Semaphore::new(limits::SERVED)) }
+        let (serving, repairing) = (Semaphore::new(limits::SERVED), Semaphore::new(REPAIRS));
+        Self { inner, serving: Arc::new(serving), repairing: Arc::new(repairing) }
     }
 
     /// The link of the peer that sent a request.
@@ -60,6 +67,7 @@ impl ReplicationService {
 #[tonic::async_trait]
 impl Replication for ReplicationService {
     type FollowStream = ReceiverStream<Result<SourceFrame, Status>>;
+    type ScanStateStream = ReceiverStream<Result<StatePage, Status>>;
     type FetchBlobStream = ReceiverStream<Result<BlobPart, Status>>;
 
     async fn follow(
@@ -94,7 +102,7 @@ impl Replication for ReplicationService {
         if !self.inner.store.blobs().keep(&hash) {
             let text = StoreError::NoBlob(hash).to_string();
             // Being stored, or being removed: it is not known yet whether it stays.
-            if self.inner.store.blobs().path(&hash).is_file() {
+            if self.inner.store.blobs().is_changing(&hash) {
                 return Err(Status::unavailable(text));
             }
             let given_up = is_given_up(&self.inner.store, &hash).map_err(StreamError::from)?;
@@ -111,6 +119,26 @@ impl Replication for ReplicationService {
             }
         }));
         Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
+        self.admit(&request).map_err(|error| self.refused(&request, error))?;
+        let Ok(_slot) = self.serving.acquire().await else { return Err(StreamError::Stopped.into()) };
+        Ok(Response::new(comparison::compare(&self.inner, request.into_inner()).await?))
+    }
+
+    async fn scan_state(
+        &self,
+        request: Request<ScanStateRequest>,
+    ) -> Result<Response<Self::ScanStateStream>, Status> {
+        let link = self.admit(&request).map_err(|error| self.refused(&request, error))?;
+        Ok(Response::new(ReceiverStream::new(state_scan::start(&self.inner, &link, request.get_ref())?)))
+    }
+
+    async fn repair(&self, request: Request<RepairRequest>) -> Result<Response<RepairReply>, Status> {
+        let link = self.admit(&request).map_err(|error| self.refused(&request, error))?;
+        let Ok(_slot) = self.repairing.acquire().await else { return Err(StreamError::Stopped.into()) };
+        Ok(Response::new(comparison::repair(&self.inner, &link, request.into_inner()).await?))
     }
 }
 

@@ -20,13 +20,13 @@ use tokio::{
         },
         mpsc, watch,
     },
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::info;
 use twinbox_clock::BootInstant;
-use twinbox_replication_core::{Change, ack::Input};
+use twinbox_replication_core::{Change, Vector, ack::Input};
 use twinbox_replication_store::ChunkEvent;
 use twinbox_wire::replication::{
     self as wire, FollowerFrame, SourceFrame, follower_frame::Frame as FromFollower, source_frame::Frame,
@@ -38,6 +38,7 @@ use crate::{
     frames::{self, Hello},
     history::HistoryLane,
     link::{Link, StreamNumber},
+    log_cut,
     peers::Inner,
     stream_prober::{ProberAction, StreamProber},
     tails::{Tails, Take},
@@ -74,6 +75,10 @@ pub(crate) fn start(
     let (taken, taken_seen) = watch::channel(0);
     let (behind, behind_seen) = watch::channel(());
     let (history, batches) = mpsc::channel(1);
+    let log_begins = store.log_begins();
+    if hello.fills_by_state {
+        inner.tasks.spawn(log_cut::note_filler(inner.clone(), link.name.clone()));
+    }
     let lane = HistoryLane {
         store: store.clone(),
         link: link.clone(),
@@ -81,6 +86,8 @@ pub(crate) fn start(
         behind: behind_seen,
         taken: taken_seen,
         out: history,
+        log_begins: log_begins.clone(),
+        fills_by_state: hello.fills_by_state,
     };
     let mut writer = Writer {
         inner: inner.clone(),
@@ -93,11 +100,22 @@ pub(crate) fn start(
         probes,
         behind: behind.clone(),
         out: out.clone(),
+        log_begins,
     };
     writer.open_tails(&hello);
     let reader = Reader { inner: inner.clone(), link: link.clone(), number, probe, taken, behind, out };
 
-    inner.tasks.spawn(ended.clone().run_until_cancelled_owned(lane.run()));
+    inner.tasks.spawn({
+        let (ended, inner, link, out) = (ended.clone(), inner.clone(), link.clone(), reader.out.clone());
+        async move {
+            if let Some(Err(end)) = ended.run_until_cancelled(lane.run()).await {
+                inner.report(&link.name, &end, "history for peer ended");
+                // The follower gets the reason, unless it takes nothing.
+                let _ = timeout(limits::SILENCE, out.send(Err(end.into()))).await;
+                ended.cancel();
+            }
+        }
+    });
     inner.tasks.spawn({
         let ended = ended.clone();
         async move {
@@ -135,6 +153,7 @@ impl Reader {
     async fn read(&self, frames: &mut Streaming<FollowerFrame>) -> StreamError {
         let mut prober = StreamProber::new(self.inner.acks.timeout());
         loop {
+            prober.set_timeout(self.inner.acks.timeout());
             let pause = prober.pause(BootInstant::now());
             let frame = tokio::select! {
                 biased;
@@ -198,9 +217,9 @@ impl Reader {
     }
 
     fn reported(&self, report: wire::Report) -> Result<(), StreamError> {
-        let report = frames::read_report(report)?;
+        let (report, fill_missed) = frames::read_report(report)?;
         frames::check_own(&self.inner.store, report.vector().get(self.inner.store.origin()))?;
-        self.link.reported(self.number, report);
+        self.link.reported(self.number, report, fill_missed);
         Ok(())
     }
 
@@ -237,6 +256,8 @@ struct Writer {
     probes: mpsc::Receiver<u64>,
     behind: watch::Sender<()>,
     out: Outgoing,
+    /// Beginning of the log when the stream began.
+    log_begins: Vector,
 }
 
 /// The receiver of the stream's frames has been dropped.
@@ -249,7 +270,7 @@ impl Writer {
     }
 
     async fn write(&mut self) -> Result<(), StreamClosed> {
-        self.send(Frame::Welcome(frames::welcome(&self.inner))).await?;
+        self.send(Frame::Welcome(frames::welcome(&self.inner, &self.log_begins))).await?;
         loop {
             tokio::select! {
                 biased;
@@ -279,7 +300,8 @@ impl Writer {
         loop {
             match next {
                 Ok(change) => {
-                    if self.link.claim(self.number, &change) {
+                    // A repaired row is no change (`Store::repair`).
+                    if change.seq > 0 && self.link.claim(self.number, &change) {
                         filed.extend(change.delta.blobs().filter_map(|blob| blob.recording));
                         frame.push(&change);
                     }

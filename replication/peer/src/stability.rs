@@ -13,8 +13,9 @@ use std::{
 
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::NodeName;
+use twinbox_replication_core::Holdings;
 
-use crate::{Peers, holdings::Holdings, link::Link};
+use crate::{Peers, link::Link};
 
 /// The changes that were here at one moment.
 #[derive(Debug, Clone)]
@@ -34,7 +35,7 @@ impl Peers {
     /// Notes the changes that are durable here now, those beyond gaps included: their records show them. A read may show
     /// a change that is not durable yet: commit (an empty commit will do) between such a read and the mark.
     pub fn mark(&self) -> StabilityMark {
-        StabilityMark { changes: Holdings::of_store(self.store()) }
+        StabilityMark { changes: Holdings::from(self.store().holdings()) }
     }
 
     /// True when every member has durably stored all changes of the mark, `leaving` ones included, and this node has
@@ -45,12 +46,20 @@ impl Peers {
         self.stored_by(&links, mark) == links.len()
     }
 
-    /// The other members for which that does not hold, and those that lack data from before their first fill: the disk that
-    /// they had before may be lost. The former are asked, as by [`Self::is_stable`].
+    /// The other members for which that does not hold, those that lack data from before their first fill, and those whose
+    /// fill went without a member that they have not heard since: the disk that they had before may be lost, and with it
+    /// what only that member has. The first ones are asked, as by [`Self::is_stable`].
     pub fn unanswered(&self, mark: &StabilityMark) -> Vec<NodeName> {
         let is_silent = |link: &Arc<Link>| {
+            // Before the report and after it: the next one, which has what ended that, may arrive in between.
+            let missed = link.fill_missed.load(Relaxed);
             let stored = self.stored_by(std::slice::from_ref(link), mark) == 1;
-            !stored || link.lacks_data.load(Relaxed)
+            let missed = missed || link.fill_missed.load(Relaxed);
+            if stored && missed {
+                // Its next report may tell that it has heard all.
+                link.report_wanted.store(true, Relaxed);
+            }
+            !stored || link.lacks_data.load(Relaxed) || missed
         };
         self.links().into_iter().filter(is_silent).map(|link| link.name.clone()).collect()
     }
@@ -66,7 +75,7 @@ impl Peers {
     fn stored_by(&self, links: &[Arc<Link>], mark: &StabilityMark) -> usize {
         // The reports before the own changes: what was reported may have come since.
         let reports: Vec<_> = links.iter().map(|link| link.report()).collect();
-        let own = Holdings::of_store(self.store());
+        let own = Holdings::from(self.store().holdings());
         let mut stored = 0;
         for (link, report) in links.iter().zip(reports) {
             if report.is_some_and(|report| mark.is_stored(&report, &own)) {

@@ -38,6 +38,11 @@ impl StreamProber {
         Self { timeout, number: 0, sent: None, answered: true, lost: false }
     }
 
+    /// Changes the timeout, also of a probe under way.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
     /// Time until [`Self::tick`] is due: a probe goes out every `timeout`, and its answer must come within the same
     /// time.
     pub(crate) fn pause(&self, now: BootInstant) -> Duration {

@@ -16,19 +16,21 @@ use crate::{
     draft::{decode_record, decode_upto, encode_upto, need},
     index::Indexed,
     keys,
+    sums::RowChange,
 };
 
 /// Maximum distance of a foreign stamp ahead of the wall clock at which it still moves this node's clock (rule D5).
-const CLOCK_BOUND: Duration = Duration::from_secs(60);
+pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(60);
 
-/// Applies those of `changes` that are not here yet, and returns them.
+/// Applies those of `changes` that are not here yet, and returns them, with the rows that changed.
 pub(crate) fn apply(
     transaction: &mut Transaction<'_>,
     changes: Vec<Change>,
     clock: &mut Clock,
     reserve: &Reserve,
     set_aside: &AtomicU64,
-) -> Result<Vec<Change>, StoreError> {
+) -> Result<(Vec<Change>, Vec<RowChange>), StoreError> {
+    let mut rows = Vec::with_capacity(changes.len());
     let mut new = Vec::with_capacity(changes.len());
     let mut origins = BTreeSet::new();
     let (mut largest, mut bytes) = (0, 0);
@@ -41,7 +43,7 @@ pub(crate) fn apply(
         bytes += encoded.len();
         transaction.put(keys::change(change.origin, change.seq), encoded)?;
         match merge(transaction, &change) {
-            Ok(()) => {}
+            Ok(row) => rows.push(row),
             // A record that cannot be read or has grown too large must not stop the stream for all others. The change
             // stays in the log, so it goes on to other nodes, and is marked for repair.
             Err(error @ (StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))) => {
@@ -64,7 +66,7 @@ pub(crate) fn apply(
         origins.into_iter().try_for_each(|origin| raise_prefix(transaction, origin))?;
         transaction.put(keys::CLOCK, codec::encode_stamp(clock.reading()))?;
     }
-    Ok(new)
+    Ok((new, rows))
 }
 
 /// The have-check (rule D1): within the gap-free prefix, or in the log beyond it.
@@ -73,7 +75,7 @@ fn has(transaction: &Transaction<'_>, origin: Origin, seq: u64) -> Result<bool, 
     Ok(seq <= upto || transaction.get(&keys::change(origin, seq))?.is_some())
 }
 
-fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<(), StoreError> {
+fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<RowChange, StoreError> {
     let key = keys::record(&change.key);
     let mut record = match transaction.get(&key)? {
         Some(bytes) => decode_record(&bytes)?,
@@ -86,7 +88,7 @@ fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<(), Store
 }
 
 /// Raises the prefix over the changes in the log that now adjoin it.
-fn raise_prefix(transaction: &mut Transaction<'_>, origin: Origin) -> Result<(), StoreError> {
+pub(crate) fn raise_prefix(transaction: &mut Transaction<'_>, origin: Origin) -> Result<(), StoreError> {
     const STEP: usize = 256;
     let key = keys::prefix(origin);
     let before = decode_upto(transaction.get(&key)?.as_deref())?;

@@ -1,192 +1,134 @@
-//! Blobs: immutable files named by their hash.
+//! Blobs: immutable audio named by its hash. A row of the index has the places of its bytes in the packs.
+//!
+//! A blob is here when it has a row, or is *loose*: the audio of a sealed take, which is durable in the packs, and whose
+//! row is written in the transaction of the first change that names it.
+
+mod uses;
 
 use std::{
-    collections::{HashMap, HashSet},
-    fs::{self, File},
-    io::{self, Read},
+    collections::{BTreeSet, HashMap, HashSet},
+    io,
     ops::Range,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use twinbox_clock::BootInstant;
-use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
-use twinbox_ids::BlobHash;
-use twinbox_replication_core::BlobRef;
+use twinbox_clock::wall;
+use twinbox_disk::{Disk, DiskError, Folder, Need, Reserve, TransactError, Transaction};
+use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_packs::{Extent, Frame, Kind, PackError, Packs};
+use twinbox_replication_core::{BlobRef, Change};
 
-use crate::{StoreError, purge, store::lock};
+use self::uses::Uses;
+use crate::{
+    StoreError,
+    audio::stored_floor,
+    index::Access,
+    keys,
+    pieces::{self, Row},
+    store::{lock, versioned},
+};
 
-/// A blob that was stored, sent, or found for a change is not removed for this time: the change that names it may be on
-/// its way (rule D9). The grace of the purge is for all longer times.
-const PINNED: Duration = Duration::from_secs(3_600);
+/// The packs of a store.
+pub(crate) type AudioPacks = Packs<Folder>;
 
-/// Number of pins from which on expired ones are removed.
-const MANY_PINS: usize = 1_024;
+/// Maximum bytes of a blob in one frame.
+const PIECE: usize = 256 * 1024;
+
+/// Bytes that must be free for a new pack: its own, and those that no new file takes.
+const NEW_PACK: u64 = 48 * 1024 * 1024;
+
+/// Frames that one append writes: chunks of recordings wait no longer than for these.
+const FRAMES: usize = 4;
 
 /// The blobs of this node. A blob that is here is complete and durable.
 #[derive(Clone)]
 pub struct Blobs(Arc<Inner>);
 
 struct Inner {
-    dir: PathBuf,
+    packs: AudioPacks,
     disk: Disk,
     reserve: Reserve,
-    /// Blobs whose name may be there before it is durable: being stored, or left half-way by a failed attempt.
-    unsettled: Mutex<HashSet<BlobHash>>,
-    uses: Mutex<Uses>,
-    /// Notified when the removal of a file has ended.
-    removed: Condvar,
+    /// Packs that rows name and that were missing at the start: audio in them is not here.
+    lost: HashSet<u32>,
+    loose: Mutex<HashMap<BlobHash, Loose>>,
+    floor: Mutex<Floor>,
+    uses: Uses,
 }
 
-/// Blobs that must not be removed now, and those that are being removed. A blob is in one of them at most.
+/// A blob without a row, or whose row names damaged bytes.
+#[derive(Clone)]
+struct Loose {
+    row: Row,
+    /// The bytes that the blob's row names are damaged: this row replaces it.
+    replaces: bool,
+}
+
+/// The first pack that a start must scan for takes in progress. A stored number that is too low costs time only.
 #[derive(Default)]
-struct Uses {
-    pinned: HashMap<BlobHash, BootInstant>,
-    /// Number of pins at which expired ones are removed next.
-    prune_at: usize,
-    removing: HashSet<BlobHash>,
+struct Floor {
+    now: Option<u32>,
+    /// Written by a transaction that may not be durable yet.
+    written: Option<u32>,
+    stored: Option<u32>,
 }
 
-/// The time of a pin. Only a build for tests accepts a grace of less than a day, and its pins end with the grace.
-fn pin_time(grace: Duration) -> Duration {
-    if cfg!(debug_assertions) { PINNED.min(grace) } else { PINNED }
+/// An append in progress: until this is dropped, no pack is removed that it may have written to.
+pub(crate) struct Appending {
+    blobs: Blobs,
+    number: u64,
 }
 
-impl Uses {
-    fn pin(&mut self, hash: &BlobHash) {
-        self.pinned.insert(*hash, BootInstant::now());
-        if self.pinned.len() >= self.prune_at.max(MANY_PINS) {
-            self.pinned.retain(|_, since| since.elapsed() < PINNED);
-            self.prune_at = self.pinned.len().saturating_mul(2);
-        }
-    }
-
-    fn is_pinned(&self, hash: &BlobHash, grace: Duration) -> bool {
-        self.pinned.get(hash).is_some_and(|since| since.elapsed() < pin_time(grace))
+impl Drop for Appending {
+    fn drop(&mut self) {
+        self.blobs.0.uses.appended(self.number);
     }
 }
 
 impl Blobs {
-    /// Opens the directory: 256 folders by the first byte of the hash, all made now so that no blob waits for one.
-    /// Makes existing names durable: a process that was killed may have left a name unsynced.
-    pub(crate) fn open(dir: &Path, disk: Disk, reserve: Reserve) -> Result<Self, StoreError> {
-        file::create_dir_durably(dir)?;
-        let mut made = false;
-        for byte in 0..=u8::MAX {
-            let folder = dir.join(format!("{byte:02x}"));
-            match fs::create_dir(&folder) {
-                Ok(()) => made = true,
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    file::remove_asides(&folder)?;
-                    if !file::list(&folder)?.is_empty() {
-                        file::fsync_dir(&folder)?;
-                    }
-                }
-                Err(e) => return Err(DiskError::io("create directory", folder, &e).into()),
-            }
+    pub(crate) fn open(packs: AudioPacks, disk: Disk, reserve: Reserve) -> Result<Self, StoreError> {
+        let lost = lost_packs(&packs, &disk)?;
+        if !lost.is_empty() {
+            tracing::error!(packs = ?lost, "packs of audio are missing: their audio is fetched from the other nodes");
         }
-        if made {
-            file::fsync_dir(dir)?;
-        }
-        let (unsettled, uses, removed) = Default::default();
-        Ok(Self(Arc::new(Inner { dir: dir.to_owned(), disk, reserve, unsettled, uses, removed })))
+        let (loose, floor, uses) = Default::default();
+        let blobs = Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses }));
+        lock(&blobs.0.floor).stored = Some(blobs.stored_floor()?);
+        Ok(blobs)
+    }
+
+    pub(crate) fn packs(&self) -> &AudioPacks {
+        &self.0.packs
     }
 
     /// True when the blob is here, durably.
     pub fn has(&self, hash: &BlobHash) -> bool {
-        // In this order: a name that came before the second check was noted as unsettled before it came.
-        self.path(hash).is_file()
-            && !lock(&self.0.unsettled).contains(hash)
-            && !lock(&self.0.uses).removing.contains(hash)
+        let row = || self.row(hash).is_ok_and(|row| row.is_some_and(|row| !self.is_lost(&row)));
+        !self.0.uses.is_removing(hash) && (self.is_loose(hash) || row())
     }
 
     /// As [`Self::has`], for a caller that relies on the answer: a blob that is here stays for an hour, even if no record
     /// names it.
     pub fn keep(&self, hash: &BlobHash) -> bool {
-        let mut uses = lock(&self.0.uses);
-        if uses.removing.contains(hash) {
-            return false;
-        }
-        uses.pin(hash);
-        drop(uses);
-        self.has(hash)
+        self.0.uses.keep(hash) && self.has(hash)
     }
 
-    /// Keeps a blob that is about to be stored; waits for the end of a removal of its file.
-    fn keep_new(&self, hash: &BlobHash) {
-        let mut uses = lock(&self.0.uses);
-        while uses.removing.contains(hash) {
-            uses = self.0.removed.wait(uses).unwrap_or_else(PoisonError::into_inner);
-        }
-        uses.pin(hash);
-    }
-
-    /// Removes the file of a blob unless it is in use, or `is_named` once no caller can take it in use. Returns its length;
-    /// `None` if it stays. A reader that has the file open reads on.
-    pub(crate) fn remove_unless(
-        &self,
-        hash: &BlobHash,
-        grace: Duration,
-        is_named: impl FnOnce() -> Result<bool, StoreError>,
-    ) -> Result<Option<u64>, StoreError> {
-        self.writable()?;
-        {
-            let mut uses = lock(&self.0.uses);
-            if uses.is_pinned(hash, grace) || !uses.removing.insert(*hash) {
-                return Ok(None);
-            }
-        }
-        let removed = is_named().and_then(|named| match named {
-            true => Ok(None),
-            false => self.remove(hash).map(Some),
-        });
-        lock(&self.0.uses).removing.remove(hash);
-        self.0.removed.notify_all();
-        removed
-    }
-
-    fn remove(&self, hash: &BlobHash) -> Result<u64, StoreError> {
-        let path = self.path(hash);
-        let error = |e: io::Error| DiskError::io("remove", &path, &e);
-        let length = match fs::metadata(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(0),
-            found => found.map_err(error)?.len(),
-        };
-        // Not synced: if the name comes back after a power cut, it is found as an orphan.
-        fs::remove_file(&path).map_err(error)?;
-        Ok(length)
-    }
-
-    /// The time of the last write of a blob's file, in milliseconds since 1970.
-    pub(crate) fn written(&self, hash: &BlobHash) -> Result<u64, StoreError> {
-        Ok(purge::written(&self.path(hash))?)
-    }
-
-    /// The path of the blob, whether it is here or not: `blobs/ab/abcd…`.
-    pub fn path(&self, hash: &BlobHash) -> PathBuf {
-        self.folder(hash).join(hash.to_string())
-    }
-
-    pub(crate) fn folder(&self, hash: &BlobHash) -> PathBuf {
-        self.0.dir.join(format!("{:02x}", hash.0[0]))
+    /// True while the blob is being stored or removed: it is not certain yet whether it will be here.
+    pub fn is_changing(&self, hash: &BlobHash) -> bool {
+        self.0.uses.is_changing(hash)
     }
 
     /// The length of a blob in bytes.
     pub fn length(&self, hash: &BlobHash) -> Result<u64, StoreError> {
-        let path = self.path(hash);
-        fs::metadata(&path).map(|meta| meta.len()).map_err(|e| read_error(hash, &path, &e))
+        self.locate(hash)?.map(|row| row.length).ok_or(StoreError::NoBlob(*hash))
     }
 
     /// A complete blob, whose hash is verified.
     pub async fn read(&self, hash: &BlobHash) -> Result<Bytes, StoreError> {
-        let (path, hash) = (self.path(hash), *hash);
+        let (blobs, hash) = (self.clone(), *hash);
         blocking(move || {
-            let mut bytes = Vec::new();
-            let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
-            read.map_err(|e| read_error(&hash, &path, &e))?;
+            let bytes = blobs.bytes_of(&hash, None)?;
             if hash_of(&bytes) == hash { Ok(bytes.into()) } else { Err(StoreError::Corrupt(hash)) }
         })
         .await
@@ -194,12 +136,8 @@ impl Blobs {
 
     /// A part of a blob, not verified: the caller that joins the parts verifies the whole.
     pub async fn read_range(&self, hash: &BlobHash, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let (path, hash) = (self.path(hash), *hash);
-        blocking(move || {
-            let file = File::open(&path).map_err(|e| read_error(&hash, &path, &e))?;
-            read_at(&file, &path, range)
-        })
-        .await
+        let (blobs, hash) = (self.clone(), *hash);
+        blocking(move || Ok(blobs.bytes_of(&hash, Some(range))?.into())).await
     }
 
     /// Stores bytes as a blob, durable when this resolves.
@@ -224,40 +162,255 @@ impl Blobs {
 
     fn store(&self, hash: BlobHash, bytes: &[u8]) -> Result<BlobRef, StoreError> {
         let blob = BlobRef { hash, length: bytes.len() as u64, recording: None };
-        self.keep_new(&hash);
-        // The name is there only once the content was durable; but the disk may have corrupted it since.
-        let whole = fs::read(self.path(&hash)).is_ok_and(|found| found == bytes);
-        if whole && self.has(&hash) {
+        self.0.uses.keep_new(&hash);
+        // The disk may have corrupted it since it was stored.
+        let whole = self.bytes_of(&hash, None).is_ok_and(|found| found == bytes);
+        if whole && !self.is_loose(&hash) {
             return Ok(blob);
         }
         self.writable()?;
+        let (blobs, stored) = (self.clone(), hash);
         if whole {
-            // The writer of the file may still be about to sync the directory.
-            self.settle(&hash, || file::fsync_dir(&self.folder(&hash)))?;
+            // The caller's blob stays even if the take is discarded.
+            let write = move |transaction: &mut Transaction<'_>| blobs.write_row(transaction, &stored);
+            self.0.disk.transact_blocking(move |transaction| Ok::<_, StoreError>(write(transaction)?))?;
+            self.row_written(&hash);
         } else {
             self.0.reserve.check(Need::Data(blob.length))?;
-            self.settle(&hash, || file::write_durably(&self.folder(&hash), &hash.to_string(), bytes))?;
+            let _appending = self.appending(Some(hash));
+            let row = Row::new(append(&self.0.packs, bytes).map_err(|error| self.failed(error))?, wall().0);
+            self.sync()?;
+            self.0.disk.transact_blocking(move |transaction| {
+                Ok::<_, StoreError>(pieces::put(transaction, &stored, &row)?)
+            })?;
+            // Its bytes, if there are any, are damaged.
+            lock(&self.0.loose).remove(&hash);
         }
         Ok(blob)
     }
 
-    /// Makes a file of the same file system, whose content has this hash, a blob.
-    pub(crate) fn adopt(&self, from: &Path, content: &File, hash: &BlobHash) -> Result<(), StoreError> {
-        self.writable()?;
-        self.keep_new(hash);
-        self.settle(hash, || {
-            file::sync_data(content, from).and_then(|()| file::rename_durably(from, &self.path(hash)))
-        })
+    /// Takes over sealed audio, which is durable at these places, in order, from offset 0. It is here from now on. Waits
+    /// for the disk if the blob is here already.
+    pub(crate) fn add_loose(&self, blob: BlobRef, pieces: Vec<Extent>) {
+        self.0.uses.keep_new(&blob.hash);
+        let replaces = match self.row(&blob.hash) {
+            Ok(Some(row)) => !self.is_intact(&blob.hash, &row),
+            Ok(None) => false,
+            Err(_) => true,
+        };
+        lock(&self.0.loose).insert(blob.hash, Loose { row: Row::new(pieces, wall().0), replaces });
     }
 
-    /// Makes a blob's name durable by `work`; until that has succeeded the blob is not here ([`Self::has`]). The first
-    /// of several concurrent calls that succeeds settles the blob: the rename of another replaces it by the same
-    /// content.
-    fn settle(&self, hash: &BlobHash, work: impl FnOnce() -> Result<(), DiskError>) -> Result<(), StoreError> {
-        lock(&self.0.unsettled).insert(*hash);
-        self.sync_failed_breaks(work())?;
-        lock(&self.0.unsettled).remove(hash);
+    /// Gives a loose blob its row if a record names it already: its history came before its audio. The row is durable
+    /// when this resolves, or, if that history is being committed just now, soon afterwards.
+    pub(crate) async fn settle_named(&self, hash: &BlobHash) -> Result<(), StoreError> {
+        let is_named = self.0.disk.scan(&keys::references(hash)).next().transpose()?.is_some();
+        let (before, after, hash) = (self.clone(), self.clone(), *hash);
+        let write = move |transaction: &mut Transaction<'_>| match transaction.any(&keys::references(&hash))? {
+            true => Ok(before.write_row(transaction, &hash)?),
+            false => Ok::<_, StoreError>(()),
+        };
+        if is_named {
+            return Ok(self.0.disk.transact_then(write, move |()| after.row_written(&hash)).await?);
+        }
+        // By the queue of the commits: one that is neither durable nor visible may name the blob. No need to wait for it.
+        let done = move |result: Result<(), TransactError<StoreError>>| {
+            if result.is_ok() {
+                after.row_written(&hash);
+            }
+        };
+        Ok(self.0.disk.submit(write, done).await?)
+    }
+
+    /// Writes the rows of the loose blobs that these changes name, and the floor if it has changed.
+    pub(crate) fn write_rows(
+        &self,
+        transaction: &mut Transaction<'_>,
+        changes: &[Change],
+    ) -> Result<(), DiskError> {
+        for blob in changes.iter().flat_map(|change| change.delta.blobs()) {
+            self.write_row(transaction, &blob.hash)?;
+        }
+        let mut floor = lock(&self.0.floor);
+        if let Some(now) = floor.now.filter(|now| !changes.is_empty() && Some(*now) != floor.stored) {
+            transaction.put(keys::TAKES, versioned(&now.to_be_bytes()))?;
+            floor.written = Some(now);
+        }
         Ok(())
+    }
+
+    fn write_row(&self, transaction: &mut Transaction<'_>, hash: &BlobHash) -> Result<(), DiskError> {
+        let Some(Loose { row, replaces }) = lock(&self.0.loose).get(hash).cloned() else { return Ok(()) };
+        if replaces || transaction.get(&keys::blob(hash))?.is_none() {
+            pieces::put(transaction, hash, &row)?;
+        }
+        Ok(())
+    }
+
+    /// The transaction with these changes is durable: the rows serve from now on.
+    pub(crate) fn rows_written(&self, changes: &[Change]) {
+        changes.iter().flat_map(|change| change.delta.blobs()).for_each(|blob| self.row_written(&blob.hash));
+        let mut floor = lock(&self.0.floor);
+        floor.stored = floor.written.or(floor.stored);
+    }
+
+    /// A blob that became loose after its row was to be written stays loose.
+    fn row_written(&self, hash: &BlobHash) {
+        let Some(loose) = lock(&self.0.loose).get(hash).cloned() else { return };
+        if self.row(hash).is_ok_and(|row| row.is_some_and(|row| !loose.replaces || row == loose.row)) {
+            lock(&self.0.loose).remove(hash);
+        }
+    }
+
+    pub(crate) fn is_loose(&self, hash: &BlobHash) -> bool {
+        lock(&self.0.loose).contains_key(hash)
+    }
+
+    /// The loose blobs.
+    pub(crate) fn loose(&self) -> Vec<BlobHash> {
+        lock(&self.0.loose).keys().copied().collect()
+    }
+
+    /// True when a loose blob has bytes in this pack.
+    pub(crate) fn has_loose_in(&self, pack: u32) -> bool {
+        lock(&self.0.loose).values().any(|loose| loose.row.in_pack(pack).next().is_some())
+    }
+
+    /// Sets the first pack that a start must scan for takes in progress. The next commit stores it.
+    pub(crate) fn set_floor(&self, pack: u32) {
+        lock(&self.0.floor).now = Some(pack);
+    }
+
+    /// The first pack that a start must scan, as last set; the stored one may be behind.
+    pub(crate) fn floor(&self) -> Option<u32> {
+        lock(&self.0.floor).now
+    }
+
+    /// The first pack that a start must scan for takes in progress, as last stored.
+    pub(crate) fn stored_floor(&self) -> Result<u32, StoreError> {
+        stored_floor(&self.0.disk)
+    }
+
+    /// Offsets in this pack of the payloads that are parts of blobs: a frame there is no take in progress.
+    pub(crate) fn owned(&self, pack: u32) -> Result<HashSet<u32>, StoreError> {
+        let mut owned = HashSet::new();
+        for hash in self.in_pack(pack)? {
+            if let Some(row) = self.row(&hash)? {
+                owned.extend(row.in_pack(pack).map(|piece| piece.offset));
+            }
+        }
+        Ok(owned)
+    }
+
+    /// The blobs that the index notes for a pack.
+    pub(crate) fn in_pack(&self, pack: u32) -> Result<Vec<BlobHash>, StoreError> {
+        let mut blobs = Vec::new();
+        for entry in self.0.disk.scan(&keys::pieces(pack)) {
+            blobs.extend(keys::piece_of(&entry?.0).map(|(_, hash)| hash));
+        }
+        Ok(blobs)
+    }
+
+    /// The stored places of a blob.
+    pub(crate) fn row(&self, hash: &BlobHash) -> Result<Option<Row>, StoreError> {
+        self.0.disk.get(&keys::blob(hash))?.map(|bytes| Row::decode(&bytes)).transpose()
+    }
+
+    /// The places of a blob that is here: of a loose one first, which becomes a row before it ceases to be loose.
+    fn locate(&self, hash: &BlobHash) -> Result<Option<Row>, StoreError> {
+        let loose = lock(&self.0.loose).get(hash).map(|loose| loose.row.clone());
+        match loose {
+            Some(row) => Ok(Some(row)),
+            None => self.row(hash),
+        }
+    }
+
+    fn is_lost(&self, row: &Row) -> bool {
+        !self.0.lost.is_empty() && row.pieces.iter().any(|piece| self.0.lost.contains(&piece.pack))
+    }
+
+    fn is_intact(&self, hash: &BlobHash, row: &Row) -> bool {
+        row.read(&self.0.packs, &(0..row.length)).is_ok_and(|bytes| hash_of(&bytes) == *hash)
+    }
+
+    /// Bytes of a blob, all or a range, not verified.
+    fn bytes_of(&self, hash: &BlobHash, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
+        let mut tried = None;
+        loop {
+            let row = self.locate(hash)?.ok_or(StoreError::NoBlob(*hash))?;
+            let range = range.clone().unwrap_or(0..row.length);
+            if range.start > range.end || range.end > row.length {
+                return Err(StoreError::NotThere { range });
+            }
+            match row.read(&self.0.packs, &range) {
+                Ok(bytes) => return Ok(bytes),
+                // Compaction may have moved it to other packs since its places were read.
+                Err(PackError::NoPack { .. }) if tried.as_ref() != Some(&row) => tried = Some(row),
+                Err(PackError::NoPack { .. } | PackError::Short { .. } | PackError::Range { .. }) => {
+                    return Err(StoreError::Corrupt(*hash));
+                }
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+    }
+
+    /// Removes a blob unless it is in use: pinned, not permitted by `may_go` once no caller can take it in use, or named
+    /// by a record. Returns its length; `None` if it stays.
+    pub(crate) fn remove_unless_used(
+        &self,
+        hash: &BlobHash,
+        grace: Duration,
+        may_go: impl FnOnce() -> Result<bool, StoreError>,
+    ) -> Result<Option<u64>, StoreError> {
+        self.writable()?;
+        let remove = || if may_go()? { self.remove(hash) } else { Ok(None) };
+        self.0.uses.removing(hash, grace, remove).unwrap_or(Ok(None))
+    }
+
+    fn remove(&self, hash: &BlobHash) -> Result<Option<u64>, StoreError> {
+        let (blobs, hash) = (self.clone(), *hash);
+        let removed: Option<u64> = self.0.disk.transact_blocking(move |transaction| {
+            // As of now: a commit may have named it since.
+            if transaction.any(&keys::references(&hash))? {
+                return Ok::<_, StoreError>(None);
+            }
+            // A loose blob has no row, or the same content again.
+            let loose = lock(&blobs.0.loose).get(&hash).map(|loose| loose.row.clone());
+            let row = pieces::remove(transaction, &hash)?.or(loose);
+            transaction.remove(keys::unreferenced(&hash));
+            Ok(Some(row.map_or(0, |row| row.length)))
+        })?;
+        if removed.is_some() {
+            lock(&self.0.loose).remove(&hash);
+        }
+        Ok(removed)
+    }
+
+    /// The time at which a blob was written, in milliseconds since 1970; 0 for one that is not here.
+    pub(crate) fn written(&self, hash: &BlobHash) -> Result<u64, StoreError> {
+        Ok(self.locate(hash)?.map_or(0, |row| row.written))
+    }
+
+    /// To be held from before an append until a row, a take or a loose blob names its places: compaction removes no pack
+    /// that the append may have written to. `stored`: the blob that is being stored.
+    pub(crate) fn appending(&self, stored: Option<BlobHash>) -> Appending {
+        let pack = self.0.packs.active().unwrap_or(0);
+        Appending { blobs: self.clone(), number: self.0.uses.append(pack, stored) }
+    }
+
+    /// True when an append in progress may have written to this pack.
+    pub(crate) fn is_appended_to(&self, pack: u32) -> bool {
+        self.0.uses.first_append().is_some_and(|first| first <= pack)
+    }
+
+    /// Makes all that was appended durable.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        self.0.packs.sync().map_err(|error| self.failed(error))
+    }
+
+    /// True when there is room to move audio from one pack to another.
+    pub(crate) fn has_room(&self) -> bool {
+        self.0.reserve.check(Need::Small).is_ok()
     }
 
     fn writable(&self) -> Result<(), StoreError> {
@@ -267,38 +420,64 @@ impl Blobs {
         }
     }
 
-    /// A failed sync breaks the whole store (rule A4); a file that merely could not be created does not.
-    fn sync_failed_breaks(&self, result: Result<(), DiskError>) -> Result<(), StoreError> {
-        if let Err(error @ DiskError::Sync { .. }) = &result {
-            self.0.disk.mark_broken(&error.to_string());
+    /// The error of the store for one of the packs. A failed write or sync breaks the whole store (rule A4).
+    pub(crate) fn failed(&self, error: PackError) -> StoreError {
+        if let PackError::Broken { detail } = &error {
+            self.0.disk.mark_broken(detail);
         }
-        Ok(result?)
+        let free = || self.0.reserve.space().map_or(0, |space| space.free);
+        pack_error(error, &self.0.disk, free).into()
     }
+}
+
+/// The error of the disk for one of the packs; `free`: bytes that are free on the disk.
+pub(crate) fn pack_error(error: PackError, disk: &Disk, free: impl FnOnce() -> u64) -> DiskError {
+    let dir = disk.dir().with_file_name("audio");
+    match error {
+        PackError::Broken { detail } => DiskError::Broken { detail },
+        PackError::Full { .. } => {
+            let free = free();
+            DiskError::StoreFull { dir, free, needed: NEW_PACK.max(free.saturating_add(1)) }
+        }
+        PackError::Io { what, file, detail } => {
+            DiskError::Io { what, path: dir.join(file), kind: io::ErrorKind::Other, detail }
+        }
+        error => DiskError::Io { what: "use", path: dir, kind: io::ErrorKind::Other, detail: error.to_string() },
+    }
+}
+
+/// Appends the bytes of a blob; not durable yet.
+pub(crate) fn append(packs: &AudioPacks, bytes: &[u8]) -> Result<Vec<Extent>, PackError> {
+    let (recording, mut offset, mut pieces) = (RecordingId::random().0, 0, Vec::new());
+    for part in bytes.chunks(FRAMES * PIECE) {
+        let mut frames = Vec::with_capacity(FRAMES);
+        for payload in part.chunks(PIECE) {
+            frames.push(Frame { kind: Kind::Blob, recording, take: 0, offset, payload });
+            offset += payload.len() as u64;
+        }
+        pieces.extend(packs.append(&frames)?);
+    }
+    Ok(pieces)
+}
+
+/// Packs that rows name and that are not in the folder.
+fn lost_packs(packs: &AudioPacks, disk: &Disk) -> Result<HashSet<u32>, StoreError> {
+    let here: BTreeSet<u32> = packs.list().into_iter().collect();
+    let (mut lost, mut from) = (HashSet::new(), keys::PACKS.to_vec());
+    // From pack to pack.
+    while let Some(entry) = disk.scan_range(&from, keys::PACKS_END).next() {
+        let Some((pack, _)) = keys::piece_of(&entry?.0) else { break };
+        if !here.contains(&pack) {
+            lost.insert(pack);
+        }
+        let Some(next) = pack.checked_add(1) else { break };
+        from = keys::pieces(next);
+    }
+    Ok(lost)
 }
 
 pub(crate) fn hash_of(bytes: &[u8]) -> BlobHash {
     BlobHash(*blake3::hash(bytes).as_bytes())
-}
-
-/// Reads a range that must lie within the file.
-pub(crate) fn read_at(file: &File, path: &Path, range: Range<u64>) -> Result<Bytes, StoreError> {
-    let error = |e: io::Error| DiskError::io("read", path, &e);
-    let length = file.metadata().map_err(error)?.len();
-    if range.start > range.end || range.end > length {
-        return Err(StoreError::NotThere { range });
-    }
-    // The range lies within a file, so it fits in memory if the caller asked for a sensible one. Never allocates more
-    // than the length of the file.
-    let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut bytes, range.start).map_err(error)?;
-    Ok(bytes.into())
-}
-
-fn read_error(hash: &BlobHash, path: &Path, error: &io::Error) -> StoreError {
-    match error.kind() {
-        io::ErrorKind::NotFound => StoreError::NoBlob(*hash),
-        _ => DiskError::io("read", path, error).into(),
-    }
 }
 
 /// Runs work that waits for the disk off the async runtime.

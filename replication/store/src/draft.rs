@@ -11,6 +11,7 @@ use crate::{
     StoreError, codec,
     index::{Access, Indexed},
     keys,
+    sums::RowChange,
 };
 
 /// A commit is small if none of its changes is larger than this, in bytes: it is accepted down to a lower floor of free
@@ -45,11 +46,13 @@ pub struct Draft<'a> {
     /// The changed records, in the order of first touch.
     order: Vec<Key>,
     deltas: BTreeMap<Key, Record>,
+    /// The rows before and after each edit, in order.
+    rows: Vec<RowChange>,
 }
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(transaction: &'a mut Transaction<'_>, clock: &'a mut Clock, node: &'a NodeName) -> Self {
-        Self { transaction, clock, node, order: Vec::new(), deltas: BTreeMap::new() }
+        Self { transaction, clock, node, order: Vec::new(), deltas: BTreeMap::new(), rows: Vec::new() }
     }
 
     /// A record, deleted or not.
@@ -77,8 +80,24 @@ impl<'a> Draft<'a> {
         if delta.is_empty() {
             return Ok(());
         }
-        self.transaction.put(keys::record(&key), codec::encode_record(&record))?;
-        before.update(&mut *self.transaction, &key, &record)?;
+        self.write(key, &record, &before, delta)
+    }
+
+    /// Merges in a record of another cluster's store, with its stamps: the change is the record as a whole. No change if the
+    /// record here has all of it already. The clock does not move: later edits stamp above what their record holds.
+    pub fn adopt(&mut self, key: Key, other: Record) -> Result<(), StoreError> {
+        let here = self.get(&key)?.unwrap_or_default();
+        let mut record = here.clone();
+        record.merge(other.clone());
+        if record == here {
+            return Ok(());
+        }
+        self.write(key, &record, &Indexed::of(&here), other)
+    }
+
+    fn write(&mut self, key: Key, record: &Record, before: &Indexed, delta: Record) -> Result<(), StoreError> {
+        self.transaction.put(keys::record(&key), codec::encode_record(record))?;
+        self.rows.push(before.update(&mut *self.transaction, &key, record)?);
         match self.deltas.entry(key) {
             Entry::Vacant(entry) => {
                 self.order.push(entry.key().clone());
@@ -89,12 +108,12 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Numbers the changes and writes them to the log, with the vector and the clock.
+    /// Numbers the changes and writes them to the log, with the vector and the clock. Returns the changed rows too.
     pub(crate) fn finish(
         mut self,
         origin: Origin,
         reserve: &Reserve,
-    ) -> Result<(Committed, Vec<Change>), StoreError> {
+    ) -> Result<(Committed, Vec<Change>, Vec<RowChange>), StoreError> {
         let prefix = keys::prefix(origin);
         let before = decode_upto(self.transaction.get(&prefix)?.as_deref())?;
         let mut changes = Vec::with_capacity(self.order.len());
@@ -115,7 +134,7 @@ impl<'a> Draft<'a> {
             self.transaction.put(prefix, encode_upto(last))?;
             self.transaction.put(keys::CLOCK.to_vec(), codec::encode_stamp(self.clock.reading()))?;
         }
-        Ok((Committed { origin, first: before + 1, last }, changes))
+        Ok((Committed { origin, first: before + 1, last }, changes, self.rows))
     }
 }
 

@@ -97,6 +97,21 @@ impl StoreError {
         matches!(self, Self::Disk(DiskError::StoreFull { .. }))
     }
 
+    /// True for an error of opening by which the index is damaged: no later attempt opens it. False for what may pass, and
+    /// for what another release wrote.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Disk(error) => error.is_damage(),
+            Self::Format { source, .. } => !matches!(source, DecodeError::Version { .. }),
+            _ => false,
+        }
+    }
+
+    /// A key or a value is longer than the store takes; the same write fails every time.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self, Self::Disk(DiskError::TooLarge { .. }))
+    }
+
     /// True when a write or sync failed, and this process must not write any more (rule A4).
     pub fn is_broken(&self) -> bool {
         matches!(self, Self::Disk(DiskError::Broken { .. }))

@@ -15,6 +15,7 @@ use crate::{
     draft::decode_record,
     keys,
     store::{lock, unversioned, versioned},
+    sums::{self, RowChange},
 };
 
 /// Entries that one step of the indexing reads: it holds up commits for a moment only.
@@ -60,16 +61,24 @@ pub(crate) struct Indexed {
     tombstone: Option<Stamp>,
     /// Nothing outlives its tombstone.
     deleted: bool,
+    /// Hash of its content, for the comparison of stores.
+    content: Option<sums::Content>,
 }
 
 impl Indexed {
     pub(crate) fn of(record: &Record) -> Self {
         let blobs = record.blobs().map(|blob| blob.hash).collect();
-        Self { blobs, tombstone: record.tombstone().map(|tombstone| tombstone.stamp), deleted: record.is_deleted() }
+        let tombstone = record.tombstone().map(|tombstone| tombstone.stamp);
+        Self { blobs, tombstone, deleted: record.is_deleted(), content: sums::content(record) }
     }
 
-    /// Writes the difference between a record as it was, `self`, and as it is `now`.
-    pub(crate) fn update(&self, access: &mut (dyn Access + '_), key: &Key, now: &Record) -> Result<(), DiskError> {
+    /// Writes the difference between a record as it was, `self`, and as it is `now`; returns it for the sums.
+    pub(crate) fn update(
+        &self,
+        access: &mut (dyn Access + '_),
+        key: &Key,
+        now: &Record,
+    ) -> Result<RowChange, DiskError> {
         let now = Self::of(now);
         // The blobs of a deleted record may have been given up: one that is present again names them again.
         let again = self.deleted && !now.deleted;
@@ -83,10 +92,10 @@ impl Indexed {
         if now.tombstone.is_some() && now.tombstone != self.tombstone {
             add_deleted(access, key)?;
         }
-        Ok(())
+        Ok(RowChange::new(key, self.content, now.content))
     }
 
-    /// Removes what the indexes have of a record.
+    /// Removes what the indexes have of a record. The sums have none of a deleted one.
     pub(crate) fn remove(&self, access: &mut (dyn Access + '_), key: &Key) -> Result<(), DiskError> {
         access.remove(keys::deleted(key));
         self.blobs.iter().try_for_each(|hash| remove_reference(access, hash, key))

@@ -11,6 +11,8 @@ pub(crate) const CLUSTER: &[u8] = b"m/cluster";
 pub(crate) const CLOCK: &[u8] = b"m/clock";
 /// The share of the cluster's data that is here ([`crate::Filled`]).
 pub(crate) const FILLED: &[u8] = b"m/filled";
+/// The members that the first fill went without ([`crate::Store::fill_missed`]).
+pub(crate) const FILL_MISSED: &[u8] = b"m/missed";
 /// Prefix of records.
 pub(crate) const RECORDS: &[u8] = b"r";
 /// The first key behind all records.
@@ -27,12 +29,30 @@ pub(crate) const DELETED: &[u8] = b"t";
 pub(crate) const UNREFERENCED: &[u8] = b"u";
 /// The first key behind all of these.
 pub(crate) const UNREFERENCED_END: &[u8] = b"v";
+/// Prefix of blobs, each with the places of its bytes in the packs.
+pub(crate) const BLOBS: &[u8] = b"p";
+/// The first key behind all blobs.
+pub(crate) const BLOBS_END: &[u8] = b"q";
+/// Prefix of packs, each with the blobs that have bytes in it.
+pub(crate) const PACKS: &[u8] = b"q";
+/// The first key behind all packs.
+pub(crate) const PACKS_END: &[u8] = b"r";
+/// The first pack that may have bytes of a take in progress.
+pub(crate) const TAKES: &[u8] = b"m/takes";
 /// The value that [`crate::Store::probe`] writes.
 pub(crate) const PROBE: &[u8] = b"m/probe";
 /// Prefix of the origins that were this store's own, one for each of its incarnations.
 pub(crate) const OWN: &[u8] = b"o";
 /// Prefix of gap-free prefixes by origin.
 pub(crate) const VECTOR: &[u8] = b"v";
+/// Prefix of the log of changes.
+pub(crate) const LOG: &[u8] = b"l";
+/// Prefix of the numbers after which the log begins, by origin.
+pub(crate) const LOG_BEGINS: &[u8] = b"c";
+/// Prefix of the changes that rows of an interrupted scan may show, by origin.
+pub(crate) const SCANNED: &[u8] = b"w";
+/// The members that can fill by state ([`crate::Store::state_fillers`]).
+pub(crate) const STATE_FILLERS: &[u8] = b"m/fillers";
 /// Prefix of changes that did not apply, by origin and number.
 pub(crate) const SET_ASIDE: &[u8] = b"x";
 
@@ -91,6 +111,32 @@ pub(crate) fn unreferenced_hash(key: &[u8]) -> Option<BlobHash> {
     key.strip_prefix(UNREFERENCED)?.try_into().ok().map(BlobHash)
 }
 
+/// A blob: the places of its bytes.
+pub(crate) fn blob(hash: &BlobHash) -> Vec<u8> {
+    [BLOBS, &hash.0].concat()
+}
+
+/// The blob from the key of its places.
+pub(crate) fn blob_hash(key: &[u8]) -> Option<BlobHash> {
+    key.strip_prefix(BLOBS)?.try_into().ok().map(BlobHash)
+}
+
+/// The note that a blob has bytes in a pack.
+pub(crate) fn piece(pack: u32, hash: &BlobHash) -> Vec<u8> {
+    [PACKS, &pack.to_be_bytes(), &hash.0].concat()
+}
+
+/// The blobs that have bytes in a pack.
+pub(crate) fn pieces(pack: u32) -> Vec<u8> {
+    [PACKS, &pack.to_be_bytes()].concat()
+}
+
+/// The pack and the blob from the key of that note.
+pub(crate) fn piece_of(key: &[u8]) -> Option<(u32, BlobHash)> {
+    let (pack, hash) = key.strip_prefix(PACKS)?.split_first_chunk::<4>()?;
+    Some((u32::from_be_bytes(*pack), BlobHash(hash.try_into().ok()?)))
+}
+
 /// A change in the log.
 pub(crate) fn change(origin: Origin, seq: u64) -> Vec<u8> {
     numbered(b"l", origin, seq)
@@ -115,6 +161,31 @@ pub(crate) fn change_origin(key: &[u8]) -> Option<Origin> {
 /// A change that did not apply.
 pub(crate) fn set_aside(origin: Origin, seq: u64) -> Vec<u8> {
     numbered(SET_ASIDE, origin, seq)
+}
+
+/// The changes of an origin that did not apply.
+pub(crate) fn set_aside_of(origin: Origin) -> Vec<u8> {
+    [SET_ASIDE, &origin.to_bytes()].concat()
+}
+
+/// The number after which the log of an origin begins.
+pub(crate) fn log_begins(origin: Origin) -> Vec<u8> {
+    [LOG_BEGINS, &origin.to_bytes()].concat()
+}
+
+/// The origin from the key of that number.
+pub(crate) fn log_begins_origin(key: &[u8]) -> Option<Origin> {
+    Origin::from_slice(key.strip_prefix(LOG_BEGINS)?)
+}
+
+/// The changes of an origin that rows of an interrupted scan may show.
+pub(crate) fn scanned(origin: Origin) -> Vec<u8> {
+    [SCANNED, &origin.to_bytes()].concat()
+}
+
+/// The origin from the key of those.
+pub(crate) fn scanned_origin(key: &[u8]) -> Option<Origin> {
+    Origin::from_slice(key.strip_prefix(SCANNED)?)
 }
 
 /// One of this store's own origins.

@@ -5,22 +5,41 @@
 //! format-version byte; [`codec`] converts them, for the streams too.
 
 mod apply;
+mod audio;
 mod blobs;
 pub mod codec;
+mod compact;
+mod compare;
+mod convert;
 mod draft;
 mod error;
 mod filled;
+mod have;
+mod identity;
 mod index;
 mod keys;
+mod log;
+mod pieces;
 mod purge;
 mod recordings;
+mod repair;
+pub mod salvage;
+mod scan;
+mod state;
 mod store;
+mod sums;
 
 pub use blobs::Blobs;
+pub use compact::CompactedPacks;
+pub use compare::{RowPage, StoreStats, StoredRow, TableStats};
 pub use draft::{Committed, Draft};
 pub use error::{CommitError, StoreError};
 pub use filled::Filled;
+pub use log::LogPin;
 pub use purge::{DeletedRow, FreedSpace, PurgeCounts, PurgedRows, Removal};
 pub use recordings::{ChunkEvent, Recordings};
+pub use repair::{RepairedRow, RowFault};
+pub use state::{ExtraRow, StatePage};
 pub use store::{Store, StoreConfig, StoreHealth};
+pub use sums::{HASHES, row_hash};
 pub use twinbox_disk::Space;

@@ -5,13 +5,11 @@
 //! stable on all members.
 
 use std::{
-    fs,
-    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
-use twinbox_disk::{DiskError, Transaction, file};
+use twinbox_disk::Transaction;
 use twinbox_ids::{BlobHash, Timestamp};
 use twinbox_replication_core::{Key, Record, Table};
 
@@ -59,7 +57,7 @@ pub struct PurgedRows {
     pub audio: u64,
 }
 
-/// Files that were removed.
+/// Audio that was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FreedSpace {
     /// Number of blobs.
@@ -177,28 +175,42 @@ impl Store {
         Ok(freed)
     }
 
-    /// Removes those blobs of one of the 256 folders that no record has named for `grace` until `now`: those whose change
-    /// was never committed are found only so.
+    /// Removes blobs that no record has named for `grace` until `now`: looks at `limit` of all behind `cursor`, and moves
+    /// it; after the last one it begins again. Blobs whose change was never committed are found only so.
     pub async fn remove_orphan_blobs(
         &self,
-        folder: u8,
+        cursor: &mut Option<BlobHash>,
         grace: Duration,
         now: Timestamp,
+        limit: usize,
     ) -> Result<FreedSpace, StoreError> {
-        let store = self.clone();
-        blocking(move || {
-            let mut freed = FreedSpace::default();
-            let name = |path: PathBuf| -> Option<BlobHash> { path.file_name()?.to_str()?.parse().ok() };
-            let path = store.blobs().folder(&BlobHash([folder; 32]));
-            for hash in file::list(&path)?.into_iter().filter_map(name) {
-                freed += store.remove_blob(&hash, grace, now)?;
+        let (store, after) = (self.clone(), *cursor);
+        let (freed, next) = blocking(move || {
+            let from = match after {
+                Some(hash) => [&keys::blob(&hash)[..], &[0]].concat(),
+                None => keys::BLOBS.to_vec(),
+            };
+            let mut found = Vec::new();
+            for entry in store.disk().scan_range(&from, keys::BLOBS_END).take(limit) {
+                found.extend(keys::blob_hash(&entry?.0));
             }
-            Ok(freed)
+            let next = found.last().copied().filter(|_| found.len() == limit);
+            // Blobs without a row are few.
+            if after.is_none() {
+                found.extend(store.blobs().loose());
+            }
+            let mut freed = FreedSpace::default();
+            for hash in &found {
+                freed += store.remove_blob(hash, grace, now)?;
+            }
+            Ok((freed, next))
         })
-        .await
+        .await?;
+        *cursor = next;
+        Ok(freed)
     }
 
-    /// Removes a blob unless it is, or may be, in use.
+    /// Removes a blob unless it is, or may be, in use. Its bytes stay in the packs until compaction.
     fn remove_blob(&self, hash: &BlobHash, grace: Duration, now: Timestamp) -> Result<FreedSpace, StoreError> {
         let kept = FreedSpace::default();
         // A record that cannot be read may name it.
@@ -206,18 +218,15 @@ impl Store {
             return Ok(kept);
         }
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        if self.unused_since(hash)?.saturating_add(grace_ms) > now.0 || self.recordings().is_unfiled(hash)? {
+        if self.unused_since(hash)?.saturating_add(grace_ms) > now.0 {
             return Ok(kept);
         }
-        // Read again once no caller can take it in use: a commit may have named it since.
-        let Some(bytes) = self.blobs().remove_unless(hash, grace, || self.is_referenced(hash))? else {
+        let is_filed = || -> Result<bool, StoreError> { Ok(!self.recordings().is_unfiled(hash)?) };
+        if !is_filed()? {
             return Ok(kept);
-        };
-        let note = keys::unreferenced(hash);
-        self.disk().transact_blocking(move |transaction| {
-            transaction.remove(note);
-            Ok::<_, StoreError>(())
-        })?;
+        }
+        // Read again once no caller can take it in use.
+        let Some(bytes) = self.blobs().remove_unless_used(hash, grace, is_filed)? else { return Ok(kept) };
         let freed = FreedSpace { blobs: u64::from(bytes > 0), bytes };
         self.purge_counts().blobs.fetch_add(freed.blobs, Relaxed);
         self.purge_counts().bytes.fetch_add(freed.bytes, Relaxed);
@@ -234,7 +243,7 @@ impl Store {
         Ok(self.disk().scan(&keys::references(hash)).next().transpose()?.is_some())
     }
 
-    /// The time since when the blob is in no use: that of its last reference, but not before the file was written.
+    /// The time since when the blob is in no use: that of its last reference, but not before it was written.
     fn unused_since(&self, hash: &BlobHash) -> Result<u64, StoreError> {
         let note = match self.disk().get(&keys::unreferenced(hash))? {
             Some(bytes) => time(&bytes, "the time of a blob's last reference")?.0,
@@ -268,16 +277,4 @@ fn purge(transaction: &mut Transaction<'_>, rows: Vec<(DeletedRow, Removal)>) ->
 fn time(bytes: &[u8], what: &'static str) -> Result<Timestamp, StoreError> {
     let invalid = || StoreError::Format { what, source: DecodeError::Invalid("length") };
     Ok(Timestamp(u64::from_be_bytes(unversioned(bytes, what)?.try_into().map_err(|_| invalid())?)))
-}
-
-/// The time of the last write of a file, in milliseconds since 1970; 0 for none.
-pub(crate) fn written(path: &Path) -> Result<u64, DiskError> {
-    match fs::metadata(path).and_then(|meta| meta.modified()) {
-        Ok(time) => {
-            let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-            Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(e) => Err(DiskError::io("read", path, &e)),
-    }
 }

@@ -1,17 +1,20 @@
 //! Recordings in progress (rule C1): chunks by offset, joined by union; the live chunks *are* the blob.
 //!
-//! One thread writes the chunks of all recordings, so that a recording call never waits for the disk. Sealing waits for
-//! the queued chunks, then syncs and renames on the runtime's blocking threads, many takes concurrently: the hash is
-//! known by then, since it is computed as the chunks come.
+//! One thread appends the chunks of all recordings to the packs, so that a recording call never waits for the disk. Sealing
+//! waits for the queued chunks, then for a sync of the packs that concurrent seals share, on the runtime's blocking
+//! threads. Nothing is moved: the places of the chunks become those of the blob. A start scans the newest packs for takes
+//! in progress; the note of a take's end keeps it from being found again.
 
-mod part;
+mod index;
+mod load;
+mod moving;
+mod sealing;
+mod take;
 mod writer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
+    collections::BTreeSet,
     ops::Range,
-    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -22,25 +25,28 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{broadcast, oneshot};
-use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
+use twinbox_disk::{Disk, DiskError, Need, Reserve};
 use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_packs::PackError;
 use twinbox_replication_core::{BlobRef, Ranges};
 
 use self::{
-    part::{MAX_LENGTH, Part, TakeKey},
-    writer::{Command, Ready, Sealing, Writer},
+    index::{Index, TakeState},
+    sealing::Sealing,
+    take::{MAX_LENGTH, TakeKey},
+    writer::{Chunk, Command, Writer},
 };
-use crate::{
-    Blobs, StoreError,
-    blobs::{blocking, read_at},
-    store::lock,
-};
+use crate::{Blobs, StoreError, blobs::blocking, store::lock};
 
 /// Maximum bytes of chunks that wait for the writer: twenty seconds of 400 calls.
 const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Maximum events that a receiver of [`Recordings::live`] may be behind before it has to read the takes instead.
 const LIVE: usize = 4096;
+
+/// Records naming a sealed blob that are read to find the one of its take: equal audio of thousands of callers must not make
+/// each deposit slower. A take that is not found among them is ended by the next start.
+const NAMES: usize = 16;
 
 /// A take is begun only if there is room for this much of it: 30 seconds of G.711.
 const FIRST: u64 = 240_000;
@@ -80,12 +86,12 @@ struct Inner {
 
 /// State shared by the writer and the callers.
 struct Shared {
-    dir: PathBuf,
     disk: Disk,
     blobs: Blobs,
     reserve: Reserve,
-    /// The takes in progress, each with the bytes that are here.
-    index: Mutex<BTreeMap<TakeKey, Ranges>>,
+    index: Mutex<Index>,
+    /// Takes whose blob a record named before it was sealed.
+    named: Mutex<BTreeSet<(TakeKey, BlobHash)>>,
     /// Bytes waiting for the writer.
     waiting: AtomicU64,
     /// The writer reached the disk reserve; chunks are refused until there is room.
@@ -94,26 +100,18 @@ struct Shared {
 }
 
 impl Recordings {
-    pub(crate) fn open_dir(dir: &Path, disk: Disk, blobs: Blobs, reserve: Reserve) -> Result<Self, StoreError> {
-        file::create_dir_durably(dir)?;
-        let parts = load_parts(dir, &blobs)?;
-        let index = parts.iter().map(|(key, part)| (*key, part.covered.clone())).collect();
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            disk,
-            blobs,
-            reserve,
-            index: Mutex::new(index),
-            waiting: AtomicU64::new(0),
-            full: AtomicBool::new(false),
-            live: broadcast::Sender::new(LIVE),
-        });
+    /// The recordings of a store, with the takes that earlier processes left in its packs.
+    pub(crate) fn load(disk: Disk, blobs: Blobs, reserve: Reserve) -> Result<Self, StoreError> {
+        let loaded = load::load(&disk, &blobs)?;
+        let (index, named, live) = (Mutex::default(), Mutex::default(), broadcast::Sender::new(LIVE));
+        let (waiting, full) = (AtomicU64::new(0), AtomicBool::new(false));
+        let shared = Arc::new(Shared { disk, blobs, reserve, index, named, waiting, full, live });
         let (queue, commands) = mpsc::channel();
-        let writer = Writer::new(Arc::clone(&shared), parts);
+        let writer = Writer::new(Arc::clone(&shared), loaded);
         let thread = thread::Builder::new()
             .name("recordings".to_owned())
             .spawn(move || writer.serve(commands))
-            .map_err(|e| DiskError::io("start the writer of", dir, &e))?;
+            .map_err(|e| DiskError::io("start the writer of recordings in", shared.disk.dir(), &e))?;
         Ok(Self(Arc::new(Inner { shared, queue: Some(queue), thread: Some(thread) })))
     }
 
@@ -152,7 +150,7 @@ impl Recordings {
         let sent = if waiting.saturating_add(length) > QUEUE_BYTES {
             Err(StoreError::Overloaded { waiting })
         } else {
-            self.send(Command::Chunk { key, offset, bytes, own })
+            self.send(Command::Chunk(Chunk { key, offset, bytes, own }))
         };
         if sent.is_err() {
             shared.waiting.fetch_sub(length, Ordering::Relaxed);
@@ -165,9 +163,9 @@ impl Recordings {
         self.ask(|reply| Command::Flush { reply }).await
     }
 
-    /// Makes the take a blob: waits for the queued chunks, joins them (holes are filled with silence), syncs and
-    /// renames. Durable when this resolves. Sealing again gives the same blob. If the process dies before a change that
-    /// names the blob is durable, the next process finds the take in progress again.
+    /// Makes the take a blob: waits for the queued chunks, joins them (holes are filled with silence) and syncs them.
+    /// Durable when this resolves. Sealing again gives the same blob. If the process dies before a change that names the
+    /// blob is durable, the next process finds the take in progress again.
     pub async fn seal(&self, id: RecordingId, take: u32) -> Result<BlobRef, StoreError> {
         let sealing = self.ask(|reply| Command::Seal { key: (id, take), reply }).await?;
         self.finish(sealing, id, take).await
@@ -191,8 +189,9 @@ impl Recordings {
         match sealing {
             Sealing::Ready(ready) => {
                 let shared = Arc::clone(self.shared());
-                // Continues when the caller is dropped.
-                blocking(move || shared.finish(ready)).await
+                // Continues when the caller is dropped. Holds no queue: the writer ends with the store.
+                let sealed = tokio::spawn(async move { shared.seal(*ready).await });
+                sealed.await.unwrap_or(Err(StoreError::Closed))
             }
             Sealing::Elsewhere(mut done) => match done.wait_for(Option::is_some).await.as_deref() {
                 Ok(Some(blob)) => Ok(*blob),
@@ -214,39 +213,43 @@ impl Recordings {
     /// The takes in progress, with the length in bytes of the audio here (up to the last byte; there may be holes).
     /// After a start these are the takes that an earlier process left.
     pub fn open(&self) -> Vec<(RecordingId, u32, u64)> {
-        self.shared().index().iter().map(|((id, take), covered)| (*id, *take, covered.end())).collect()
+        self.shared().index().all_open().map(|((id, take), covered)| (id, take, covered.end())).collect()
     }
 
     /// The bytes of a take that are here; `None` if the take is not in progress here.
     pub fn coverage(&self, id: RecordingId, take: u32) -> Option<Ranges> {
-        self.shared().index().get(&(id, take)).cloned()
+        self.shared().index().open((id, take)).map(|pieces| pieces.covered().clone())
     }
 
     /// A part of a take in progress. All of its bytes must be here.
     pub async fn read(&self, id: RecordingId, take: u32, range: Range<u64>) -> Result<Bytes, StoreError> {
-        let covered = self.coverage(id, take).ok_or(StoreError::NoRecording { id, take })?;
-        if range.start > range.end || !covered.covers(range.clone()) {
-            return Err(StoreError::NotThere { range });
-        }
-        let path = part::path(&self.shared().dir, (id, take));
-        blocking(move || {
-            // Sealed or discarded since the coverage was read.
-            let file = File::open(&path).map_err(|_| StoreError::NoRecording { id, take })?;
-            read_at(&file, &path, range)
-        })
-        .await
+        let shared = Arc::clone(self.shared());
+        blocking(move || shared.read((id, take), range)).await
     }
 
     /// True when a take has become this blob, and no change that names the blob is durable yet.
     pub(crate) fn is_unfiled(&self, hash: &BlobHash) -> Result<bool, StoreError> {
-        for path in file::list(&self.shared().dir)? {
-            if path.extension().is_some_and(|extension| extension == "sealed")
-                && part::sealed_blob(&path)?.as_ref() == Some(hash)
-            {
-                return Ok(true);
-            }
+        Ok(self.shared().index().is_unfiled(hash))
+    }
+
+    /// Bytes in a pack that the next start needs: audio of takes that are not filed, and notes of those that ended.
+    pub(crate) fn bytes_in(&self, pack: u32) -> u64 {
+        let blobs = &self.shared().blobs;
+        // Before the lock, since it may wait for the disk. If it cannot be read, all packs count as needed; it only rises.
+        let floor = blobs.stored_floor().unwrap_or_default();
+        let index = self.shared().index();
+        if index.unreadable.contains(&pack) {
+            return blobs.packs().used(pack);
         }
-        Ok(false)
+        index.bytes_in(pack, floor)
+    }
+
+    /// Moves what takes have in a pack to the newest one, durably. What a sealed take has there stays while its blob has
+    /// no row: see [`Self::bytes_in`] and the loose blobs before the pack is removed.
+    pub(crate) async fn move_from(&self, pack: u32) -> Result<(), StoreError> {
+        let shared = Arc::clone(self.shared());
+        let moved = blocking(move || shared.copy_from(pack)).await?;
+        self.ask(|reply| Command::Moved { moved, reply }).await
     }
 
     /// Chunks and discards from now on. A receiver that lags reads [`Self::coverage`] and [`Self::read`].
@@ -254,10 +257,10 @@ impl Recordings {
         self.shared().live.subscribe()
     }
 
-    /// A change that names the blob of this take is durable.
-    pub(crate) fn filed(&self, id: RecordingId, take: u32) {
+    /// A change that names this blob of a take is durable.
+    pub(crate) fn filed(&self, key: TakeKey, hash: BlobHash) {
         // A writer that has stopped leaves the take to the next start.
-        let _ = self.send(Command::Filed { key: (id, take) });
+        let _ = self.send(Command::Filed { key, hash });
     }
 
     fn shared(&self) -> &Arc<Shared> {
@@ -280,8 +283,19 @@ impl Recordings {
 }
 
 impl Shared {
-    fn index(&self) -> MutexGuard<'_, BTreeMap<TakeKey, Ranges>> {
+    fn index(&self) -> MutexGuard<'_, Index> {
         lock(&self.index)
+    }
+
+    fn named(&self) -> MutexGuard<'_, BTreeSet<(TakeKey, BlobHash)>> {
+        lock(&self.named)
+    }
+
+    /// Changes a take that is not filed or discarded.
+    fn change(&self, key: TakeKey, change: impl FnOnce(&mut TakeState)) {
+        if let Some(take) = self.index().takes.get_mut(&key) {
+            change(take);
+        }
     }
 
     fn writable(&self) -> Result<(), StoreError> {
@@ -291,18 +305,46 @@ impl Shared {
         }
     }
 
-    fn finish(&self, ready: Ready) -> Result<BlobRef, StoreError> {
-        let Ready { blob, path, audio, done } = ready;
-        // Without the marker, a crash before the filing loses audio that was not acknowledged yet: no reason to refuse.
-        if let Err(error) = part::mark_sealed(&path, &blob.hash) {
-            tracing::warn!(%error, "recording sealed without its marker");
+    async fn seal(self: Arc<Self>, ready: sealing::Ready) -> Result<BlobRef, StoreError> {
+        let (shared, key) = (Arc::clone(&self), ready.key);
+        let blob = blocking(move || shared.finish(ready)).await?;
+        // The take is a blob, whatever happens now: without a row, the next start finds the take again.
+        let settled = self.blobs.settle_named(&blob.hash).await;
+        match settled.and_then(|()| load::is_named(&self.disk, &blob.hash, key, NAMES)) {
+            Ok(true) => {
+                self.named().insert((key, blob.hash));
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(recording = %key.0, take = key.1, %error, "sealed recording has no row yet")
+            }
         }
-        self.blobs.adopt(&path, &audio, &blob.hash)?;
-        if let Some(key) = blob.recording {
-            self.index().remove(&key);
-        }
-        done.send_replace(Some(blob));
         Ok(blob)
+    }
+
+    fn read(&self, (id, take): TakeKey, range: Range<u64>) -> Result<Bytes, StoreError> {
+        let mut moved = false;
+        loop {
+            let places = match self.index().open((id, take)) {
+                // Sealed or discarded, perhaps since its coverage was read.
+                None => return Err(StoreError::NoRecording { id, take }),
+                Some(pieces) if range.start > range.end || !pieces.covered().covers(range.clone()) => {
+                    return Err(StoreError::NotThere { range });
+                }
+                Some(pieces) => pieces.places(range.clone()),
+            };
+            let mut bytes = Vec::new();
+            let read = places.iter().try_for_each(|place| {
+                bytes.extend(self.blobs.packs().read(*place, 0..place.length)?);
+                Ok::<_, PackError>(())
+            });
+            match read {
+                Ok(()) => return Ok(bytes.into()),
+                // Compaction moved it after its places were read.
+                Err(PackError::NoPack { .. }) if !moved => moved = true,
+                Err(error) => return Err(self.blobs.failed(error)),
+            }
+        }
     }
 }
 
@@ -312,37 +354,7 @@ impl Drop for Inner {
         if let Some(writer) = self.thread.take()
             && writer.join().is_err()
         {
-            tracing::error!(dir = %self.shared.dir.display(), "recording writer panicked");
+            tracing::error!(dir = %self.shared.disk.dir().display(), "recording writer panicked");
         }
     }
-}
-
-/// The takes that earlier processes left. A map without audio remains of a take that was sealed and filed; audio
-/// without a map remains of a take that was being discarded.
-fn load_parts(dir: &Path, blobs: &Blobs) -> Result<Vec<(TakeKey, Part)>, DiskError> {
-    let mut left = BTreeSet::new();
-    for path in file::list(dir)? {
-        let companion = path.extension().is_some_and(|extension| extension == "map" || extension == "sealed");
-        left.extend(part::take_of(&if companion { path.with_extension("") } else { path }));
-    }
-    let mut parts = Vec::new();
-    for key in left {
-        let audio = part::path(dir, key);
-        let marker = part::marker_path(&audio);
-        if marker.is_file() {
-            match part::unseal(&audio, blobs) {
-                Ok(_) => std::fs::remove_file(&marker).map_err(|e| DiskError::io("remove", marker, &e))?,
-                Err(error) => {
-                    tracing::warn!(%error, "unfiled recording cannot be loaded; retried at the next start");
-                    continue;
-                }
-            }
-        }
-        if audio.is_file() && part::map_path(&audio).is_file() {
-            parts.push((key, Part::load(dir, key)?));
-        } else {
-            part::remove(&audio)?;
-        }
-    }
-    Ok(parts)
 }

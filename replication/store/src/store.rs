@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -19,18 +19,21 @@ use twinbox_replication_core::{BlobRef, Change, Clock, Key, Ranges, Record, Tabl
 use crate::{
     Blobs, CommitError, Committed, Draft, Filled, PurgeCounts, Recordings, StoreError,
     apply::apply,
+    audio::open_packs,
     codec::{self, FORMAT},
-    draft::{decode_record, decode_row, decode_upto},
+    convert::convert,
+    draft::{decode_record, decode_row},
     filled::FillMark,
+    have::read_have,
+    identity::{check_node, read_cluster},
     index::Indexing,
     keys,
+    log::Log,
+    sums::Sums,
 };
 
 /// Maximum changes that a receiver of [`Store::live`] may be behind before it has to read the log instead.
 const LIVE: usize = 4096;
-
-/// Approximate maximum of bytes that [`Store::changes_after`] returns.
-const BATCH: usize = 1024 * 1024;
 
 /// Directory and owner of a store.
 #[derive(Debug, Clone)]
@@ -71,6 +74,7 @@ struct Inner {
     cluster: Arc<Mutex<Option<ClusterId>>>,
     filled: Arc<FillMark>,
     indexing: Indexing,
+    log: Log,
     purged: PurgeCounts,
     reserve: Reserve,
     blobs: Blobs,
@@ -81,14 +85,15 @@ struct Inner {
 type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 
 /// State of the committer thread.
-struct Shared {
-    clock: Mutex<Clock>,
+pub(crate) struct Shared {
+    pub(crate) clock: Mutex<Clock>,
     /// Every change that is durable here, by number.
     have: RwLock<BTreeMap<Origin, Ranges>>,
     live: broadcast::Sender<Arc<Change>>,
     observers: RwLock<Vec<Observer>>,
     recordings: Recordings,
     set_aside: AtomicU64,
+    pub(crate) sums: Sums,
 }
 
 impl Store {
@@ -101,7 +106,7 @@ impl Store {
         let new = !check_node(&disk, &dir, &node)?;
         let filled = Arc::new(FillMark::read(&disk, new)?);
         let cluster = read_cluster(&disk)?;
-        let have = read_have(&disk)?;
+        let (have, log) = (read_have(&disk)?, Log::read(&disk)?);
         let set_aside = disk.scan(keys::SET_ASIDE).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
 
         let origin = Origin::random();
@@ -127,9 +132,10 @@ impl Store {
             Ok::<_, StoreError>(())
         })?;
 
-        let blobs = Blobs::open(&dir.join("blobs"), disk.clone(), reserve.clone())?;
-        let recordings =
-            Recordings::open_dir(&dir.join("recordings"), disk.clone(), blobs.clone(), reserve.clone())?;
+        let packs = open_packs(&dir, &disk, &reserve)?;
+        convert(&dir, &disk, &packs)?;
+        let blobs = Blobs::open(packs, disk.clone(), reserve.clone())?;
+        let recordings = Recordings::load(disk.clone(), blobs.clone(), reserve.clone())?;
         let shared = Arc::new(Shared {
             clock: Mutex::new(clock),
             have: RwLock::new(have),
@@ -137,11 +143,13 @@ impl Store {
             observers: RwLock::default(),
             recordings,
             set_aside: AtomicU64::new(set_aside),
+            sums: Sums::default(),
         });
         let cluster = Arc::new(Mutex::new(cluster));
         tracing::info!(dir = %dir.display(), %origin, "store opened");
         let purged = PurgeCounts::default();
-        let inner = Inner { disk, node, origin, own, cluster, filled, indexing, purged, reserve, blobs, shared };
+        let inner =
+            Inner { disk, node, origin, own, cluster, filled, indexing, log, purged, reserve, blobs, shared };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -192,7 +200,7 @@ impl Store {
     }
 
     /// Raises the mark, durably. For the node that founds a cluster, whose empty store is complete, and for a completed
-    /// fill. The mark never falls.
+    /// fill. Only [`Self::reopen_fill`] lowers it.
     pub async fn set_filled(&self, to: Filled) -> Result<(), StoreError> {
         let (before, after) = (Arc::clone(&self.0.filled), Arc::clone(&self.0.filled));
         let write = move |transaction: &mut Transaction<'_>| before.put(to, transaction);
@@ -257,17 +265,21 @@ impl Store {
         R: Send + 'static,
         E: Send + 'static,
     {
-        let Inner { disk, node, origin, reserve, shared, .. } = &*self.0;
+        let Inner { disk, node, origin, reserve, blobs, shared, .. } = &*self.0;
+        let (audio, written) = (blobs.clone(), blobs.clone());
         let (node, origin, reserve, before) = (node.clone(), *origin, reserve.clone(), Arc::clone(shared));
         let run = move |transaction: &mut Transaction<'_>| {
             let mut clock = lock(&before.clock);
             let mut draft = Draft::new(transaction, &mut clock, &node);
             let result = f(&mut draft).map_err(CommitError::Refused)?;
-            let (committed, changes) = draft.finish(origin, &reserve).map_err(CommitError::Store)?;
-            Ok((result, committed, changes))
+            let (committed, changes, rows) = draft.finish(origin, &reserve).map_err(CommitError::Store)?;
+            audio.write_rows(transaction, &changes).map_err(|error| CommitError::Store(error.into()))?;
+            Ok((result, committed, changes, rows))
         };
         let after = Arc::clone(shared);
-        let then = move |(result, committed, changes)| {
+        let then = move |(result, committed, changes, rows): (R, Committed, Vec<Change>, _)| {
+            written.rows_written(&changes);
+            after.sums.follow(rows);
             after.announce(changes);
             (result, committed)
         };
@@ -277,12 +289,20 @@ impl Store {
     /// Applies changes, in any order; those that are here already have no effect. Durable when it resolves. Apply a
     /// change that names a blob only when the blob is here.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let Inner { disk, reserve, shared, .. } = &*self.0;
+        let Inner { disk, reserve, blobs, shared, .. } = &*self.0;
+        let (audio, written) = (blobs.clone(), blobs.clone());
         let (reserve, before, after) = (reserve.clone(), Arc::clone(shared), Arc::clone(shared));
         let run = move |transaction: &mut Transaction<'_>| {
-            apply(transaction, changes, &mut lock(&before.clock), &reserve, &before.set_aside)
+            let (new, rows) = apply(transaction, changes, &mut lock(&before.clock), &reserve, &before.set_aside)?;
+            audio.write_rows(transaction, &new)?;
+            Ok::<_, StoreError>((new, rows))
         };
-        Ok(disk.transact_then(run, move |new| after.announce(new)).await?)
+        let then = move |(new, rows): (Vec<Change>, _)| {
+            written.rows_written(&new);
+            after.sums.follow(rows);
+            after.announce(new);
+        };
+        Ok(disk.transact_then(run, then).await?)
     }
 
     /// For each origin the number up to which every change is durable here.
@@ -303,36 +323,9 @@ impl Store {
         have.get(&origin).is_some_and(|seqs| seqs.contains(seq))
     }
 
-    /// Changes that are durable here and that `theirs` does not cover, by origin in ascending order: at most
-    /// `limit` and about a megabyte, but at least one if there is any.
-    pub fn changes_after(&self, theirs: &Vector, limit: usize) -> Result<Vec<Change>, StoreError> {
-        // Only durable changes: a peer must not know of a change that a power cut here could still undo.
-        let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut changes = Vec::new();
-        let mut bytes = 0;
-        for (origin, seqs) in have {
-            let start = theirs.get(origin).saturating_add(1);
-            let end = seqs.end();
-            if start >= end {
-                continue;
-            }
-            for entry in self.0.disk.scan_range(&keys::change(origin, start), &keys::change(origin, end)) {
-                if changes.len() >= limit || (bytes >= BATCH && !changes.is_empty()) {
-                    return Ok(changes);
-                }
-                let (key, value) = entry?;
-                if keys::change_seq(&key).is_some_and(|seq| seqs.contains(seq)) {
-                    bytes += value.len();
-                    let format = |source| StoreError::Format { what: "a change in the log", source };
-                    changes.push(codec::decode_change(&value).map_err(format)?);
-                }
-            }
-        }
-        Ok(changes)
-    }
-
     /// Every change that is committed or applied here from now on, in that order, once it is durable. A receiver that
-    /// lags reads [`Self::changes_after`] instead.
+    /// lags reads [`Self::changes_after`] instead. A change with the number 0 is no change of an origin: a row was repaired
+    /// ([`Self::repair`]).
     pub fn live(&self) -> broadcast::Receiver<Arc<Change>> {
         self.0.shared.live.subscribe()
     }
@@ -389,6 +382,26 @@ impl Store {
         &self.0.disk
     }
 
+    pub(crate) fn fill_mark(&self) -> &Arc<FillMark> {
+        &self.0.filled
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.0.log
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.0.shared)
+    }
+
+    pub(crate) fn sums(&self) -> &Sums {
+        &self.0.shared.sums
+    }
+
+    pub(crate) fn reserve(&self) -> &Reserve {
+        &self.0.reserve
+    }
+
     pub(crate) fn indexing(&self) -> &Indexing {
         &self.0.indexing
     }
@@ -400,6 +413,28 @@ impl Store {
 }
 
 impl Shared {
+    /// Tells observers and receivers of changes that rows were repaired, by changes without a number.
+    pub(crate) fn tell(&self, repaired: impl Iterator<Item = Arc<Change>>) {
+        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
+        for change in repaired {
+            observers.iter().for_each(|observer| observer(&change));
+            let _ = self.live.send(change);
+        }
+    }
+
+    /// All changes of these origins up to these numbers are in their rows now.
+    pub(crate) fn add_to_have(&self, prefixes: Vec<(Origin, u64)>) {
+        let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
+        for (origin, upto) in prefixes {
+            have.entry(origin).or_default().insert(1..upto.saturating_add(1));
+        }
+    }
+
+    /// Changes that were set aside are in their records now.
+    pub(crate) fn clear_set_aside(&self, count: u64) {
+        self.set_aside.fetch_sub(count, Ordering::Relaxed);
+    }
+
     /// Publishes the changes of a durable commit.
     fn announce(&self, changes: Vec<Change>) {
         let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
@@ -411,8 +446,8 @@ impl Shared {
         changes.iter().for_each(|change| observers.iter().for_each(|observer| observer(change)));
         drop(observers);
         for change in changes {
-            for (id, take) in change.delta.blobs().filter_map(|blob| blob.recording) {
-                self.recordings.filed(id, take);
+            for (take, hash) in change.delta.blobs().filter_map(|blob| Some((blob.recording?, blob.hash))) {
+                self.recordings.filed(take, hash);
             }
             // No receiver is no error: a single node has none.
             let _ = self.live.send(Arc::new(change));
@@ -436,47 +471,4 @@ pub(crate) fn unversioned<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a
         [] => codec::DecodeError::Empty,
     };
     Err(StoreError::Format { what, source })
-}
-
-/// Whether the store has its node's name; refused if it is another's.
-fn check_node(disk: &Disk, dir: &Path, node: &NodeName) -> Result<bool, StoreError> {
-    let Some(bytes) = disk.get(keys::NODE)? else { return Ok(false) };
-    let found = String::from_utf8_lossy(unversioned(&bytes, "the node's name")?).into_owned();
-    if found == node.as_str() {
-        Ok(true)
-    } else {
-        Err(StoreError::OtherNode { dir: dir.to_owned(), found, expected: node.clone() })
-    }
-}
-
-fn read_cluster(disk: &Disk) -> Result<Option<ClusterId>, StoreError> {
-    let what = "the cluster id";
-    let Some(bytes) = disk.get(keys::CLUSTER)? else { return Ok(None) };
-    let invalid = StoreError::Format { what, source: codec::DecodeError::Invalid("length") };
-    ClusterId::from_slice(unversioned(&bytes, what)?).map(Some).ok_or(invalid)
-}
-
-/// The changes here, by origin: the gap-free prefix as stored, and the changes beyond it from the log.
-fn read_have(disk: &Disk) -> Result<BTreeMap<Origin, Ranges>, StoreError> {
-    let mut have: BTreeMap<Origin, Ranges> = BTreeMap::new();
-    for entry in disk.scan(keys::VECTOR) {
-        let (key, value) = entry?;
-        let Some(origin) = keys::prefix_origin(&key) else { continue };
-        have.entry(origin).or_default().insert(1..decode_upto(Some(&value))?.saturating_add(1));
-    }
-    // An origin of which only later changes are here has no prefix: go from origin to origin.
-    let mut from = keys::change(Origin(0), 0);
-    let end = keys::change(Origin(u128::MAX), u64::MAX);
-    while let Some(entry) = disk.scan_range(&from, &end).next() {
-        let Some(origin) = keys::change_origin(&entry?.0) else { break };
-        let seqs = have.entry(origin).or_default();
-        let beyond = keys::change(origin, seqs.run_end(1));
-        for entry in disk.scan_range(&beyond, &keys::change(origin, u64::MAX)) {
-            if let Some(seq) = keys::change_seq(&entry?.0) {
-                seqs.insert(seq..seq.saturating_add(1));
-            }
-        }
-        from = keys::change(origin, u64::MAX);
-    }
-    Ok(have)
 }

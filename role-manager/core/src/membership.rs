@@ -21,21 +21,9 @@ pub struct Voters {
 }
 
 impl State {
-    /// Whether the members are two nodes without a witness and only these vote: then this state has everything that was
-    /// agreed on without either of them.
-    pub(crate) fn is_pair_of(&self, voters: &Voters) -> bool {
-        let members = self.members.values().map(|member| member.raft_id);
-        voters.applied && self.is_bare_pair() && members.collect::<BTreeSet<_>>() == voters.raft_ids
-    }
-
     /// Whether this Raft store was removed from the cluster: it is not admitted again.
     pub fn was_removed(&self, raft_id: u64) -> bool {
         self.removed.iter().any(|(id, _)| *id == raft_id)
-    }
-
-    /// Whether the members are two nodes without a witness: each of them has half of the votes (rule R7).
-    pub fn is_bare_pair(&self) -> bool {
-        self.members.len() == 2 && self.members.values().all(|member| member.kind == MemberKind::Node)
     }
 
     pub(crate) fn admit(

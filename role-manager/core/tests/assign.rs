@@ -243,6 +243,9 @@ fn a_failing_duty_moves_without_the_role_and_the_other_duties_and_returns_only_a
         assert_eq!(wants(&view), [""; 0], "time for a local restart");
         failing(&mut view, "a", LONG_AGO);
         assert_eq!(wants(&view), [drain.as_str()]);
+        view.state.settings.triggers.insert(Trigger::Service, false);
+        assert_eq!(wants(&view), [""; 0], "the trigger is off");
+        view.state.settings.triggers.clear();
         view.leases.get_mut(&duty).expect("a lease").held = false;
         assert_eq!(wants(&view), [format!("{duty} to b")]);
         failing(&mut view, "b", LONG_AGO);

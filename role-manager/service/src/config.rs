@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use twinbox_ids::{ClusterId, Incarnation, NodeName};
 use twinbox_pki::NodeIdentity;
+use twinbox_raft::RaftConfig;
 use twinbox_roles_core::{FeatureLevels, MemberKind, Timing};
 
 /// Address of a member.
@@ -51,6 +52,17 @@ pub struct RolesConfig {
 impl RolesConfig {
     pub(crate) fn member(&self, name: &NodeName) -> Option<&MemberAddress> {
         self.members.iter().find(|member| member.name == *name)
+    }
+
+    /// The configuration of its Raft.
+    pub(crate) fn raft(&self) -> RaftConfig {
+        RaftConfig {
+            node: self.node.clone(),
+            cluster: self.cluster,
+            incarnation: self.incarnation,
+            timing: self.timing,
+            speaks: self.speaks,
+        }
     }
 
     pub(crate) fn own_address(&self) -> &str {

@@ -7,11 +7,12 @@ use std::{
 };
 
 use tokio::runtime::Handle;
-use tonic::transport::Channel;
+use tonic::Status;
 use twinbox_ids::NodeName;
 use twinbox_pki::NodeIdentity;
+use twinbox_raft::{Client, Dial, Peer, RaftLane};
 use twinbox_roles_core::Timing;
-use twinbox_wire::roles::roles_client::RolesClient;
+use twinbox_wire::roles::{self as wire, question::Question, reply::Reply, roles_client::RolesClient};
 
 use crate::{failure_detector::FailureDetector, request_stream::RequestStream, roster::Roster};
 
@@ -33,7 +34,15 @@ pub(crate) enum Lane {
     Control,
 }
 
-pub(crate) type Client = RolesClient<Channel>;
+impl From<RaftLane> for Lane {
+    fn from(lane: RaftLane) -> Self {
+        match lane {
+            RaftLane::Log => Self::Raft,
+            RaftLane::Heartbeat => Self::Heartbeat,
+            RaftLane::Snapshot => Self::Snapshot,
+        }
+    }
+}
 
 /// Makes connections and reuses them.
 pub(crate) struct Dialer {
@@ -121,5 +130,25 @@ impl Dialer {
             .connect_lazy();
         let client = RolesClient::new(channel);
         Some(client.max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT))
+    }
+}
+
+#[tonic::async_trait]
+impl Dial for Dialer {
+    fn client(&self, peer: &Peer, lane: RaftLane) -> Option<Client> {
+        Dialer::client(self, &peer.name, Some(&peer.address), lane.into())
+    }
+
+    async fn heartbeat(&self, peer: &Peer, request: wire::AppendRequest) -> Result<wire::AppendAnswer, Status> {
+        let stream = self.request_stream(&peer.name, Some(&peer.address), Lane::Heartbeat);
+        let stream = stream.ok_or_else(|| Status::unavailable("no usable address"))?;
+        match stream.ask(Question::Heartbeat(request)).await? {
+            Reply::Heartbeat(answer) => Ok(answer),
+            _ => Err(Status::internal("an answer of another kind")),
+        }
+    }
+
+    fn note_contact(&self, member: &NodeName) {
+        self.detector.note_contact(member, None);
     }
 }

@@ -1,46 +1,16 @@
 //! Errors, each with the remedy.
 
-use std::path::PathBuf;
-
-use twinbox_disk::DiskError;
 use twinbox_ids::{ClusterId, NodeName};
+use twinbox_raft::StoreError;
 use twinbox_roles_core::{OrderId, Refusal};
 
 /// Reason for which the role manager does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RolesError {
-    /// Error of the store.
-    #[error("the role manager's store: {0}")]
-    Disk(#[from] DiskError),
-    /// The store belongs to another member.
-    #[error("'{}' is the role manager's store of '{owner}', not of '{node}': give each member a directory of its own", dir.display())]
-    ForeignStore {
-        /// The directory.
-        dir: PathBuf,
-        /// Owner of the store.
-        owner: String,
-        /// The member that opened it.
-        node: NodeName,
-    },
-    /// The cluster has removed this member.
-    #[error("{reason} (its role manager's store is '{}')", dir.display())]
-    Removed {
-        /// The directory.
-        dir: PathBuf,
-        /// Reason as text, with the remedy.
-        reason: String,
-    },
-    /// An item in the store cannot be read.
-    #[error("'{}' holds a {what} that cannot be read ({detail}): remove the directory, and this member joins again", dir.display())]
-    Unreadable {
-        /// The directory.
-        dir: PathBuf,
-        /// Expected item.
-        what: &'static str,
-        /// Error in it.
-        detail: String,
-    },
+    /// Raft does not start on its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The list of members lacks this one.
     #[error("the configured members do not include '{node}' itself; add it, with its address")]
     NotAMember {
@@ -62,15 +32,13 @@ pub enum RolesError {
     /// The thread that closes gates cannot be started.
     #[error("cannot start the thread that closes gates: {0}")]
     Thread(std::io::Error),
-    /// Error of the Raft library.
-    #[error("Raft does not start: {0}")]
-    Raft(String),
 }
 
 impl RolesError {
     /// Whether the store is unreadable or belongs to another member: the rest of the process may go on without it.
     pub fn is_of_store(&self) -> bool {
-        matches!(self, Self::Disk(_) | Self::ForeignStore { .. } | Self::Unreadable { .. })
+        let Self::Store(error) = self else { return false };
+        matches!(error, StoreError::Disk(_) | StoreError::ForeignStore { .. } | StoreError::Unreadable { .. })
     }
 }
 

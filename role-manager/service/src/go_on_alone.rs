@@ -24,15 +24,10 @@ use tokio::{
 };
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::NodeName;
+use twinbox_raft::{Core, Peer, StoreIdentity};
 use twinbox_roles_core::{Duty, GoOnAloneFacts, MemberKind, NewGroup, Refusal, RolesView, SoloRecord, State};
 
-use crate::{
-    CommandError, Gate, RolesConfig,
-    exits::SupervisorProber,
-    failure_detector::FailureDetector,
-    raft::{Core, Peer},
-    store_identity::StoreIdentity,
-};
+use crate::{CommandError, Gate, RolesConfig, exits::SupervisorProber, failure_detector::FailureDetector};
 
 /// Interval at which it checks for messages of the others.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);

@@ -10,22 +10,18 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::Notify,
     time::{sleep, timeout},
 };
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Incarnation, NodeName};
+use twinbox_raft::{Applied, Core, ProposeError, RaftStatus, wait};
 use twinbox_roles_core::{
     CallCounts, Command, CommandOutcome, Duty, FeatureLevels, Grant, KeepAlive, Ledger, NoGrant, Order, OrderId,
     PlannerPolicy, State, Timing, plan, proposal,
 };
 
-use crate::{
-    convert::KeepAliveExtras,
-    exits::Proofs,
-    failure_detector::FailureDetector,
-    raft::{Applied, Core, ProposeError, RaftStatus},
-};
+use crate::{convert::KeepAliveExtras, exits::Proofs, failure_detector::FailureDetector};
 
 /// Interval at which a leader plans again if it knows of no later change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -119,9 +115,9 @@ impl Leadership {
         had || self.ledger().as_ref().is_some_and(|ledger| ledger.had_calls(node, incarnation))
     }
 
-    /// Stores the call counts that the leader has sent.
-    pub(crate) fn note_call_counts(&self, counts: &CallCounts) {
-        self.call_counts.lock().unwrap_or_else(PoisonError::into_inner).clone_from(counts);
+    /// Stores the call counts that the leader has sent, without those that this node has inherited.
+    pub(crate) fn note_call_counts(&self, counts: CallCounts) {
+        *self.call_counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     /// This node has inherited from that incarnation by proof alone: when it leads, it gives the calls to no other
@@ -381,13 +377,6 @@ impl Leadership {
 
     fn ledger(&self) -> MutexGuard<'_, Option<Ledger>> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Waits until the value changes; forever once no sender is left.
-pub(crate) async fn wait<T>(receiver: &mut watch::Receiver<T>) {
-    if receiver.changed().await.is_err() {
-        std::future::pending::<()>().await;
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::{
 use twinbox_clock::{BootInstant, wall};
 use twinbox_gate::{Gate, GateExpirer};
 use twinbox_ids::{Epoch, NodeName};
+use twinbox_raft::{Applied, Core, StoreIdentity, wait};
 use twinbox_roles_core::{
     CallHeir, Duty, Grant, HealthReport, Holder, KeepAlive, LocalFacts, Measures, NoGrant, Report, RolesView,
     State, heirs_by_proof,
@@ -28,13 +29,11 @@ use crate::{
     dialer::{Dialer, Lane},
     exits::Proofs,
     failure_detector::FailureDetector,
-    leader::{Leadership, NotGranted, since_boot, wait},
+    leader::{Leadership, NotGranted, since_boot},
     members::leader_name,
     orders::LastGrant,
     other_group_members::OtherGroupMembers,
-    raft::{Applied, Core},
     solo_controller::SoloController,
-    store_identity::StoreIdentity,
     task_monitor::TaskMonitor,
 };
 
@@ -235,7 +234,11 @@ impl LeaseAgent {
                 leases.holders.values_mut().for_each(|holder| holder.granted(answered.sent, &grant));
                 leases.refused.clear();
                 self.granted.note(answered.sent);
-                self.leadership.note_call_counts(&grant.call_counts);
+                // The leader may not know yet which calls this node has inherited by proof. If this node leads later, it
+                // must not give them to another one (rule C4).
+                let mut counts = grant.call_counts.clone();
+                leases.inherited.iter().for_each(|item| counts.forget(&item.node, item.incarnation));
+                self.leadership.note_call_counts(counts);
                 if leases.granted.as_ref().is_none_or(|(sent, _)| *sent < answered.sent) {
                     leases.granted = Some((answered.sent, grant));
                 }

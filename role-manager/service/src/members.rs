@@ -10,18 +10,17 @@ use tokio::{
 };
 use tonic::Request;
 use twinbox_ids::NodeName;
+use twinbox_raft::{Client, Core, Peer, RaftStatus, Remembered, StoreIdentity, kind, read_kind, read_name, wait};
 use twinbox_roles_core::{Confirmations, RolesView, VoterSets};
 use twinbox_wire::roles as wire;
 
 use crate::{
     RolesConfig, convert,
-    dialer::{Client, Dialer, Lane},
+    dialer::{Dialer, Lane},
     failure_detector::FailureDetector,
-    leader::{Leadership, wait},
+    leader::Leadership,
     other_group_members::OtherGroupMembers,
-    raft::{self, Core, Peer, RaftStatus},
     roster::{Roster, is_removed},
-    store_identity::{Remembered, StoreIdentity},
 };
 
 /// Interval at which a member repeats its request to be admitted or confirmed.
@@ -154,7 +153,7 @@ impl Members {
     fn join_request(&self) -> wire::JoinRequest {
         wire::JoinRequest {
             node: self.config.node.as_str().to_owned(),
-            kind: raft::kind(self.config.kind).into(),
+            kind: kind(self.config.kind).into(),
             address: self.config.own_address().to_owned(),
             raft_id: self.identity.raft_id(),
             run: self.identity.run(),
@@ -359,8 +358,8 @@ impl Members {
     }
 
     async fn try_join(&self, request: &wire::JoinRequest) -> Result<(), String> {
-        let name = raft::read_name(&request.node).map_err(|e| e.to_string())?;
-        let kind = raft::read_kind(request.kind).map_err(|e| e.to_string())?;
+        let name = read_name(&request.node).map_err(|e| e.to_string())?;
+        let kind = read_kind(request.kind).map_err(|e| e.to_string())?;
         let known = self.roster.member(&name).filter(|member| member.kind == kind);
         known.ok_or_else(|| {
             format!("the leader knows no {kind} '{name}', by its configuration or by 'twinbox cluster join'")

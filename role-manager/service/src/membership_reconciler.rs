@@ -9,14 +9,13 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 use twinbox_clock::BootInstant;
+use twinbox_raft::{Core, Peer, ProposeError, RaftStatus, StoreIdentity, wait};
 use twinbox_roles_core::{Command, Voter, better_leader};
 
 use crate::{
     RolesConfig,
-    leader::{Leadership, wait},
+    leader::Leadership,
     members::RETRY_INTERVAL,
-    raft::{Core, Peer, ProposeError, RaftStatus},
-    store_identity::StoreIdentity,
     votes::{VoterStep, next_step},
 };
 

@@ -14,15 +14,15 @@ use tokio::{
 };
 use tonic::Request;
 use twinbox_clock::BootInstant;
-use twinbox_roles_core::{CommandOutcome, LongestGap, Order, OrderId, RolesView};
+use twinbox_raft::{Core, ProposeError};
+use twinbox_roles_core::{CommandOutcome, Order, OrderId, RolesView};
 use twinbox_wire::roles as wire;
 
 use crate::{
-    CommandError, RolesConfig, convert,
+    CommandError, LongestGap, RolesConfig, convert,
     dialer::{Dialer, Lane},
     leader::{Leadership, since_boot},
     members::leader_name,
-    raft::{Core, ProposeError},
 };
 
 /// Pause before the next search for a leader.

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Request, Status};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Incarnation, NodeName};
+use twinbox_raft::Client;
 use twinbox_wire::roles::{Question, question::Question as Body, reply::Reply as Answer};
 
-use crate::{dialer::Client, failure_detector::FailureDetector, tasks::spawn};
+use crate::{failure_detector::FailureDetector, tasks::spawn};
 
 /// Maximum number of questions waiting to be sent; more wait only if none can be sent.
 const AT_ONCE: usize = 16;

@@ -8,8 +8,8 @@ use std::{
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use twinbox_clock::wall;
-use twinbox_disk::{Disk, Options};
 use twinbox_ids::NodeName;
+use twinbox_raft::{Apply, Core, RaftStatus, StoreError, StoreIdentity, wait};
 use twinbox_roles_core::{
     Certificates, Duty, Exits, HealthReport, LocalFacts, Measures, Order, OrderId, RolesView, State,
 };
@@ -21,19 +21,24 @@ use crate::{
     exits::{Proofs, SupervisorProber},
     failure_detector::{FailureDetector, MemberProber},
     go_on_alone::GoOnAloneSteps,
-    leader::{Leadership, wait},
+    leader::Leadership,
     lease_agent::LeaseAgent,
     members::Members,
     membership_reconciler::MembershipReconciler,
     orders::{LastGrant, Orders},
     other_group_members::{OtherGroupMembers, OtherGroupProber},
-    raft::{Core, RaftStatus},
+    raft_disk,
     roster::Roster,
     solo_controller::{Arbiter, SoloController},
-    store_identity::StoreIdentity,
     task_monitor::TaskMonitor,
     tasks::{spawn, start_expirer},
 };
+
+/// Function by which a command changes the state. Tests make some commands panic.
+#[cfg(not(test))]
+const APPLY: Apply = State::apply;
+#[cfg(test)]
+const APPLY: Apply = crate::batch_tests::apply;
 
 /// This member's part in the cluster. Clones share it; when the last is dropped everything stops immediately, as in a
 /// crash: nothing is released, and the others wait for the leases to expire. [`Roles::shutdown`] is the orderly end.
@@ -65,14 +70,14 @@ impl Roles {
         check(&config)?;
         let config = Arc::new(config);
         let timing = config.timing;
-        let disk = Disk::open_with(&config.dir, Options::small())?;
-        let identity = Arc::new(StoreIdentity::open(&config, disk.clone()).await?);
+        let raft_config = config.raft();
+        let disk = raft_disk::open(&config).map_err(StoreError::Disk)?;
+        let identity = Arc::new(StoreIdentity::open(&raft_config, disk.clone()).await?);
         let roster = Arc::new(Roster::new(&config));
         let detector = Arc::new(FailureDetector::default());
         let dialer = Arc::new(Dialer::new(config.tls.clone(), roster.clone(), detector.clone(), &timing));
         let monitor = TaskMonitor::new();
-        let (core_dialer, core_detector) = (dialer.clone(), detector.clone());
-        let core = Core::open(&config, disk, identity.clone(), core_dialer, core_detector, monitor.clone())?;
+        let core = Core::open(&raft_config, disk, identity.clone(), dialer.clone(), APPLY)?;
         let core = Arc::new(core);
         let other_group = Arc::new(OtherGroupMembers::default());
         let proofs = Arc::new(Proofs::new());
@@ -101,7 +106,8 @@ impl Roles {
         let view_sender = watch::Sender::new(Arc::new(RolesView::new(&config.node, &State::default(), &known)));
         let view = view_sender.subscribe();
 
-        let raft = core.start().await?;
+        let raft_task = Arc::new(core.start().await?);
+        let raft = monitor.run("raft", raft_task, |task| async move { task.run().await });
         let lease_agent = LeaseAgent {
             config: config.clone(),
             identity: identity.clone(),
@@ -350,7 +356,7 @@ impl Roles {
     /// The longest gap between granted keep-alives of this member in the last [`LongestGap::WINDOW`], to be compared
     /// with the lease length; none as long as none was granted.
     ///
-    /// [`LongestGap::WINDOW`]: twinbox_roles_core::LongestGap::WINDOW
+    /// [`LongestGap::WINDOW`]: crate::LongestGap::WINDOW
     pub fn longest_gap(&self) -> Option<Duration> {
         self.0.orders.granted.longest_gap()
     }

@@ -7,13 +7,10 @@ use std::{
 
 use tokio::sync::watch;
 use twinbox_ids::NodeName;
+use twinbox_raft::{Core, RaftStatus, wait};
 use twinbox_roles_core::State;
 
-use crate::{
-    MemberAddress, RolesConfig,
-    leader::wait,
-    raft::{Core, RaftStatus},
-};
+use crate::{MemberAddress, RolesConfig};
 
 /// Possible members and their addresses. A restart of Raft forgets no name; only a removal does.
 pub(crate) struct Roster {

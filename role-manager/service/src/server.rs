@@ -5,17 +5,12 @@ use std::sync::Arc;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use twinbox_ids::NodeName;
+use twinbox_raft::{Core, ProposeError, StoreIdentity};
 use twinbox_roles_core::Order;
 use twinbox_wire::roles::{self as wire, roles_server};
 
 use crate::{
-    RolesConfig, convert,
-    failure_detector::FailureDetector,
-    leader::Leadership,
-    members::Members,
-    raft::{Core, ProposeError},
-    roster::Roster,
-    store_identity::StoreIdentity,
+    RolesConfig, convert, failure_detector::FailureDetector, leader::Leadership, members::Members, roster::Roster,
     talk::Replies,
 };
 

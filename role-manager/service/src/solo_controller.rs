@@ -11,15 +11,10 @@ use tokio::{
 };
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{Epoch, NodeName};
+use twinbox_raft::{Applied, Core, StoreIdentity, wait};
 use twinbox_roles_core::{Duty, OnQuorumLoss, PersistedBounds, Solo, SoloInputs, SoloReport, SoloVerdict, Timing};
 
-use crate::{
-    RolesConfig, RolesError,
-    failure_detector::FailureDetector,
-    leader::{since_boot, wait},
-    raft::{Applied, Core},
-    store_identity::StoreIdentity,
-};
+use crate::{RolesConfig, RolesError, failure_detector::FailureDetector, leader::since_boot};
 
 /// Number of arbiter probes per lease.
 const PER_LEASE: u32 = 4;

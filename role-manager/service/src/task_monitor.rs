@@ -14,6 +14,7 @@ use std::{
 use futures::FutureExt;
 use tokio::{task::JoinHandle, time::sleep};
 use twinbox_clock::BootInstant;
+use twinbox_raft::panic_text;
 
 use crate::tasks::spawn;
 
@@ -25,8 +26,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 /// Time without a turn after which the lease task counts as hanging. It turns once per keep-alive.
 const HUNG_AFTER: Duration = Duration::from_secs(3);
-/// The longest panic text shown, in characters.
-const MAX_TEXT: usize = 200;
 
 /// State of one member's tasks. Clones share it.
 #[derive(Clone)]
@@ -99,13 +98,6 @@ impl TaskMonitor {
     fn panics(&self) -> MutexGuard<'_, BTreeMap<&'static str, (BootInstant, String)>> {
         self.0.panics.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Text of a panic.
-pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    text.unwrap_or_else(|| "(no message)".to_owned()).chars().take(MAX_TEXT).collect()
 }
 
 #[cfg(test)]

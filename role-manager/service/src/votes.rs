@@ -7,9 +7,8 @@
 use std::collections::BTreeSet;
 
 use twinbox_ids::NodeName;
+use twinbox_raft::{Peer, RaftStatus};
 use twinbox_roles_core::{MemberKind, State, Status};
-
-use crate::raft::{Peer, RaftStatus};
 
 /// Maximum number of missing log entries of a follower that may become a voter.
 const NEARLY_CAUGHT_UP: u64 = 50;

@@ -10,7 +10,7 @@ use tokio::{net::TcpListener, time::timeout};
 use tonic::{Request, Response, Status as RpcStatus};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
-use twinbox_roles::{CommandError, Order, OrderId, Refusal, RolesError, Setting, Status, Timing};
+use twinbox_roles::{CommandError, Order, OrderId, Refusal, RolesError, Setting, Status, StoreError, Timing};
 use twinbox_wire::roles::{
     self as wire, exits_client::ExitsClient, supervisor_server::Supervisor, supervisor_server::SupervisorServer,
 };
@@ -114,7 +114,7 @@ fn the_survivor_of_a_pair_becomes_a_cluster_of_one_and_then_a_pair_again() {
         ["a", "c"].into_iter().any(|node| c.view(node).rivals.contains(&name("b")))
     });
     cluster.kill("b");
-    assert!(matches!(cluster.refusal_to_start("b"), RolesError::Removed { .. }));
+    assert!(matches!(cluster.refusal_to_start("b"), RolesError::Store(StoreError::Removed { .. })));
     fs::remove_dir_all(cluster.roles_dir("b")).expect("removed");
     cluster.run("b", false);
     assert!(notice(&cluster, "b").contains("new token"), "without a token it is not let in when empty, either");

@@ -8,7 +8,7 @@ use common::{Cluster, PATIENCE, name};
 use futures::future::try_join_all;
 use tokio::time::timeout;
 use twinbox_ids::NodeName;
-use twinbox_roles::{CommandError, Facts, MemberKind, Order, OrderId, Refusal, RolesError, Status};
+use twinbox_roles::{CommandError, Facts, MemberKind, Order, OrderId, Refusal, RolesError, Status, StoreError};
 
 fn names(texts: &[&str]) -> BTreeSet<NodeName> {
     texts.iter().map(|text| name(text)).collect()
@@ -97,7 +97,8 @@ fn a_removed_leader_and_publisher_cannot_reuse_its_store() {
 
     let refused = cluster.refusal_to_start(leaver.as_str());
     assert!(
-        matches!(refused, RolesError::Removed { .. }) && refused.to_string().contains("new token"),
+        matches!(refused, RolesError::Store(StoreError::Removed { .. }))
+            && refused.to_string().contains("new token"),
         "{refused}"
     );
     // Nor does an emptied store bring it back while others run whose files still name it.

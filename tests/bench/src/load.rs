@@ -4,9 +4,12 @@
 //! arrive at a steady rate, independent of earlier ones; each is answered, skips the greeting by `#`, speaks for the
 //! length of a message and hangs up. N calls recording messages of M seconds are N / M callers per second. Callers of
 //! the first [`WARM_UP`] and one call's length do not count. Then the following are measured for some seconds: node a's
-//! processor time (utime + stime of the process) and resident memory, its own histogram of packet lateness, INVITE →
-//! 200 and BYE → 200 (the acknowledgement on two) at the caller. A step is clean when no call was refused and every BYE
-//! was answered `200`, on two.
+//! processor time (utime + stime of the process) and resident memory, its own histogram of packet lateness and count of
+//! syncs, INVITE → 200 and BYE → 200 (the acknowledgement on two) at the caller. A step is clean when no call was
+//! refused and every BYE was answered `200`, on two. The processor time of a call is that of the process, calls that
+//! begin and end included, for each call recording; the memory of a call is the growth since before the first step.
+//!
+//! At the end both nodes list all messages whose BYE was answered `200`, or the command ends with an error.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,9 +18,11 @@ use twinbox_clock::BootInstant;
 use twinbox_testkit::{Arrivals, Arrived, Cluster, Driver, Spec, http_get, metric, resident_bytes};
 
 use crate::{
-    machine,
+    kept, machine,
     report::{Report, Table, ms, percentile},
     sipp::{self, Sipp},
+    threads::{self, ThreadTimes},
+    together,
 };
 
 /// Lateness limit of the generator: beyond it the figure would measure the generator.
@@ -30,6 +35,8 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const ATTEMPTS: usize = 3;
 /// Number of mailboxes for the messages.
 const MAILBOXES: usize = 200;
+/// A shorter message may be too short to be kept.
+const KEPT: Duration = Duration::from_secs(2);
 /// The histogram of a node's packet lateness.
 const LATENESS: &str = "twinbox_rtp_lateness_seconds";
 
@@ -48,6 +55,9 @@ const COLUMNS: &[&str] = &[
     "alone",
     "late p99 ms",
     "over 20 ms",
+    "% a call",
+    "kB a call",
+    "syncs/deposit",
     "clean",
 ];
 
@@ -57,13 +67,33 @@ pub struct Loaded {
     pub cluster: Cluster,
     /// The callers.
     pub driver: Driver,
-    mailboxes: Vec<String>,
+    /// The mailboxes that they call.
+    pub mailboxes: Vec<String>,
+    /// BYEs of forgotten callers that were answered `200`, those of SIPp included.
+    acknowledged: usize,
+    /// Memory of node a before the first step, in bytes.
+    memory_before: u64,
+}
+
+/// Parts of `load` beside its steps.
+pub struct Further {
+    /// Callers who hang up at one moment, step by step; none: left out.
+    pub at_once: Vec<usize>,
+    /// Processor time by thread, at half of the highest clean load.
+    pub threads: bool,
 }
 
 /// A cluster for measurements: long messages, many of them, little logging; node `a` alone on its core.
 pub fn cluster() -> Cluster {
     machine::pin(0, machine::ELSEWHERE);
-    let cluster = Cluster::start(&Spec {
+    let cluster = Cluster::start(&spec());
+    machine::pin_process(cluster.member("a").pid(), machine::UNDER_TEST);
+    cluster
+}
+
+/// Settings for measurements: long messages, many of them, little logging.
+pub fn spec() -> Spec {
+    Spec {
         log: "warn",
         ack_timeout_ms: 250,
         max_calls: 10_000,
@@ -72,9 +102,7 @@ pub fn cluster() -> Cluster {
             .map(String::from)
             .to_vec(),
         ..Spec::default()
-    });
-    machine::pin_process(cluster.member("a").pid(), machine::UNDER_TEST);
-    cluster
+    }
 }
 
 /// Mailboxes for messages, known to both nodes.
@@ -100,6 +128,21 @@ pub struct Step {
     late_p99: Option<f64>,
     over_20: u64,
     alone: f64,
+    /// Calls recording at once, as planned.
+    calls: f64,
+    /// Memory of node a at the end of the measurement, in bytes.
+    memory: u64,
+    /// Syncs of node a for each message that was acknowledged in the measurement.
+    syncs: f64,
+    /// Node a's processor time by thread, and the time of the measurement.
+    threads: (Vec<(String, usize, Duration)>, Duration),
+}
+
+/// Readings of node a that only rise.
+struct Counters {
+    lateness: BTreeMap<u64, u64>,
+    alone: f64,
+    syncs: f64,
 }
 
 impl Step {
@@ -117,21 +160,28 @@ impl Loaded {
         let mailboxes = mailboxes(&cluster);
         machine::prefer();
         let driver = Driver::new(cluster.phones());
-        Self { cluster, driver, mailboxes }
+        let memory_before = resident_bytes(cluster.member("a").pid());
+        Self { cluster, driver, mailboxes, acknowledged: 0, memory_before }
+    }
+
+    /// Forgets the callers so far, but for the messages that they were promised.
+    pub fn forget_callers(&mut self) {
+        self.acknowledged += kept::acknowledged(&self.driver);
+        self.driver.crowd.forget_callers();
     }
 
     /// Callers at this rate with messages of this length, measured for this many seconds.
     pub fn step(&mut self, rate: f64, message: Duration, seconds: u64) -> (Step, Duration) {
         let stay = TONE + message;
+        self.forget_callers();
         let arrivals = Arrivals { node: self.cluster.sip("a"), mailboxes: &self.mailboxes, rate, stay };
         let pid = self.cluster.member("a").pid();
-        self.driver.crowd.forget_callers();
         self.driver.resume();
         if rate > 0.0 {
             self.driver.arrive(arrivals, WARM_UP + stay);
         }
         self.driver.take_late();
-        let (lateness_before, alone) = (self.lateness(), self.alone());
+        let (before, threads) = (self.counters(), ThreadTimes::of(pid));
         let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
         let time = Duration::from_secs(seconds);
         let callers = match rate > 0.0 {
@@ -141,32 +191,49 @@ impl Loaded {
                 0..0
             }
         };
-        let core = (machine::cpu_of(pid) - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
-        let (late_p99, over_20) = of_histogram(&lateness_before, &self.lateness());
+        let (used, wall, memory) = (machine::cpu_of(pid) - used, begun.elapsed(), resident_bytes(pid));
+        let (after, threads) = (self.counters(), ThreadTimes::of(pid).since(&threads));
+        let (late_p99, over_20) = of_histogram(&before.lateness, &after.lateness);
         let late = self.driver.take_late();
+        let end = begun + wall;
         self.driver.finish(stay + Duration::from_secs(5));
-        let alone = self.alone() - alone;
-        (Step { arrived: self.driver.outcome(callers), core, late_p99, over_20: over_20.unwrap_or(0), alone }, late)
-    }
-
-    fn page(&self) -> String {
-        let address = self.cluster.member("a").metrics();
-        http_get(self.cluster.phones(), address, "/metrics").map_or(String::new(), |(_, text)| text)
-    }
-
-    fn alone(&self) -> f64 {
-        metric(&self.page(), "twinbox_acknowledged_total", "alone").unwrap_or(0.0)
-    }
-
-    /// Cumulative buckets of the lateness histogram: upper bound in microseconds → packets.
-    fn lateness(&self) -> BTreeMap<u64, u64> {
-        let page = self.page();
-        let bucket = |line: &str| {
-            let (bound, count) = line.strip_prefix(LATENESS)?.strip_prefix("_bucket{le=\"")?.split_once("\"} ")?;
-            let micros = |s: f64| if s.is_finite() { (s * 1e6) as u64 } else { u64::MAX };
-            Some((bound.parse().map_or(u64::MAX, micros), count.parse::<f64>().ok()? as u64))
+        let in_time = |bye: &Option<(u16, BootInstant)>| bye.is_some_and(|(_, at)| at >= begun && at <= end);
+        let deposits = self.driver.crowd.callers.iter().filter(|caller| in_time(&caller.bye)).count();
+        let step = Step {
+            arrived: self.driver.outcome(callers),
+            core: used.as_secs_f64() / wall.as_secs_f64() * 100.0,
+            late_p99,
+            over_20: over_20.unwrap_or(0),
+            alone: self.counters().alone - before.alone,
+            calls: rate * message.as_secs_f64(),
+            memory,
+            syncs: (after.syncs - before.syncs) / deposits.max(1) as f64,
+            threads: (threads, wall),
         };
-        page.lines().filter_map(bucket).collect()
+        (step, late)
+    }
+
+    /// As [`Self::step`]; measured again if the generator itself was late, at most [`ATTEMPTS`] times in all.
+    pub fn attempt(&mut self, rate: f64, message: Duration, seconds: u64) -> (Step, Duration) {
+        let mut last = self.step(rate, message, seconds);
+        for _ in 1..ATTEMPTS {
+            if last.1 <= LATE {
+                break;
+            }
+            last = self.step(rate, message, seconds);
+        }
+        last
+    }
+
+    fn counters(&self) -> Counters {
+        let address = self.cluster.member("a").metrics();
+        let page = http_get(self.cluster.phones(), address, "/metrics").map_or(String::new(), |(_, text)| text);
+        let of = |name: &str, labels: &str| metric(&page, name, labels).unwrap_or(0.0);
+        Counters {
+            lateness: lateness(&page),
+            alone: of("twinbox_acknowledged_total", "alone"),
+            syncs: of("twinbox_syncs_total", ""),
+        }
     }
 
     /// Runs steps up to the first that is not clean, one row each; returns the highest clean rate.
@@ -174,13 +241,11 @@ impl Loaded {
         let mut carried = 0.0;
         for &calls in steps {
             let rate = calls as f64 / message.as_secs_f64();
-            let mut attempt = (0..ATTEMPTS).map(|_| self.step(rate, message, seconds));
-            let Some((step, _)) = attempt.find(|(_, late)| *late <= LATE) else {
-                drop(attempt);
-                table.generator_bound(json!(calls), self.step(rate, message, seconds).1);
+            let (step, late) = self.attempt(rate, message, seconds);
+            if late > LATE {
+                table.generator_bound(json!(calls), late);
                 break;
-            };
-            drop(attempt);
+            }
             self.row(table, json!(calls), rate, &step);
             if !step.clean() {
                 break;
@@ -191,17 +256,18 @@ impl Loaded {
     }
 
     /// The same rate with SIPp as the generator: the cost on the node, and whether all calls succeeded there too.
-    fn with_sipp(&self, report: &mut Report, rate: u32, message: Duration, seconds: u64) {
+    fn with_sipp(&mut self, report: &mut Report, rate: u32, message: Duration, seconds: u64) {
         let (stay, pid) = (TONE + message, self.cluster.member("a").pid());
         let time = WARM_UP + stay + Duration::from_secs(seconds);
         let calls = rate * time.as_secs() as u32;
         let (place, folder, node) = (self.cluster.phones(), self.cluster.dir(), self.cluster.sip("a"));
-        let running = Sipp::start(place, folder, node, &self.mailboxes[0], rate, calls, stay);
+        let running = Sipp::start(place, folder, node, &self.mailboxes, rate, calls, stay);
         std::thread::sleep(WARM_UP + stay);
         let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
         std::thread::sleep(Duration::from_secs(seconds));
         let core = (machine::cpu_of(pid) - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
         let counted = running.finish(time);
+        self.acknowledged += counted.well as usize;
         let mut table =
             report.table("the same from SIPp", &["calls a second", "calls", "as wanted", "otherwise", "core %"]);
         table.row(&[json!(rate), json!(calls), json!(counted.well), json!(counted.badly), json!(core)]);
@@ -209,14 +275,16 @@ impl Loaded {
 
     /// Adds a row of [`COLUMNS`].
     pub fn row(&self, table: &mut Table<'_>, first: serde_json::Value, rate: f64, step: &Step) {
-        let Step { arrived, core, late_p99, over_20, alone } = step;
+        let Step { arrived, core, late_p99, over_20, alone, .. } = step;
         let (mut answers, mut byes) = (arrived.answers.clone(), arrived.byes.clone());
+        let grown = step.memory.saturating_sub(self.memory_before) as f64 / 1e3;
+        let for_each = |sum: f64| if step.calls > 0.0 { json!(sum / step.calls) } else { json!("none") };
         table.row(&[
             first,
             json!(rate),
             json!(arrived.refusals.len() + arrived.unanswered),
             json!(core),
-            json!(resident_bytes(self.cluster.member("a").pid()) as f64 / 1e6),
+            json!(step.memory as f64 / 1e6),
             json!(ms(percentile(&mut answers, 0.5))),
             json!(ms(percentile(&mut answers, 0.99))),
             json!(ms(percentile(&mut byes, 0.5))),
@@ -225,19 +293,63 @@ impl Loaded {
             json!(alone),
             late_p99.map_or(json!("none"), |late| json!(late)),
             json!(over_20),
+            for_each(*core),
+            for_each(grown),
+            json!(step.syncs),
             json!(step.clean()),
         ]);
     }
+
+    /// The error names messages that a node lacks.
+    fn check_kept(&mut self) -> Result<(), String> {
+        self.forget_callers();
+        kept::check(&self.cluster, self.acknowledged)
+    }
 }
 
-/// Runs the steps.
-pub fn run(report: &mut Report, steps: &[usize], seconds: u64, message: Duration) {
+/// Cumulative buckets of the lateness histogram on a page of metrics: upper bound in microseconds → packets.
+fn lateness(page: &str) -> BTreeMap<u64, u64> {
+    let bucket = |line: &str| {
+        let (bound, count) = line.strip_prefix(LATENESS)?.strip_prefix("_bucket{le=\"")?.split_once("\"} ")?;
+        let micros = |s: f64| if s.is_finite() { (s * 1e6) as u64 } else { u64::MAX };
+        Some((bound.parse().map_or(u64::MAX, micros), count.parse::<f64>().ok()? as u64))
+    };
+    page.lines().filter_map(bucket).collect()
+}
+
+/// Runs the steps, and what is further wanted. The error names messages that were lost.
+pub fn run(
+    report: &mut Report,
+    steps: &[usize],
+    seconds: u64,
+    message: Duration,
+    further: &Further,
+) -> Result<(), String> {
     let mut loaded = Loaded::new();
     let mut table = report.table("callers who leave messages on a node of a pair", COLUMNS);
     let carried = loaded.steps(&mut table, steps, message, seconds);
     drop(table);
+    if further.threads && carried > 0.0 {
+        let (step, _) = loaded.attempt(carried / 2.0, message, seconds);
+        let mut table = self::table(report, "the same at half of the highest clean load");
+        loaded.row(&mut table, json!("half"), carried / 2.0, &step);
+        drop(table);
+        threads::table(
+            report,
+            "half of the highest clean load, by thread of node a",
+            &step.threads.0,
+            step.threads.1,
+        );
+    }
+    if !further.at_once.is_empty() {
+        together::run(report, &mut loaded, &further.at_once);
+    }
     if sipp::is_there() && carried >= 1.0 {
         loaded.with_sipp(report, carried as u32, message, seconds);
+    }
+    match message >= KEPT {
+        true => loaded.check_kept(),
+        false => Ok(()),
     }
 }
 

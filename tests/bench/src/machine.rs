@@ -63,3 +63,10 @@ pub fn cpu_time(stat: &str) -> Duration {
 pub fn cpu_of(pid: u32) -> Duration {
     cpu_time(&format!("/proc/{pid}/stat"))
 }
+
+/// Bytes that a process has caused to be written to disks, by `/proc/PID/io`; 0 where that cannot be read.
+pub fn written(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+}

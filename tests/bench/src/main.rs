@@ -4,22 +4,28 @@
 //!
 //! Every subcommand prints a table and adds it to the JSON. The load generator is the test kit's [`Driver`], which
 //! shares no code with the product; if it ran more than 5 ms late itself, `generator-bound` replaces the figure. The
-//! node under test is pinned to core 0, everything else (generator, the other node, witness) to core 1: on a machine of
-//! two cores the generator limits the figures.
+//! node under test is pinned to core 0, everything else (generator, the other node, witness) to core 1: on a machine
+//! of two cores the generator limits the figures.
 //!
-//! Mail is measured with a client ([`smtp_client`]) and a receiver ([`smtp_receiver`]) in this process, without TLS: a
-//! real mail server would be the limit.
+//! Mail is measured with a client ([`smtp_client`]) and a receiver ([`smtp_receiver`]) in this process, without TLS:
+//! a real mail server would be the limit.
 //!
 //! [`Driver`]: twinbox_testkit::Driver
 
+mod ack_delay;
+mod bandwidth;
 mod bare;
 mod callers;
+mod cleaning;
 mod commits;
+mod day;
 mod devices;
 mod directory;
 mod engine;
 mod failover;
+mod folder;
 mod idle;
+mod kept;
 mod lights;
 mod load;
 mod machine;
@@ -29,17 +35,27 @@ mod mailbox_sync;
 mod memory;
 mod notify;
 mod overload;
+mod population;
 mod readable;
+mod recorders;
 mod report;
+mod segments;
 mod setup;
 mod sipp;
+mod size;
 mod smtp_client;
 mod smtp_receiver;
+mod storage;
+mod threads;
 mod timetable;
+mod together;
+mod user_list;
+mod writer;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+use population::Population;
 use report::Report;
 
 /// Measures Twinbox.
@@ -71,7 +87,20 @@ enum Figure {
         #[arg(long, value_delimiter = ',', default_value = "1,16,256")]
         callers: Vec<usize>,
     },
-    /// Callers who leave messages on a node of a pair: processor, memory, lateness, INVITE to 200, BYE to 200
+    /// The storage path alone: recordings in this process, each deposit durable; fails if a message is lost
+    Storage {
+        /// Recordings at once.
+        #[arg(long, default_value_t = 6_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+        recordings: u32,
+        /// Deposits a second: with 600 of 6,000 recordings each lasts 10 s.
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        rate: u32,
+        /// All threads but the generator's share core 0.
+        #[arg(long)]
+        pin_core: bool,
+    },
+    /// Callers who leave messages on a node of a pair: processor, memory, syncs, lateness, INVITE to 200, BYE to 200;
+    /// fails if an acknowledged message is lost
     Load {
         /// Calls recording at once, step by step; ends with the first step that is not clean.
         #[arg(
@@ -83,10 +112,68 @@ enum Figure {
         /// Length of each message: with 10 s, 600 calls recording are 60 that begin and 60 that end in a second.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
         message_seconds: u64,
+        /// Then callers who hang up at one moment, step by step: so many at once, such as 1,16,256.
+        #[arg(long, value_delimiter = ',', value_parser = at_once)]
+        callers_at_once: Vec<usize>,
+        /// Then half of the highest clean load, with the processor time of node a by thread.
+        #[arg(long)]
+        threads: bool,
     },
-    /// A node at twice the load that it carries: what it admits, whether it keeps its promises
+    /// Traffic between the nodes of a pair for each call being recorded; fails if an acknowledged message is lost
+    Bandwidth {
+        /// Calls recording at once.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        calls: u32,
+        /// Length of each message.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
+        message_seconds: u64,
+    },
+    /// Acknowledgement on two, by round trip between the nodes; fails if an acknowledged message is lost
+    AckDelay {
+        /// Round trips in milliseconds, step by step.
+        #[arg(long, value_delimiter = ',', default_value = "0,1,60,150")]
+        rtt: Vec<u64>,
+        /// Number of messages at each.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        count: u32,
+    },
+    /// A cluster with many messages: start after kill -9, memory, sign-in, lists, space, fill, comparison, repair;
+    /// fails if a message is lost or the stores differ
+    Size {
+        #[command(flatten)]
+        bulk: Bulk,
+        /// Rows of messages that a node loses, to be repaired.
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        differences: u32,
+    },
+    /// Days of messages that are left, heard and deleted: fails if the data folders grow, or records stay
+    Day {
+        /// Number of mailboxes.
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        mailboxes: u32,
+        /// Messages of each mailbox in a day.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        messages: u32,
+        /// Audio of each message, in bytes: 8,000 are a second.
+        #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(8..=10_000_000))]
+        audio: u32,
+        /// Number of days; the last one is judged.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+        days: u32,
+    },
+    /// Writes a bulk into a closed store of a node a, and waits to be killed: for `size`
+    #[command(hide = true)]
+    WriteStore {
+        /// The folder of the store.
+        #[arg(long)]
+        dir: PathBuf,
+        #[command(flatten)]
+        bulk: Bulk,
+    },
+    /// A node at twice its capacity: what it admits, whether it keeps its promises; fails if it misses a goal
     Overload {
-        /// Calls recording at once, step by step: the last that is clean is what the node carries.
+        /// Calls recording at once, step by step, until a tenth of the callers is refused: the most that is admitted and
+        /// acknowledged is the capacity.
         #[arg(long, value_delimiter = ',', default_value = "200,300,500,800,1200,1400,1600,1800,2000")]
         calls: Vec<usize>,
     },
@@ -102,7 +189,7 @@ enum Figure {
         #[arg(long, default_value_t = 20)]
         rounds: usize,
     },
-    /// Resident memory of both nodes over many short calls: flat or not
+    /// Resident memory of both nodes over many short calls; fails if it is not flat
     Memory {
         /// Number of calls.
         #[arg(long, default_value_t = 100_000)]
@@ -110,6 +197,18 @@ enum Figure {
         /// Calls a second.
         #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
+        /// The callers hang up before they leave a message.
+        #[arg(long)]
+        no_messages: bool,
+    },
+    /// `user list` with many messages: warm, and right after a start
+    UserList {
+        /// Number of users.
+        #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        users: u32,
+        /// Number of messages of each user.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=1_000))]
+        messages: u32,
     },
     /// A cluster at rest: traffic between its members, processor time
     Idle,
@@ -158,13 +257,13 @@ enum Figure {
     /// Users from an LDAP directory (slapd): full search, dry run without a difference, changes until seen, memory
     Directory {
         /// Number of people in the directory.
-        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=50_000))]
+        #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(10..=100_000))]
         users: u32,
     },
     /// Mailboxes in mail accounts (Dovecot): connections, processor, memory at rest; a new message until it is there
     MailboxSync {
         /// Number of mailboxes with an account.
-        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000))]
         accounts: u32,
     },
     /// Nodes at rest with hourly jobs, none of them due: processor time beside the same without jobs
@@ -173,8 +272,46 @@ enum Figure {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
         jobs: u32,
     },
-    /// All of them with their defaults, but `memory`, which takes half an hour
+    /// All of them with their defaults, but `memory`, `size` and `day`, which take long
     All,
+}
+
+/// Mailboxes and messages in bulk.
+#[derive(Debug, Args)]
+struct Bulk {
+    /// Number of mailboxes.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    mailboxes: u32,
+    /// Number of all messages.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    messages: u32,
+    /// Audio of each message, in bytes: 8,000 are a second.
+    #[arg(long, default_value_t = 1_600, value_parser = clap::value_parser!(u32).range(8..=10_000_000))]
+    audio: u32,
+    /// Import the messages, with a thousand different pieces of audio, instead of recording each with its own:
+    /// quicker, and a message has fewer records.
+    #[arg(long)]
+    imported: bool,
+}
+
+impl Bulk {
+    fn population(&self) -> Population {
+        Population {
+            mailboxes: self.mailboxes as usize,
+            messages: self.messages as usize,
+            audio: self.audio as usize,
+            imported: self.imported,
+            deleted: false,
+        }
+    }
+}
+
+/// A number of callers at once: a node's admission limit lets so many come within seconds.
+fn at_once(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 1..=2_000) => Ok(count),
+        _ => Err("give numbers from 1 to 2000".to_owned()),
+    }
 }
 
 /// A number of connections: a node takes 200 from one address.
@@ -187,18 +324,41 @@ fn connections(text: &str) -> Result<usize, String> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Figure::WriteStore { dir, bulk } = &arguments.figure {
+        writer::write(dir, bulk.population());
+    }
     let seconds = arguments.seconds.max(1);
     let mut report = Report::new();
+    let mut judged = Ok(());
     match arguments.figure {
         Figure::Engine { calls } => engine::run(&mut report, &calls, seconds),
         Figure::Commits { callers } => commits::run(&mut report, &callers, seconds),
-        Figure::Load { calls, message_seconds } => {
-            load::run(&mut report, &calls, seconds, Duration::from_secs(message_seconds));
+        Figure::Storage { recordings, rate, pin_core } => {
+            let (recordings, rate) = (recordings as usize, rate as usize);
+            judged = storage::run(&mut report, storage::Load { recordings, rate, seconds, pin_core });
         }
-        Figure::Overload { calls } => overload::run(&mut report, &calls, seconds),
+        Figure::Load { calls, message_seconds, callers_at_once, threads } => {
+            let further = load::Further { at_once: callers_at_once, threads };
+            judged = load::run(&mut report, &calls, seconds, Duration::from_secs(message_seconds), &further);
+        }
+        Figure::Bandwidth { calls, message_seconds } => {
+            judged = bandwidth::run(&mut report, calls as usize, Duration::from_secs(message_seconds), seconds);
+        }
+        Figure::AckDelay { rtt, count } => judged = ack_delay::run(&mut report, &rtt, count as usize),
+        Figure::Size { bulk, differences } => {
+            judged = size::run(&mut report, bulk.population(), differences as usize);
+        }
+        Figure::Day { mailboxes, messages, audio, days } => {
+            let [mailboxes, messages, audio, days] = [mailboxes, messages, audio, days].map(|n| n as usize);
+            judged = day::run(&mut report, mailboxes, messages, audio, days);
+        }
+        // Above, without a report.
+        Figure::WriteStore { .. } => {}
+        Figure::Overload { calls } => judged = overload::run(&mut report, &calls, seconds),
         Figure::Readable { messages } => readable::run(&mut report, messages),
         Figure::Failover { rounds } => failover::run(&mut report, rounds),
-        Figure::Memory { calls, rate } => memory::run(&mut report, calls, rate),
+        Figure::Memory { calls, rate, no_messages } => judged = memory::run(&mut report, calls, rate, !no_messages),
+        Figure::UserList { users, messages } => user_list::run(&mut report, users, messages),
         Figure::Idle => idle::run(&mut report, seconds),
         Figure::Notify { count } => notify::run(&mut report, count as usize),
         Figure::MailIn { count, connections } => mail_in::run(&mut report, count as usize, &connections),
@@ -215,7 +375,14 @@ fn main() -> ExitCode {
         Figure::All => {
             engine::run(&mut report, &[500, 1000, 2000, 3000, 4000, 6000], seconds);
             commits::run(&mut report, &[1, 16, 256], seconds);
-            overload::run(&mut report, &[0, 200, 300, 500, 800, 1200, 1400, 1600, 1800, 2000], seconds);
+            let storage =
+                storage::run(&mut report, storage::Load { recordings: 6_000, rate: 600, seconds, pin_core: true });
+            let bandwidth = bandwidth::run(&mut report, 100, Duration::from_secs(10), seconds);
+            let delays = ack_delay::run(&mut report, &[0, 1, 60, 150], 60);
+            let overload =
+                overload::run(&mut report, &[0, 200, 300, 500, 800, 1200, 1400, 1600, 1800, 2000], seconds);
+            judged = [storage, bandwidth, delays, overload].into_iter().collect();
+            user_list::run(&mut report, 5_000, 10);
             readable::run(&mut report, 50);
             failover::run(&mut report, 20);
             idle::run(&mut report, seconds);
@@ -225,15 +392,13 @@ fn main() -> ExitCode {
             devices::run(&mut report, 1_000, seconds);
             lights::run(&mut report, 3, 20_000, Duration::ZERO);
             directory::run(&mut report, 20_000);
-            mailbox_sync::run(&mut report, 200);
+            mailbox_sync::run(&mut report, 1_000);
             timetable::run(&mut report, 100, seconds);
         }
     }
-    match arguments.json.map(|path| report.save(&path).map_err(|e| format!("{}: {e}", path.display()))) {
-        Some(Err(error)) => {
-            eprintln!("twinbox-bench: the figures cannot be written: {error}");
-            ExitCode::FAILURE
-        }
-        _ => ExitCode::SUCCESS,
-    }
+    let written = arguments.json.map(|path| report.save(&path).map_err(|e| format!("{}: {e}", path.display())));
+    let unwritten = written.and_then(Result::err).map(|error| format!("the figures cannot be written: {error}"));
+    let errors: Vec<String> = judged.err().into_iter().chain(unwritten).collect();
+    errors.iter().for_each(|error| eprintln!("twinbox-bench: {error}"));
+    if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -26,12 +26,12 @@ pub struct Counted {
 pub struct Sipp(Process);
 
 impl Sipp {
-    /// Begins `calls` calls at `rate` per second, each `stay` long.
+    /// Begins `calls` calls at `rate` per second to `mailboxes` in turn, each `stay` long.
     pub fn start(
         place: &Place,
         folder: &Path,
         node: SocketAddr,
-        to: &str,
+        mailboxes: &[String],
         rate: u32,
         calls: u32,
         stay: Duration,
@@ -40,9 +40,12 @@ impl Sipp {
         fs::write(&speech, Speech::new(1).bytes(0, 80_000)).expect("the audio can be written");
         let scenario = folder.join("deposit.xml");
         fs::write(&scenario, SCENARIO.replace("{speech}", &speech.to_string_lossy())).expect("it can be written");
+        let numbers = folder.join("mailboxes.csv");
+        fs::write(&numbers, table(mailboxes)).expect("the mailboxes can be written");
         let mut command = Command::new("sipp");
         let ip = place.ip.to_string();
-        command.arg(node.to_string()).arg("-sf").arg(&scenario).args(["-s", to, "-t", "u1", "-i", &ip, "-mi", &ip]);
+        command.arg(node.to_string()).arg("-sf").arg(&scenario).arg("-inf").arg(&numbers);
+        command.args(["-t", "u1", "-i", &ip, "-mi", &ip]);
         command.args(["-mp", "30000", "-key", "caller", "2001", "-nostdin"]);
         command.args(["-m", &calls.to_string(), "-l", &calls.to_string(), "-r", &rate.to_string()]);
         command.args(["-d", &stay.as_millis().to_string(), "-timeout"]);
@@ -60,5 +63,21 @@ impl Sipp {
             line.and_then(|line| line.rsplit('|').next()?.trim().parse().ok()).unwrap_or(0)
         };
         Counted { well: count("Successful call"), badly: count("Failed call") }
+    }
+}
+
+/// SIPp's table of mailboxes: each call takes the next line, after the last the first again.
+fn table(mailboxes: &[String]) -> String {
+    format!("SEQUENTIAL\n{}\n", mailboxes.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scenario_calls_the_mailboxes_of_the_table() {
+        assert_eq!(table(&["3000".to_owned(), "3001".to_owned()]), "SEQUENTIAL\n3000\n3001\n");
+        assert!(SCENARIO.contains("INVITE sip:[field0]@") && !SCENARIO.contains("[service]"));
     }
 }

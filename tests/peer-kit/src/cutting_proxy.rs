@@ -3,7 +3,10 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
@@ -16,6 +19,9 @@ use crate::{
 
 /// Maximum length of a line of the server, in bytes; a longer one is relayed in parts.
 const LONGEST: u64 = 64 << 10;
+
+/// Parameter of a SELECT that resumes.
+const RESUMES: &[u8] = b"(QRESYNC (";
 
 /// Point at which a connection is lost. Commands are counted on their connection; 0 is the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +39,8 @@ pub enum Cut {
 pub struct CuttingProxy {
     listener: Listener,
     plan: Arc<Mutex<Plan>>,
+    /// Folders that were opened from the last state seen.
+    resumed: Arc<AtomicUsize>,
     /// Connections to the server.
     upstream: Connections,
 }
@@ -49,17 +57,18 @@ impl CuttingProxy {
     /// Relays connections to `place` on to `server`, and loses none until [`Self::cut`].
     pub fn start(place: &Place, port: u16, server: SocketAddr) -> Self {
         let (plan, upstream) = (Arc::new(Mutex::new(Plan::default())), Connections::default());
-        let (shared, from, opened) = (plan.clone(), place.clone(), upstream.clone());
+        let resumed = Arc::new(AtomicUsize::new(0));
+        let (shared, from, opened, counted) = (plan.clone(), place.clone(), upstream.clone(), resumed.clone());
         let listener = Listener::start(place, port, move |client| {
             if locked(&shared).refuses {
                 return;
             }
             if let Ok(server) = from.tcp(server) {
                 opened.add(&server);
-                relay(client, &server, &shared);
+                relay(client, &server, &shared, &counted);
             }
         });
-        Self { listener, plan, upstream }
+        Self { listener, plan, resumed, upstream }
     }
 
     /// Its address.
@@ -89,6 +98,11 @@ impl CuttingProxy {
         self.plan().done.clone()
     }
 
+    /// Number of times that a client opened a folder from the last state seen (QRESYNC, RFC 7162 section 3.2.5).
+    pub fn resumed(&self) -> usize {
+        self.resumed.load(Ordering::SeqCst)
+    }
+
     fn plan(&self) -> MutexGuard<'_, Plan> {
         locked(&self.plan)
     }
@@ -110,7 +124,7 @@ fn take(plan: &Mutex<Plan>, command: usize, begin: &Begin, has_literal: bool) ->
 }
 
 /// Relays both directions until one ends or the connection is cut, then closes both.
-fn relay(client: &TcpStream, server: &TcpStream, plan: &Mutex<Plan>) {
+fn relay(client: &TcpStream, server: &TcpStream, plan: &Mutex<Plan>, resumed: &AtomicUsize) {
     // Tag of the command whose answer is lost.
     let lost = Mutex::new(None);
     thread::scope(|scope| {
@@ -118,7 +132,7 @@ fn relay(client: &TcpStream, server: &TcpStream, plan: &Mutex<Plan>) {
             answers(client, server, &lost);
             close(client, server);
         });
-        commands(client, server, plan, &lost);
+        commands(client, server, plan, &lost, resumed);
         close(client, server);
     });
 }
@@ -131,7 +145,13 @@ fn close(client: &TcpStream, server: &TcpStream) {
 
 /// Relays commands until the connection ends, or up to the cut. If an answer is lost, the other direction ends the
 /// connection when it has come.
-fn commands(client: &TcpStream, mut server: &TcpStream, plan: &Mutex<Plan>, lost: &Mutex<Option<String>>) {
+fn commands(
+    client: &TcpStream,
+    mut server: &TcpStream,
+    plan: &Mutex<Plan>,
+    lost: &Mutex<Option<String>>,
+    resumed: &AtomicUsize,
+) {
     let mut stream = ClientStream::new(BufReader::new(client));
     let (mut count, mut in_literal) = (0, false);
     while let Ok(Some(Piece { bytes, begins, literal })) = stream.next() {
@@ -140,6 +160,9 @@ fn commands(client: &TcpStream, mut server: &TcpStream, plan: &Mutex<Plan>, lost
             return;
         }
         if let Some(begin) = begins {
+            if begin.name == "SELECT" && bytes.windows(RESUMES.len()).any(|part| part == RESUMES) {
+                resumed.fetch_add(1, Ordering::SeqCst);
+            }
             match take(plan, count, &begin, literal.is_some()) {
                 Some(Cut::Before(_)) => return,
                 Some(Cut::InLiteral) => in_literal = true,

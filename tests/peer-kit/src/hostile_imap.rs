@@ -26,6 +26,8 @@ pub enum Hostility {
     HugeLiteral,
     /// It names UIDs that no mail has, the same one for several mails, and another UIDVALIDITY each time.
     LyingUids,
+    /// Its folder is empty under another UIDVALIDITY at each SELECT, and takes every mail.
+    ChangingUids,
 }
 
 /// A running server. Dropping it closes all connections.
@@ -40,6 +42,8 @@ struct Counts {
     connections: AtomicU64,
     mails: AtomicU64,
     sent: AtomicU64,
+    /// Number of times that a folder was opened.
+    looks: AtomicU64,
 }
 
 impl HostileImap {
@@ -51,7 +55,7 @@ impl HostileImap {
             shared.connections.fetch_add(1, Ordering::Relaxed);
             match hostility {
                 Hostility::Silence => drop(std::io::copy(&mut &*stream, &mut std::io::sink())),
-                Hostility::HugeLiteral | Hostility::LyingUids => session(stream, hostility, &shared),
+                _ => session(stream, hostility, &shared),
             }
         });
         Self { listener, counts }
@@ -100,7 +104,10 @@ fn session(mut client: &TcpStream, hostility: Hostility, counts: &Counts) {
         if name == "SELECT" && hostility == Hostility::HugeLiteral {
             return flood(client, counts);
         }
-        let answer = lies(&tag, &name, counts);
+        let answer = match hostility {
+            Hostility::ChangingUids => changes(&tag, &name, counts),
+            _ => lies(&tag, &name, counts),
+        };
         if client.write_all(answer.as_bytes()).is_err() {
             return;
         }
@@ -115,6 +122,30 @@ fn flood(mut client: &TcpStream, counts: &Counts) {
         counts.sent.fetch_add(sent, Ordering::Relaxed);
         length = client.write_all(&block).map(|()| block.len() as u64);
     }
+}
+
+/// An answer of a folder that is another one at each SELECT.
+fn changes(tag: &str, name: &str, counts: &Counts) -> String {
+    let looks = || counts.looks.load(Ordering::Relaxed);
+    let (text, end) = match name {
+        "SELECT" => {
+            counts.looks.fetch_add(1, Ordering::Relaxed);
+            let flags = "* FLAGS (\\Answered \\Flagged \\Deleted \\Seen \\Draft)\r\n* 0 EXISTS\r\n* 0 RECENT\r\n";
+            let uids = format!("* OK [UIDVALIDITY {}] another\r\n* OK [UIDNEXT 1] first\r\n", looks());
+            (flags.to_owned() + &uids, "OK [READ-WRITE] selected".to_owned())
+        }
+        "APPEND" => {
+            counts.mails.fetch_add(1, Ordering::Relaxed);
+            (String::new(), format!("OK [APPENDUID {} 1] appended", looks()))
+        }
+        // It is there, as far as the client can know.
+        "UID FETCH" => (String::new(), "NO not now".to_owned()),
+        "UID SEARCH" => ("* SEARCH\r\n".to_owned(), "OK none".to_owned()),
+        "CAPABILITY" => ("* CAPABILITY IMAP4rev1 SASL-IR AUTH=PLAIN UIDPLUS\r\n".to_owned(), "OK done".to_owned()),
+        "AUTHENTICATE" | "LOGIN" => (String::new(), "OK [CAPABILITY IMAP4rev1 SASL-IR UIDPLUS] welcome".to_owned()),
+        _ => (String::new(), "OK done".to_owned()),
+    };
+    format!("{text}{tag} {end}\r\n")
 }
 
 /// An answer with UIDs that are not true.

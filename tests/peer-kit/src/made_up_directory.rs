@@ -8,6 +8,8 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use twinbox_testkit::Place;
@@ -46,6 +48,10 @@ pub enum PeopleAnswer {
     },
     /// One person, then another one whose `jpegPhoto` has so many bytes, sent as far as the client reads.
     HugePhoto(usize),
+    /// One person after each such pause, without an end.
+    Drip(Duration),
+    /// Nothing, with an open connection.
+    Silence,
 }
 
 /// A running server. Dropping it closes all connections.
@@ -136,6 +142,14 @@ impl Shared {
                 client.write_all(&person(id, 0, 0))?;
                 return self.huge(client, id, bytes);
             }
+            PeopleAnswer::Drip(pause) => {
+                let mut all = 0..usize::MAX;
+                return all.try_for_each(|n| {
+                    thread::sleep(pause);
+                    client.write_all(&person(id, n, 0))
+                });
+            }
+            PeopleAnswer::Silence => return std::io::copy(&mut client, &mut std::io::sink()).map(drop),
         };
         let mut block = Vec::new();
         for n in 0..count {

@@ -1,18 +1,26 @@
 //! A provider of access tokens: for applications (client credentials: RFC 6749, section 4.4), as for Exchange's mail
 //! accounts, and for persons who confirm a code (device grant: RFC 8628), whose refresh tokens give further access
-//! tokens (RFC 6749, section 6). It also verifies access tokens (RFC 7662), which Dovecot asks for.
+//! tokens (RFC 6749, section 6), and for service accounts that sign who they act for (RFC 7523), as for Gmail. It also
+//! verifies access tokens (RFC 7662), which Dovecot asks for.
 
 use std::{
     collections::BTreeMap,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
+    path::Path,
+    process::Command,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Value, json};
-use twinbox_clock::BootInstant;
+use tempfile::TempDir;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_testkit::{Place, token};
 
 use crate::listener::Listener;
@@ -23,6 +31,10 @@ const LARGEST: u64 = 64 << 10;
 const LIFE: Duration = Duration::from_secs(3_600);
 /// Grant type of a device that asks for the outcome (RFC 8628, section 3.4).
 const DEVICE_CODE: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// Grant type of a signed assertion (RFC 7523, section 2.1).
+const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+/// Longest life of an assertion, in seconds.
+const LONGEST_ASSERTION: u64 = 3_600;
 /// Error of a device grant that its person has not confirmed yet.
 const PENDING: &str = "authorization_pending";
 
@@ -44,6 +56,8 @@ struct State {
     refresh: BTreeMap<String, String>,
     /// Device grants that wait, by device code.
     devices: BTreeMap<String, Device>,
+    /// The service account that may act for every owner.
+    service: Option<ServiceAccount>,
     /// Number of requests for the outcome of a device grant that was not confirmed yet.
     pending: usize,
     refused: usize,
@@ -54,6 +68,15 @@ struct AccessToken {
     /// Account of the person; `None` for an application.
     owner: Option<String>,
     ends: BootInstant,
+}
+
+#[derive(Debug)]
+struct ServiceAccount {
+    email: String,
+    /// URL of the endpoint.
+    audience: String,
+    /// Has `key.pem`, the public key.
+    folder: TempDir,
 }
 
 #[derive(Debug)]
@@ -117,6 +140,18 @@ impl TokenEndpoint {
         locked(&self.state).life = Duration::from_secs(seconds);
     }
 
+    /// A service account of this name may act for every owner from now on, by assertions that this private key (PEM)
+    /// signs. Needs openssl.
+    pub fn trust(&self, email: &str, private_key: &Path) {
+        let folder = TempDir::new().expect("a folder");
+        let mut command = Command::new("openssl");
+        command.args(["pkey", "-pubout", "-in"]).arg(private_key).arg("-out").arg(folder.path().join("key.pem"));
+        let output = command.output().expect("openssl runs");
+        assert!(output.status.success(), "openssl: {}", String::from_utf8_lossy(&output.stderr));
+        let service = ServiceAccount { email: email.to_owned(), audience: self.token_url(), folder };
+        locked(&self.state).service = Some(service);
+    }
+
     /// The owner of an account types in the code of a device grant, and agrees.
     pub fn confirm(&self, user_code: &str, owner: &str) {
         let mut state = locked(&self.state);
@@ -169,6 +204,7 @@ impl State {
             access: BTreeMap::new(),
             refresh: BTreeMap::new(),
             devices: BTreeMap::new(),
+            service: None,
             pending: 0,
             refused: 0,
         }
@@ -218,6 +254,11 @@ impl State {
     }
 
     fn grant(&mut self, request: &Request) -> Result<Value, &'static str> {
+        if request.field("grant_type") == JWT_BEARER {
+            let service = self.service.as_ref().ok_or("invalid_grant")?;
+            let owner = service.acts_for(&request.field("assertion")).ok_or("invalid_grant")?;
+            return Ok(self.issue(Some(owner)));
+        }
         self.check_client(request)?;
         match request.field("grant_type").as_str() {
             "client_credentials" => Ok(self.issue(None)),
@@ -251,6 +292,30 @@ impl State {
         let access = unguessable();
         self.access.insert(access.clone(), AccessToken { owner, ends: BootInstant::now() + self.life });
         json!({ "access_token": access, "token_type": "Bearer", "expires_in": self.life.as_secs() })
+    }
+}
+
+impl ServiceAccount {
+    /// The owner that an assertion names; `None` unless it is complete, valid now, and signed by the account's key.
+    fn acts_for(&self, assertion: &str) -> Option<String> {
+        let (signed, signature) = assertion.rsplit_once('.')?;
+        let (header, claims) = signed.split_once('.')?;
+        let read = |part: &str| serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(part).ok()?).ok();
+        let (header, claims) = (read(header)?, read(claims)?);
+        let (issued, ends, now) = (claims["iat"].as_u64()?, claims["exp"].as_u64()?, wall().0 / 1_000);
+        let is_now = issued <= now && now < ends && ends <= issued + LONGEST_ASSERTION;
+        let is_its_own = claims["iss"] == self.email.as_str() && claims["aud"] == self.audience.as_str();
+        if header["alg"] != "RS256" || !is_now || !is_its_own {
+            return None;
+        }
+        let file = |name: &str| self.folder.path().join(name);
+        fs::write(file("signature"), URL_SAFE_NO_PAD.decode(signature).ok()?).ok()?;
+        fs::write(file("signed"), signed).ok()?;
+        let mut command = Command::new("openssl");
+        command.args(["dgst", "-sha256", "-verify"]).arg(file("key.pem"));
+        let verified = command.arg("-signature").arg(file("signature")).arg(file("signed")).output().ok()?;
+        let owner = claims["sub"].as_str()?.to_owned();
+        verified.status.success().then_some(owner)
     }
 }
 

@@ -241,10 +241,14 @@ impl World {
                 self.tend_outbox(to)
             }
             OutboxEvent::Ack { writer, peer, length, own } => {
-                if !self.connected(writer, peer) {
+                let connected = self.connected(writer, peer);
+                let acked = self.outbox.acked.entry((writer, peer)).or_default();
+                if !connected {
+                    // The next stream begins where the writer knows that the peer is.
+                    let known = *acked;
+                    self.outbox.sent.insert((writer, peer), known);
                     return Ok(());
                 }
-                let acked = self.outbox.acked.entry((writer, peer)).or_default();
                 *acked = length.max(*acked);
                 let report = self.outbox.reports.entry((writer, peer)).or_default();
                 *report = (length, own).max(*report);

@@ -14,12 +14,14 @@ fn needs() -> bool {
     need::all(&[need::NAMESPACES, need::BARESIP])
 }
 
-/// Bytes of recordings in progress on a node.
-fn recorded(cluster: &Cluster, node: &str) -> u64 {
-    let folder = cluster.member(node).data_dir.join("store/recordings");
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    let audio = files.filter(|file| file.path().extension().is_none_or(|kind| kind != "map"));
-    audio.filter_map(|f| Some(f.metadata().ok()?.len())).sum()
+/// Bytes that are written in the packs of a node: the rest of a pack is zeros.
+fn recorded(cluster: &Cluster, node: &str) -> usize {
+    const HEADER: usize = 4_096;
+    let folder = cluster.member(node).data_dir.join("store/audio");
+    let packs = fs::read_dir(folder).into_iter().flatten().flatten().filter_map(|file| fs::read(file.path()).ok());
+    let used =
+        |pack: Vec<u8>| pack.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_sub(HEADER));
+    packs.map(used).sum()
 }
 
 /// Its speech is in the mailbox on both nodes, bit for bit, and it hears the message from the other node, with its own

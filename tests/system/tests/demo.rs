@@ -11,6 +11,9 @@ use std::{
 use serde_json::Value;
 use twinbox_testkit::{Place, Process, binary, wait_for};
 
+/// Limit of both calls of the demo together, in seconds: the callers skip the greetings by `#`.
+const CALLS_SECONDS: f64 = 20.0;
+
 /// Ports that another test's demo on this machine is unlikely to use; the demo uses 1,100 from there.
 fn base_port(n: u16) -> u16 {
     2_000 + (std::process::id() % 9) as u16 * 3_000 + n * 1_200
@@ -20,6 +23,13 @@ fn demo_once(dir: &Path, port: u16) -> Output {
     let mut command = Command::new(binary());
     command.args(["demo", "--once", "--fresh", "--dir"]).arg(dir).args(["--base-port", &port.to_string()]);
     command.output().expect("the twinbox binary runs")
+}
+
+/// Duration in seconds of the step that contains these words.
+fn seconds_of(said: &str, step: &str) -> f64 {
+    let line = said.lines().find(|line| line.contains(step)).unwrap_or_else(|| panic!("no step '{step}': {said}"));
+    let seconds = line.split_whitespace().nth(1).and_then(|seconds| seconds.parse().ok());
+    seconds.unwrap_or_else(|| panic!("no duration: {line}"))
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -35,6 +45,8 @@ fn once_proves_itself_and_leaves_nothing_running() {
     assert!(output.status.success(), "{}\n{}\n{}", output.status, text(&output.stderr), logs(dir.path()));
     // Every step with its duration.
     assert!(said.lines().filter(|l| l.contains(" s ") && l.contains("ok")).count() >= 5, "{said}");
+    let calls = seconds_of(&said, "leaves a message for 1001") + seconds_of(&said, "plays the message");
+    assert!(calls < CALLS_SECONDS, "both calls took {calls} s: {said}");
 
     let demo: Value =
         serde_json::from_slice(&fs::read(dir.path().join("demo/demo.json")).expect("demo.json")).expect("JSON");

@@ -1,19 +1,23 @@
-//! Users from an OpenLDAP server: dry run, full search, changes as they happen, deletions that are held back, sign-in
-//! with the directory's password on every node, and a move of the duty during a full search.
+//! Users from an OpenLDAP server: dry run, full search, changes as they happen, deletions that are held back, users who
+//! exist already, sign-in with the directory's password on every node, and a move of the duty during a full search.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Write,
     fs,
     net::Ipv4Addr,
+    ops::Range,
+    process::Command,
     time::Duration,
 };
 
 use serde_json::Value;
 use tempfile::TempDir;
+use twinbox_peer_kit::people::holder_of;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Cli, Cluster, Place, Slapd, SlapdSettings, Spec, leave_message, need, parameter, wait_for, wait_until,
+    Call, Cli, Cluster, Endpoint, Invite, Place, Slapd, SlapdSettings, Spec, Transport, User, begin_to_speak,
+    g711::Law, leave_message, listen, need, parameter, wait_for, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -93,6 +97,35 @@ impl Corp {
 
     fn change(&self, n: usize, change: &str) {
         self.slapd.modify(&format!("dn: {}\n{change}\n", dn(n)));
+    }
+
+    fn delete(&self, people: Range<usize>) {
+        let mut deletions = String::new();
+        for n in people {
+            let _ = write!(deletions, "dn: {}\nchangetype: delete\n\n", dn(n));
+        }
+        self.slapd.modify(&deletions);
+    }
+
+    /// The stable id of a person.
+    fn uuid(&self, n: usize) -> String {
+        let (url, dn) = (format!("ldap://{}", self.slapd.ldap()), dn(n));
+        let mut command = Command::new("ldapsearch");
+        command.args(["-x", "-LLL", "-H", &url, "-D", Slapd::ADMIN, "-w", Slapd::PASSWORD]);
+        let output = command.args(["-b", &dn, "-s", "base", "entryUUID"]).output().expect("ldapsearch runs");
+        let found = String::from_utf8_lossy(&output.stdout).into_owned();
+        let uuid = found.lines().find_map(|line| line.strip_prefix("entryUUID: "));
+        uuid.unwrap_or_else(|| panic!("{output:?}")).to_owned()
+    }
+
+    /// Calls a mailbox and speaks until the node hangs up.
+    fn speak_to(&self, node: &str, number: &str) {
+        let (phones, endpoint) = (self.cluster.phones(), Endpoint::open(self.cluster.phones(), Law::Mu));
+        let invite = Invite::new(number, "2001", endpoint.address());
+        let call = Call::place(phones, self.cluster.sip(node), Transport::Udp, &invite);
+        let mut call = call.unwrap_or_else(|refused| panic!("the call is refused: {}", refused.status));
+        begin_to_speak(&endpoint, &call);
+        assert!(call.ends(SOON), "the node does not hang up");
     }
 
     /// Verdict on a password, and the side that decided.
@@ -192,15 +225,20 @@ fn people_become_users_keep_them_through_changes_and_a_mass_deletion_waits_for_c
     // A disabled account does not sign in; its messages stay.
     corp.change(6, "changetype: modify\nadd: userAccountControl\nuserAccountControl: 514\n");
     wait_until("the account to be disabled", SOON, || corp.sign_in("b", &number(6), "secret 6").0 == "disabled");
+    // Its callers hear that the person is unavailable, and what they say is not recorded, until the setting says so.
+    corp.speak_to("b", &number(6));
+    a.json(&["directory", "set", "corp", "disabled-callers=greeting"]);
+    let deposit = leave_message(corp.cluster.phones(), corp.cluster.sip("a"), &number(6), 1.5);
+    assert!(deposit.acknowledged(), "{deposit:?}");
+    for node in ["a", "b"] {
+        let messages = corp.cluster.wait_for_messages(node, &number(6), 1, SOON);
+        assert_eq!(messages.len(), 1, "the call before left none: {messages:?}");
+    }
     assert_eq!(users(&a).get(&number(5)).map(String::as_str), Some("Somebody Else"));
 
     // A mass deletion stops the run until exactly it is accepted.
     a.json(&["directory", "set", "corp", "enabled=no"]);
-    let mut deletions = String::new();
-    for n in 100..300 {
-        let _ = write!(deletions, "dn: {}\nchangetype: delete\n\n", dn(n));
-    }
-    corp.slapd.modify(&deletions);
+    corp.delete(100..300);
     let refused = refusal(&b, &["directory", "sync", "corp"]);
     assert!(refused.contains("--accept-deletions"), "{refused}");
     wait_until("the alarm", SOON, || raised(&a, "directory-held-back"));
@@ -211,7 +249,7 @@ fn people_become_users_keep_them_through_changes_and_a_mass_deletion_waits_for_c
     });
     assert_eq!(runs["runs"][0]["counts"]["gone"], 200, "{runs}");
     let run = runs["runs"][0]["run"].to_string();
-    corp.slapd.modify(&format!("dn: {}\nchangetype: delete\n", dn(300)));
+    corp.delete(300..301);
     let other = refusal(&a, &["directory", "sync", "corp", "--accept-deletions", &run]);
     assert!(other.contains("--accept-deletions"), "one more than was accepted: {other}");
     let dry = a.json(&["directory", "sync", "corp", "--dry-run"]);
@@ -225,12 +263,13 @@ fn people_become_users_keep_them_through_changes_and_a_mass_deletion_waits_for_c
 
 #[test]
 fn passwords_are_checked_on_both_nodes_also_without_the_publisher_and_without_the_directory() {
-    let Some(mut corp) = Corp::start(5) else { return };
+    let Some(mut corp) = Corp::start(6) else { return };
     corp.add(&["enabled=yes"]);
     let (publisher, other) = corp.cluster.publisher_and_other();
     for node in ["a", "b"] {
-        wait_until("all users", SOON, || users(&corp.cluster.cli(node)).len() == 7);
+        wait_until("all users", SOON, || users(&corp.cluster.cli(node)).len() == 8);
     }
+    corp.change(5, "changetype: modify\nadd: userAccountControl\nuserAccountControl: 514\n");
     let said = |verdict: &str, by: &str| (verdict.to_owned(), by.to_owned());
     for node in ["a", "b"] {
         assert_eq!(corp.sign_in(node, &number(0), "secret 0"), said("right", "directory"));
@@ -243,8 +282,28 @@ fn passwords_are_checked_on_both_nodes_also_without_the_publisher_and_without_th
         assert_eq!(corp.sign_in(node, "u0)(uid=*", "secret 0"), said("wrong", ""));
     }
     assert_eq!(corp.sign_in(&other, &number(2), "secret 2"), said("right", "directory"));
+    let is_disabled = || corp.sign_in(&other, &number(5), "secret 5").0 == "disabled";
+    wait_until("the account to be disabled", SOON, is_disabled);
+    // No secret is in what a node shows.
+    let (first, cli) = (number(0), corp.cluster.cli(&other));
+    let commands: [&[&str]; 5] = [
+        &["directory", "list"],
+        &["directory", "show", "corp"],
+        &["directory", "runs", "corp"],
+        &["directory", "test", "corp"],
+        &["user", "show", &first],
+    ];
+    let mut shown: Vec<String> = commands.iter().map(|command| cli.json(command).to_string()).collect();
     corp.cluster.kill(&publisher);
     assert_eq!(corp.sign_in(&other, &number(1), "secret 1"), said("right", "directory"), "the publisher is away");
+
+    // The witness too: one of three members is no majority.
+    corp.cluster.kill("w");
+    wait_until("the loss of the majority", SOON, || cli.status().is_some_and(|status| status["quorum"] != true));
+    assert_eq!(corp.sign_in(&other, &number(0), "secret 0"), said("right", "directory"));
+    assert_eq!(corp.sign_in(&other, &number(0), "wrong"), said("wrong", "directory"));
+    assert_eq!(corp.sign_in(&other, &number(0), ""), said("wrong", ""));
+    assert_eq!(corp.sign_in(&other, &number(5), "secret 5").0, "disabled");
 
     // Without the directory only passwords decide that it confirmed before.
     corp.slapd.stop();
@@ -258,6 +317,156 @@ fn passwords_are_checked_on_both_nodes_also_without_the_publisher_and_without_th
     assert_eq!(corp.sign_in(&other, &number(2), "secret 2"), said("wrong", "directory"));
     corp.slapd.stop();
     assert_eq!(corp.sign_in(&other, &number(2), "secret 2").0, "unavailable");
+
+    shown.push(cli.json(&["alarm", "list"]).to_string());
+    shown.extend(corp.cluster.members().iter().map(|member| member.log()));
+    for secret in [Slapd::PASSWORD, "secret 0", "secret 1", "secret 2", "secret 3", "secret 5"] {
+        assert!(shown.iter().all(|text| !text.contains(secret)), "'{secret}' is shown");
+    }
+}
+
+#[test]
+fn users_who_exist_are_bound_by_number_by_mail_and_by_hand_and_keep_messages_and_pins() {
+    let Some(corp) = Corp::start(4) else { return };
+    let (a, b) = (corp.cluster.cli("a"), corp.cluster.cli("b"));
+    let owner = User { number: "20001", pin: "284617" };
+    let add = |number: &str, further: &[&str]| {
+        a.json(&[&["user", "add", number, "--pin", owner.pin, "--keep-pin"][..], further].concat());
+    };
+    add(owner.number, &["--name", "Old Name"]);
+    add("5002", &["--mail", "u2@example.org"]);
+    add("20003", &[]);
+    let leave = |number: &str| {
+        let deposit = leave_message(corp.cluster.phones(), corp.cluster.sip("a"), number, 2.5);
+        assert!(deposit.acknowledged(), "{deposit:?}");
+        corp.cluster.wait_for_messages("b", number, 1, SOON);
+        deposit
+    };
+    let (by_number, _) = (leave(owner.number), leave("5002"));
+    let id_of = |number: &str| {
+        let found = identities(&a).into_iter().find(|(_, of)| of == number);
+        found.unwrap_or_else(|| panic!("no {number}")).0
+    };
+    let before = [owner.number, "5002", "20003"].map(id_of);
+    corp.add(&[]);
+    a.json(&["directory", "bind", "20003", "corp", &corp.uuid(3)]);
+
+    // The dry run shows who is bound, and binds none.
+    for (field, adopted, changed) in
+        [("mail", "adopted: 20002 ", "number 5002 -> 20002"), ("number", "adopted: 20001 ", "Old Name -> User 1")]
+    {
+        let sync = ["directory", "sync", "corp", "--adopt-by", field, "--dry-run"];
+        let (users_before, dry) = (users(&a), b.json(&sync));
+        let is_it =
+            |line: &Value| line.as_str().is_some_and(|line| line.starts_with(adopted) && line.contains(changed));
+        assert!(dry["lines"].as_array().is_some_and(|lines| lines.iter().any(is_it)), "{dry}");
+        assert_eq!(users(&a), users_before, "a dry run changes nothing");
+        let run = b.json(&sync[..5]);
+        assert!(run["outcome"] == "done" && run["lines"].as_array().is_some_and(|l| l.iter().any(is_it)), "{run}");
+    }
+    for cli in [&a, &b] {
+        wait_until("all users as the directory has them", SOON, || {
+            let users = users(cli);
+            users.len() == 4 + Cluster::USERS.len()
+                && (0..4).all(|n| users.get(&number(n)) == Some(&format!("User {n}")))
+        });
+    }
+    assert_eq!([owner.number, "20002", "20003"].map(id_of), before, "they are the users from before");
+    assert_eq!(corp.cluster.wait_for_messages("b", "20002", 1, SOON).len(), 1);
+    let heard = listen(corp.cluster.phones(), corp.cluster.sip("b"), owner, &[by_number], 1.0, SOON);
+    assert!(heard.iter().all(Option::is_some), "the PIN and the message are those from before: {heard:?}");
+    let list = b.json(&["directory", "list"]);
+    let directory = &list["directories"][0];
+    assert!(directory["name"] == "corp" && directory["users"] == 4 && directory["enabled"] != true, "{list}");
+
+    // The timetable orders the same.
+    let yearly = ["--cron", "0 3 1 1 *", "--zone", "UTC", "directory=corp"];
+    a.json(&[&["timetable", "add", "nightly", "--job", "directory-sync"][..], &yearly].concat());
+    let ran = wait_for("the run of the job", SOON, || b.try_json(&["timetable", "run", "nightly"]).ok());
+    let run = &ran["runs"][0];
+    assert!(run["state"] == "done" && run["outcome"].as_str().is_some_and(|o| o.contains("corp: done")), "{ran}");
+
+    // Without the directory its users are local.
+    let refused = refusal(&a, &["user", "set", owner.number, "--name", "Free Again"]);
+    assert!(refused.contains("directory 'corp'"), "{refused}");
+    a.json(&["directory", "remove", "corp"]);
+    for cli in [&a, &b] {
+        wait_until("no directory", SOON, || {
+            let list = cli.try_json(&["directory", "list"]);
+            list.is_ok_and(|list| list["directories"].as_array().is_none_or(Vec::is_empty))
+        });
+        assert_eq!(users(cli).len(), 4 + Cluster::USERS.len());
+    }
+    wait_until("a local user", SOON, || a.try_json(&["user", "set", owner.number, "--name", "Free Again"]).is_ok());
+}
+
+#[test]
+fn organization_that_is_renamed_makes_no_user_new_or_gone() {
+    let count = 20;
+    let Some(corp) = Corp::start(count) else { return };
+    let (a, b) = (corp.cluster.cli("a"), corp.cluster.cli("b"));
+    corp.add(&[]);
+    a.json(&["directory", "set", "corp", &format!("base={}", Slapd::SUFFIX), "enabled=yes"]);
+    for cli in [&a, &b] {
+        wait_until("all users", SOON, || users(cli).len() == count + 2);
+    }
+    let before = identities(&a);
+    let (people, staff) = (format!("ou=people,{}", Slapd::SUFFIX), format!("ou=staff,{}", Slapd::SUFFIX));
+    corp.slapd.modify(&format!("dn: {people}\nchangetype: modrdn\nnewrdn: ou=staff\ndeleteoldrdn: 1\n"));
+    let change = "changetype: modify\nreplace: displayName\ndisplayName: Later Change\n";
+    corp.slapd.modify(&format!("dn: uid=u1,{staff}\n{change}"));
+    for cli in [&a, &b] {
+        wait_until("the later change", SOON, || users(cli).get(&number(1)).is_some_and(|n| n == "Later Change"));
+        assert_eq!(identities(cli), before);
+    }
+    let run = b.json(&["directory", "sync", "corp"]);
+    let counts = &run["counts"];
+    let lost = ["new", "gone", "disabled", "returned", "refused"].map(|word| counts[word].as_u64());
+    assert!(run["outcome"] == "done" && lost == [Some(0); 5], "{run}");
+    assert_eq!((identities(&a), identities(&b)), (before.clone(), before));
+    wait_until("the new names to sign in on both nodes", SOON, || {
+        ["a", "b"].iter().all(|node| corp.sign_in(node, &number(2), "secret 2").0 == "right")
+    });
+}
+
+/// Each lot is below the limit of a tenth of the users, and both together are above it.
+#[test]
+fn deletions_in_lots_are_summed_and_the_second_is_held_back_also_by_the_next_holder() {
+    let count = 100;
+    let Some(corp) = Corp::start(count) else { return };
+    let (a, b) = (corp.cluster.cli("a"), corp.cluster.cli("b"));
+    corp.add(&["enabled=yes", "loss-percent=10", "loss-count=5"]);
+    for cli in [&a, &b] {
+        wait_until("all users", SOON, || users(cli).len() == count + 2);
+    }
+    let is_disabled = |node: &str, n: usize| corp.sign_in(node, &number(n), &format!("secret {n}")).0 == "disabled";
+    let gone = || {
+        let list = b.try_json(&["directory", "runs", "corp"]).unwrap_or_default();
+        let runs = list["runs"].as_array().cloned().unwrap_or_default().into_iter();
+        let done = runs.filter(|run| run["outcome"] == "done");
+        done.map(|run| run["counts"]["gone"].as_u64().unwrap_or_default()).sum::<u64>()
+    };
+    corp.delete(0..8);
+    wait_until("the end of the first lot", SOON, || gone() == 8);
+    wait_until("the first lot on the other node", SOON, || is_disabled("b", 7));
+    assert!(!raised(&a, "directory-held-back"));
+    corp.delete(8..16);
+    wait_until("the alarm", SOON, || raised(&a, "directory-held-back"));
+    assert!(!is_disabled("a", 15) && !is_disabled("b", 15));
+
+    let holder = wait_for("the holder", SOON, || holder_of(&a, "directory-sync"));
+    let other = if holder == "a" { "b" } else { "a" };
+    a.order(&["duty", "move", "directory-sync", other]);
+    wait_until("the move", SOON, || holder_of(&a, "directory-sync").as_deref() == Some(other));
+    let refused = wait_for("a run of the next holder", SOON, || {
+        let output = b.run(&["directory", "sync", "corp"]);
+        assert!(!output.status.success(), "{output:?}");
+        Some(String::from_utf8_lossy(&output.stderr).into_owned())
+            .filter(|said| said.contains("--accept-deletions"))
+    });
+    println!("{refused}");
+    wait_until("the alarm of the next holder", SOON, || raised(&a, "directory-held-back"));
+    assert!(is_disabled("a", 7) && !is_disabled("a", 15) && !is_disabled("b", 15));
 }
 
 /// `TWINBOX_DIRECTORY_USERS=5000` sets the full size.

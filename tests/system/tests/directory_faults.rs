@@ -3,15 +3,18 @@
 //!
 //! `TWINBOX_LDAP_ENTRIES=1000000` sets the full size of the largest directory.
 
-use std::{fs, net::Ipv4Addr, time::Duration};
+use std::{fs, net::Ipv4Addr, thread, time::Duration};
 
+use serde_json::Value;
 use tempfile::TempDir;
 use twinbox_peer_kit::{
     HoldingRelay, MadeUpDirectory, PeopleAnswer,
     people::{add_directory, holder_of, listed_users, people, person},
 };
 use twinbox_system_tests::memory::PeakMemory;
-use twinbox_testkit::{Cli, Cluster, Lab, Place, Slapd, SlapdSettings, Spec, need, parameter, wait_until};
+use twinbox_testkit::{
+    Cli, Cluster, Lab, Place, Slapd, SlapdSettings, Spec, leave_message, need, parameter, wait_until,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 /// Port of a server that the test makes up, or of a relay.
@@ -24,6 +27,8 @@ const FIRST: usize = 30_000;
 const MOST_RESULTS: usize = 500_000;
 /// Answers that come through before a directory is lost, in bytes: some ten people.
 const SOME_PEOPLE: usize = 6_000;
+/// People of another directory.
+const OTHERS: usize = 3;
 const MIB: u64 = 1 << 20;
 
 fn at(phones: &Place, last: u8) -> Place {
@@ -44,9 +49,16 @@ fn refusal(cli: &Cli, arguments: &[&str]) -> String {
 }
 
 fn raised(cli: &Cli) -> bool {
+    is_raised(cli, "corp")
+}
+
+/// Whether the alarm about a directory of this name is raised.
+fn is_raised(cli: &Cli, name: &str) -> bool {
     let list = cli.try_json(&["alarm", "list"]).unwrap_or_default();
-    let mut alarms = list["alarms"].as_array().into_iter().flatten();
-    alarms.any(|alarm| alarm["code"] == "directory-unreachable" && alarm["state"] == "raised")
+    let is_it = |alarm: &Value| {
+        alarm["code"] == "directory-unreachable" && alarm["subject"] == name && alarm["state"] == "raised"
+    };
+    list["alarms"].as_array().into_iter().flatten().any(is_it)
 }
 
 fn error_of(cli: &Cli) -> String {
@@ -72,9 +84,29 @@ fn wait_for_users(cluster: &Cluster, nodes: &[&str], people: usize) {
 
 /// Adds the server that the test makes up, without a name to sign in with.
 fn add_made_up(cli: &Cli, server: &MadeUpDirectory, further: &[&str]) {
+    add_named(cli, "corp", server, &[&["number={telephoneNumber}", "timeout=20"], further].concat());
+}
+
+/// Adds such a server under this name.
+fn add_named(cli: &Cli, name: &str, server: &MadeUpDirectory, further: &[&str]) {
     let (url, base) = (format!("url=ldap://{}", server.address()), format!("base={}", MadeUpDirectory::BASE));
-    let usual = [&url[..], &base, "number={telephoneNumber}", "start-tls=no", "timeout=20"];
-    cli.json(&[&["directory", "add", "corp"][..], &usual, further].concat());
+    let usual = [&url[..], &base, "start-tls=no"];
+    cli.json(&[&["directory", "add", name][..], &usual, further].concat());
+}
+
+/// Runs this, while a caller leaves a message and another directory, which has [`OTHERS`] people, is read.
+fn meanwhile<T: Send>(cluster: &Cluster, run: impl FnOnce() -> T + Send) -> T {
+    let b = cluster.cli("b");
+    thread::scope(|scope| {
+        let run = scope.spawn(run);
+        let deposit = leave_message(cluster.phones(), cluster.sip("b"), Cluster::USERS[0].number, 1.5);
+        assert!(deposit.acknowledged(), "{deposit:?}");
+        let other = b.json(&["directory", "sync", "other"]);
+        let counts = &other["counts"];
+        let people = counts["new"].as_u64().unwrap_or_default() + counts["unchanged"].as_u64().unwrap_or_default();
+        assert!(other["outcome"] == "done" && people == OTHERS as u64, "{other}");
+        run.join().expect("the run ends")
+    })
 }
 
 #[test]
@@ -109,23 +141,33 @@ fn attribute_of_100_megabytes_is_refused_by_its_size_and_the_next_run_does_all_w
     }
 }
 
-/// Up to the bound of one search all people are read; beyond it the run is refused.
+/// Up to the bound of one search all people are read; beyond it the run is refused. Calls and another directory go on.
 #[test]
 fn large_directory_costs_bounded_memory_and_one_beyond_the_bound_is_refused_with_it() {
     let count = parameter("TWINBOX_LDAP_ENTRIES", 20_000) as usize;
-    let start = |phones: &Place| MadeUpDirectory::start(phones, LDAP, PeopleAnswer::People { count, photo: 0 });
-    let (cluster, server) = Cluster::start_with(|_| Spec::default(), start);
+    let start = |phones: &Place| {
+        let others = PeopleAnswer::People { count: OTHERS, photo: 0 };
+        let other = MadeUpDirectory::start(&at(phones, 64), LDAP, others);
+        (MadeUpDirectory::start(phones, LDAP, PeopleAnswer::People { count, photo: 0 }), other)
+    };
+    let (cluster, (server, other)) = Cluster::start_with(|_| Spec::default(), start);
     let a = cluster.cli("a");
     add_made_up(&a, &server, &[]);
+    // Its people have the numbers from 72000000 on.
+    add_named(&a, "other", &other, &["number=7{telephoneNumber}"]);
     let memory = ["a", "b"].map(|node| PeakMemory::begin(cluster.member(node).pid()));
     // A dry run reads and compares all, and writes none.
     let sync = ["directory", "sync", "corp", "--dry-run"];
     if count > MOST_RESULTS {
-        let refused = refusal(&a, &sync);
-        assert!(refused.contains(&format!("more than {MOST_RESULTS} results")), "{refused}");
-        assert!(refused.contains("narrow the base or the filter"), "{refused}");
+        for sync in [&sync[..], &sync[..3]] {
+            let refused = meanwhile(&cluster, || refusal(&a, sync));
+            assert!(refused.contains(&format!("more than {MOST_RESULTS} results")), "{refused}");
+            assert!(refused.contains("narrow the base or the filter"), "{refused}");
+        }
+        wait_until("the alarm", SOON, || raised(&a));
+        wait_until("the reason", SOON, || error_of(&a).contains("more than"));
     } else {
-        let dry = a.json(&sync);
+        let dry = meanwhile(&cluster, || a.json(&sync));
         assert!(dry["outcome"] == "done" && dry["counts"]["new"] == count, "{}", dry["counts"]);
         assert!(dry["lines"].as_array().is_some_and(|lines| lines.len() <= 2_000), "the report is bounded");
     }
@@ -135,10 +177,51 @@ fn large_directory_costs_bounded_memory_and_one_beyond_the_bound_is_refused_with
         println!("{node}: {} MiB more at the peak, for {count} entries", memory.grown() / MIB);
         assert!(memory.grown() < bound, "{node}: {} bytes, more than {bound}", memory.grown());
     }
-    nothing_was_made(&cluster, &["a", "b"]);
+    wait_for_users(&cluster, &["a", "b"], OTHERS);
     server.answer(PeopleAnswer::People { count: 3, photo: 0 });
     let run = a.json(&["directory", "sync", "corp"]);
     assert!(run["outcome"] == "done" && run["counts"]["new"] == 3, "{run}");
+    wait_until("no alarm", SOON, || !raised(&a));
+}
+
+/// As many slow servers as runs may be under way at a time, and a silent one.
+#[test]
+fn slow_and_silent_directories_hold_up_no_other_and_each_has_its_own_alarm() {
+    let start = |phones: &Place| {
+        let one = |last: u8, answer| MadeUpDirectory::start(&at(phones, last), LDAP, answer);
+        let slow = [70, 71, 72, 73].map(|last| one(last, PeopleAnswer::Drip(Duration::from_secs(1))));
+        (slow, one(74, PeopleAnswer::Silence), one(75, PeopleAnswer::People { count: OTHERS, photo: 0 }))
+    };
+    let (cluster, (slow, silent, well)) = Cluster::start_with(|_| Spec::default(), start);
+    let (a, b) = (cluster.cli("a"), cluster.cli("b"));
+    let names = ["slow-0", "slow-1", "slow-2", "slow-3"];
+    for (name, server) in names.iter().zip(&slow) {
+        add_named(&a, name, server, &["number=8{telephoneNumber}", "timeout=5", "enabled=yes"]);
+    }
+    wait_until("all slow servers to be asked", SOON, || slow.iter().all(|server| server.connections() > 0));
+    add_named(&a, "silent", &silent, &["number=9{telephoneNumber}", "timeout=2", "enabled=yes"]);
+    add_named(&a, "well", &well, &["number={telephoneNumber}", "timeout=5", "enabled=yes"]);
+    wait_for_users(&cluster, &["a", "b"], OTHERS);
+    wait_until("the alarm about the silent server", SOON, || is_raised(&b, "silent"));
+    assert!(names.iter().chain(&["well"]).all(|name| !is_raised(&b, name)), "a slow server is no failure yet");
+
+    // A number that another directory has supplied already.
+    add_named(&a, "copy", &well, &["number={telephoneNumber}", "timeout=5"]);
+    let copied = b.json(&["directory", "sync", "copy"]);
+    assert!(copied["counts"]["new"] == 0 && copied["counts"]["refused"] == OTHERS, "{copied}");
+    let number = MadeUpDirectory::FIRST.to_string();
+    let names_both = |line: &Value| {
+        line.as_str().is_some_and(|line| line.contains(&number) && line.contains("of another directory"))
+    };
+    assert!(copied["lines"].as_array().is_some_and(|lines| lines.iter().any(names_both)), "{copied}");
+
+    // Slow servers that end their connections fail, each under its own name.
+    drop(slow);
+    for name in names {
+        wait_until(&format!("the alarm about {name}"), SOON, || is_raised(&b, name));
+    }
+    assert!(!is_raised(&b, "well"));
+    wait_for_users(&cluster, &["a", "b"], OTHERS);
 }
 
 #[test]

@@ -1,7 +1,13 @@
 //! A node whose disk was lost takes over the others' data: until all records are there it is `replicating`, and never
 //! answers a caller that a mailbox or message does not exist (rule D13).
 
-use std::{fmt::Write, fs, time::Duration};
+use std::{
+    fmt::Write,
+    fs,
+    process::Output,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use twinbox_clock::BootInstant;
@@ -16,6 +22,8 @@ const KNOWN: &str = "39999";
 const UNKNOWN: &str = "40000";
 /// Number for the sign-in of owners.
 const PILOT: &str = "*97";
+/// From the agreement that node b is in service to b's knowledge of it: some round trips of the slow link.
+const AGREED: Duration = Duration::from_secs(2);
 
 /// Imports enough users to keep a slow link busy for seconds.
 fn import_users(cluster: &Cluster, node: &str, count: u32) {
@@ -47,6 +55,15 @@ fn answered(cluster: &Cluster, node: &str, number: &str) -> u16 {
     }
 }
 
+/// Runs `cluster status --wait in-service` on a node; gives its output and the time when it ended.
+fn wait_in_service(cluster: &Cluster, node: &str) -> JoinHandle<(Output, BootInstant)> {
+    let cli = cluster.cli(node);
+    thread::spawn(move || {
+        let output = cli.run(&["cluster", "status", "--wait", "in-service", "--timeout", "90"]);
+        (output, BootInstant::now())
+    })
+}
+
 #[test]
 fn a_node_whose_disk_was_lost_answers_503_until_all_records_are_there() {
     if !need::all(&[need::NAMESPACES, need::TAP]) {
@@ -64,31 +81,38 @@ fn a_node_whose_disk_was_lost_answers_503_until_all_records_are_there() {
     let begun = BootInstant::now();
     lab.set_link("a", "b", Link::round_trip(100, 0));
     cluster.start_member("b");
+    let waits = ["a", "b"].map(|node| wait_in_service(&cluster, node));
     wait_until("node b to answer its administrator", Duration::from_secs(20), || {
         cluster.cli("b").try_json(&["service", "list"]).is_ok()
     });
-    let status = || cluster.cli("a").status_of("b").unwrap_or_default();
-    let (mut refused, mut replicating) = (0, false);
+    let (mut refused, mut last_refused, mut replicating) = (0, begun, false);
     loop {
-        // Until its next contact the table shows its status from before the kill.
-        let in_service = replicating && status() == "in-service";
-        replicating |= status() == "replicating";
-        // The table may be old by then, but it changes only after all records are there.
+        let waited = waits.iter().all(JoinHandle::is_finished);
+        replicating |= cluster.cli("a").status_of("b").as_deref() == Some("replicating");
+        let asked = BootInstant::now();
         let (known, unknown, pilot) =
             (answered(&cluster, "b", KNOWN), answered(&cluster, "b", UNKNOWN), answered(&cluster, "b", PILOT));
+        if waited {
+            assert_eq!((known, unknown, pilot), (200, 404, 200), "at once when both nodes say in-service");
+            break;
+        }
         assert!([200, 503].contains(&known), "a mailbox that there is: {known}");
         assert!([404, 503].contains(&unknown), "a mailbox that there is not: {unknown}");
         assert!([200, 503].contains(&pilot), "an owner: {pilot}");
-        refused += usize::from(known == 503);
+        if known == 503 {
+            (refused, last_refused) = (refused + 1, asked);
+        }
         // A partial list of messages is not shown either.
         if let Ok(messages) = cluster.cli("b").try_messages(user.number) {
             assert_eq!(messages.len(), deposits.len());
         }
-        if in_service {
-            assert_eq!((known, unknown, pilot), (200, 404, 200));
-            break;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(90), "b is {}", status());
+        assert!(begun.elapsed() < Duration::from_secs(120), "neither wait has ended");
+    }
+    for (node, wait) in ["a", "b"].into_iter().zip(waits) {
+        let (output, ended) = wait.join().expect("the command line runs");
+        assert!(output.status.success(), "{node}: {}", String::from_utf8_lossy(&output.stderr));
+        // Node a's table has b's status from before the kill, too: that is no reason to end.
+        assert!(ended + AGREED > last_refused, "the wait on {node} ended before b answered callers");
     }
     println!(
         "in service {:.1} s after its start; {refused} callers were asked to call again",

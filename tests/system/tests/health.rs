@@ -400,9 +400,9 @@ fn a_starved_processor_moves_nothing_needlessly() {
 
 #[test]
 fn settings_that_differ_and_a_load_too_great_for_the_survivor_are_alarms() {
-    let env = vec![("b", "TWINBOX_SIP__REDIRECT", "last".to_owned())];
+    let env = vec![("b", "TWINBOX_CLUSTER__NAME", "other".to_owned())];
     let cluster = Cluster::start(&Spec { env, max_calls: 2, ..Spec::default() });
-    let drift = wait_for_alarm(&cluster, "b", &["config-drift", "sip.redirect", "a and b"]);
+    let drift = wait_for_alarm(&cluster, "b", &["config-drift", "cluster.name", "a and b"]);
     println!("{drift}");
     let others = alarms(&cluster, "b").into_iter().filter(|alarm| alarm.contains("config-drift")).count();
     assert_eq!(others, 1, "{:#?}", alarms(&cluster, "b"));

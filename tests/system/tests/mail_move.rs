@@ -18,7 +18,7 @@ const SOON: Duration = Duration::from_secs(40);
 const SMTP: u16 = 2525;
 const MAILBOX: &str = Cluster::USERS[0].number;
 /// Messages, each of which all devices are told of.
-const MESSAGES: usize = 3;
+const MESSAGES: usize = 4;
 
 /// A cluster with mails under way to a receiver that takes a while for each.
 struct UnderWay {

@@ -1,9 +1,10 @@
 //! Mail out: a message left by a call becomes a mail for each device of its mailbox, with the same Message-ID at every
 //! attempt, whatever the mail servers and the nodes do meanwhile.
 
-use std::{collections::BTreeSet, fs, thread, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, process::Command, thread, time::Duration};
 
 use serde_json::Value;
+use tempfile::TempDir;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
     Authority, Cli, Cluster, Data, Deposit, DkimKey, MailFault, MailReceiver, NameServer, Place, Postfix,
@@ -72,6 +73,41 @@ fn assert_said(wav: &[u8], speech: &Speech, spoken: usize) {
     assert!(piece.seconds() > 1.0, "{piece:?}");
 }
 
+/// Mail programs for terminals.
+const MAIL_PROGRAMS: need::Need = need::Need {
+    name: "neomutt and s-nail (apt-get install neomutt s-nail bsdutils)",
+    there: || ["neomutt", "s-nail", "script"].iter().all(|name| runs(name, "--version")),
+};
+
+fn runs(program: &str, argument: &str) -> bool {
+    Command::new(program).arg(argument).output().is_ok_and(|output| output.status.success())
+}
+
+/// Mail programs show the mail, and what neomutt saves as its attachment is a sound file for ffprobe.
+fn assert_mail_programs_read(mail: &Path) {
+    let dir = TempDir::new().expect("a folder");
+    let (folder, sound) = (dir.path().join("mbox"), dir.path().join("sound"));
+    let mut mbox = b"From voicemail@voicemail.test Sun Nov 22 09:00:00 2026\n".to_vec();
+    mbox.extend(fs::read(mail).expect("the mail").into_iter().filter(|byte| *byte != b'\r'));
+    mbox.push(b'\n');
+    fs::write(&folder, mbox).expect("written");
+    let shown = Command::new("s-nail").args(["-n", "-R", "-Y", "type 1", "-Y", "xit", "-f"]).arg(&folder).output();
+    let shown = String::from_utf8_lossy(&shown.expect("s-nail runs").stdout).into_owned();
+    assert!(shown.contains("Voicemail from 2001") && shown.contains(MAILBOX), "{shown}");
+
+    let keys =
+        format!("push \"<view-attachments><next-entry><pipe-entry>cat >{}<enter><exit><exit>\"", sound.display());
+    let neomutt = format!("neomutt -n -F /dev/null -R -f {} -e '{keys}'", folder.display());
+    let mut command = Command::new("script");
+    command.args(["-qec", &neomutt, "/dev/null"]).env("TERM", "vt100").stdin(std::process::Stdio::null());
+    let output = command.output().expect("script runs");
+    let probed = Command::new("ffprobe").args(["-v", "error", "-show_streams"]).arg(&sound).output();
+    let probed = String::from_utf8_lossy(&probed.expect("ffprobe runs").stdout).into_owned();
+    for line in ["codec_type=audio", "sample_rate=8000", "channels=1"] {
+        assert!(probed.contains(line), "{line}: {probed}{output:?}");
+    }
+}
+
 /// Message-IDs and outcomes of mails.
 fn ids_and_outcomes(mails: &[ReceivedMail]) -> Vec<(&str, &str)> {
     mails.iter().map(|mail| (mail.message_id.as_str(), mail.outcome.as_str())).collect()
@@ -79,7 +115,7 @@ fn ids_and_outcomes(mails: &[ReceivedMail]) -> Vec<(&str, &str)> {
 
 #[test]
 fn a_message_left_by_a_call_becomes_a_signed_mail_with_its_sound() {
-    if !need::all(&[need::AIOSMTPD, need::DKIM, need::OPENSSL]) {
+    if !need::all(&[need::AIOSMTPD, need::DKIM, need::OPENSSL, need::FFMPEG, MAIL_PROGRAMS]) {
         return;
     }
     let key = DkimKey::new();
@@ -117,6 +153,7 @@ fn a_message_left_by_a_call_becomes_a_signed_mail_with_its_sound() {
     );
     assert!(attached[0]["name"].as_str().is_some_and(|name| name.ends_with(".wav")), "{attached}");
     assert_said(content.sound.as_deref().expect("a sound file"), &deposit.speech, deposit.spoken);
+    assert_mail_programs_read(&mail.file);
 
     for node in [&publisher, &other] {
         let done = cluster.cli(node).wait_for_effect("done", SOON, |effect| effect.device == "anna");
@@ -209,6 +246,42 @@ fn a_certificate_with_a_wrong_name_or_an_expired_one_holds_the_mail_back_until_i
     assert_said(content.sound.as_deref().expect("a sound file"), &deposit.speech, deposit.spoken);
     let done = cli.wait_for_effect("done", SOON, |effect| effect.id == stuck.id);
     assert!(done.attempts >= 3 && done.reason.contains("queued as"), "{done:?}");
+}
+
+/// Postfix defers one recipient and refuses another; then its table says otherwise.
+#[test]
+fn a_mail_that_postfix_defers_waits_and_one_that_it_refuses_is_a_dead_letter() {
+    if !need::all(&[need::POSTFIX, need::AIOSMTPD]) {
+        return;
+    }
+    let dir = TempDir::new().expect("a folder");
+    let access = dir.path().join("access");
+    fs::write(&access, "anna@example.test DEFER come later\nbert@example.test REJECT not here\n").expect("written");
+    let (cluster, (receiver, _postfix)) = Cluster::start_with(
+        |phones| Spec { mail: plain(Postfix::place(phones).port(SMTP)), ..Spec::default() },
+        |phones| {
+            let settings = [
+                format!("relayhost = [{}]:{SMTP}", phones.ip),
+                format!("smtpd_recipient_restrictions = check_recipient_access texthash:{}", access.display()),
+            ];
+            (MailReceiver::start(phones, SMTP), Postfix::start(&Postfix::place(phones), SMTP, &settings))
+        },
+    );
+    let cli = cluster.cli("b");
+    for name in ["anna", "bert"] {
+        add_device(&cli, MAILBOX, name, &[]);
+    }
+    leave(&cluster, "a", MAILBOX);
+    let dead = cli.wait_for_effect("dead", SOON, |effect| effect.device == "bert");
+    assert!(dead.reason.contains("not here"), "{dead:?}");
+    let deferred = cli.wait_for_effect("failed", SOON, |effect| effect.device == "anna");
+    assert!(deferred.reason.contains("come later"), "{deferred:?}");
+    assert!(receiver.mails().is_empty());
+    fs::write(&access, "\n").expect("written");
+    cli.json(&["outbox", "retry", &deferred.id]);
+    let mail = receiver.wait_for_mails(1, SOON).remove(0);
+    assert_eq!(mail.message_id, format!("{}@voicemail.test", deferred.id));
+    cli.wait_for_effect("done", SOON, |effect| effect.id == deferred.id);
 }
 
 #[test]

@@ -1,16 +1,16 @@
-//! Accounts that a class of service names, and accounts whose owners gave access themselves: device grant, access
-//! tokens that end, and an owner who takes the access back.
+//! Accounts that a class of service names, accounts whose owners gave access themselves (device grant, access tokens
+//! that end, an owner who takes the access back), and a service account that acts for the owners.
 
 use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use twinbox_peer_kit::{
     Dovecot, DovecotSettings, TokenEndpoint, need as peer_need,
     office::{ANNA, BERT, FOLDER, Office, SOON, accounts, ids, raised, text, wait_for_mails},
 };
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Authority, Cluster, Place, Process, Spec, Validity, binary, holds, need, wait_for, wait_until,
+    Authority, Cluster, DkimKey, Place, Process, Spec, Validity, binary, holds, need, wait_for, wait_until,
 };
 
 /// Port of the token endpoint at the phones' place.
@@ -134,7 +134,13 @@ fn confirmed_code_opens_the_account_of_its_owner_and_of_no_other_and_no_token_is
 
     let cli = office.cli();
     let mut shown: Vec<String> = office.cluster.members().iter().map(|member| member.log()).collect();
-    let lists: [&[&str]; 3] = [&["mailbox-sync", "list"], &["mailbox-sync", "server", "list"], &["alarm", "list"]];
+    let lists: [&[&str]; 5] = [
+        &["mailbox-sync", "list"],
+        &["mailbox-sync", "show", ANNA],
+        &["mailbox-sync", "server", "list"],
+        &["mailbox-sync", "server", "show", "mail"],
+        &["alarm", "list"],
+    ];
     shown.extend(lists.iter().map(|command| cli.json(command).to_string()));
     for file in [&anna, &bert] {
         let token = fs::read_to_string(file).expect("the refresh token");
@@ -196,6 +202,42 @@ fn access_tokens_that_end_are_replaced_and_access_that_is_taken_back_fails_that_
     wait_for_mails(&mut anna, &refs(&of_anna));
     wait_until("the end of the alarm", SOON, || !raised(&office.cli(), "mailbox-sync-failing", "mail"));
     wait_until("the end of the failure", SOON, || failing(office).is_empty());
+}
+
+#[test]
+fn service_account_opens_each_account_for_its_owner_by_its_own_key_alone_and_the_key_is_not_shown() {
+    let Some(provider) = Provider::start() else { return };
+    let (office, tokens) = (&provider.office, &provider.tokens);
+    let (email, keys) = ("voicemail@project.example", [DkimKey::new(), DkimKey::new()]);
+    tokens.trust(email, &keys[0].file());
+    let url = format!("token-url={}", tokens.token_url());
+    for (name, key) in ["google", "stranger"].iter().zip(&keys) {
+        let pem = fs::read_to_string(key.file()).expect("the key");
+        let file = json!({ "client_email": email, "private_key": pem, "private_key_id": "1" }).to_string();
+        let file = format!("key-file={}", office.secret(name, &file));
+        let oauth = ["auth=service-account", "tls=implicit", "insecure=yes", "scope=mail", &url, &file];
+        office.add_server(name, office.dovecot.imaps(), &oauth);
+    }
+    office.add("google", &[ANNA]);
+    let [to_anna, _] = send_to_both(office);
+    wait_for_mails(&mut office.dovecot.sign_in(ANNA), &[&to_anna]);
+    assert!(tokens.valid_of(ANNA) > 0 && tokens.refused() == 0, "{tokens:?}");
+
+    // The same name with another key.
+    office.add("stranger", &[BERT]);
+    let outcome = office.run_until(BERT, |outcome| outcome.starts_with("failed"));
+    assert!(outcome.contains("invalid_grant") && tokens.valid_of(BERT) == 0, "{outcome}");
+    assert!(office.dovecot.sign_in(BERT).mails(FOLDER).is_empty());
+
+    let mut shown: Vec<String> = office.cluster.members().iter().map(|member| member.log()).collect();
+    let lists: [&[&str]; 3] =
+        [&["mailbox-sync", "list"], &["mailbox-sync", "server", "show", "google"], &["alarm", "list"]];
+    shown.extend(lists.iter().map(|command| office.cli().json(command).to_string()));
+    for key in &keys {
+        let pem = fs::read_to_string(key.file()).expect("the key");
+        let secret = pem.lines().nth(1).expect("a line of the key");
+        assert!(shown.iter().all(|text| !text.contains(secret)), "a private key is shown");
+    }
 }
 
 /// A server with `users=sales` has the accounts of that class, as far as they have a mail address.

@@ -5,6 +5,7 @@ use std::{
     fs,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -153,4 +154,66 @@ fn two_clusters_send_to_each_other_and_what_is_not_delivered_comes_back_spoken()
     let kept = cli.run(&["message", "send", &file, "--from", ANNA, "--to", &format!("7{BERT}")]);
     assert!(String::from_utf8_lossy(&kept.stderr).contains("audio-out=no"), "{kept:?}");
     assert_eq!(other.messages(BERT).len(), 1, "nothing more has left");
+}
+
+/// A mail in the form of RFC 3801 appendix B, with this G.726 audio in base64.
+fn foreign(audio: &str) -> String {
+    format!(
+        "To: {ANNA}@one.test\nFrom: \"Parsons, Glenn\" <12145551234@vm2.example>\n\
+         Date: Mon, 26 Aug 93 10:20:20 -0700 (CDT)\nMIME-Version: 1.0  (Voice 2.0)\n\
+         Content-type: Multipart/Voice-Message; Version=2.0;\n Boundary=\"MessageBoundary\"\n\
+         Content-Transfer-Encoding: 7bit\nMessage-ID: <123456789@vm2.example>\n\
+         Sensitivity: Private\nImportance: High\n\n\
+         --MessageBoundary\nContent-type: Audio/32KADPCM\nContent-Transfer-Encoding: Base64\n\
+         Content-Disposition: inline; voice=Originator-Spoken-Name\nContent-Language: en-US\n\n{audio}\n\
+         --MessageBoundary\nContent-type: Audio/32KADPCM\nContent-Transfer-Encoding: Base64\n\
+         Content-Description: Brand X Voice Message\n\
+         Content-Disposition: inline; voice=Voice-Message; filename=msg1.726\nContent-Duration: 2\n\n{audio}\n\
+         --MessageBoundary\nContent-type: text/directory; charset=us-ascii; profile=vCard\n\n\
+         BEGIN:VCARD\nN:Parsons;Glenn\nTEL;TYPE=VOICE:+1-214-555-1234\nVERSION:3.0\nEND:VCARD\n\
+         --MessageBoundary--\n"
+    )
+}
+
+/// The audio as ffmpeg encodes it in G.726-32, in base64.
+fn g726(dir: &Path, wav: &Path) -> String {
+    let encoded = dir.join("hello.726");
+    let mut command = Command::new("ffmpeg");
+    command.args(["-v", "error", "-i"]).arg(wav).args(["-c:a", "g726le", "-b:a", "32k", "-f", "g726le"]);
+    assert!(command.arg(&encoded).status().expect("ffmpeg runs").success());
+    let output = Command::new("base64").arg(&encoded).output().expect("base64 runs");
+    String::from_utf8(output.stdout).expect("base64")
+}
+
+#[test]
+fn a_voice_message_of_another_system_arrives_with_its_sound_caller_and_marks() {
+    if !need::all(&[need::SWAKS, need::FFMPEG]) {
+        return;
+    }
+    let inbound = format!("[mail.in]\nsmtp = [\"{{ip}}:{SMTP}\"]\nnetworks = [\"127.0.0.0/8\"]");
+    let mail = vec!["domain = \"one.test\"".to_owned(), inbound];
+    let cluster = Cluster::start(&Spec { witness: false, mail, ..Spec::default() });
+    let (dir, tone) = (TempDir::new().expect("a folder"), tone());
+    let audio = g726(dir.path(), &wav(dir.path(), &tone));
+    let file = dir.path().join("mail");
+    fs::write(&file, foreign(&audio)).expect("written");
+    let node = cluster.member("a").place.port(SMTP);
+    let to = format!("{ANNA}@one.test");
+    for _ in 0..2 {
+        // The second delivery is a repeat, and makes no second message.
+        let mut swaks = Command::new("swaks");
+        swaks.args(["--server", &node.ip().to_string(), "--port", &node.port().to_string(), "--to", &to]);
+        swaks.args(["--from", "12145551234@vm2.example", "--helo", "vm2.example"]);
+        let sent = swaks.arg("--data").arg(format!("@{}", file.display())).output().expect("swaks runs");
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stdout));
+    }
+    for node in ["a", "b"] {
+        let arrived = newest(&cluster, node, ANNA, 1);
+        let message = shown(&cluster.cli(node), ANNA, &arrived.id);
+        assert!(message["urgent"] == true && message["private"] == true, "{message}");
+        assert!(message["caller_name"].as_str().is_some_and(|name| name.contains("Parsons")), "{message}");
+        let audio = cluster.cli(node).audio(ANNA, &arrived.id, Law::Mu).expect("its audio");
+        let distance = distance(&tone, &audio[..tone.len().min(audio.len())]);
+        assert!(audio.len().abs_diff(tone.len()) <= 8 && distance > 25.0, "{} bytes, {distance} dB", audio.len());
+    }
 }

@@ -34,8 +34,10 @@ pub fn all(needs: &[Need]) -> bool {
 
 /// A requirement on the machine.
 pub struct Need {
-    name: &'static str,
-    there: fn() -> bool,
+    /// Its name, and the package that brings it.
+    pub name: &'static str,
+    /// Whether it is met.
+    pub there: fn() -> bool,
 }
 
 /// SIPp, from Debian's `sip-tester`.
@@ -59,7 +61,6 @@ pub const TAP: Need =
     Need { name: "TAP devices (root, /dev/net/tun)", there: || Path::new("/dev/net/tun").exists() };
 /// The privilege to mount a small file system.
 pub const MOUNT: Need = Need { name: "mount (root)", there: mounts };
-
 /// A container engine that answers, and docker-compose 1.29 or docker compose v2.
 pub const DOCKER: Need = Need {
     name: "docker and docker-compose (a running engine; apt-get install docker.io docker-compose)",

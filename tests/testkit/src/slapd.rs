@@ -86,7 +86,7 @@ impl Slapd {
             text += &format!("TLSCertificateFile {certificate}\nTLSCertificateKeyFile {key}\n");
         }
         text += &format!(
-            "database mdb\nmaxsize 268435456\nsuffix \"{}\"\nrootdn \"{}\"\nrootpw {}\ndirectory data\n\
+            "database mdb\nmaxsize 4294967296\nsuffix \"{}\"\nrootdn \"{}\"\nrootpw {}\ndirectory data\n\
              index objectClass eq\nindex uid eq\nindex entryUUID eq\nindex entryCSN eq\n",
             Self::SUFFIX,
             Self::ADMIN,

@@ -33,7 +33,7 @@ use twinbox_pki::{
 };
 use twinbox_roles::{
     Duty, HealthReport, MemberAddress, MemberKind, OrderId, Roles, RolesConfig, RolesError, SUPPORTED_LEVELS,
-    ServiceHealth, Timing, simulation::Pausable,
+    ServiceHealth, StoreError, Timing, simulation::Pausable,
 };
 use twinbox_simulation::Effect;
 use twinbox_wire::roles::{self as wire, exits_client::ExitsClient};
@@ -107,7 +107,7 @@ impl Machine {
         };
         let roles = match Roles::start(config).await {
             // It has been removed from the cluster: its machine has nothing to run.
-            Err(RolesError::Removed { reason, .. }) => {
+            Err(RolesError::Store(StoreError::Removed { reason, .. })) => {
                 self.board.note(format!("{} does not start: {reason}", self.name));
                 return std::future::pending().await;
             }

@@ -28,6 +28,8 @@ use crate::{
 const STATES: [EffectState; 4] = [EffectState::Pending, EffectState::Failed, EffectState::Dead, EffectState::Done];
 /// State in lists of an effect that waits for the hold of its destination.
 const HELD: &str = "held";
+/// State in lists of effects that were taken, and of which a report of failure came back later.
+const BOUNCED: &str = "bounced";
 /// Maximum number of effects in one part of a list: the names of each are read.
 const PER_PART: u32 = 1_000;
 /// Number of effects that are read at a time, and for one part: with few that are wanted, the part is short.
@@ -42,7 +44,7 @@ const RETRY_WITHIN: Duration = Duration::from_secs(10);
 pub async fn list(node: &AdminHandles, request: OutboxListRequest) -> Result<OutboxListReply, Status> {
     let OutboxListRequest { state, channel, most, limit, after, destination } = request;
     all_records(node)?;
-    let words = [&STATES.map(EffectState::word)[..], &[HELD]].concat();
+    let words = [&STATES.map(EffectState::word)[..], &[HELD, BOUNCED]].concat();
     if !state.is_empty() && !words.contains(&state.as_str()) {
         return Err(unknown("state", &state, &words));
     }
@@ -54,7 +56,11 @@ pub async fn list(node: &AdminHandles, request: OutboxListRequest) -> Result<Out
         text => Some(holds::parse(text)?),
     };
     let wanted = |effect: &Effect| -> Result<bool, Status> {
-        let is_in_state = state.is_empty() || word(effect, hold_of(node, effect)?.as_ref()) == state;
+        let is_in_state = match state.as_str() {
+            "" => true,
+            BOUNCED => effect.bounced.is_some(),
+            state => word(effect, hold_of(node, effect)?.as_ref()) == state,
+        };
         if !is_in_state || !(channel.is_empty() || effect.new.channel.word() == channel) {
             return Ok(false);
         }
@@ -65,6 +71,7 @@ pub async fn list(node: &AdminHandles, request: OutboxListRequest) -> Result<Out
         "" => &[Phase::Open, Phase::Dead],
         "dead" => &[Phase::Dead],
         "done" => &[Phase::Done],
+        BOUNCED => &[Phase::Done, Phase::Dead],
         _ => &[Phase::Open],
     };
     let limit = limit.filter(|limit| *limit > 0).map_or(PER_PART, |limit| limit.min(PER_PART));
@@ -356,6 +363,9 @@ mod tests {
             dead: None,
             deaths: None,
             bounced: None,
+            covers: Vec::new(),
+            gathered: None,
+            not_taken: 0,
         }
     }
 

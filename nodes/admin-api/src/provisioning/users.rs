@@ -190,7 +190,7 @@ fn how(node: &AdminHandles, options: &UserImportOptions) -> Result<UserImport, S
         "accept" => WeakPins::Accept,
         other => return Err(Status::invalid_argument(format!("weak PINs cannot be '{other}'"))),
     };
-    Ok(UserImport { usual: node.config.usual_mailbox(), keep_pins: options.keep_pins, weak_pins })
+    Ok(UserImport { usual: node.mailstore.live().usual.clone(), keep_pins: options.keep_pins, weak_pins })
 }
 
 fn row(user: &PlannedUser) -> UserImportRow {

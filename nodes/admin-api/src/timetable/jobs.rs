@@ -38,7 +38,7 @@ pub async fn add(node: &AdminHandles, request: JobAddRequest) -> Result<JobChang
     let JobAddRequest { name, kind, mut settings } = request;
     let kind = JobKind::from_word(&kind).ok_or_else(|| wrong(JobError::Kind(kind)))?;
     // First, so that a zone of the request counts.
-    settings.insert(0, format!("zone={}", node.config.voicemail.timezone));
+    settings.insert(0, format!("zone={}", node.mailstore.live().usual.timezone));
     let now = wall();
     let job = Job::new(JobId::random(), &name, kind, &read(kind, &settings)?, now).map_err(wrong)?;
     served(node).await?;

@@ -33,6 +33,7 @@ impl Node {
             peers: self.peers.clone(),
             roles: self.roles.clone(),
             mailstore: self.mailstore.clone(),
+            settings: self.settings.clone(),
             alarms: self.alarms.clone(),
             members: self.members.clone(),
             notifier: self.duties.notifier.clone(),

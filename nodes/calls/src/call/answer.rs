@@ -69,12 +69,12 @@ pub(super) async fn begin(
         refuse(busy(request, FILLING));
         return None;
     }
-    if matches!(callee, Callee::Unknown) && server.config.unknown_mailbox == UnknownMailbox::NotFound {
+    if matches!(callee, Callee::Unknown) && server.config().unknown_mailbox == UnknownMailbox::NotFound {
         count(&server.stats.refused_unknown_mailbox);
         refuse(request.respond(404));
         return None;
     }
-    let timer = match session::negotiate(request, policy(&server.config)) {
+    let timer = match session::negotiate(request, policy(&server.config())) {
         TimerOutcome::None => None,
         TimerOutcome::Timer(timer) => Some(timer),
         TimerOutcome::TooSmall(min) => {
@@ -108,7 +108,7 @@ pub(super) async fn begin(
         refuse(request.respond(487));
         return None;
     }
-    let address = media_address(&server.config, &invite.flow);
+    let address = media_address(&server.config(), &invite.flow);
     let mut local = Local { address, port: media.local_port(), session: (id.0 >> 66) as u64, version: 0 };
     let (stream, body) = match describe(&mut local, offer.as_ref()) {
         Ok(described) => described,
@@ -205,7 +205,7 @@ async fn find(
     caller: &Caller,
 ) -> Result<Callee, twinbox_mailstore::MailError> {
     let mailstore = &server.deps.mailstore;
-    Ok(match purpose(request, server.rules()) {
+    Ok(match purpose(request, server.config().rules()) {
         Purpose::Leave { mailbox, greeting } => match mailstore.find_by_number(&mailbox).await? {
             Some(mailbox) => {
                 let greeting = match greeting {
@@ -300,7 +300,7 @@ impl Call {
             Callee::Unknown => Entry::Apology,
         };
         self.note.begins(&entry);
-        let config = &self.server.config;
+        let config = self.server.config();
         let settings = Settings {
             key_map: config.key_map.clone(),
             max_message_ms: config.max_message_ms,

@@ -58,7 +58,7 @@ impl Call {
         if self.bye.is_some() {
             return self.server.respond(&id, request.respond(200));
         }
-        let timeout = self.server.config.bye_timeout();
+        let timeout = self.server.config().bye_timeout();
         self.bye = Some(Bye { id, request, at, answered: false });
         self.bye_due = after(timeout.saturating_sub(at.elapsed()));
         self.over = true;
@@ -90,7 +90,7 @@ impl Call {
             // The offer of this side is unanswered (RFC 3261 section 14.2, RFC 3311 section 5.2).
             return server.respond(id, request.respond(491));
         }
-        let timer = match session::negotiate(request, answer::policy(&server.config)) {
+        let timer = match session::negotiate(request, answer::policy(&server.config())) {
             TimerOutcome::TooSmall(min) => {
                 count(&server.stats.refused_session_timer);
                 return server.respond(id, request.respond(422).with("Min-SE", min.to_string()));
@@ -159,7 +159,7 @@ impl Call {
         };
         let held = later && !stream.peer_listens();
         let on_hold = !stream.peer_listens() && (held || !stream.peer_speaks());
-        let limit = Duration::from_secs(u64::from(self.server.config.max_hold_s));
+        let limit = Duration::from_secs(u64::from(self.server.config().max_hold_s));
         self.hold_due = match self.hold_due.take() {
             _ if !on_hold || limit.is_zero() => None,
             since @ Some(_) => since,

@@ -36,3 +36,26 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Reason;
+
+    #[test]
+    fn each_reason_has_its_protocol_cause_and_text() {
+        let table = [
+            (Reason::Done, "Q.850", 16, "Normal call clearing"),
+            (Reason::OutOfService, "SIP", 503, "Out of service"),
+            (Reason::NoAck, "SIP", 408, "No ACK"),
+            (Reason::NoAnswer, "SIP", 488, "No usable answer in the ACK"),
+            (Reason::NotRefreshed, "SIP", 408, "Session not refreshed"),
+            (Reason::NoMedia, "Q.850", 102, "No media"),
+            (Reason::HeldTooLong, "Q.850", 102, "On hold for too long"),
+            (Reason::Broken, "Q.850", 41, "Temporary failure"),
+        ];
+        for (reason, protocol, cause, text) in table {
+            // RFC 3326: protocol, then parameters; the text is a quoted string.
+            assert_eq!(reason.header(), format!("{protocol};cause={cause};text=\"{text}\""));
+        }
+    }
+}

@@ -107,7 +107,7 @@ fn answer_within(request: &Request, bye: bool) -> Response {
 
 /// RTP address of the socket itself, since the advertised address may belong to another machine.
 fn address(server: &SipServer, flow: &crate::wire::Flow) -> IpAddr {
-    let bound = Some(server.config.rtp.bind).filter(|ip| !ip.is_unspecified());
+    let bound = Some(server.config().rtp.bind).filter(|ip| !ip.is_unspecified());
     bound.unwrap_or_else(|| flow.remote().ip().to_canonical())
 }
 

@@ -133,15 +133,19 @@ impl TcpEndpoint {
         to: SocketAddr,
         stop: &CancellationToken,
     ) -> io::Result<Arc<TcpPeer>> {
+        let stream = self.open_stream(to).await?;
+        self.peer(server, stream, to, ConnectionKind::Ours, stop)
+            .ok_or_else(|| io::Error::other("too many connections"))
+    }
+
+    async fn open_stream(&self, to: SocketAddr) -> io::Result<TcpStream> {
         let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         mark(&socket, to.ip(), self.dscp);
         let own = self.local.ip();
         if !own.is_unspecified() && own.is_ipv4() == to.is_ipv4() {
             socket.bind(SocketAddr::new(own, 0))?;
         }
-        let stream = tokio::time::timeout(CONNECT, socket.connect(to)).await??;
-        self.peer(server, stream, to, ConnectionKind::Ours, stop)
-            .ok_or_else(|| io::Error::other("too many connections"))
+        tokio::time::timeout(CONNECT, socket.connect(to)).await?
     }
 
     fn peer(
@@ -299,5 +303,33 @@ impl Connections {
         if map.get(&peer.remote).is_some_and(|p| std::ptr::eq(p.as_ptr(), Arc::as_ptr(peer))) {
             map.remove(&peer.remote);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::net::sockopt::{ip_tos, ipv6_tclass};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_and_opened_connections_carry_the_dscp() {
+        let bind = async |address: &str, dscp| {
+            TcpEndpoint::bind(address.parse().expect("an address"), None, dscp).await.expect("bound")
+        };
+        let (cs3, other) = (bind("127.0.0.1:0", 24).await, bind("127.0.0.1:0", 10).await);
+        let (opened, accepted) = tokio::join!(cs3.open_stream(other.local), other.listener.accept());
+        let (opened, (accepted, from)) = (opened.expect("opened"), accepted.expect("accepted"));
+        assert_eq!(ip_tos(&opened).expect("its octet"), 24 << 2);
+        assert_eq!(ip_tos(&accepted).expect("its octet"), 10 << 2);
+        assert_eq!(from.ip(), cs3.local.ip(), "from the bind address of the listener");
+
+        // Not every machine has IPv6.
+        let six = "[::1]:0".parse().expect("an address");
+        let Ok(six) = TcpEndpoint::bind(six, None, 46).await else { return };
+        let (opened, accepted) = tokio::join!(six.open_stream(six.local), six.listener.accept());
+        let (opened, (accepted, _)) = (opened.expect("opened"), accepted.expect("accepted"));
+        assert_eq!(ipv6_tclass(&opened).expect("its octet"), 46 << 2);
+        assert_eq!(ipv6_tclass(&accepted).expect("its octet"), 46 << 2);
     }
 }

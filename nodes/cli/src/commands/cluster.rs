@@ -144,8 +144,12 @@ async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliEr
         if args.wait.is_some() && !args.watch && began.elapsed() > args.timeout {
             let reply = last?;
             let seconds = args.timeout.as_secs();
+            let old = match client::unconfirmed(&reply).join(", ") {
+                names if names.is_empty() => names,
+                names => format!("; no answer, or a restart since this status was agreed: {names}"),
+            };
             return Err(CliError::Failed(format!(
-                "{}not every member is in service after {seconds} s",
+                "{}not every member is in service after {seconds} s{old}",
                 render(&reply)
             )));
         }
@@ -229,12 +233,15 @@ fn row(member: &Member) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use twinbox_wire::admin::NodeInfoReply;
+
     use super::*;
 
     #[test]
     fn all_members_are_in_service_only_with_a_present_majority() {
-        let member = |name: &str| Member { name: name.into(), status: "in-service".into(), ..Default::default() };
-        let members = vec![member("a"), member("b")];
+        let witness =
+            Member { name: "w".into(), kind: "witness".into(), status: "in-service".into(), ..Default::default() };
+        let members = vec![in_service("a"), in_service("b"), witness];
         let well = ClusterStatusReply { publisher: "a".into(), quorum: true, members, ..Default::default() };
         assert!(client::all_in_service(&well));
         assert!(
@@ -245,5 +252,34 @@ mod tests {
         let mut one_out = well;
         one_out.members[1].status = "starting".into();
         assert!(!client::all_in_service(&one_out));
+    }
+
+    /// A node in service that answers, as the incarnation of its status.
+    fn in_service(name: &str) -> Member {
+        Member {
+            name: name.into(),
+            kind: "node".into(),
+            status: "in-service".into(),
+            incarnation: "1".into(),
+            info: Some(NodeInfoReply { incarnation: "1".into(), ..Default::default() }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn status_of_an_earlier_incarnation_is_not_in_service() {
+        let reply = |b: Member| ClusterStatusReply {
+            publisher: "a".into(),
+            quorum: true,
+            members: vec![in_service("a"), b],
+            ..Default::default()
+        };
+        assert!(client::all_in_service(&reply(in_service("b"))));
+        let restarted = NodeInfoReply { incarnation: "2".into(), ..Default::default() };
+        assert!(!client::all_in_service(&reply(Member { info: Some(restarted), ..in_service("b") })));
+        assert!(!client::all_in_service(&reply(Member { info: None, ..in_service("b") })), "it does not answer");
+        assert_eq!(client::unconfirmed(&reply(Member { info: None, ..in_service("b") })), ["b"]);
+        let earlier_release = Member { incarnation: String::new(), ..in_service("b") };
+        assert!(client::all_in_service(&reply(earlier_release)));
     }
 }

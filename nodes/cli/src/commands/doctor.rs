@@ -21,7 +21,10 @@ use twinbox_diagnostics::{
     folder::Owner,
 };
 use twinbox_dns::Transport;
-use twinbox_wire::admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeInfoReply};
+use twinbox_wire::{
+    admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeInfoReply},
+    settings::SettingListRequest,
+};
 
 use self::config_files::ConfigFiles;
 use crate::output;
@@ -148,7 +151,10 @@ async fn node(config: &NodeConfig, args: &DoctorArgs, report: &mut Report) {
     report.mark_checked("rtp");
     let status = ask(&config.admin_socket).await;
     match &status {
-        Some(status) => members(status, report),
+        Some(status) => {
+            members(status, report);
+            settings(config, report).await;
+        }
         None => {
             report.add("node", [not_running(&config.admin_socket)]);
             ports(&own_ports(config), report);
@@ -193,6 +199,21 @@ async fn witness(config: &WitnessConfig, timeout: Duration, report: &mut Report)
 async fn ask(socket: &Path) -> Option<ClusterStatusReply> {
     let mut client = client::connect(socket).await.ok()?;
     client.cluster_status(ClusterStatusRequest {}).await.ok().map(tonic::Response::into_inner)
+}
+
+/// Reports values of the file that have no effect, because the cluster has others.
+async fn settings(config: &NodeConfig, report: &mut Report) {
+    let Ok(mut client) = client::settings(&config.admin_socket).await else { return };
+    // A node of an earlier release has no such service.
+    let Ok(reply) = client.setting_list(SettingListRequest {}).await else { return };
+    let reply = reply.into_inner();
+    let in_file = config.shared.iter().filter_map(|(key, file)| {
+        let in_force = reply.settings.iter().find(|setting| setting.name == key.name())?;
+        findings::ignored_setting(key.name(), &key.shown(file), &in_force.value)
+    });
+    report.add("settings", in_file);
+    let remedy = "write it into this node's file, or change the receivers with 'twinbox setting set'";
+    report.add("settings", reply.mistakes.into_iter().map(|mistake| Finding::new("settings", mistake, remedy)));
 }
 
 fn not_running(socket: &Path) -> Finding {

@@ -1,6 +1,7 @@
 //! One module per top-level command.
 
 pub mod alarm;
+pub mod backup;
 pub mod ca;
 pub mod call;
 pub mod cluster;
@@ -23,10 +24,13 @@ pub mod notify;
 pub mod operator;
 pub mod outbox;
 pub mod prompt;
+pub mod replication;
 pub mod report;
 pub mod run;
 pub mod service;
+pub mod setting;
 pub mod steering;
+pub mod store;
 pub mod timetable;
 pub mod user;
 pub mod users;

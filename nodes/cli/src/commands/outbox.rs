@@ -143,7 +143,7 @@ fn row(effect: &Effect) -> Vec<String> {
         or_dash(&effect.device),
         effect.attempts.to_string(),
         time(effect),
-        effect.reason.clone(),
+        if effect.bounced_ms > 0 { format!("came back: {}", effect.bounce) } else { effect.reason.clone() },
     ]
 }
 
@@ -209,6 +209,8 @@ mod tests {
         assert!(time(&waiting).starts_with("due "));
         assert_eq!(time(&Effect { under_way: true, ..waiting.clone() }), "under way");
         assert!(!time(&Effect { ended_ms: 1, ..waiting.clone() }).starts_with("due "));
+        let bounced = Effect { bounced_ms: 1, bounce: "550 no such user".into(), ..waiting.clone() };
+        assert_eq!(row(&bounced)[7], "came back: 550 no such user");
         let text = describe(&Effect { message: "m".into(), repeat: 2, ..waiting });
         assert!(text.contains("message m, reminder 2"), "{text}");
     }

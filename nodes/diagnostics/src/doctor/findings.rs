@@ -256,6 +256,20 @@ pub fn trunk(name: &str, proxy: &str, why: &Unreachable) -> Finding {
     }
 }
 
+/// Finding about a value of the file that differs from the cluster's, which counts.
+pub fn ignored_setting(key: &str, file: &str, in_force: &str) -> Option<Finding> {
+    let cluster = if in_force.is_empty() { "none" } else { in_force };
+    (file != in_force).then(|| {
+        Finding::new(
+            "settings",
+            format!("{key} = {file} in the file has no effect: the cluster's value, {cluster}, is used"),
+            format!(
+                "delete the key from the file; to change the cluster's value: 'twinbox setting set {key}=VALUE'"
+            ),
+        )
+    })
+}
+
 /// Finding about an address that a node advertises and that is not reachable.
 pub fn advertised(node: &str, address: &str, why: &Unreachable) -> Finding {
     match why {

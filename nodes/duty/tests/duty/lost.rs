@@ -135,7 +135,7 @@ async fn attempt_that_a_restart_of_the_service_ends_is_no_death() {
     // A text message of unknown result.
     node.mailstore.add_effects(vec![text]).await.expect("added");
     node.until(text.id(), EffectState::Failed).await;
-    node.mailstore.begin_attempt(text.id(), &epoch(1)).await.expect("written").expect("an attempt");
+    node.mailstore.begin_attempt(text.id(), Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
     duty.restart();
     eventually("it is attempted again", async || desk.acts().len() == 2).await;
     desk.release(mail.id());

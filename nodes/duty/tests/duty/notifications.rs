@@ -12,7 +12,7 @@ use twinbox_devices::{Device, DeviceChange, KindName, Repeat, Schedule, Template
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
 use twinbox_gate::InFlight;
 use twinbox_ids::{CallId, DeviceId, EffectId, MailboxId, MessageId, Pii, Timestamp};
-use twinbox_mailstore::{Codec, MailError, Mark, NewMailbox, RecordingMeta, Rule, time};
+use twinbox_mailstore::{Codec, EffectOutcome, MailError, Mark, NewMailbox, RecordingMeta, Rule, time};
 use twinbox_outbox::{Channel, Effect, EffectState, NewEffect};
 
 use crate::support::{Node, eventually};
@@ -20,10 +20,10 @@ use crate::support::{Node, eventually};
 const HOUR_MS: u64 = 3_600 * 1_000;
 
 /// A mailbox on a node.
-struct User {
-    node: Node,
-    mailbox: MailboxId,
-    notifications: Notifications,
+pub struct User {
+    pub node: Node,
+    pub mailbox: MailboxId,
+    pub notifications: Notifications,
 }
 
 /// Sends notifications, and remembers their effects with the number of gathered messages.
@@ -47,6 +47,10 @@ impl Channels for Receiver {
         String::new()
     }
 
+    fn covers(&self, due: &DueNotification) -> Vec<EffectId> {
+        due.covers()
+    }
+
     async fn act(&self, effect: &Effect, due: DueNotification, _permit: Arc<InFlight>) -> ActOutcome {
         self.got.lock().expect("no panic").push((effect.id, due.content.earlier.len()));
         let next = self.notifications.delivered(effect, &due).await;
@@ -60,7 +64,11 @@ impl Channels for Receiver {
 
 impl User {
     async fn new() -> Self {
-        let node = Node::alone().await;
+        Self::on(Node::alone().await).await
+    }
+
+    /// A user on this node.
+    pub async fn on(node: Node) -> Self {
         let new = NewMailbox { pin: None, ..NewMailbox::new("1001", "") };
         let mailbox = node.mailstore.create(new).await.expect("a mailbox").0.id;
         let templates = Templates::with_overrides(&BTreeMap::new()).expect("the built-in texts");
@@ -68,13 +76,14 @@ impl User {
         Self { node, mailbox, notifications }
     }
 
-    /// Adds a device; kinds other than webhook and mail are not used here.
-    async fn device(&self, name: &str, kind: KindName, changes: &[DeviceChange]) -> Device {
+    /// Adds a device.
+    pub async fn device(&self, name: &str, kind: KindName, changes: &[DeviceChange]) -> Device {
         let target = match kind {
             KindName::Webhook => vec![
                 DeviceChange::Url(Pii::new("https://hooks.example.com/1".to_owned())),
                 DeviceChange::Secret(Pii::new("0123456789abcdef".to_owned())),
             ],
+            KindName::SmsHttp => vec![DeviceChange::Number(Pii::new("+4915112345".to_owned()))],
             _ => vec![DeviceChange::Address(Pii::new("anna@example.com".to_owned()))],
         };
         let changes = [target, changes.to_vec()].concat();
@@ -84,7 +93,7 @@ impl User {
     }
 
     /// Leaves a message of 1.5 seconds.
-    async fn leave(&self) -> MessageId {
+    pub async fn leave(&self) -> MessageId {
         let meta = RecordingMeta {
             mailbox: self.mailbox,
             caller: None,
@@ -98,19 +107,19 @@ impl User {
     }
 
     /// The only effect of a message.
-    async fn effect(&self, message: MessageId) -> Effect {
+    pub async fn effect(&self, message: MessageId) -> Effect {
         let mut effects = self.node.mailstore.effects().await.expect("readable");
         effects.retain(|effect| effect.new.cause.message == message);
         let [effect] = effects.as_slice() else { panic!("{effects:?}") };
         effect.clone()
     }
 
-    async fn mark(&self, message: MessageId, mark: Mark) {
+    pub async fn mark(&self, message: MessageId, mark: Mark) {
         self.node.mailstore.mark(self.mailbox, message, mark).await.expect("marked");
     }
 
     /// The notification of an effect, which is due.
-    async fn due(&self, effect: &Effect) -> DueNotification {
+    pub async fn due(&self, effect: &Effect) -> DueNotification {
         match self.notifications.prepare(effect).await {
             Prepared::Act(due) => due,
             other => panic!("{other:?}"),
@@ -210,6 +219,33 @@ async fn messages_beyond_the_limit_of_an_hour_are_gathered_into_one_notification
     })
     .await;
     assert_eq!(got.lock().expect("no panic").len(), 1);
+}
+
+#[tokio::test]
+async fn digest_lists_no_message_that_was_heard_or_deleted_and_no_reminder() {
+    let user = User::new().await;
+    let repeat = DeviceChange::Repeat(Some(Repeat { every_s: 900, most: 2 }));
+    user.device("hook", KindName::Webhook, &[DeviceChange::PerHour(9), repeat]).await;
+    let [notified, heard, deleted, reminded] =
+        [user.leave().await, user.leave().await, user.leave().await, user.leave().await];
+    let (first, reminded) = (user.effect(notified).await, user.effect(reminded).await);
+    let earlier = async || user.due(&first).await.content.earlier.len();
+    assert_eq!(earlier().await, 3);
+    user.mark(heard, Mark::Heard).await;
+    user.mark(deleted, Mark::Deleted).await;
+    assert_eq!(earlier().await, 1);
+    let taken = EffectOutcome::Done("taken".to_owned());
+    let reminder = NewEffect { repeat: 1, not_before: wall(), ..reminded.new };
+    user.node.mailstore.end_attempt(reminded.id, taken, vec![reminder]).await.expect("written");
+    assert_eq!(earlier().await, 0, "a reminder joins no first notification");
+    assert!(user.due(&first).await.covers().is_empty());
+    // Reminders of a gathered message follow as of any other, and are gathered, too.
+    let reminder = user.node.effect(reminder.id());
+    let due = user.due(&reminder).await;
+    assert_eq!(due.covers(), [first.id]);
+    let next = user.notifications.delivered(&reminder, &due).await;
+    let next: Vec<_> = next.iter().map(|next| (next.cause.message, next.repeat)).collect();
+    assert_eq!(next, [(reminder.new.cause.message, 2), (notified, 1)]);
 }
 
 #[tokio::test]

@@ -16,7 +16,11 @@ async fn effect_of_a_dead_process_is_attempted_alone_and_is_a_dead_letter_at_the
     let others: Vec<NewEffect> = (2..=6).map(|number| due(Channel::Webhook, number)).collect();
     let late = due(Channel::Webhook, 7);
     node.add(&[suspect]).await;
-    node.process(DEAD).begin_attempt(suspect.id(), &epoch(1)).await.expect("written").expect("an attempt");
+    node.process(DEAD)
+        .begin_attempt(suspect.id(), Vec::new(), &epoch(1))
+        .await
+        .expect("written")
+        .expect("an attempt");
     node.add(&others).await;
 
     let desk = Desk::answering(|_| taken());
@@ -56,7 +60,7 @@ async fn effects_under_way_at_a_death_are_attempted_one_after_the_other_and_are_
     node.add(&effects).await;
     let dead = node.process(DEAD);
     for effect in &effects[..6] {
-        dead.begin_attempt(effect.id(), &epoch(1)).await.expect("written").expect("an attempt");
+        dead.begin_attempt(effect.id(), Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
     }
     let desk = Desk::answering(|_| taken());
     let _duty = node.duty(desk.clone());
@@ -78,7 +82,7 @@ async fn unknown_result_is_not_repeated_where_the_receiver_cannot_tell() {
     let node = Node::alone().await;
     let (text, hook) = (due(Channel::SmsHttp, 1), due(Channel::Webhook, 2));
     node.add(&[text, hook]).await;
-    node.process(DEAD).begin_attempt(text.id(), &epoch(1)).await.expect("written").expect("an attempt");
+    node.process(DEAD).begin_attempt(text.id(), Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
     let desk = Desk::answering(|_| taken());
     let _duty = node.duty(desk.clone());
     node.hold(2);
@@ -108,7 +112,7 @@ async fn attempt_of_a_dead_process_that_arrives_late_counts_too() {
     eventually("the loop knows all", async || duty.counts().waiting.load(Relaxed) == 6).await;
     let dead = node.process(DEAD);
     for effect in [hook, text] {
-        dead.begin_attempt(effect.id(), &epoch(1)).await.expect("written").expect("an attempt");
+        dead.begin_attempt(effect.id(), Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
     }
     ids.iter().for_each(|id| desk.release(*id));
     let done = node.until(hook.id(), EffectState::Done).await;
@@ -126,7 +130,7 @@ async fn late_failure_of_the_former_holder_does_not_end_the_attempt_of_the_next(
     let effect = due(Channel::Webhook, 1);
     node.add(&[effect]).await;
     let former = node.process(DEAD);
-    former.begin_attempt(effect.id(), &epoch(1)).await.expect("written").expect("an attempt");
+    former.begin_attempt(effect.id(), Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
     let desk = Desk::answering(|_| taken());
     desk.keep([effect.id()]);
     let _duty = node.duty(desk.clone());
@@ -151,7 +155,7 @@ async fn what_the_former_holder_left_pausing_goes_soon_after_something_gets_thro
     let former = node.process(DEAD);
     let hour = Timestamp(wall().0 + 3_600_000);
     for effect in &pausing {
-        former.begin_attempt(effect.id(), &epoch(1)).await.expect("written").expect("an attempt");
+        former.begin_attempt(effect.id(), Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
         let failed = EffectOutcome::Failed("connection refused".to_owned(), hour);
         former.end_attempt(effect.id(), failed, Vec::new()).await.expect("written");
     }

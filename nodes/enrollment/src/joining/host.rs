@@ -131,8 +131,9 @@ impl Host {
             authority_key: if kind == MemberKind::Node { authority_key } else { String::new() },
             members: self.everyone_with(joining),
             timing: if self.cluster.timing == Timing::wan() { "wan" } else { "lan" }.to_owned(),
-            ack_timeout_ms: u64::try_from(self.cluster.ack_timeout.as_millis()).unwrap_or(u64::MAX),
-            require_two: self.cluster.require_two,
+            // For members of earlier releases, which write it into their file: a setting of the cluster counts.
+            ack_timeout_ms: if self.cluster.is_wan() { 1_000 } else { 250 },
+            require_two: false,
         })
     }
 

@@ -282,11 +282,7 @@ fn finish(
     let everyone = members.iter().map(|(name, ..)| name.clone()).collect();
     let like_init = InitSpec { cluster_name: welcome.cluster_name.clone(), members, sip: spec.sip.clone() };
     let timing = if welcome.timing == "wan" { "wan" } else { "lan" };
-    let settings = format!(
-        "\n# As on the member that let this one in; the same on all.\ntiming = \"{timing}\"\nack_timeout_ms = {}\n\
-         require_two = {}",
-        welcome.ack_timeout_ms, welcome.require_two
-    );
+    let settings = format!("\n# As on the member that let this one in; the same on all.\ntiming = \"{timing}\"");
     let text = init::config_text(&like_init, token.cluster, &formed, &settings);
     fs::write(&formed.config, text).map_err(io_error(&formed.config))?;
     if let Some(home) = formed.config.parent() {

@@ -8,7 +8,7 @@ use twinbox_mailstore::MailError;
 use super::{Round, Session};
 use crate::{
     error::SyncError,
-    folder::{Folder, is_usable_after},
+    folder::{Folder, is_usable_after, remote},
     mail::{extent, mail},
     names::Mail,
 };
@@ -142,6 +142,8 @@ impl<F: Folder> Round<'_, F> {
                 return if is_usable_after(&error) { Ok(true) } else { Err(error.into()) };
             }
         };
+        // A program there was faster than this answer, which told the change to nobody else: another look finds it.
+        self.end.again |= remote(read.flags) != sent.flags.without(self.remote.unkept);
         let (names, alias) = self.names.left(&read);
         if names == NamesKept::Nothing && alias == 0 {
             // No look could tell it from the mails of others: it is neither removed nor appended again.

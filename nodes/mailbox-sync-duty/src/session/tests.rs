@@ -273,6 +273,18 @@ async fn full_account_holds_up_no_flags_and_is_tried_again() {
 }
 
 #[tokio::test]
+async fn mail_that_is_read_before_the_answer_to_its_append_is_looked_at_again() {
+    let mut world = World::new().await;
+    let id = world.leave().await;
+    world.folder.reads_at_once = true;
+    let (counts, end) = world.round_cut(None, LookOptions::default()).await;
+    assert_eq!((counts.appended, end.expect("a round").again), (1, true));
+    let (counts, end) = world.round_cut(None, LookOptions::default()).await;
+    assert_eq!((counts.marked_here, end.expect("a round").again), (1, false));
+    world.agree(id).await;
+}
+
+#[tokio::test]
 async fn mail_that_is_not_shown_holds_up_no_other_step_and_is_not_sent_again() {
     let mut world = World::new().await;
     let first = world.leave().await;

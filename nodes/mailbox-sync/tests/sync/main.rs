@@ -6,3 +6,4 @@ mod plan;
 mod properties;
 mod records;
 mod settings;
+mod uid_changes;

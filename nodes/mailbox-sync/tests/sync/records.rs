@@ -9,7 +9,7 @@ use twinbox_mailbox::{
 };
 use twinbox_mailbox_sync::{
     AccountState, Extent, Link, LocalState, MailState, MessageState, NamesKept, Place, Refusal, RemoteFlags, Scan,
-    StoredAccount, StoredServer, schema,
+    StoredAccount, StoredServer, UidChanges, schema,
 };
 use twinbox_replication_core::{Edit, Record};
 
@@ -83,6 +83,7 @@ fn account_is_removed_with_its_state_and_can_be_added_again() {
         unkept: RemoteFlags { flagged: true, ..RemoteFlags::default() },
         names: NamesKept::Nothing,
         scan: Scan { number: 4, uid_validity: 5, next: 6 },
+        uid_changes: UidChanges { count: 2, latest: 9 },
     };
     let edits = state.edits(&record, &duty(1, "a"), Timestamp(10), HERE).expect("the newest epoch");
     write(&mut record, 2, edits);
@@ -183,4 +184,13 @@ fn rows_without_the_new_fields_are_read() {
         ..AccountState::default()
     };
     assert_eq!(AccountState::read(&record, HERE), expected);
+    // One that ends with the place.
+    let mut record = Record::new();
+    let progress = [6_u32, 1, 2, 3].map(u32::to_be_bytes).concat();
+    let old = [&numbers[..], &long, &1_u16.to_be_bytes(), b"x", &[0, 0], &progress, &HERE.0].concat();
+    let edit = by_epoch::put(&record, &duty(1, "a"), Timestamp(1), &old).expect("the newest epoch");
+    write(&mut record, 1, vec![edit]);
+    let scan = Scan { number: 1, uid_validity: 2, next: 3 };
+    assert_eq!(AccountState::read(&record, HERE), AccountState { refused: 6, scan, ..expected });
+    assert_eq!(AccountState::read(&record, Place([8; 16])), AccountState::default());
 }

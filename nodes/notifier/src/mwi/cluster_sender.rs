@@ -81,7 +81,8 @@ impl ClusterMwiSender {
 
 impl MwiSender for ClusterMwiSender {
     fn targets(&self) -> Vec<Target> {
-        let trunks = self.calls.config().trunks.iter().filter(|trunk| trunk.takes_mwi());
+        let config = self.calls.config();
+        let trunks = config.trunks.iter().filter(|trunk| trunk.takes_mwi());
         let trunks = trunks.map(|trunk| Target::Trunk(trunk.name.clone()));
         let nodes = self.members.nodes().into_iter().map(|(name, _)| name).chain([self.node.clone()]);
         trunks.chain(nodes.map(Target::Subscribers)).collect()

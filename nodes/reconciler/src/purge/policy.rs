@@ -18,6 +18,9 @@ use twinbox_replication_store::Removal;
 /// Tables whose deleted records are looked at.
 pub(super) const TABLES: [Table; 5] = [MESSAGE, CALL_RECORD, DIRECTORY_RUN, OUTGOING, MAILBOX];
 
+/// Tables of which records are removed as a whole: a record of another table is never missing because it was purged.
+pub const PURGED_WHOLE: [Table; 3] = [MESSAGE, CALL_RECORD, DIRECTORY_RUN];
+
 /// The part of a record that may be removed at `now`, whose tombstone was `seen` here then. `was_recorded`: the record of its
 /// recording, if it is a message that has one, remembers it.
 pub(super) fn removal(
@@ -118,6 +121,9 @@ mod tests {
             let record = deleted(&[(message::PURGED, 1)]);
             let has_rule = removal(&key, &record, true, Timestamp(0), Timestamp(u64::MAX), GRACE).is_some();
             assert_eq!(TABLES.contains(&table), has_rule, "{table:?}");
+            let goes =
+                removal(&key, &record, true, Timestamp(0), Timestamp(u64::MAX), GRACE) == Some(Removal::Whole);
+            assert_eq!(PURGED_WHOLE.contains(&table), goes, "{table:?}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Tests of the disk on real files, through its public interface.
 
 mod broken;
+mod damage;
 mod files;
 mod kill;
 mod opening;

@@ -4,6 +4,7 @@ mod damage;
 mod faults;
 mod power_cuts;
 mod recycling;
+mod salvage;
 mod sim;
 
 use std::convert::Infallible;

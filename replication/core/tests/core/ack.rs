@@ -136,3 +136,27 @@ fn stream_loss_frees_waiting_writers_and_a_new_stream_starts_empty() {
     assert_eq!(tracker.handle(acked("x", 1, u64::MAX), 8), []);
     assert_eq!(tracker.handle(Input::Answered { peer: node("x"), took: 0 }, 8), []);
 }
+
+/// An administrator changes the timeout while writes wait: each keeps the one with which it began.
+#[test]
+fn a_changed_timeout_counts_for_later_writes_alone() {
+    for (later, first_until, second_until) in [(1_000, 250, 1_010), (40, 250, 50)] {
+        let mut tracker = Tracker::new(TIMEOUT);
+        up(&mut tracker, "b");
+        assert_eq!(tracker.handle(written(1, 1, 1), 0), []);
+        tracker.set_timeout(later);
+        assert_eq!(tracker.handle(written(2, 2, 2), 10), []);
+        let earlier = first_until.min(second_until);
+        assert_eq!(tracker.next_deadline(), Some(earlier));
+        assert_eq!(tracker.handle(Input::Tick, earlier - 1), []);
+        let outputs = tracker.handle(Input::Tick, earlier);
+        // A peer that is late with the oldest write is dropped, and nothing waits for it any more.
+        match first_until < second_until {
+            true => assert_eq!(outputs, [dropped("b"), acknowledged(1, Alone), acknowledged(2, Alone)]),
+            false => assert_eq!(outputs, [acknowledged(2, Alone)]),
+        }
+        tracker.handle(Input::Up { peer: node("c") }, 20);
+        let counts = tracker.handle(Input::Answered { peer: node("c"), took: later }, 20);
+        assert_eq!(counts, [Output::Counts { peer: node("c") }], "the new timeout decides on probes");
+    }
+}

@@ -1,10 +1,12 @@
 //! Tests of the pure core of replication, through its public interface.
 
 mod ack;
+mod buckets;
 mod clock;
 mod convergence;
 mod ranges;
 mod records;
+mod state_fill;
 mod vector;
 
 use twinbox_ids::{NodeName, Origin, Stamp};

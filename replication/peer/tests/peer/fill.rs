@@ -1,8 +1,9 @@
 //! The first fill of a node that joins or whose disk was lost (rule D13).
 
-use std::fs;
+use std::time::Duration;
 
 use tempfile::TempDir;
+use twinbox_clock::wall;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::Value;
 use twinbox_replication_store::Filled;
@@ -18,15 +19,16 @@ async fn fill_copies_records_first_and_audio_later_or_on_request() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     a.write_many("row", 500).await;
+    // The audio of two messages is away.
     let mut blobs = Vec::new();
-    for n in 0..3 {
-        let blob = a.record(RecordingId::random(), &audio(20_000 + n)).await;
-        a.write(&format!("message {n}"), Value::Blob(blob)).await;
-        blobs.push(blob);
+    for n in 0..2 {
+        blobs.push(a.store.blobs().put(audio(20_000 + n).into()).await.unwrap());
     }
-    // The audio files of two messages are moved away.
-    let away: Vec<_> = blobs[..2].iter().map(|blob| a.store.blobs().path(&blob.hash)).collect();
-    away.iter().for_each(|path| fs::rename(path, path.with_extension("away")).unwrap());
+    assert_eq!(a.store.remove_orphan_blobs(&mut None, Duration::ZERO, wall(), 100).await.unwrap().blobs, 2);
+    blobs.push(a.record(RecordingId::random(), &audio(20_002)).await);
+    for (n, blob) in blobs.iter().enumerate() {
+        a.write(&format!("message {n}"), Value::Blob(*blob)).await;
+    }
 
     let b = cluster.node_that_fills("b", empty(), &[]).await;
     assert_eq!(b.store.filled(), Filled::Partly);
@@ -42,10 +44,10 @@ async fn fill_copies_records_first_and_audio_later_or_on_request() {
     a.counts("b").await;
     assert!(a.peers.uncovered() > 0, "if a's disk were lost now, audio would be");
 
-    fs::rename(away[0].with_extension("away"), &away[0]).unwrap();
+    a.store.blobs().put(audio(20_000).into()).await.unwrap();
     assert!(b.peers.fetch(blobs[0].hash).await, "fetched on request");
     assert_eq!(b.store.blobs().read(&blobs[0].hash).await.unwrap(), audio(20_000));
-    fs::rename(away[1].with_extension("away"), &away[1]).unwrap();
+    a.store.blobs().put(audio(20_001).into()).await.unwrap();
     until("everything is there", || b.store.filled() == Filled::Complete).await;
     assert_eq!(b.store.blobs().read(&blobs[1].hash).await.unwrap(), audio(20_001));
     until("b covers what a has", || a.peers.uncovered() == 0).await;

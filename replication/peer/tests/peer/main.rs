@@ -1,10 +1,13 @@
 //! Replication between whole nodes: real stores, real TLS, real sockets on loopback.
 
+mod comparison;
 mod fill;
+mod fill_missed;
 mod kit;
 mod leaving;
 mod pair;
 mod purge;
 mod refusals;
 mod slow;
+mod state_fill;
 mod three;

@@ -1,6 +1,8 @@
 //! Three nodes of which two cannot reach each other: everything flows through the third (rule D11).
 
-use crate::kit::{Cluster, audio, converge, on_two, until};
+use std::{fs::File, os::unix::fs::FileExt};
+
+use crate::kit::{Cluster, audio, converge, find_in_packs, on_two, until};
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use twinbox_ids::RecordingId;
@@ -63,12 +65,13 @@ async fn damaged_blob_is_refused_and_fetched_from_another_node() {
     a.start();
     c.start();
     converge(&[&a, &c]).await;
-    let mut damaged = audio(300_000);
-    damaged[299_999] ^= 1;
-    std::fs::write(a.store.blobs().path(&greeting.hash), damaged).unwrap();
+    let whole = audio(300_000);
+    let (pack, at) = find_in_packs(&a, &whole[..200_000]);
+    let damaged = [whole[199_999] ^ 1];
+    File::options().write(true).open(pack).unwrap().write_all_at(&damaged, at + 199_999).unwrap();
     b.start();
     converge(&[&a, &b, &c]).await;
-    assert_eq!(b.store.blobs().read(&greeting.hash).await.unwrap(), audio(300_000));
+    assert_eq!(b.store.blobs().read(&greeting.hash).await.unwrap(), whole);
 }
 
 /// One node sends the beginning and is cut off; the next continues where it ended.
@@ -82,7 +85,8 @@ async fn interrupted_blob_is_completed_from_another_node() {
     a.start();
     c.start();
     converge(&[&a, &c]).await;
-    std::fs::write(a.store.blobs().path(&greeting.hash), &whole[..100_000]).unwrap();
+    let (pack, at) = find_in_packs(&a, &whole[..200_000]);
+    File::options().write(true).open(pack).unwrap().set_len(at + 100_000).unwrap();
     b.start();
     converge(&[&a, &b, &c]).await;
     assert_eq!(b.store.blobs().read(&greeting.hash).await.unwrap(), whole);

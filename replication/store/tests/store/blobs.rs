@@ -1,43 +1,47 @@
 //! Blobs.
 
-use std::fs;
+use std::fs::{self, File};
 
 use bytes::Bytes;
 use twinbox_disk::Disk;
-use twinbox_ids::BlobHash;
-use twinbox_replication_store::StoreError;
+use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_replication_core::{BlobRef, Edit, Value};
+use twinbox_replication_store::{Store, StoreError};
 
-use crate::{audio, dir, open};
+use crate::{audio, damage, dir, edit, open};
 
 #[tokio::test]
 async fn blob_is_named_by_its_hash_and_survives_a_restart() {
     let dir = dir();
     let store = open(dir.path());
-    let bytes = audio(10_000);
+    let bytes = audio(700_000);
     let before = Disk::fsync_count();
     let blob = store.blobs().put(bytes.clone()).await.expect("a blob");
-    assert!(Disk::fsync_count() >= before + 2, "file and directory are synced");
-    assert_eq!((blob.hash.0, blob.length, blob.recording), (*blake3::hash(&bytes).as_bytes(), 10_000, None));
-    let name = blob.hash.to_string();
-    assert_eq!(store.blobs().path(&blob.hash), dir.path().join("blobs").join(&name[..2]).join(&name));
+    assert!(Disk::fsync_count() >= before + 2, "pack and journal are synced");
+    assert_eq!((blob.hash.0, blob.length, blob.recording), (*blake3::hash(&bytes).as_bytes(), 700_000, None));
     assert_eq!(store.blobs().put(bytes.clone()).await.as_ref(), Ok(&blob), "the same again");
+    assert_eq!(damage::places(dir.path(), &bytes[..256 * 1024]).len(), 1, "it is written once");
+    let empty = store.blobs().put(Bytes::new()).await.expect("a blob");
     drop(store);
 
     let store = open(dir.path());
-    assert!(store.blobs().has(&blob.hash));
-    assert_eq!(store.blobs().length(&blob.hash), Ok(10_000));
+    assert!(store.blobs().has(&blob.hash) && store.blobs().has(&empty.hash));
+    assert_eq!(store.blobs().read(&empty.hash).await, Ok(Bytes::new()));
+    assert_eq!(store.blobs().length(&blob.hash), Ok(700_000));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(bytes.clone()));
-    assert_eq!(store.blobs().read_range(&blob.hash, 100..300).await, Ok(bytes.slice(100..300)));
-    assert_eq!(store.blobs().read_range(&blob.hash, 5..5).await, Ok("".into()));
-    for range in [9_999..10_001, 10_001..10_001, 0..u64::MAX] {
+    for range in [100..300, 0..700_000, 262_143..262_145, 262_144..524_288, 200_000..600_000, 5..5] {
+        let part = store.blobs().read_range(&blob.hash, range.start as u64..range.end as u64).await;
+        assert_eq!(part, Ok(bytes.slice(range.clone())), "{range:?}");
+    }
+    for range in [699_999..700_001, 700_001..700_001, 0..u64::MAX] {
         let outside = store.blobs().read_range(&blob.hash, range.clone()).await;
         assert_eq!(outside, Err(StoreError::NotThere { range }));
     }
 }
 
-/// A name that a power cut could still remove is no blob: a peer must not be notified of it.
+/// A row that a power cut could still remove is no blob: a peer must not be notified of it.
 #[tokio::test]
-async fn blob_is_available_only_after_its_directory_is_synced() {
+async fn blob_is_available_only_after_its_audio_and_its_row_are_synced() {
     let dir = dir();
     let store = open(dir.path());
     for n in 0..200u32 {
@@ -49,31 +53,9 @@ async fn blob_is_available_only_after_its_directory_is_synced() {
         while !store.blobs().has(&hash) {
             tokio::task::yield_now().await;
         }
-        assert!(Disk::fsync_count() >= before + 2, "blob {n} is here before file and directory are synced");
+        assert!(Disk::fsync_count() >= before + 2, "blob {n} is here before pack and journal are synced");
         put.await.expect("the task").expect("a blob");
     }
-}
-
-/// A file that a killed process renamed and had not synced is made durable before it is reported as here.
-#[tokio::test]
-async fn names_left_by_an_earlier_incarnation_are_synced_at_opening() {
-    let dir = dir();
-    let reopened = |dir| {
-        let before = Disk::fsync_count();
-        drop(open(dir));
-        Disk::fsync_count() - before
-    };
-    // A start after the first ones, so that the journal has its files.
-    drop(open(dir.path()));
-    reopened(dir.path());
-    let without = reopened(dir.path());
-    let hashes: Vec<_> = (0..=u8::MAX).map(|first| BlobHash([first; 32])).collect();
-    for hash in &hashes {
-        let name = hash.to_string();
-        fs::write(dir.path().join("blobs").join(&name[..2]).join(&name), "left").expect("a file");
-    }
-    let with = reopened(dir.path());
-    assert!(with >= without + 256, "{with} syncs, {without} without any blob");
 }
 
 #[tokio::test]
@@ -81,30 +63,102 @@ async fn missing_or_damaged_blobs_are_never_returned() {
     let dir = dir();
     let store = open(dir.path());
     let none = BlobHash([1; 32]);
-    assert!(!store.blobs().has(&none));
+    assert!(!store.blobs().has(&none) && !store.blobs().keep(&none));
     assert_eq!(store.blobs().read(&none).await, Err(StoreError::NoBlob(none)));
     assert_eq!(store.blobs().read_range(&none, 0..1).await, Err(StoreError::NoBlob(none)));
     assert_eq!(store.blobs().length(&none), Err(StoreError::NoBlob(none)));
 
     let blob = store.blobs().put(audio(500)).await.expect("a blob");
-    let mut rotten = audio(500).to_vec();
-    rotten[7] ^= 1;
-    fs::write(store.blobs().path(&blob.hash), &rotten).expect("bit rot");
+    damage::spoil(dir.path(), &audio(500));
     assert_eq!(store.blobs().read(&blob.hash).await, Err(StoreError::Corrupt(blob.hash)));
+    let mut rotten = audio(500).to_vec();
+    rotten[250] ^= 1;
     let wrong = store.blobs().put_as(blob.hash, rotten.into()).await;
     assert!(matches!(wrong, Err(StoreError::WrongBlob { expected, .. }) if expected == blob.hash), "{wrong:?}");
     assert_eq!(store.blobs().put_as(blob.hash, audio(500)).await, Ok(blob), "a good copy mends it");
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(500)));
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(500)));
 }
 
 #[tokio::test]
-async fn half_written_files_are_removed_after_a_crash() {
+async fn audio_of_a_pack_that_was_cut_off_or_lost_is_mended_from_a_peer() {
     let dir = dir();
     let store = open(dir.path());
-    let blob = store.blobs().put(audio(10)).await.expect("a blob");
-    let folder = store.blobs().path(&blob.hash).with_file_name(".half.1.0.aside");
+    let blob = store.blobs().put(audio(500)).await.expect("a blob");
+    edit(&store, "message", vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
+    let (pack, at) = damage::places(dir.path(), &audio(500)).remove(0);
+    File::options().write(true).open(&pack).and_then(|file| file.set_len(at + 100)).expect("a shorter file");
+    assert_eq!(store.blobs().read(&blob.hash).await, Err(StoreError::Corrupt(blob.hash)));
+    assert_eq!(store.blobs().read_range(&blob.hash, 0..100).await, Ok(audio(100)), "what is there");
     drop(store);
-    fs::write(&folder, "half").expect("a file");
+
+    fs::remove_file(&pack).expect("its end");
     let store = open(dir.path());
-    assert!(!folder.exists() && store.blobs().has(&blob.hash));
+    assert!(!store.blobs().has(&blob.hash), "it is fetched as any missing blob");
+    assert_eq!(store.missing_blobs(false), Ok(vec![blob]));
+    assert_eq!(store.blobs().read(&blob.hash).await, Err(StoreError::Corrupt(blob.hash)));
+    store.blobs().put_as(blob.hash, audio(500)).await.expect("it comes from a peer");
+    assert_eq!(store.missing_blobs(false), Ok(vec![]));
+    assert!(!pack.exists(), "its number is not used again");
+    drop(store);
+    assert_eq!(open(dir.path()).blobs().read(&blob.hash).await, Ok(audio(500)));
+}
+
+/// A take whose audio comes from a peer, as chunks.
+async fn from_chunks(store: &Store, blob: BlobRef, bytes: Bytes) {
+    let (id, take) = blob.recording.expect("a take");
+    store.recordings().insert(id, take, 0, bytes).expect("a chunk");
+    assert_eq!(store.recordings().seal_from_chunks(blob).await, Ok(true));
+}
+
+#[tokio::test]
+async fn sealed_audio_is_a_blob_from_the_change_that_names_it() {
+    let dir = dir();
+    let store = open(dir.path());
+    let take = |bytes: &Bytes| BlobRef {
+        hash: BlobHash(*blake3::hash(bytes).as_bytes()),
+        length: bytes.len() as u64,
+        recording: Some((RecordingId::random(), 1)),
+    };
+    let (filed, unfiled, early) = (take(&audio(3_000)), take(&audio(3_001)), take(&audio(3_002)));
+    from_chunks(&store, filed, audio(3_000)).await;
+    edit(&store, "filed", vec![Edit::Set(1, filed.into())]).await.expect("a commit");
+    from_chunks(&store, unfiled, audio(3_001)).await;
+    assert!(store.blobs().has(&unfiled.hash));
+    // Its history came before its audio.
+    edit(&store, "early", vec![Edit::Set(1, early.into())]).await.expect("a commit");
+    assert_eq!(store.missing_blobs(false), Ok(vec![early]));
+    from_chunks(&store, early, audio(3_002)).await;
+    assert_eq!(store.missing_blobs(false), Ok(vec![]));
+    // Its row is durable with all commits that follow.
+    edit(&store, "another", vec![Edit::Set(1, Value::Bytes(b"x".into()))]).await.expect("a commit");
+    drop(store);
+
+    let store = open(dir.path());
+    assert!(!store.blobs().has(&unfiled.hash), "it is a take in progress again");
+    let open: Vec<_> = store.recordings().open().into_iter().map(|(id, take, _)| Some((id, take))).collect();
+    assert_eq!(open, [unfiled.recording]);
+    for (blob, bytes) in [(filed, audio(3_000)), (early, audio(3_002))] {
+        assert_eq!(store.blobs().read(&blob.hash).await, Ok(bytes));
+    }
+}
+
+/// A sealed take is a good copy of a blob whose bytes are damaged.
+#[tokio::test]
+async fn sealed_audio_replaces_a_damaged_blob() {
+    let dir = dir();
+    let store = open(dir.path());
+    let blob = store.blobs().put(audio(900)).await.expect("a blob");
+    damage::spoil(dir.path(), &audio(900));
+    let taken = BlobRef { recording: Some((RecordingId::random(), 1)), ..blob };
+    let (id, take) = taken.recording.expect("a take");
+    store.recordings().begin(id, take).await.expect("a recording");
+    store.recordings().append(id, take, 0, audio(900)).expect("a chunk");
+    assert_eq!(store.recordings().seal(id, take).await, Ok(taken));
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(900)));
+    edit(&store, "message", vec![Edit::Set(1, taken.into())]).await.expect("a commit");
+    drop(store);
+    assert_eq!(open(dir.path()).blobs().read(&blob.hash).await, Ok(audio(900)));
 }

@@ -2,7 +2,7 @@
 //! finds all acknowledged data.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
@@ -43,23 +43,55 @@ async fn child() {
             store.commit(move |draft| draft.edit(key, edits)).await;
         filed.expect("a commit");
         print(format!("audio {id} {}", 4_000 + n));
+        print(format!("ended {recording}"));
+        let recording = RecordingId::random();
+        store.recordings().begin(recording, 1).await.expect("a recording");
+        store.recordings().append(recording, 1, 0, audio(3_000)).expect("a chunk");
+        store.recordings().written().await.expect("written");
+        print(format!("begun {recording}"));
+        print(format!("ending {recording}"));
+        store.recordings().discard(recording, 1).await.expect("a discard");
+        print(format!("ended {recording}"));
     }
 }
 
-/// Kills the child after `after`; returns the entries that it acknowledged until then, with the length of the audio if
-/// any.
-fn killed(mut child: Child, after: Duration) -> BTreeMap<String, Option<usize>> {
+/// All that a child acknowledged.
+#[derive(Default)]
+struct Acknowledged {
+    /// Records, each with the length of its audio, if any.
+    records: BTreeMap<String, Option<usize>>,
+    /// Recordings in progress, with audio.
+    begun: BTreeSet<String>,
+    /// Recordings that were filed or discarded.
+    ended: BTreeSet<String>,
+}
+
+/// Kills the child after `after`, and adds what it acknowledged until then.
+fn kill(mut child: Child, after: Duration, mut acknowledged: Acknowledged) -> Acknowledged {
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let reader = thread::spawn(move || {
-        let mut printed = BTreeMap::new();
         for line in output.lines().map_while(Result::ok) {
+            let Acknowledged { records, begun, ended } = &mut acknowledged;
             match *line.split(' ').collect::<Vec<_>>() {
-                ["record", id] => printed.insert(id.to_owned(), None),
-                ["audio", id, length] => printed.insert(id.to_owned(), length.parse().ok()),
-                _ => None,
-            };
+                ["record", id] => {
+                    records.insert(id.to_owned(), None);
+                }
+                ["audio", id, length] => {
+                    records.insert(id.to_owned(), length.parse().ok());
+                }
+                ["begun", id] => {
+                    begun.insert(id.to_owned());
+                }
+                ["ending", id] => {
+                    begun.remove(id);
+                }
+                ["ended", id] => {
+                    ended.insert(id.to_owned());
+                }
+                _ => {}
+            }
         }
-        printed
+        acknowledged
     });
     thread::sleep(after);
     child.kill().expect("a kill");
@@ -70,7 +102,7 @@ fn killed(mut child: Child, after: Duration) -> BTreeMap<String, Option<usize>> 
 #[tokio::test]
 async fn store_has_all_acknowledged_data_after_a_kill_at_any_moment() {
     let rounds = env::var(ROUNDS).ok().and_then(|n| n.parse().ok()).unwrap_or(STEPS / 2);
-    let (dir, mut acknowledged) = (dir(), BTreeMap::new());
+    let (dir, mut acknowledged) = (dir(), Acknowledged::default());
     for round in 0..rounds {
         let child = Command::new(env::current_exe().expect("this program"))
             .args(["--exact", "kills::child", "--nocapture"])
@@ -79,15 +111,29 @@ async fn store_has_all_acknowledged_data_after_a_kill_at_any_moment() {
             .stderr(Stdio::null())
             .spawn()
             .expect("a child");
-        acknowledged.extend(killed(child, STEP * (round * 7 % STEPS)));
+        acknowledged = kill(child, STEP * (round * 7 % STEPS), acknowledged);
         let store = open(dir.path());
-        for (id, length) in &acknowledged {
+        for (id, length) in &acknowledged.records {
             assert!(store.get(&key(id)).expect("a read").is_some(), "round {round}: record {id} is lost");
             let Some(length) = length else { continue };
             let record = store.get(&key(&format!("blob of {id}"))).expect("a read").expect("the filing");
             let blob = *record.blobs().next().expect("its audio");
             assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(*length)), "round {round}: {id}");
         }
+        let mut open = BTreeSet::new();
+        for (id, take, length) in store.recordings().open() {
+            let name = id.to_string();
+            assert!(!acknowledged.ended.contains(&name), "round {round}: recording {name} has ended");
+            let read = store.recordings().read(id, take, 0..length).await;
+            assert_eq!(read, Ok(audio(length as usize)), "round {round}: recording {name}");
+            // As the check for orphan recordings does.
+            store.recordings().discard(id, take).await.expect("a discard");
+            acknowledged.ended.insert(name.clone());
+            open.insert(name);
+        }
+        for id in std::mem::take(&mut acknowledged.begun) {
+            assert!(open.contains(&id), "round {round}: recording {id} is lost");
+        }
     }
-    assert!(!acknowledged.is_empty(), "no child acknowledged anything");
+    assert!(!acknowledged.records.is_empty(), "no child acknowledged anything");
 }

@@ -4,7 +4,12 @@ mod blobs;
 mod changes;
 mod codec;
 mod commits;
+mod compact;
+mod compare;
+mod convert;
+mod damage;
 mod kills;
+mod log;
 mod origins;
 mod purge;
 mod recordings;
@@ -27,8 +32,17 @@ fn node(name: &str) -> NodeName {
     name.parse().expect("a node name")
 }
 
+/// Opens a store. Work on other threads may hold the one before it for a moment.
 fn open(dir: &Path) -> Store {
-    open_as(dir, "a").expect("a store")
+    let begun = twinbox_clock::BootInstant::now();
+    loop {
+        match open_as(dir, "a") {
+            Err(StoreError::Disk(twinbox_disk::DiskError::InUse { .. })) if begun.elapsed().as_secs() < 20 => {
+                std::thread::yield_now();
+            }
+            opened => return opened.expect("a store"),
+        }
+    }
 }
 
 fn open_as(dir: &Path, name: &str) -> Result<Store, StoreError> {

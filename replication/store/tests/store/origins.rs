@@ -11,7 +11,7 @@ use twinbox_ids::{BlobHash, ClusterId, Origin, RecordingId, Stamp};
 use twinbox_replication_core::{BlobRef, Change, Edit, Field, Record, Value};
 use twinbox_replication_store::{CommitError, Filled, StoreError};
 
-use crate::{audio, dir, edit, key, open, open_as, set, text};
+use crate::{audio, damage, dir, edit, key, open, open_as, set, text};
 
 #[tokio::test]
 async fn each_incarnation_has_a_new_origin_and_all_earlier_data() {
@@ -143,18 +143,29 @@ async fn missing_audio_of_records_is_listed() {
     assert_eq!(store.missing_blobs(false), Ok(vec![away]));
 }
 
+/// Not for lack of space, which is an ordinary refusal.
 #[tokio::test]
-async fn a_blob_that_cannot_be_created_breaks_nothing() {
+async fn a_pack_that_cannot_be_created_breaks_the_store_until_a_restart() {
     let dir = dir();
     let store = open(dir.path());
+    let folder = dir.path().join("audio");
+    fs::remove_dir_all(&folder).expect("its end");
+    fs::write(&folder, "").expect("a file in its place");
+    let id = RecordingId::random();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    store.recordings().append(id, 1, 0, audio(100)).expect("it is queued");
+    store.recordings().written().await.expect("tried");
+    assert_eq!(store.recordings().coverage(id, 1).map(|here| here.total()), Some(0));
+    assert!(!store.health().ok());
+    assert!(store.blobs().put("first".into()).await.is_err_and(|error| error.is_broken()));
+    assert!(store.recordings().append(id, 1, 100, audio(100)).is_err_and(|error| error.is_broken()));
+    assert!(edit(&store, "x", set("no")).await.is_err());
+    drop(store);
+
+    fs::remove_file(&folder).expect("its end");
+    let store = open(dir.path());
     let blob = store.blobs().put("first".into()).await.expect("a blob");
-    let path = store.blobs().path(&blob.hash);
-    let folder = path.parent().expect("a folder");
-    fs::remove_dir_all(folder).expect("its end");
-    fs::write(folder, "").expect("a file in its place");
-    let error = store.blobs().put("first".into()).await.expect_err("a refusal");
-    assert!(!error.is_broken() && store.health().ok(), "{error}");
-    edit(&store, "x", set("still")).await.expect("a commit");
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok("first".into()));
 }
 
 /// Puts /dev/null, which takes every write and cannot be synced, in the place of an open file.
@@ -177,9 +188,11 @@ async fn a_recording_that_does_not_sync_breaks_the_store_and_is_no_blob() {
     store.recordings().append(id, 1, 0, audio(4000)).expect("a chunk");
     // The answer to a command comes after all earlier commands.
     store.recordings().discard(RecordingId::random(), 1).await.expect("an answer");
-    make_unsyncable(&dir.path().join("recordings").join(format!("{id}.1")));
+    let [pack] = damage::packs(dir.path()).try_into().expect("one pack");
+    make_unsyncable(&pack);
     let error = store.recordings().seal(id, 1).await.expect_err("a refusal");
-    assert!(matches!(error, StoreError::Disk(DiskError::Sync { .. })), "{error}");
+    assert!(error.is_broken(), "{error}");
+    assert!(!store.blobs().has(&BlobHash(*blake3::hash(&audio(4000)).as_bytes())), "it is not durable");
 
     assert!(!store.health().ok());
     let refused = edit(&store, "x", set("no")).await.expect_err("a refusal");

@@ -1,14 +1,10 @@
 //! Purging: deleted records and audio that nothing names leave the disk, and nothing else does.
 
-use std::{
-    fs::{self, File},
-    path::Path,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::{path::Path, time::Duration};
 
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Transaction};
-use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_ids::{BlobHash, RecordingId, Timestamp};
 use twinbox_replication_core::{BlobRef, Edit, Value, Vector};
 use twinbox_replication_store::{ChunkEvent, DeletedRow, FreedSpace, PurgedRows, Removal, Store, StoreError};
 
@@ -40,17 +36,28 @@ async fn purge(store: &Store, removal: Removal) -> PurgedRows {
     store.purge(rows).await.expect("a purge")
 }
 
-/// Removes what is in no use, of every folder.
+/// Removes what is in no use.
 async fn sweep(store: &Store, grace: Duration) -> FreedSpace {
-    let mut freed = store.remove_unreferenced(&mut None, grace, wall(), 1_000).await.expect("a removal");
-    for folder in 0..=u8::MAX {
-        freed += store.remove_orphan_blobs(folder, grace, wall()).await.expect("a removal");
-    }
+    sweep_at(store, grace, wall()).await
+}
+
+async fn sweep_at(store: &Store, grace: Duration, now: Timestamp) -> FreedSpace {
+    let mut freed = store.remove_unreferenced(&mut None, grace, now, 1_000).await.expect("a removal");
+    freed += store.remove_orphan_blobs(&mut None, grace, now, 1_000).await.expect("a removal");
     freed
 }
 
-fn age(path: &Path) {
-    File::options().write(true).open(path).and_then(|file| file.set_modified(UNIX_EPOCH)).expect("an old file");
+/// A time at which all that is stored now is older than an hour.
+fn later() -> Timestamp {
+    Timestamp(wall().0 + 7_200_000)
+}
+
+/// The hash before this one.
+fn before(hash: BlobHash) -> BlobHash {
+    let (high, low) = (u128::from_be_bytes(hash.0[..16].try_into().unwrap()), &hash.0[16..]);
+    let low = u128::from_be_bytes(low.try_into().unwrap());
+    let high = if low == 0 { high.wrapping_sub(1) } else { high };
+    BlobHash([high.to_be_bytes(), low.wrapping_sub(1).to_be_bytes()].concat().try_into().unwrap())
 }
 
 async fn change_index(dir: &Path, change: impl FnOnce(&mut Transaction<'_>) + Send + 'static) {
@@ -80,7 +87,8 @@ async fn purge_frees_record_and_audio_and_keeps_the_rest() {
     assert!(store.blobs().has(&gone.hash), "the grace runs from now on");
     assert_eq!(sweep(&store, HOUR).await, FreedSpace::default());
     assert_eq!(sweep(&store, Duration::ZERO).await, FreedSpace { blobs: 1, bytes: 700 });
-    assert!(!store.blobs().has(&gone.hash) && !store.blobs().path(&gone.hash).exists());
+    assert!(!store.blobs().has(&gone.hash));
+    assert_eq!(store.blobs().read(&gone.hash).await, Err(StoreError::NoBlob(gone.hash)));
     assert_eq!(store.vector(), vector, "no change for peers");
     drop(store);
 
@@ -177,19 +185,22 @@ async fn history_that_comes_again_does_not_bring_a_purged_record_back() {
     assert_eq!((text(&b, "row"), b.vector()), (None, a.vector()));
 }
 
-/// Without the exclusion, the file is removed after it was found to be there.
+/// Without the exclusion, the row is removed after it was found to be there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn blob_that_is_stored_while_it_is_removed_is_there_afterwards() {
     let dir = dir();
     let store = open(dir.path());
+    let mut blobs = Vec::new();
     for n in 0..300 {
-        let bytes = audio(1_000 + n);
-        let hash = BlobHash(*blake3::hash(&bytes).as_bytes());
-        let path = store.blobs().path(&hash);
-        fs::write(&path, &bytes).expect("a file that nothing names");
-        age(&path);
-        let sweeper = store.clone();
-        let removal = tokio::spawn(async move { sweeper.remove_orphan_blobs(hash.0[0], HOUR, wall()).await });
+        blobs.push(store.blobs().put(audio(1_000 + n)).await.expect("a blob").hash);
+    }
+    drop(store);
+    // The next incarnation knows of no use.
+    let store = open(dir.path());
+    for (n, hash) in blobs.into_iter().enumerate() {
+        let (sweeper, bytes) = (store.clone(), audio(1_000 + n));
+        let mut cursor = Some(before(hash));
+        let removal = tokio::spawn(async move { sweeper.remove_orphan_blobs(&mut cursor, HOUR, later(), 1).await });
         let blob = store.blobs().put(bytes.clone()).await.expect("a blob");
         removal.await.expect("the task").expect("a removal");
         assert!(store.blobs().has(&blob.hash), "blob {n} is gone");
@@ -198,37 +209,84 @@ async fn blob_that_is_stored_while_it_is_removed_is_there_afterwards() {
 }
 
 #[tokio::test]
+async fn orphans_are_found_part_by_part() {
+    let dir = dir();
+    let store = open(dir.path());
+    for n in 0..7 {
+        store.blobs().put(audio(1_000 + n)).await.expect("a blob");
+    }
+    let (mut cursor, mut freed, mut rounds) = (None, FreedSpace::default(), 0);
+    while rounds == 0 || cursor.is_some() {
+        freed += store.remove_orphan_blobs(&mut cursor, Duration::ZERO, wall(), 3).await.expect("a removal");
+        rounds += 1;
+    }
+    assert_eq!((freed.blobs, rounds), (7, 3));
+}
+
+#[tokio::test]
 async fn stored_audio_waits_for_the_change_that_names_it() {
     let dir = dir();
     let store = open(dir.path());
-    let young = store.blobs().put(audio(100)).await.expect("a blob");
-    let pinned = store.blobs().put(audio(200)).await.expect("a blob");
-    age(&store.blobs().path(&pinned.hash));
-    assert_eq!(sweep(&store, HOUR).await, FreedSpace::default());
+    let kept = store.blobs().put(audio(100)).await.expect("a blob");
+    let other = store.blobs().put(audio(200)).await.expect("a blob");
+    assert_eq!(sweep_at(&store, HOUR, later()).await, FreedSpace::default(), "storing it is a use");
     drop(store);
     // The next incarnation knows of no use.
     let store = open(dir.path());
-    assert!(store.blobs().keep(&young.hash));
-    age(&store.blobs().path(&young.hash));
-    assert_eq!(sweep(&store, HOUR).await, FreedSpace { blobs: 1, bytes: 200 });
-    assert!(store.blobs().has(&young.hash) && !store.blobs().has(&pinned.hash));
+    assert_eq!(sweep(&store, HOUR).await, FreedSpace::default(), "too young");
+    assert!(store.blobs().keep(&kept.hash));
+    assert_eq!(sweep_at(&store, HOUR, later()).await, FreedSpace { blobs: 1, bytes: 200 });
+    assert!(store.blobs().has(&kept.hash) && !store.blobs().has(&other.hash));
+}
+
+/// A sealed take of its audio.
+async fn sealed(store: &Store, length: usize) -> BlobRef {
+    let id = RecordingId::random();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    store.recordings().append(id, 1, 0, audio(length)).expect("a chunk");
+    store.recordings().seal(id, 1).await.expect("a blob")
 }
 
 #[tokio::test]
 async fn audio_of_a_recording_that_is_not_filed_yet_stays() {
     let dir = dir();
     let store = open(dir.path());
-    let id = RecordingId::random();
-    store.recordings().begin(id, 1).await.expect("a recording");
-    store.recordings().append(id, 1, 0, audio(600)).expect("a chunk");
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
-    age(&store.blobs().path(&blob.hash));
+    let blob = sealed(&store, 600).await;
     assert_eq!(sweep(&store, Duration::ZERO).await, FreedSpace::default());
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(600)));
     edit(&store, "message", names(blob)).await.expect("filed");
-    store.recordings().written().await.expect("the marker is removed");
+    store.recordings().written().await.expect("it has ended");
     delete(&store, "message").await;
     purge(&store, Removal::Whole).await;
     assert_eq!(sweep(&store, Duration::ZERO).await, FreedSpace { blobs: 1, bytes: 600 });
+}
+
+#[tokio::test]
+async fn audio_of_a_sealed_take_that_was_discarded_goes() {
+    let dir = dir();
+    let store = open(dir.path());
+    let blob = sealed(&store, 600).await;
+    let (id, take) = blob.recording.expect("its take");
+    store.recordings().discard(id, take).await.expect("discarded");
+    store.recordings().written().await.expect("written");
+    assert!(store.blobs().has(&blob.hash), "for its grace");
+    assert_eq!(sweep(&store, HOUR).await, FreedSpace::default());
+    assert_eq!(sweep(&store, Duration::ZERO).await, FreedSpace { blobs: 1, bytes: 600 });
+    assert!(!store.blobs().has(&blob.hash));
+}
+
+/// The row of audio that is stored again while it is a sealed take does not depend on the take.
+#[tokio::test]
+async fn audio_that_is_also_stored_as_a_blob_outlives_its_discarded_take() {
+    let dir = dir();
+    let store = open(dir.path());
+    let blob = sealed(&store, 600).await;
+    assert_eq!(store.blobs().put(audio(600)).await.map(|stored| stored.hash), Ok(blob.hash));
+    let (id, take) = blob.recording.expect("its take");
+    store.recordings().discard(id, take).await.expect("discarded");
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(600)));
 }
 
 #[tokio::test]

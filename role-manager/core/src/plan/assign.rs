@@ -2,12 +2,12 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use twinbox_ids::{Epoch, Incarnation, NodeName};
+use twinbox_ids::{Incarnation, NodeName};
 
 use super::status;
 use crate::{
-    Cause, Command, Duty, MemberObservation, MoveObject, MoveReason, PlannerPolicy, Presence, RoleAction, Sign,
-    State, Trigger, View, rule_for, soft,
+    Assignment, Cause, Command, Duty, MemberObservation, MoveObject, MoveReason, PlannerPolicy, Presence,
+    RoleAction, Rule, Sign, State, Trigger, View, rule_for, soft,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -22,17 +22,10 @@ fn candidate(view: &View, state: &State, name: &NodeName) -> Option<Incarnation>
     observed.incarnation.filter(|_| state.serves(name))
 }
 
-/// The incarnation in which a node could take this duty now. Each duty has its own conditions, in addition to the
-/// feature level.
+/// The incarnation in which a node could take this duty now: it is in service, and knows the duty's feature level.
 fn eligible(view: &View, state: &State, duty: Duty, name: &NodeName) -> Option<Incarnation> {
     let knows = view.observed.get(name).is_some_and(|observed| observed.report.feature_levels.max >= duty.level());
-    let incarnation = match duty {
-        // Any node in service can run it.
-        Duty::Notifier | Duty::Mta | Duty::MailboxSync | Duty::DirectorySync | Duty::Timetable => {
-            candidate(view, state, name)
-        }
-    };
-    incarnation.filter(|_| knows)
+    candidate(view, state, name).filter(|_| knows)
 }
 
 /// Whether the incarnation to which the status of a node refers is live, so that it may go on acting.
@@ -48,12 +41,12 @@ fn idle_ms(view: &View, acted: Duration) -> u64 {
     u64::try_from(view.now.saturating_sub(acted).as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Cause that moves the role and duties off a holder that does not serve.
-fn displacement(view: &View, state: &State, name: &NodeName) -> Option<Cause> {
+/// Cause that moves the role, or the duties, off a holder that does not serve: its sign, by that column of the policy.
+fn displacement(view: &View, state: &State, name: &NodeName, column: fn(&Rule) -> RoleAction) -> Option<Cause> {
     let Some(member) = state.members.get(name) else { return Some(Cause::Operator) };
     let observed = view.observed.get(name)?;
     let sign = status::sign(member, observed)?;
-    let moves = rule_for(sign).publisher == RoleAction::Move && status::is_on(state, sign, observed);
+    let moves = column(rule_for(sign)) == RoleAction::Move && status::is_on(state, sign, observed);
     moves.then(|| status::cause(sign, observed))
 }
 
@@ -65,7 +58,7 @@ pub(super) fn publisher(view: &View, state: &State, policy: &PlannerPolicy) -> O
             overloaded(view, state, policy, present).or_else(|| failback(view, state, policy, present))?
         }
         Some(present) => {
-            let cause = displacement(view, state, present)?;
+            let cause = displacement(view, state, present, |rule| rule.publisher)?;
             (elect(view, state)?, cause)
         }
     };
@@ -159,87 +152,169 @@ struct Target<'a> {
     cause: Option<Cause>,
 }
 
-/// Whether a node's own part of a duty has failed for the grace time.
-fn has_failed(observed: &MemberObservation, duty: Duty, now: Duration, policy: &PlannerPolicy) -> bool {
-    let known = observed.duties.get(&duty);
-    known.is_some_and(|(works, since)| !works && now.saturating_sub(*since) >= policy.health_grace)
+/// A duty that wants a place.
+struct Placing<'a> {
+    view: &'a View,
+    state: &'a State,
+    policy: &'a PlannerPolicy,
+    duty: Duty,
 }
 
-/// Place for a duty: where it is pinned, or was moved to, or with the publisher; elsewhere only if its part there has
-/// failed. None if no node can take it.
-fn target<'a>(view: &'a View, state: &'a State, policy: &PlannerPolicy, duty: Duty) -> Option<Target<'a>> {
-    let holder = state.duties.get(&duty).map(|a| &a.epoch.node);
-    let fit = |name: &NodeName| {
-        let observed = view.observed.get(name)?;
-        let works = !has_failed(observed, duty, view.now, policy);
+/// A place of a duty, if it is one now.
+type Place = for<'a> fn(&Placing<'a>) -> Option<Target<'a>>;
+
+/// The places of a duty, the best first: it goes to the first where its part works.
+const PLACES: [Place; 6] = [
+    // It is pinned there.
+    |duty| duty.on(duty.state.settings.pins.get(&duty.duty)?, Some(Cause::Pin)),
+    // An administrator moved it there.
+    |duty| duty.on(duty.state.placed.get(&duty.duty)?, Some(Cause::Operator)),
+    // It follows the publisher.
+    |duty| duty.on(duty.state.publisher()?, None),
+    // Its part fails at the publisher: it stays.
+    |duty| duty.state.publisher().and(duty.holder()).and_then(|holder| duty.on(holder, None)),
+    // It goes to another node.
+    |duty| {
+        let others = duty.state.members.keys().filter(|name| Some(*name) != duty.state.publisher());
+        duty.eligible(duty.state.publisher()?)?;
+        others.into_iter().find_map(|name| duty.on(name, duty.failure()))
+    },
+    // It works nowhere: the publisher has it all the same.
+    |duty| {
+        let name = duty.state.publisher()?;
+        Some(Target { name, incarnation: duty.eligible(name)?, cause: duty.failure() })
+    },
+];
+
+impl<'a> Placing<'a> {
+    fn holder(&self) -> Option<&'a NodeName> {
+        self.state.duties.get(&self.duty).map(|assignment| &assignment.epoch.node)
+    }
+
+    fn eligible(&self, name: &NodeName) -> Option<Incarnation> {
+        eligible(self.view, self.state, self.duty, name)
+    }
+
+    fn failure(&self) -> Option<Cause> {
+        Some(Cause::Service(self.duty.name().to_owned()))
+    }
+
+    /// This node as the place, if its part of the duty works there.
+    fn on(&self, name: &'a NodeName, cause: Option<Cause>) -> Option<Target<'a>> {
+        let observed = self.view.observed.get(name)?;
         // A node whose part has recovered only recently does not take the duty from one where it works.
-        let back = observed.duties.get(&duty).is_some_and(|(works, since)| {
-            *works && observed.health_since < *since && view.now.saturating_sub(*since) < policy.damping
+        let back = observed.duties.get(&self.duty).is_some_and(|(works, since)| {
+            let passed = self.view.now.saturating_sub(*since);
+            *works && observed.health_since < *since && passed < self.policy.damping
         });
-        eligible(view, state, duty, name).filter(|_| works && (!back || holder == Some(name)))
-    };
-    let on =
-        |name: &'a NodeName, cause: Option<Cause>| fit(name).map(|incarnation| Target { name, incarnation, cause });
-    let pinned = || on(state.settings.pins.get(&duty)?, Some(Cause::Pin));
-    let placed = || on(state.placed.get(&duty)?, Some(Cause::Operator));
-    let published = || on(state.publisher()?, None);
-    let stays = || holder.and_then(|name| on(name, None));
-    let failed = || {
-        let service = Some(Cause::Service(duty.name().to_owned()));
-        let publisher = state.publisher().filter(|name| eligible(view, state, duty, name).is_some())?;
-        let elsewhere =
-            state.members.keys().filter(|name| *name != publisher).find_map(|name| on(name, service.clone()));
-        elsewhere.or_else(|| {
-            let incarnation = eligible(view, state, duty, publisher)?;
-            Some(Target { name: publisher, incarnation, cause: service })
-        })
-    };
-    pinned().or_else(placed).or_else(published).or_else(|| state.publisher().and_then(|_| stays())).or_else(failed)
+        let fit = !self.has_failed(observed) && (!back || self.holder() == Some(name));
+        self.eligible(name).filter(|_| fit).map(|incarnation| Target { name, incarnation, cause })
+    }
+
+    /// Whether a node's own part of the duty has failed for the grace time, and the policy moves a duty for that.
+    fn has_failed(&self, observed: &MemberObservation) -> bool {
+        let rule = rule_for(Sign::DutyFailed);
+        let on = rule.trigger.is_none_or(|trigger| self.state.settings.is_on(trigger));
+        let grace = |since: Duration| self.view.now.saturating_sub(since) >= self.policy.health_grace;
+        let failed = observed.duties.get(&self.duty).is_some_and(|(works, since)| !works && grace(*since));
+        failed && on && rule.duties == RoleAction::Move
+    }
+}
+
+/// A duty and its holder, as the planner sees them.
+struct Facts<'a> {
+    present: Option<&'a Assignment>,
+    target: Option<Target<'a>>,
+    /// The target is the present holder, in its incarnation.
+    in_place: bool,
+    /// Its present epoch must end.
+    frozen: bool,
+    /// Its holder is to give up all that it has.
+    out: bool,
+    /// Its holder does not serve, by a sign that moves no duty.
+    left_alone: bool,
+    /// Its lease is over, since so many milliseconds.
+    free: Option<u64>,
+}
+
+/// The next step of a duty.
+enum Step {
+    /// It stays as it is.
+    Stay,
+    /// Its holder is asked to give it back.
+    Drain,
+    /// It goes to its target, if it has one.
+    Assign,
+}
+
+/// A condition, and the step that it leads to.
+type Case = (fn(&Facts<'_>) -> bool, Step);
+
+/// The cases of a duty: the first that is true decides.
+const CASES: [Case; 6] = [
+    // Nobody has it.
+    (|duty| duty.present.is_none(), Step::Assign),
+    // It is in its place, and nothing ends its epoch.
+    (|duty| duty.in_place && !duty.frozen, Step::Stay),
+    // Its holder's sign moves nothing. A move that has begun goes on.
+    (|duty| duty.left_alone && !duty.out && !duty.is_draining(), Step::Stay),
+    // Nobody can act in its epoch any more.
+    (|duty| duty.free.is_some(), Step::Assign),
+    // It has another place, or is to leave this one.
+    (|duty| (duty.target.is_some() || duty.out) && !duty.is_draining(), Step::Drain),
+    (|_| true, Step::Stay),
+];
+
+impl Facts<'_> {
+    fn is_draining(&self) -> bool {
+        self.present.is_some_and(|present| present.draining)
+    }
+}
+
+fn facts<'a>(view: &'a View, state: &'a State, policy: &'a PlannerPolicy, duty: Duty) -> Facts<'a> {
+    let placing = Placing { view, state, policy, duty };
+    let target = PLACES.iter().find_map(|place| place(&placing)).filter(|_| !view.may_act_solo);
+    let present = state.duties.get(&duty);
+    // A fact about an earlier epoch does not count: the present one has just been given, and no other node has it.
+    let lease = view.leases.get(&duty).filter(|fact| present.is_some_and(|present| fact.epoch == present.epoch));
+    let outdated = present.is_some_and(|present| present.draining || present.epoch.generation < state.generation);
+    let holder = present.map(|present| &present.epoch.node);
+    Facts {
+        in_place: target.as_ref().zip(present).is_some_and(|(target, present)| {
+            present.epoch.node == *target.name && present.incarnation == target.incarnation
+        }),
+        frozen: outdated || lease.is_some_and(|fact| fact.frozen),
+        out: holder.is_some_and(|name| state.members.get(name).is_none_or(|member| !member.activated)),
+        left_alone: holder.is_some_and(|name| {
+            !state.serves(name) && displacement(view, state, name, |rule| rule.duties).is_none()
+        }),
+        free: lease.filter(|fact| !fact.held).map(|fact| idle_ms(view, fact.acted)),
+        present,
+        target,
+    }
 }
 
 pub(super) fn duty(view: &View, state: &State, policy: &PlannerPolicy, duty: Duty) -> Option<Command> {
-    let found = target(view, state, policy, duty).filter(|_| !view.may_act_solo);
-    let assign = |from: Option<&Epoch>, cause: Cause, idle: u64| {
-        let target = found.as_ref()?;
-        let reason = MoveReason { cause, at_ms: view.wall_ms, idle_ms: idle };
-        let (to, incarnation) = (target.name.clone(), target.incarnation);
-        Some(Command::Assign { duty, from: from.cloned(), to, incarnation, reason })
-    };
-    let Some(present) = state.duties.get(&duty) else { return assign(None, Cause::Start, 0) };
-    let node = &present.epoch.node;
-    // A fact about an earlier epoch does not count: the present one has just been given, and no other node has it.
-    let fact = view.leases.get(&duty).filter(|fact| fact.epoch == present.epoch);
-    let held = fact.is_some_and(|fact| fact.held);
-    let outdated = present.epoch.generation < state.generation;
-    let frozen = fact.is_some_and(|fact| fact.frozen) || present.draining || outdated;
-    let in_place = found
-        .as_ref()
-        .is_some_and(|target| present.epoch.node == *target.name && present.incarnation == target.incarnation);
-    let out = state.members.get(node).is_none_or(|member| !member.activated);
-    if in_place && !frozen {
-        return None;
-    }
-    // A holder that does not serve keeps its duty if its sign moves nothing. A move that has begun goes on.
-    if !state.serves(node) && !out && !present.draining && displacement(view, state, node).is_none() {
-        return None;
-    }
-    match (held, fact) {
-        (false, Some(fact)) => {
-            let cause = cause_of_move(view, state, present, found.as_ref()?);
-            assign(Some(&present.epoch), cause, idle_ms(view, fact.acted))
+    let facts = facts(view, state, policy, duty);
+    let (_, step) = CASES.iter().find(|(is_so, _)| is_so(&facts))?;
+    match step {
+        Step::Stay => None,
+        Step::Drain => Some(Command::Drain { duty, epoch: facts.present?.epoch.clone() }),
+        Step::Assign => {
+            let target = facts.target.as_ref()?;
+            let cause = facts.present.map_or(Cause::Start, |present| cause_of_move(view, state, present, target));
+            let reason = MoveReason { cause, at_ms: view.wall_ms, idle_ms: facts.free.unwrap_or(0) };
+            let from = facts.present.map(|present| present.epoch.clone());
+            Some(Command::Assign { duty, from, to: target.name.clone(), incarnation: target.incarnation, reason })
         }
-        _ if (found.is_some() || out) && !present.draining => {
-            Some(Command::Drain { duty, epoch: present.epoch.clone() })
-        }
-        _ => None,
     }
 }
 
 /// Cause for which a duty moves: its holder's sign, its placement, or the publisher's move.
-fn cause_of_move(view: &View, state: &State, present: &crate::Assignment, target: &Target<'_>) -> Cause {
+fn cause_of_move(view: &View, state: &State, present: &Assignment, target: &Target<'_>) -> Cause {
     let node = &present.epoch.node;
     if !state.serves(node)
-        && let Some(cause) = displacement(view, state, node)
+        && let Some(cause) = displacement(view, state, node, |rule| rule.duties)
     {
         return cause;
     }

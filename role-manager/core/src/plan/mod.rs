@@ -14,8 +14,8 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 pub use proposal::proposal;
 
 use crate::{
-    Command, Duty, EndedIncarnation, FeatureLevels, Leasing, MemberKind, OnQuorumLoss, PlannerPolicy, Report,
-    ServiceHealth, SoloReport, State, Status, Trigger, heirs,
+    Command, Duty, EndedIncarnation, FeatureLevels, Leasing, PlannerPolicy, Report, ServiceHealth, State, Status,
+    Trigger, heirs, pair,
 };
 
 /// Input of the planner.
@@ -101,11 +101,11 @@ pub struct LeaseFact {
 pub fn plan(view: &View, policy: &PlannerPolicy) -> Vec<Command> {
     let mut plan = Plan { commands: Vec::new(), next: view.state.clone() };
     plan.add(retime(view, policy));
-    let split = ended_split(view);
+    let split = pair::ended_split(view);
     for command in status::statuses(view, &plan.next, policy, split.is_some()) {
         plan.add(Some(command));
     }
-    plan.add(split.and_then(|split| heal(view, &plan.next, split)));
+    plan.add(split.and_then(|split| pair::heal(view, &plan.next, split)));
     plan.add(assign::publisher(view, &plan.next, policy));
     let known: Vec<Duty> = view.state.known_duties().collect();
     plan.assign(view, policy, &known);
@@ -162,43 +162,6 @@ fn retime(view: &View, policy: &PlannerPolicy) -> Option<Command> {
     (to != present).then_some(Command::Retime { from, to })
 }
 
-/// Whether this member's node lease runs.
-fn is_live(view: &View, name: &NodeName) -> bool {
-    view.observed.get(name).is_some_and(|observed| observed.presence == Presence::Live)
-}
-
-/// Solo work of a split that has ended and is not healed yet: the reports by node, and the highest generation.
-struct EndedSplit {
-    ran: BTreeMap<NodeName, SoloReport>,
-    highest: u64,
-}
-
-/// The split, if all nodes that ran solo have stopped and all that may have run solo are live to report it.
-fn ended_split(view: &View) -> Option<EndedSplit> {
-    let state = &view.state;
-    let news = |solo: &&SoloReport| solo.epoch.generation >= state.generation;
-    let reported = |name: &NodeName| view.observed.get(name)?.report.solo.as_ref().filter(news).cloned();
-    let ran: BTreeMap<NodeName, SoloReport> =
-        state.members.keys().filter_map(|name| Some((name.clone(), reported(name)?))).collect();
-    let remembered = view.solo_generation.filter(|generation| *generation >= state.generation);
-    let highest = ran.values().map(|solo| solo.epoch.generation).max().max(remembered)?;
-    let all_live = !state.is_bare_pair() || state.members.keys().all(|name| is_live(view, name));
-    let still_acts = ran.iter().any(|(name, solo)| is_live(view, name) && solo.is_acting());
-    (all_live && !still_acts).then_some(EndedSplit { ran, highest })
-}
-
-/// Raises the generation above all solo epochs.
-fn heal(view: &View, state: &State, split: EndedSplit) -> Option<Command> {
-    let serves = |name: &&NodeName| state.serves(name) && is_live(view, name);
-    let node =
-        |name: &&NodeName| state.members.get(*name).is_some_and(|m| m.activated && m.kind == MemberKind::Node);
-    // The preferred node, else the publisher, else any; a node that serves before one that does not.
-    let ranked = || state.settings.preferred.iter().chain(state.publisher()).chain(state.members.keys());
-    let winner = ranked().find(serves).or_else(|| ranked().find(node))?.clone();
-    let (from, generation) = (state.generation, split.highest + 1);
-    Some(Command::Heal { from, generation, winner, ran: split.ran, at_ms: view.wall_ms })
-}
-
 /// Raises the feature level when all members are live and know the next level.
 fn raise_level(view: &View) -> Option<Command> {
     let from = view.state.feature_level;
@@ -208,11 +171,4 @@ fn raise_level(view: &View) -> Option<Command> {
         to = to.min(observed.report.feature_levels.max);
     }
     (to > from && to < u32::MAX).then_some(Command::RaiseLevel { from, to })
-}
-
-impl State {
-    /// Whether a node may go solo when it loses the other (rule R7).
-    pub fn may_assume(&self) -> bool {
-        self.is_bare_pair() && self.settings.on_quorum_loss == OnQuorumLoss::Assume
-    }
 }

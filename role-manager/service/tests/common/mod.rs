@@ -28,7 +28,7 @@ use twinbox_ids::{ClusterId, Epoch, Incarnation, NodeName};
 use twinbox_pki::{CertificateAuthority, NodeIdentity};
 use twinbox_roles::{
     CommandError, Duty, FeatureLevels, Gate, HealthReport, MemberAddress, MemberKind, Roles, RolesConfig,
-    RolesError, RolesView, SUPPORTED_LEVELS, ServiceHealth, Status, Timing,
+    RolesError, RolesView, SUPPORTED_LEVELS, ServiceHealth, Status, StoreError, Timing,
 };
 
 /// Longest time for any step; the machine may be busy with other things.
@@ -219,7 +219,7 @@ impl Cluster {
             // A killed member's resources are freed shortly after its death.
             let roles = loop {
                 match Roles::start(config.clone()).await {
-                    Err(RolesError::Disk(error)) if BootInstant::now() < limit => {
+                    Err(RolesError::Store(StoreError::Disk(error))) if BootInstant::now() < limit => {
                         tracing::info!(%error, "not yet");
                         sleep(Duration::from_millis(10)).await;
                     }
@@ -310,7 +310,7 @@ impl Cluster {
             loop {
                 match Roles::start(config.clone()).await {
                     // The store's former resources are freed shortly after their end.
-                    Err(RolesError::Disk(error)) if BootInstant::now() < limit => {
+                    Err(RolesError::Store(StoreError::Disk(error))) if BootInstant::now() < limit => {
                         tracing::info!(%error, "not yet");
                         sleep(Duration::from_millis(10)).await;
                     }

@@ -63,6 +63,8 @@ pub(super) struct MemoryFolder {
     /// Number of mails whose Message-IDs were read, and the most that one connection may read.
     pub read_ids: usize,
     pub most_ids: Option<usize>,
+    /// Appended mails are read there before the server answers.
+    pub reads_at_once: bool,
     /// Appended mails are taken and not shown.
     pub hides: bool,
     /// Number of mails that were not shown.
@@ -95,6 +97,7 @@ impl Default for MemoryFolder {
             room: None,
             read_ids: 0,
             most_ids: None,
+            reads_at_once: false,
             hides: false,
             hidden: 0,
             calls: 0,
@@ -274,6 +277,7 @@ impl Folder for MemoryFolder {
         let uid = self.add(id, imap(flags));
         let stored = self.mails.get_mut(&uid).expect("added");
         stored.own = own.filter(|_| !self.strips);
+        stored.flags.seen |= self.reads_at_once;
         if self.rewrites {
             stored.id = (!self.nameless).then(|| format!("<{uid}.{}@server.example>", self.modseq));
         }

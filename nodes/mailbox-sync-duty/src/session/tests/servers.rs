@@ -51,6 +51,14 @@ async fn refused_steps_after_a_full_look_are_kept_and_tried_again_after_a_pause(
         assert!(matches!(end.expect("a round").refused, Some(SyncError::Imap(ImapError::No { .. }))));
         let (_, state) = world.account();
         assert_eq!((state.uid_validity, state.refused), (6, 2), "the position is stored: {state:?}");
+        // The UIDs stay: some looks note that, and then the folder is trusted again.
+        loop {
+            let before = world.node.store.vector();
+            world.round_cut(None, LookOptions::default()).await.1.expect("a round");
+            if world.node.store.vector() == before {
+                break;
+            }
+        }
         // The next look is no full one, and asks the server for nothing that it refused just now.
         let before = world.node.store.vector();
         let (counts, end) = world.round_cut(None, LookOptions::default()).await;
@@ -277,4 +285,47 @@ async fn first_look_at_a_large_folder_goes_on_where_it_was_cut() {
         world.agree(id).await;
     }
     assert_eq!(world.account().1.scan.next, 0);
+}
+
+/// Nothing is found again: the folder is empty under another UIDVALIDITY.
+fn replace(folder: &mut MemoryFolder) {
+    folder.mails.clear();
+    folder.renumber();
+}
+
+#[tokio::test]
+async fn server_that_gives_new_uids_at_each_look_gets_three_copies_and_no_more_until_they_stay() {
+    let mut world = World::new().await;
+    let id = world.leave().await;
+    let mut appended = 0;
+    for look in 1..=6 {
+        replace(&mut world.folder);
+        let (counts, end) = world.round_cut(None, LookOptions { retry: true, ..LookOptions::default() }).await;
+        appended += counts.appended;
+        assert_eq!(matches!(end, Err(SyncError::UidsChange)), look > 3, "look {look}: {end:?}");
+    }
+    assert_eq!(appended, 3);
+    let mut looks = 0;
+    while world.folder.uids_of(id).is_empty() {
+        let _ = world.round_cut(None, LookOptions::default()).await;
+        looks += 1;
+        assert!(looks < 20, "the folder is never trusted again");
+    }
+    world.settle().await;
+    world.agree(id).await;
+}
+
+#[tokio::test]
+async fn copies_are_bounded_too_where_each_round_is_cut() {
+    for (call, cut) in (1..8).flat_map(|call| [(call, Cut::Before), (call, Cut::After)]) {
+        let mut world = World::new().await;
+        world.leave().await;
+        let mut copies = 0;
+        for _ in 0..6 {
+            replace(&mut world.folder);
+            let _ = world.round_cut(Some((call, cut)), LookOptions::default()).await;
+            copies += world.folder.mails.len();
+        }
+        assert!(copies <= 3, "{copies} copies with a cut at call {call}, {cut:?}");
+    }
 }

@@ -3,7 +3,9 @@
 pub mod raw;
 
 use std::{
+    fs,
     net::SocketAddr,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -126,6 +128,7 @@ impl Cluster {
             tls: tls.clone(),
         };
         let peers = Peers::new(config, store.clone());
+        peers.purges([TABLE]);
         let incoming = tls.listen(listener);
         let refused_clients = incoming.refused();
         let stop = tokio_util::sync::CancellationToken::new();
@@ -136,6 +139,18 @@ impl Cluster {
         let server = tokio::spawn(async move { serve.await.unwrap() });
         Node { store, peers, tls, refused_clients, dir, stop, server }
     }
+}
+
+/// The pack that has this audio in one piece, and the place of the first byte.
+pub fn find_in_packs(node: &Node, audio: &[u8]) -> (PathBuf, u64) {
+    let packs = fs::read_dir(node.dir.path().join("store/audio")).unwrap().map(|file| file.unwrap().path());
+    let mut places = packs.filter_map(|path| {
+        let bytes = fs::read(&path).unwrap();
+        // Audio begins at a multiple of 16.
+        let at = (0..bytes.len()).step_by(16).find(|at| bytes[*at..].starts_with(audio))?;
+        Some((path, at as u64))
+    });
+    places.next().expect("a pack with this audio")
 }
 
 /// One node.

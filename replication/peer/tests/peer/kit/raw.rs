@@ -49,5 +49,6 @@ pub fn hello(cluster: ClusterId, node: &str) -> Hello {
         vector: Some(Vector::default()),
         recording: Vec::new(),
         lacks_data: false,
+        fills_by_state: true,
     }
 }

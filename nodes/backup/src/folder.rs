@@ -1,0 +1,253 @@
+//! A destination with its backups: `backups/<time>-<node>` with the records of each, `audio` with what they share.
+
+use std::{path::PathBuf, sync::Arc, thread};
+
+use twinbox_ids::{ClusterId, NodeName, Timestamp};
+
+use crate::{
+    BackupError, Manifest,
+    audio::AudioPool,
+    place::{Bucket, Directory, Lock, S3Settings, SharedPlace, Use, is_s3},
+};
+
+/// Folder of the backups.
+const BACKUPS: &str = "backups";
+/// Begin of the name of a backup: its time, with `0` for any digit. The node follows.
+const TIME: &[u8; 21] = b"00000000T000000.000Z-";
+
+/// A directory of this machine, or a bucket, with backups.
+#[derive(Debug, Clone)]
+pub struct BackupFolder {
+    place: SharedPlace,
+}
+
+/// A complete backup.
+#[derive(Debug, Clone)]
+pub struct Backup {
+    /// Its name: time and node.
+    pub name: String,
+    pub(crate) place: SharedPlace,
+    /// Its manifest.
+    pub manifest: Manifest,
+}
+
+impl Backup {
+    /// Its folder.
+    pub(crate) fn dir(&self) -> String {
+        format!("{BACKUPS}/{}", self.name)
+    }
+}
+
+/// An entry among the backups.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its name: time and node.
+    pub name: String,
+    pub(crate) place: SharedPlace,
+    /// State.
+    pub state: EntryState,
+}
+
+/// State of an entry.
+#[derive(Debug)]
+pub enum EntryState {
+    /// A complete backup.
+    Complete(Box<Manifest>),
+    /// No manifest: it is being made, or was interrupted.
+    Unfinished,
+    /// The manifest cannot be read.
+    Unreadable(BackupError),
+}
+
+impl BackupFolder {
+    /// The directory at this path, which need not exist.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { place: Arc::new(Directory::at(dir.into())) }
+    }
+
+    /// The directory or bucket of this name: a path, or `s3://BUCKET/PREFIX`. Makes no connection. Reads the file of CA
+    /// certificates, if there is one.
+    ///
+    /// # Errors
+    /// A bucket without settings, or with wrong ones.
+    pub fn open(destination: &str, s3: Option<&S3Settings>) -> Result<Self, BackupError> {
+        if !is_s3(destination) {
+            return Ok(Self::at(destination));
+        }
+        let settings = s3.ok_or(BackupError::NoS3Settings)?;
+        Ok(Self { place: Arc::new(Bucket::open(destination, settings)?) })
+    }
+
+    /// The destination as administrators write it.
+    pub fn location(&self) -> String {
+        self.place.locate("").display().to_string()
+    }
+
+    pub(crate) fn place(&self) -> &SharedPlace {
+        &self.place
+    }
+
+    /// The audio that its backups share.
+    pub(crate) fn audio(&self) -> AudioPool {
+        AudioPool::at(self.place.clone())
+    }
+
+    /// Refuses a directory whose place depends on the process.
+    pub(crate) fn check_absolute(&self) -> Result<(), BackupError> {
+        let place = self.place.locate("");
+        if self.place.is_remote() || place.is_absolute() { Ok(()) } else { Err(BackupError::Relative(place)) }
+    }
+
+    /// Begins a new backup.
+    pub(crate) fn begin(&self, node: &NodeName, began: Timestamp) -> Result<Making, BackupError> {
+        self.place.prepare()?;
+        let lock = self.place.lock(Use::Add)?;
+        let time = i64::try_from(began.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        let seconds = time.unwrap_or_default().strftime("%Y%m%dT%H%M%S").to_string();
+        let usual = format!("{seconds}.{:03}Z-{node}", began.0 % 1_000);
+        let mut name = usual.clone();
+        let mut number = 1;
+        while !self.place.begin(&format!("{BACKUPS}/{name}"))? {
+            number += 1;
+            name = format!("{usual}.{number}");
+        }
+        Ok(Making { name, place: self.place.clone(), lock: Some(lock) })
+    }
+
+    /// Makes the names of the backups durable.
+    pub(crate) fn sync(&self) -> Result<(), BackupError> {
+        self.place.sync(BACKUPS)
+    }
+
+    /// Use beside others that read or add. Readers of a destination that they may not write to take no lock.
+    pub(crate) fn share(&self) -> Result<Box<dyn Lock>, BackupError> {
+        self.place.lock(Use::Read)
+    }
+
+    /// Use with no other beside: what no backup names may be removed.
+    pub(crate) fn own(&self) -> Result<Box<dyn Lock>, BackupError> {
+        self.place.lock(Use::Prune)
+    }
+
+    /// All entries, by name and so by time. Folders of other names, files and links are no entries: they are not ours.
+    /// Blocks.
+    pub fn entries(&self) -> Result<Vec<Entry>, BackupError> {
+        self.place.check_used()?;
+        let mut entries = Vec::new();
+        for name in self.place.folders(BACKUPS)?.into_iter().filter(|name| is_name(name)) {
+            let state = match Manifest::read(self.place.as_ref(), &format!("{BACKUPS}/{name}")) {
+                Ok(Some(manifest)) => EntryState::Complete(Box::new(manifest)),
+                Ok(None) => EntryState::Unfinished,
+                Err(error) if error.is_of_destination() => return Err(error),
+                Err(error) => EntryState::Unreadable(error),
+            };
+            entries.push(Entry { name, place: self.place.clone(), state });
+        }
+        Ok(entries)
+    }
+
+    /// The complete backups, oldest first. Blocks.
+    pub fn backups_by_age(&self) -> Result<Vec<Backup>, BackupError> {
+        let mut backups: Vec<_> = self.entries()?.into_iter().filter_map(Entry::complete).collect();
+        backups.sort_by(|a, b| (a.manifest.began_ms, &a.name).cmp(&(b.manifest.began_ms, &b.name)));
+        Ok(backups)
+    }
+
+    /// The complete backup of this name; without a name the newest, of this cluster if one is given. Blocks.
+    pub fn find(&self, name: Option<&str>, cluster: Option<ClusterId>) -> Result<Backup, BackupError> {
+        let cluster = cluster.map(|id| id.to_string());
+        let fits = |backup: &Backup| match name {
+            Some(name) => backup.name == name,
+            None => cluster.as_ref().is_none_or(|id| *id == backup.manifest.cluster),
+        };
+        let found = self.backups_by_age()?.into_iter().rev().find(fits);
+        found.ok_or_else(|| BackupError::NoBackup {
+            dir: self.place.locate(""),
+            name: match (name, &cluster) {
+                (Some(name), _) => name.to_owned(),
+                (None, Some(cluster)) => format!("of cluster {cluster}"),
+                (None, None) => "at all".to_owned(),
+            },
+        })
+    }
+}
+
+/// True for the name of a backup: time, then node.
+fn is_name(name: &str) -> bool {
+    name.as_bytes().split_first_chunk::<{ TIME.len() }>().is_some_and(|(time, node)| {
+        let fits =
+            |(found, shape): (&u8, &u8)| if *shape == b'0' { found.is_ascii_digit() } else { found == shape };
+        !node.is_empty() && time.iter().zip(TIME).all(fits)
+    })
+}
+
+impl Entry {
+    /// Its folder.
+    pub(crate) fn dir(&self) -> String {
+        format!("{BACKUPS}/{}", self.name)
+    }
+
+    /// The backup, if it is complete.
+    fn complete(self) -> Option<Backup> {
+        match self.state {
+            EntryState::Complete(manifest) => {
+                Some(Backup { name: self.name, place: self.place, manifest: *manifest })
+            }
+            EntryState::Unfinished | EntryState::Unreadable(_) => None,
+        }
+    }
+}
+
+/// A backup that is being made, and the lock of the destination. Dropped, it removes what was written.
+pub(crate) struct Making {
+    name: String,
+    place: SharedPlace,
+    /// `None` after the end.
+    lock: Option<Box<dyn Lock>>,
+}
+
+impl Making {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> String {
+        format!("{BACKUPS}/{}", self.name)
+    }
+
+    /// Writes the manifest, while the lock still holds. Then the backup is complete.
+    pub(crate) fn complete(mut self, manifest: &Manifest) -> Result<(), BackupError> {
+        if let Some(lock) = &self.lock {
+            lock.check()?;
+        }
+        manifest.write(self.place.as_ref(), &self.dir())?;
+        if let Some(lock) = self.lock.take() {
+            lock.release();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let Some(lock) = self.lock.take() else { return };
+        let (place, dir) = (self.place.clone(), self.dir());
+        let is_remote = place.is_remote();
+        let remove = move || {
+            let removed = place.remove_folder(&dir);
+            if let Err(error) = removed {
+                let dir = place.locate(&dir);
+                tracing::warn!(dir = %dir.display(), %error, "unfinished backup stays; 'twinbox backup prune' removes it");
+            }
+            lock.release();
+        };
+        if !is_remote {
+            return remove();
+        }
+        // A future may be dropped on a thread that must not wait for a network.
+        if let Err(error) = thread::Builder::new().name("backup-cleanup".to_owned()).spawn(remove) {
+            tracing::warn!(%error, "unfinished backup stays; 'twinbox backup prune' removes it");
+        }
+    }
+}

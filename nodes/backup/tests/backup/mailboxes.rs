@@ -1,0 +1,67 @@
+//! One mailbox restored into a running cluster.
+
+use twinbox_backup::{BackupError, MailboxRestore, restore_mailbox};
+use twinbox_mailstore::{Mark, MessageCounts, NewMailbox};
+use twinbox_store_kit::audio;
+
+use crate::support::{Fixture, heard, silent};
+
+fn order(to: Option<&str>) -> MailboxRestore {
+    MailboxRestore { number: "1001".to_owned(), to: to.map(str::to_owned) }
+}
+
+#[tokio::test]
+async fn deleted_messages_come_back_once_and_present_ones_are_left_alone() {
+    let fixture = Fixture::new();
+    let (node, mailbox) = (&fixture.node, fixture.node.mailbox().await);
+    for ms in [1_000, 2_000] {
+        node.leave(mailbox.id, &audio(ms)).await;
+    }
+    let before = heard(node, mailbox.id).await;
+    let deleted = &before[1];
+    fixture.create().await;
+    node.mailstore.mark(mailbox.id, deleted.0.id, Mark::Deleted).await.expect("deleted");
+    let backup = fixture.backups().remove(0);
+    let restore = async || {
+        let restored = restore_mailbox(&node.mailstore, &fixture.folder, &backup, &order(None), &silent()).await;
+        restored.expect("restored")
+    };
+    let first = restore().await;
+    assert_eq!((first.restored.len(), first.present, first.lost.len()), (1, 1, 0));
+    let (from, id) = first.restored[0];
+    assert!(from == deleted.0.id && id != from);
+    let found = heard(node, mailbox.id).await;
+    let (message, sound) = found.iter().find(|(message, _)| message.id == id).expect("the restored message");
+    assert_eq!(*sound, deleted.1);
+    assert_eq!((message.received, message.deleted), (deleted.0.received, false));
+    assert!(before.iter().all(|(before, _)| before.uid < message.uid), "a new UID");
+    let MessageCounts { new, .. } = node.mailstore.message_counts_now(mailbox.id).expect("counts");
+    assert_eq!(new, 2);
+
+    let again = restore().await;
+    assert_eq!((again.restored.len(), again.present), (0, 2), "restored messages are left alone");
+    node.mailstore.mark(mailbox.id, id, Mark::Deleted).await.expect("deleted");
+    assert_eq!(restore().await.restored.len(), 1, "it was deleted again");
+}
+
+#[tokio::test]
+async fn number_that_was_given_anew_is_refused_without_its_name() {
+    let fixture = Fixture::new();
+    let (node, mailbox) = (&fixture.node, fixture.node.mailbox().await);
+    node.leave(mailbox.id, &audio(1_000)).await;
+    fixture.create().await;
+    let backup = fixture.backups().remove(0);
+    let restore = async |to: Option<&'static str>| {
+        restore_mailbox(&node.mailstore, &fixture.folder, &backup, &order(to), &silent()).await
+    };
+    node.mailstore.remove(mailbox.id).await.expect("removed");
+    assert!(matches!(restore(None).await, Err(BackupError::NoMailbox(_))));
+    let other = node.mailstore.create(NewMailbox::new("1001", "2580")).await.expect("a mailbox").0;
+    assert!(matches!(restore(None).await, Err(BackupError::OtherMailbox(_))));
+    let restored = restore(Some("1001")).await.expect("restored");
+    assert_eq!(restored.restored.len(), 1);
+    assert_eq!(heard(node, other.id).await.len(), 1);
+    let unknown = MailboxRestore { number: "4711".to_owned(), to: None };
+    let refused = restore_mailbox(&node.mailstore, &fixture.folder, &backup, &unknown, &silent()).await;
+    assert!(matches!(refused, Err(BackupError::NoMailboxInBackup { .. })), "{refused:?}");
+}

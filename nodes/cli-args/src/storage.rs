@@ -1,0 +1,31 @@
+//! Arguments of `replication` and `store`.
+
+use clap::Subcommand;
+
+/// `replication`
+#[derive(Debug, Subcommand)]
+pub enum ReplicationCommand {
+    /// Show the lag of each other node, and the last comparison with it
+    Status,
+    /// Compare the stores of this node and the others now, repair what differs, and name it; exit code 1 unless all is equal
+    Verify {
+        /// Read and verify all recordings of this node, too.
+        #[arg(long)]
+        audio: bool,
+    },
+    /// Numbers and addresses that two users got while their nodes could not reach each other
+    Conflicts,
+}
+
+/// `store`
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read all records of the node, and look for the recordings that they name; exit code 1 if something is damaged
+    Check {
+        /// Read and verify the recordings, too.
+        #[arg(long)]
+        audio: bool,
+    },
+    /// Records by table, changes in the log, recordings, space on the disk
+    Stats,
+}

@@ -1,0 +1,86 @@
+//! Memory of mails under way: those with recordings share it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use tempfile::TempDir;
+use twinbox_alarms::Alarms;
+use twinbox_devices::{Device, DeviceChange, KindName, Templates};
+use twinbox_duty::{Channels, Notifications, Prepared};
+use twinbox_ids::{DeviceId, MailboxId, MessageId, Pii, Timestamp};
+use twinbox_mail::Address;
+use twinbox_mailstore::{Audio, Codec, MailedMessage, NewMessage, Returns};
+use twinbox_mta::{MailChannels, MailSender, Mailer, MailerConfig, MxTls, Route};
+use twinbox_outbox::Effect;
+use twinbox_prompts::Prompts;
+use twinbox_reports::ReportSource;
+use twinbox_store_kit::{Node, audio};
+
+/// Files a message of this length; its only effect.
+async fn message(node: &Node, mailbox: MailboxId, id: u128, ms: usize) -> Effect {
+    let new = NewMessage {
+        received: Timestamp(1),
+        caller: None,
+        caller_name: None,
+        codec: Codec::Pcma,
+        urgent: false,
+        private: false,
+        mail: None,
+    };
+    let sound = Audio { codec: Codec::Pcma, bytes: audio(ms).into() };
+    let mail = MailedMessage { id: MessageId(id), mailbox, new, audio: sound };
+    node.mailstore.receive_mail(mail).await.expect("filed");
+    let mut effects = node.mailstore.effects().await.expect("readable");
+    effects.retain(|effect| effect.new.cause.message == MessageId(id));
+    effects.pop().expect("an effect")
+}
+
+fn sender() -> MailSender {
+    let dns_servers = vec!["127.0.0.1:53".parse().expect("an address")];
+    let config = MailerConfig::new(Route::mx(MxTls::Opportunistic), "vm.example");
+    MailSender {
+        domain: "vm.example".to_owned(),
+        from: Address::parse("voicemail@vm.example").expect("an address"),
+        from_name: "Voicemail".to_owned(),
+        mailer: Mailer::new(MailerConfig { dns_servers, ..config }).expect("a mailer"),
+        dkim: None,
+    }
+}
+
+#[tokio::test]
+async fn mail_with_a_recording_waits_while_others_fill_the_memory_and_one_without_does_not() {
+    let dir = TempDir::new().expect("a folder");
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let address = DeviceChange::Address(Pii::new("anna@example.com".to_owned()));
+    let settings = [address, DeviceChange::Audio(true)];
+    let device = Device::new(mailbox, DeviceId::random(), "office", KindName::Mail, &settings).expect("a device");
+    node.mailstore.add_device(device.clone()).await.expect("added");
+    // 2 MiB each: three times 480 kB.
+    let first = message(&node, mailbox, 1, 60_000).await;
+    let second = message(&node, mailbox, 2, 60_000).await;
+    let large = message(&node, mailbox, 3, 300_000).await;
+
+    let templates = Templates::with_overrides(&BTreeMap::new()).expect("the built-in texts");
+    let notifications = Notifications::new(node.mailstore.clone(), Arc::new(templates));
+    let returns =
+        Returns::new(node.mailstore.clone(), Arc::new(Prompts::load(None, "en").expect("the embedded prompts")));
+    let alarms = Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms");
+    let reports = ReportSource { mailstore: node.mailstore.clone(), alarms };
+    let channels = MailChannels::new(notifications, Some(sender()), returns, reports).with_audio_room(4);
+
+    let Prepared::Act(under_way) = channels.prepare(&first).await else { panic!("room for one") };
+    let Prepared::Act(half) = channels.prepare(&large).await else { panic!("it takes half of all") };
+    let before = twinbox_clock::wall();
+    let Prepared::Later(at, reason) = channels.prepare(&second).await else { panic!("no room") };
+    assert!(at > before && reason.contains("memory"), "{reason}");
+    let without = vec![DeviceChange::Audio(false)];
+    node.mailstore.change_device(mailbox, device.id, without).await.expect("changed");
+    assert!(matches!(channels.prepare(&second).await, Prepared::Act(_)), "a text needs no room");
+    node.mailstore.change_device(mailbox, device.id, vec![DeviceChange::Audio(true)]).await.expect("changed");
+
+    drop(under_way);
+    let Prepared::Act(under_way) = channels.prepare(&second).await else { panic!("room beside the large one") };
+    assert!(matches!(channels.prepare(&first).await, Prepared::Later(..)), "both have all the room");
+    drop((under_way, half));
+    assert!(matches!(channels.prepare(&large).await, Prepared::Act(_)));
+}

@@ -1,0 +1,81 @@
+//! Check and statistics of a node's store.
+
+use std::{fs, path::Path};
+
+use twinbox_replication_store::{Store, StoreError};
+use twinbox_wire::storage as wire;
+
+use crate::{row_text, table_name};
+
+/// Reads all rows, and all audio that present ones name if `audio`: then each is verified, else it must be here.
+pub(crate) async fn check(store: &Store, audio: bool) -> Result<wire::CheckReply, StoreError> {
+    let reading = store.clone();
+    let stats = blocking(move || reading.stats()).await?;
+    let mut reply = wire::CheckReply {
+        rows: stats.tables.iter().map(|table| table.present + table.deleted).sum(),
+        unreadable: stats.tables.iter().map(|table| table.unreadable).sum(),
+        unreadable_rows: stats.unreadable.iter().map(row_text).collect(),
+        audio: stats.named.len() as u64,
+        set_aside: store.health().set_aside,
+        ..wire::CheckReply::default()
+    };
+    for blob in stats.named {
+        let missing = || blob.hash.to_string();
+        if !store.blobs().has(&blob.hash) {
+            reply.missing_audio.push(missing());
+        } else if audio {
+            match store.blobs().read(&blob.hash).await {
+                Ok(_) => {}
+                Err(StoreError::NoBlob(_)) => reply.missing_audio.push(missing()),
+                Err(_) => reply.damaged_audio.push(missing()),
+            }
+        }
+    }
+    Ok(reply)
+}
+
+/// Counts all rows and files; `dir` is the folder of the store.
+pub(crate) async fn stats(store: &Store, dir: &Path) -> Result<wire::StatsReply, StoreError> {
+    let (store, dir) = (store.clone(), dir.to_owned());
+    blocking(move || {
+        let stats = store.stats()?;
+        let tables = stats.tables.iter().map(|table| wire::TableStats {
+            table: table_name(table.table).into_owned(),
+            present: table.present,
+            deleted: table.deleted,
+            unreadable: table.unreadable,
+            bytes: table.bytes,
+        });
+        Ok(wire::StatsReply {
+            tables: tables.collect(),
+            log_changes: stats.log.0,
+            log_bytes: stats.log.1,
+            audio: stats.named.len() as u64,
+            audio_bytes: stats.named.iter().map(|blob| blob.length).sum(),
+            disk_bytes: size(&dir),
+            free_bytes: store.space()?.free,
+        })
+    })
+    .await
+}
+
+/// Bytes of all files of a folder and the folders in it, as far as they can be read: files come and go meanwhile.
+fn size(dir: &Path) -> u64 {
+    let (mut bytes, mut folders) = (0, vec![dir.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(meta) if meta.is_dir() => folders.push(entry.path()),
+                Ok(meta) => bytes += meta.len(),
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
+) -> Result<R, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Closed))
+}

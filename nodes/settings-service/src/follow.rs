@@ -1,0 +1,103 @@
+//! Follows the store, offers the file's values, and delivers alarms to the receivers of the moment.
+
+use std::time::Duration;
+
+use tokio::{sync::broadcast::error::RecvError, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use twinbox_alarms::Outbound;
+use twinbox_cluster_settings::{Register, Rows, schema};
+use twinbox_mailstore::MailError;
+
+use crate::SharedSettings;
+
+/// Poll interval of a node that has not offered its file's values yet.
+const OFFER_EVERY: Duration = Duration::from_secs(1);
+
+impl SharedSettings {
+    /// Follows the rows of the store until stopped, and offers the file's values when this node has all records.
+    pub async fn follow(self, stop: CancellationToken) {
+        let _ = stop.run_until_cancelled(self.follow_store()).await;
+    }
+
+    async fn follow_store(&self) {
+        // Changes are received from before the first look, so that none is missed.
+        let mut changes = self.parts().mailstore.store().live();
+        self.look();
+        let mut offered = false;
+        loop {
+            if !offered {
+                offered = self.offer().await;
+            }
+            let again = tokio::select! {
+                change = changes.recv() => match change {
+                    Ok(change) => schema::is_setting(&change.key),
+                    Err(RecvError::Lagged(_)) => true,
+                    Err(RecvError::Closed) => return,
+                },
+                () = sleep(OFFER_EVERY), if !offered => false,
+            };
+            if again {
+                self.look();
+            }
+        }
+    }
+
+    fn look(&self) {
+        if let Err(error) = self.refresh() {
+            warn!(%error, "settings of the cluster cannot be read; those known are used");
+        }
+    }
+
+    /// Makes the file's values those of the cluster, as far as it has none. A node that lacks records offers nothing:
+    /// the cluster may have values. True when nothing is left to offer.
+    async fn offer(&self) -> bool {
+        let parts = self.parts();
+        if !parts.mailstore.has_all_records() {
+            return false;
+        }
+        if self.state().0.offers(&parts.file).is_empty() {
+            return true;
+        }
+        let file = parts.file.clone();
+        let offered = parts.mailstore.commit(move |draft| {
+            let stored = draft.scan(schema::SETTING, &[])?;
+            let rows = Rows::of(stored.iter().map(|(key, record)| (key, record)));
+            let mut offered = Vec::new();
+            for (register, edits) in rows.offers(&file) {
+                draft.edit(schema::row_key(register), edits)?;
+                offered.push(register);
+            }
+            Ok::<Vec<Register>, MailError>(offered)
+        });
+        match offered.await {
+            Ok((registers, _)) => {
+                let names: Vec<_> = registers.into_iter().map(Register::name).collect();
+                info!(settings = names.join(" "), "the values of this node's file are the cluster's first ones");
+                self.look();
+                true
+            }
+            Err(error) => {
+                warn!(%error, "the values of this node's file cannot be stored as the cluster's; retrying");
+                false
+            }
+        }
+    }
+
+    /// Delivers alarms to the receivers of the moment, until stopped.
+    pub async fn deliver_alarms(self, outbound: Outbound, stop: CancellationToken) {
+        let mut receivers = self.receivers();
+        while !stop.is_cancelled() {
+            let now = receivers.borrow_and_update().clone();
+            let run = outbound.run(now.webhook.clone(), now.traps.clone(), stop.clone());
+            tokio::select! {
+                () = run => return,
+                changed = receivers.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Requests of administrators: list and change settings.
+
+use tonic::{Request, Response, Status};
+use tracing::info;
+use twinbox_alarms::Kind;
+use twinbox_cluster_settings::{Entries, Key, Register, Rows, Values, schema, set_edit};
+use twinbox_mailstore::{Acknowledgement, MailError};
+use twinbox_wire::settings::{
+    NamedChange, Setting, SettingChangeRequest, SettingChanged, SettingListReply, SettingListRequest,
+    settings_server::{Settings, SettingsServer},
+};
+
+use crate::SharedSettings;
+
+/// Serves administrators' requests about the settings that all nodes share.
+pub struct SettingsService(SharedSettings);
+
+impl SettingsService {
+    /// Creates the service for this node.
+    pub fn new(settings: SharedSettings) -> Self {
+        Self(settings)
+    }
+
+    /// Converts it into a service of the administrators' socket.
+    pub fn server(self) -> SettingsServer<Self> {
+        SettingsServer::new(self)
+    }
+
+    fn describe(&self, rows: &Rows, values: &Values, key: Key) -> Setting {
+        let parts = self.0.parts();
+        let file = parts.file.get(key).unwrap_or_default();
+        let origin = match rows.get(key.register()) {
+            Some(row) if row.entries.get(key).is_some() => row.origin.text(),
+            None if !file.is_empty() => "this node's file",
+            _ => "default",
+        };
+        let value = values.text(key);
+        Setting {
+            name: key.name().to_owned(),
+            value: key.shown(value),
+            default: key.default(parts.wan).to_owned(),
+            origin: origin.to_owned(),
+            expected: key.kind().expected(),
+            effect: key.effect().text().to_owned(),
+            file: key.shown(file),
+            ignored: !file.is_empty() && file != value,
+        }
+    }
+
+    /// Refuses receivers of alarms that this node could not use.
+    fn check_receivers(&self, rows: &[(Register, Entries)]) -> Result<(), Status> {
+        let parts = self.0.parts();
+        for (_, entries) in
+            rows.iter().filter(|(register, _)| matches!(register, Register::Webhook | Register::Trap))
+        {
+            let values = Values::of(entries.iter(), parts.wan);
+            if let Some(mistake) = parts.secrets.receivers(&values, &parts.name).1.first() {
+                return Err(Status::failed_precondition(mistake.to_string()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(change: NamedChange) -> Result<(Key, Option<String>), Status> {
+    let key = Key::named(&change.name).map_err(|error| Status::invalid_argument(error.to_string()))?;
+    let value = change.value.map(|value| key.check(&value)).transpose();
+    Ok((key, value.map_err(|error| Status::invalid_argument(format!("{} {error}", key.name())))?))
+}
+
+fn internal(error: impl ToString) -> Status {
+    Status::internal(error.to_string())
+}
+
+#[tonic::async_trait]
+impl Settings for SettingsService {
+    async fn setting_list(&self, _: Request<SettingListRequest>) -> Result<Response<SettingListReply>, Status> {
+        let (rows, mistakes) = self.0.state();
+        let parts = self.0.parts();
+        let values = rows.values(&parts.file, parts.wan);
+        Ok(Response::new(SettingListReply {
+            node: parts.name.to_string(),
+            settings: Key::ALL.map(|key| self.describe(&rows, &values, key)).into(),
+            unknown: rows.unknown().into_iter().map(str::to_owned).collect(),
+            mistakes,
+        }))
+    }
+
+    async fn setting_change(
+        &self,
+        request: Request<SettingChangeRequest>,
+    ) -> Result<Response<SettingChanged>, Status> {
+        let changes: Vec<_> = request.into_inner().changes.into_iter().map(read).collect::<Result<_, _>>()?;
+        if changes.is_empty() {
+            return Err(Status::invalid_argument("no setting is named: write KEY=VALUE"));
+        }
+        let parts = self.0.parts();
+        if !parts.mailstore.has_all_records() {
+            return Err(Status::unavailable(
+                "this node still receives records of the others: ask another node (--node), or wait until 'twinbox \
+                 cluster status' shows it in-service",
+            ));
+        }
+        let refused = |error: twinbox_cluster_settings::GroupError| Status::failed_precondition(error.to_string());
+        let expected = self.0.state().0.changed(&parts.file, &changes).map_err(refused)?;
+        self.check_receivers(&expected)?;
+        let (file, wanted) = (parts.file.clone(), changes.clone());
+        let (outcome, acknowledgement) = parts
+            .mailstore
+            .commit(move |draft| {
+                let stored = draft.scan(schema::SETTING, &[])?;
+                // What another administrator changed meanwhile in the same register stays, if it goes together.
+                let rows = Rows::of(stored.iter().map(|(key, record)| (key, record)));
+                let changed = match rows.changed(&file, &wanted) {
+                    Ok(changed) => changed,
+                    Err(error) => return Ok::<_, MailError>(Err(error)),
+                };
+                for (register, entries) in changed {
+                    draft.edit(schema::row_key(register), vec![set_edit(&entries)])?;
+                }
+                Ok(Ok(()))
+            })
+            .await
+            .map_err(internal)?;
+        outcome.map_err(refused)?;
+        self.0.refresh().map_err(internal)?;
+        let rows = self.0.state().0;
+        let values = rows.values(&parts.file, parts.wan);
+        let mut settings = Vec::new();
+        for (key, _) in &changes {
+            let setting = self.describe(&rows, &values, *key);
+            info!(setting = key.name(), "administrator changes setting");
+            let detail = if setting.value.is_empty() { "none" } else { &setting.value };
+            parts.alarms.event(Kind::SettingChanged, key.name(), detail);
+            settings.push(setting);
+        }
+        let acknowledged = match acknowledgement {
+            Acknowledgement::OnTwo { .. } => "on two",
+            Acknowledgement::Alone => "alone",
+        };
+        Ok(Response::new(SettingChanged { settings, acknowledged: acknowledged.to_owned() }))
+    }
+}

@@ -1,0 +1,187 @@
+//! Values in force, and their way into the parts of the node.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+use twinbox_alarms::{Alarms, Channel, Code};
+use twinbox_calls::CallsService;
+use twinbox_cluster_settings::{FileValues, Key, Rows, Values, schema};
+use twinbox_config::{AlarmReceivers, AlarmSecrets, apply_to_calls, usual_mailbox};
+use twinbox_ids::NodeName;
+use twinbox_mailbox::pin::HashCost;
+use twinbox_mailstore::{LiveSettings, MailError, Mailstore};
+use twinbox_replication_peer::Peers;
+
+/// Keys of the receivers of alarms.
+const RECEIVERS: [Key; 5] = [Key::WebhookUrl, Key::WebhookCaFile, Key::TrapReceivers, Key::TrapUser, Key::TrapAuth];
+
+/// The parts of a node that settings change, and what the node's file says.
+pub struct SettingsParts {
+    /// Name of the node.
+    pub name: NodeName,
+    /// Values of the node's file.
+    pub file: FileValues,
+    /// The cluster has the times of a wide area network.
+    pub wan: bool,
+    /// Language of new mailboxes.
+    pub language: String,
+    /// This node's secrets for receivers of alarms.
+    pub secrets: AlarmSecrets,
+    /// Mailboxes and messages.
+    pub mailstore: Mailstore,
+    /// Replication with the other nodes.
+    pub peers: Peers,
+    /// SIP server.
+    pub calls: CallsService,
+    /// Alarms and events.
+    pub alarms: Alarms,
+}
+
+/// The settings that all nodes share. Cheap to clone.
+#[derive(Clone)]
+pub struct SharedSettings(Arc<Inner>);
+
+struct Inner {
+    parts: SettingsParts,
+    values: watch::Sender<Arc<Values>>,
+    receivers: watch::Sender<Arc<AlarmReceivers>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    rows: Rows,
+    /// Reasons why alarms do not reach a receiver from this node.
+    mistakes: Vec<String>,
+    /// Alarms that were raised: subject and detail.
+    raised: BTreeMap<String, String>,
+}
+
+impl SharedSettings {
+    /// Reads the store, and gives the parts the values in force.
+    pub fn open(parts: SettingsParts) -> Result<Self, MailError> {
+        let values = Arc::new(Values::of(parts.file.iter(), parts.wan));
+        let (receivers, state) = (watch::Sender::new(Arc::default()), Mutex::default());
+        let settings = Self(Arc::new(Inner { parts, values: watch::Sender::new(values), receivers, state }));
+        let rows = settings.read()?;
+        settings.take(rows, true);
+        Ok(settings)
+    }
+
+    /// The values in force.
+    pub fn values(&self) -> Arc<Values> {
+        self.0.values.borrow().clone()
+    }
+
+    /// A duration in seconds, as it is whenever the function is called.
+    pub fn seconds(&self, key: Key) -> impl Fn() -> Duration + Send + Sync + use<> {
+        let values = self.0.values.subscribe();
+        move || values.borrow().seconds(key)
+    }
+
+    /// Channels with a receiver of alarms.
+    pub fn channels(&self) -> Vec<Channel> {
+        self.0.receivers.borrow().channels()
+    }
+
+    pub(crate) fn receivers(&self) -> watch::Receiver<Arc<AlarmReceivers>> {
+        self.0.receivers.subscribe()
+    }
+
+    pub(crate) fn parts(&self) -> &SettingsParts {
+        &self.0.parts
+    }
+
+    /// The rows that were read last, and the mistakes of receivers of alarms.
+    pub(crate) fn state(&self) -> (Rows, Vec<String>) {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.rows.clone(), state.mistakes.clone())
+    }
+
+    /// Reads the store again, and gives the parts what has changed.
+    pub(crate) fn refresh(&self) -> Result<(), MailError> {
+        let rows = self.read()?;
+        self.take(rows, false);
+        Ok(())
+    }
+
+    fn read(&self) -> Result<Rows, MailError> {
+        let rows = self.0.parts.mailstore.store().scan(schema::SETTING, &[])?;
+        Ok(Rows::of(rows.iter().map(|(key, record)| (key, record))))
+    }
+
+    fn take(&self, rows: Rows, first: bool) {
+        let parts = &self.0.parts;
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !first && state.rows == rows {
+            return;
+        }
+        let (before, values) = (self.values(), Arc::new(rows.values(&parts.file, parts.wan)));
+        if first || *before != *values {
+            if !first {
+                let changed = |key: &Key| before.text(*key) != values.text(*key);
+                let names: Vec<_> = Key::ALL.into_iter().filter(changed).map(Key::name).collect();
+                info!(settings = names.join(" "), "settings of the cluster changed; they are in force");
+            }
+            self.apply(&values);
+            if first || RECEIVERS.iter().any(|key| before.text(*key) != values.text(*key)) {
+                let (receivers, mistakes) = parts.secrets.receivers(&values, &parts.name);
+                state.mistakes = mistakes.iter().map(ToString::to_string).collect();
+                self.0.receivers.send_replace(Arc::new(receivers));
+            }
+            self.0.values.send_replace(values);
+        }
+        state.rows = rows;
+        self.report(&mut state);
+    }
+
+    fn apply(&self, values: &Values) {
+        let parts = &self.0.parts;
+        parts.peers.set_ack_timeout(Duration::from_millis(values.number(Key::AckTimeoutMs)));
+        parts.mailstore.set_live(LiveSettings {
+            require_two: values.flag(Key::RequireTwo),
+            min_message_ms: values.number(Key::MinMessageMs),
+            min_pin_length: values.tiny(Key::MinPinLength),
+            pin_cost: HashCost {
+                memory_kib: values.small(Key::PinHashKib),
+                passes: values.small(Key::PinHashPasses),
+            },
+            usual: usual_mailbox(values, &parts.language),
+        });
+        parts.calls.reconfigure(|calls| apply_to_calls(values, calls));
+    }
+
+    /// Reports what has no effect on this node, once: values of the file, of another release, and receivers of alarms.
+    fn report(&self, state: &mut State) {
+        let parts = &self.0.parts;
+        let subject = |what: &str| format!("{what} on {}", parts.name);
+        let mut found: BTreeMap<String, String> = BTreeMap::new();
+        for difference in state.rows.differences(&parts.file, parts.wan) {
+            found.insert(subject(difference.key.name()), difference.text());
+        }
+        for name in state.rows.unknown() {
+            let detail = "the cluster's value is not one that this release accepts; the default is used: upgrade this \
+                          node, or set the value again with 'twinbox setting set'";
+            found.insert(subject(name), detail.to_owned());
+        }
+        for mistake in &state.mistakes {
+            let key = mistake.split(':').next().unwrap_or_default();
+            found.insert(subject(key), format!("alarms do not reach a receiver from this node: {mistake}"));
+        }
+        for (subject, detail) in &found {
+            if state.raised.get(subject) != Some(detail) {
+                warn!(%subject, %detail, "setting of this node has no effect");
+                parts.alarms.raise(Code::ConfigDrift, subject, detail);
+            }
+        }
+        for subject in state.raised.keys().filter(|subject| !found.contains_key(*subject)) {
+            parts.alarms.clear(Code::ConfigDrift, subject);
+        }
+        state.raised = found;
+    }
+}

@@ -1,0 +1,210 @@
+//! Flipped bits in a store that is closed: it opens with all that it had, or is refused as damaged and can be set aside.
+//! It never opens with less (rule A4).
+
+use std::{
+    fs,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+};
+
+use tempfile::TempDir;
+use twinbox_disk::{Disk, DiskError, Options, salvage, set_aside, set_asides};
+
+use crate::put;
+
+/// Small segments: the journal lets go of most writes.
+const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024 };
+const WRITES: u32 = 400;
+
+fn key(number: u32) -> Vec<u8> {
+    [b"n", &number.to_be_bytes()[..]].concat()
+}
+
+fn value(number: u32) -> Vec<u8> {
+    let mut value = number.to_be_bytes().repeat(500);
+    value.push(1);
+    value
+}
+
+/// A store that was opened several times, of whose writes the journal has the last ones alone.
+async fn store() -> TempDir {
+    let dir = tempfile::tempdir().expect("a directory");
+    for part in 0..4 {
+        let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+        for number in part * WRITES / 4..(part + 1) * WRITES / 4 {
+            put(&disk, &key(number), &value(number)).await.expect("a write");
+        }
+    }
+    dir
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("a folder").flatten() {
+        let to = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => drop(fs::copy(entry.path(), &to).expect("a copy")),
+        }
+    }
+}
+
+fn flip(path: &Path, at: u64) {
+    let file = fs::File::options().read(true).write(true).open(path).expect("a file");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).expect("a byte");
+    file.write_all_at(&[byte[0] ^ 0x10], at).expect("a write");
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(dir).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    files
+}
+
+/// Error of an opening, or of the reading of all writes; `None` when each has its value.
+fn wrong(dir: &Path) -> Option<DiskError> {
+    let disk = match Disk::open_with(dir, OPTIONS) {
+        Ok(disk) => disk,
+        Err(error) => return Some(error),
+    };
+    for number in 0..WRITES {
+        match disk.get(&key(number)) {
+            Ok(found) => assert_eq!(found, Some(value(number)), "{number} is lost, and nothing says so"),
+            Err(error) => return Some(error),
+        }
+    }
+    None
+}
+
+#[tokio::test]
+async fn flipped_bit_is_harmless_or_refused_as_damage() {
+    let original = store().await;
+    let (mut harmless, mut refused) = (0, 0);
+    for folder in ["index", "journal"] {
+        for file in files(&original.path().join(folder)) {
+            let length = fs::metadata(&file).expect("a file").len();
+            if length == 0 {
+                continue;
+            }
+            for at in [0, 5, 20, 100, length / 4, length / 3, length / 2, length / 4 * 3, length - 1] {
+                let at = at.min(length - 1);
+                let dir = tempfile::tempdir().expect("a directory");
+                copy(original.path(), dir.path());
+                flip(&dir.path().join(folder).join(file.file_name().expect("a name")), at);
+                match wrong(dir.path()) {
+                    None => harmless += 1,
+                    Some(error) => {
+                        assert!(error.is_damage(), "{}, byte {at}: {error}", file.display());
+                        assert!(error.to_string().contains(&*dir.path().to_string_lossy()), "{error}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+    }
+    println!("{harmless} flips were harmless, {refused} refused");
+    assert!(refused > 5, "{harmless} were harmless");
+}
+
+#[tokio::test]
+async fn index_that_lost_flushed_writes_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+    put(&disk, b"first", b"1").await.expect("a write");
+    drop(disk);
+    let old = tempfile::tempdir().expect("a directory");
+    copy(&dir.path().join("index"), old.path());
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+    for number in 0..WRITES {
+        put(&disk, &key(number), &value(number)).await.expect("a write");
+    }
+    drop(disk);
+    // As it was before, and as if it had never been.
+    for index in [Some(old.path()), None] {
+        let broken = tempfile::tempdir().expect("a directory");
+        copy(dir.path(), broken.path());
+        fs::remove_dir_all(broken.path().join("index")).expect("removed");
+        if let Some(index) = index {
+            copy(index, &broken.path().join("index"));
+        }
+        let error = Disk::open_with(broken.path(), OPTIONS).err().expect("a refusal");
+        assert!(error.is_damage() && error.to_string().contains("let go"), "{error}");
+    }
+    assert_eq!(wrong(dir.path()), None);
+}
+
+#[tokio::test]
+async fn damage_that_an_opening_does_not_read_is_found_when_it_is_asked_to() {
+    let dir = store().await;
+    // Values are stored as they are: bytes in the middle of one of the first.
+    let db = dir.path().join("index/db");
+    let bytes = fs::read(&db).expect("the index");
+    let pattern = 3_u32.to_be_bytes().repeat(400);
+    let places: Vec<u64> = (0..bytes.len() - pattern.len())
+        .filter(|at| bytes[*at..].starts_with(&pattern))
+        .map(|at| at as u64)
+        .collect();
+    assert!(!places.is_empty(), "the index has the value");
+    places.iter().step_by(4).for_each(|at| flip(&db, at + 800));
+    // No part of the log that an opening reads: the value's page is read when it is asked for.
+    if Disk::open_with(dir.path(), OPTIONS).is_err() {
+        return println!("the opening has read it");
+    }
+    fs::write(dir.path().join("verify"), "").expect("a request");
+    let error = Disk::open_with(dir.path(), OPTIONS).err().expect("a refusal");
+    assert!(error.is_damage(), "{error}");
+    assert!(dir.path().join("verify").exists(), "it is asked until it succeeds");
+}
+
+#[tokio::test]
+async fn process_that_failed_asks_the_next_one_to_read_everything() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+    put(&disk, b"a", b"1").await.expect("a write");
+    assert!(!dir.path().join("verify").exists());
+    disk.mark_broken("a pack did not sync");
+    drop(disk);
+    assert!(dir.path().join("verify").exists());
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+    assert!(!dir.path().join("verify").exists(), "all was read");
+    assert_eq!(disk.get(b"a"), Ok(Some(b"1".into())));
+}
+
+#[tokio::test]
+async fn store_that_was_set_aside_gives_what_it_can_still_read() {
+    let parent = tempfile::tempdir().expect("a directory");
+    let dir = parent.path().join("db");
+    let disk = Disk::open_with(&dir, OPTIONS).expect("a disk");
+    put(&disk, b"x/1", b"other").await.expect("a write");
+    for number in 0..WRITES {
+        put(&disk, &key(number), &value(number)).await.expect("a write");
+    }
+    assert!(matches!(set_aside(&dir, 0), Err(DiskError::InUse { .. })), "not while it is open");
+    drop(disk);
+    let keys = |dir: &Path| {
+        let mut keys = std::collections::BTreeSet::new();
+        let findings = salvage(dir, &[b"n"], |(key, _)| {
+            keys.insert(key);
+        });
+        (keys, findings)
+    };
+    let aside = set_aside(&dir, 1_795_352_400_000).expect("it is set aside");
+    assert_eq!(aside, parent.path().join("db.unreadable-20261122T130000Z"));
+    assert!(!dir.exists());
+    assert_eq!(set_asides(&dir), Ok(vec![aside.clone()]));
+    let (found, findings) = keys(&aside);
+    assert_eq!((found.len(), findings.index), (WRITES as usize, None), "of index and journal");
+
+    // Without the index, the journal has the last writes.
+    fs::remove_dir_all(aside.join("index")).expect("removed");
+    let (found, findings) = keys(&aside);
+    assert!(found.contains(&key(WRITES - 1)) && !found.contains(&key(0)), "{} found", found.len());
+    assert_eq!((findings.journal.gaps, findings.journal.unreadable), (0, 0));
+
+    // A second one at the same time has another name.
+    drop(Disk::open_with(&dir, OPTIONS).expect("a disk"));
+    let second = set_aside(&dir, 1_795_352_400_000).expect("it is set aside");
+    assert_eq!(set_asides(&dir), Ok(vec![aside, second]));
+}

@@ -1,0 +1,160 @@
+//! The folder of packs: names of files, new files, and the first failure, after which nothing is written.
+
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+};
+
+use twinbox_journal::{Medium, MediumFile};
+
+use crate::{
+    BLOCK, MIN_PACK, PackError,
+    format::{FRAME_HEADER, PackHeader},
+};
+
+/// Ending of the names of packs.
+const ENDING: &str = ".pack";
+
+/// Maximum length of a pack in bytes: 2 GiB. Offsets in it fit an [`crate::Extent`].
+const MAX_PACK: u64 = 1 << 31;
+
+/// Settings of packs.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// Length of a new pack's file in bytes: a multiple of [`BLOCK`], at least [`MIN_PACK`], at most 2 GiB.
+    pub pack_bytes: u64,
+}
+
+/// A pack without frames that can be appended to.
+pub(crate) struct NewPack<F> {
+    pub(crate) number: u32,
+    pub(crate) nonce: u32,
+    pub(crate) file: Arc<F>,
+}
+
+/// The folder of packs.
+pub(crate) struct PackFolder<M: Medium> {
+    pub(crate) medium: M,
+    /// Length of new packs in bytes.
+    pub(crate) pack_bytes: u64,
+    /// The first failed write or sync.
+    broken: OnceLock<String>,
+}
+
+/// Name of a pack's file.
+pub(crate) fn file_name(pack: u32) -> String {
+    format!("{pack:08}{ENDING}")
+}
+
+/// Number in the name of a pack's file.
+pub(crate) fn file_number(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(ENDING)?.parse().ok()?;
+    (file_name(number) == name).then_some(number)
+}
+
+/// Fills `buffer` from `offset` on, as far as the file reaches; returns the number of bytes.
+pub(crate) fn read_full<F: MediumFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+impl<M: Medium> PackFolder<M> {
+    pub(crate) fn new(medium: M, config: Config) -> Result<Self, PackError> {
+        let Config { pack_bytes } = config;
+        if !(MIN_PACK..=MAX_PACK).contains(&pack_bytes) || !pack_bytes.is_multiple_of(BLOCK) {
+            return Err(PackError::Config { pack_bytes, least: MIN_PACK });
+        }
+        Ok(Self { medium, pack_bytes, broken: OnceLock::new() })
+    }
+
+    /// Makes a pack durably.
+    pub(crate) fn make(&self, number: u32) -> Result<NewPack<M::File>, PackError> {
+        self.check()?;
+        let name = file_name(number);
+        let file = match self.medium.create(&name, self.pack_bytes) {
+            Ok(file) => file,
+            Err(error) if is_full(&error) => {
+                // Best effort: a file that stays has no header, and the next start removes it.
+                let _ = self.medium.remove(&name);
+                return Err(PackError::Full { detail: error.to_string() });
+            }
+            Err(error) => return Err(self.fail("create", &name, &error)),
+        };
+        let header = PackHeader { pack: number, nonce: rand::random(), bytes: self.pack_bytes };
+        let written = file.write_at(&[&header.encode()], 0).and_then(|()| file.sync());
+        written.map_err(|error| self.fail("write the header of", &name, &error))?;
+        Ok(NewPack { number, nonce: header.nonce, file: Arc::new(file) })
+    }
+
+    /// Opens a pack for reading.
+    pub(crate) fn open(&self, pack: u32) -> Result<M::File, PackError> {
+        let name = file_name(pack);
+        self.medium.open(&name).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => PackError::NoPack { pack },
+            _ => PackError::io("open", &name, &error),
+        })
+    }
+
+    /// The bytes of a pack from its beginning on, at most `limit`.
+    pub(crate) fn bytes(&self, pack: u32, file: &M::File, limit: u64) -> Result<Vec<u8>, PackError> {
+        let failed = |error: io::Error| PackError::io("read", &file_name(pack), &error);
+        let length = file.length().map_err(failed)?.min(limit);
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        let filled = read_full(file, &mut bytes, 0).map_err(failed)?;
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    /// The first failure.
+    pub(crate) fn broken(&self) -> Option<&str> {
+        self.broken.get().map(String::as_str)
+    }
+
+    /// An error once a write or sync has failed.
+    pub(crate) fn check(&self) -> Result<(), PackError> {
+        match self.broken() {
+            None => Ok(()),
+            Some(detail) => Err(PackError::Broken { detail: detail.to_owned() }),
+        }
+    }
+
+    /// Stops all writes: after a failed sync the pages of the file may be lost, and a later success proves nothing.
+    pub(crate) fn fail(&self, what: &str, file: &str, error: &io::Error) -> PackError {
+        tracing::error!(file, %error, what, "packs of audio refuse further writes; check the disk and restart");
+        let detail = self.broken.get_or_init(|| format!("cannot {what} '{file}': {error}"));
+        PackError::Broken { detail: detail.clone() }
+    }
+}
+
+/// True when there is no room for a file: no write has been lost.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Offset of the payload of a frame that begins at `at`. Packs are shorter than 4 GiB.
+pub(crate) fn payload_offset(at: u64) -> u32 {
+    u32::try_from(at + FRAME_HEADER as u64).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_packs_keep_their_numbers_and_other_names_have_none() {
+        for number in [1, 99_999_999, 100_000_000, u32::MAX] {
+            assert_eq!(file_number(&file_name(number)), Some(number));
+        }
+        for name in ["1.pack", "00000001", "+0000001.pack", "00000001.pack.old", ".pack", "99999999999.pack"] {
+            assert_eq!(file_number(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Packs in a folder of a real disk.
+
+use twinbox_disk::{Disk, Folder};
+use twinbox_packs::{Kind, Packs};
+
+use crate::{CONFIG, chunk, file};
+
+#[test]
+fn packs_of_a_real_folder_come_back() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let audio = dir.path().join("audio");
+    let open = || Packs::open(Folder::open(&audio).expect("the folder"), CONFIG, 0).expect("the packs");
+    // More parts than one vectored write takes.
+    let payloads: Vec<Vec<u8>> = (0..2_000_u16).map(|number| number.to_le_bytes().repeat(80)).collect();
+    let frames: Vec<_> = payloads.iter().zip(0..).map(|(payload, number)| chunk(number, payload)).collect();
+    let packs = open();
+    let extents = packs.append(&frames).expect("an append");
+    let before = Disk::fsync_count();
+    packs.sync().expect("a sync");
+    assert!(Disk::fsync_count() > before, "its syncs are counted");
+    drop(packs);
+
+    let packs = open();
+    let found = packs.scan(1).expect("a scan");
+    assert_eq!(found.len(), 2_000);
+    for ((found, extent), payload) in found.iter().zip(&extents).zip(&payloads) {
+        assert_eq!((found.kind, found.extent), (Kind::Chunk, *extent));
+        assert_eq!(packs.read(*extent, 0..extent.length).as_ref(), Ok(payload));
+    }
+    packs.append(&[chunk(1, b"more")]).expect("an append");
+    packs.remove(1).expect("a removal");
+    // A pack that was made ahead and never used has left its number behind.
+    let [active] = packs.list()[..] else { panic!("one pack: {:?}", packs.list()) };
+    assert!(active > 1 && !audio.join(file(1)).exists());
+    assert_eq!(audio.join(file(active)).metadata().expect("the pack").len(), CONFIG.pack_bytes);
+}

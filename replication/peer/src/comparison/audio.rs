@@ -1,0 +1,95 @@
+//! The audio that present records name: here, and undamaged.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use twinbox_clock::BootInstant;
+use twinbox_replication_core::BlobRef;
+use twinbox_replication_store::{Filled, RowFault, StoreError};
+
+use super::{ComparisonReport, Difference, Outcome, Subject, session::blocking};
+use crate::{config::limits, error::StreamError, fetch::Got, peers::Inner};
+
+/// The audio that a comparison looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudioCheck {
+    /// None.
+    None,
+    /// That of present records: it must be here.
+    Presence,
+    /// The same, read and verified: takes long.
+    Content,
+}
+
+/// Checks audio, and gets what is missing or damaged from any node that has it.
+pub(super) async fn check(
+    inner: &Arc<Inner>,
+    check: AudioCheck,
+    report: &mut ComparisonReport,
+) -> Result<(), StreamError> {
+    let store = inner.store.clone();
+    // The fill still fetches what is not here: nothing of it was lost.
+    if store.filled() != Filled::Complete {
+        return Ok(());
+    }
+    match check {
+        AudioCheck::None => {}
+        AudioCheck::Presence => {
+            for blob in blocking(move || store.missing_blobs(false)).await? {
+                if is_left_out(inner, &blob)? {
+                    continue;
+                }
+                if let Some(is_here) = get(inner, &blob).await {
+                    note(inner, report, &blob, RowFault::Missing, is_here);
+                }
+            }
+        }
+        AudioCheck::Content => {
+            for blob in blocking(move || store.stats().map(|stats| stats.named)).await? {
+                if blob.length > limits::BLOB {
+                    continue;
+                }
+                let began = BootInstant::now();
+                let read = inner.store.blobs().read(&blob.hash).await;
+                // Half of the time for others: it reads all there is.
+                sleep(began.elapsed().min(Duration::from_secs(1))).await;
+                let (fault, is_here) = match read {
+                    Ok(_) => continue,
+                    Err(StoreError::NoBlob(_)) if is_left_out(inner, &blob)? => continue,
+                    Err(StoreError::NoBlob(_)) => match get(inner, &blob).await {
+                        Some(is_here) => (RowFault::Missing, is_here),
+                        None => continue,
+                    },
+                    Err(_) => (RowFault::Unreadable, inner.fetcher.replace(&blob).await),
+                };
+                note(inner, report, &blob, fault, is_here);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// True for audio that is too large to be fetched, and for that of records that were deleted since the rows were read.
+fn is_left_out(inner: &Inner, blob: &BlobRef) -> Result<bool, StoreError> {
+    let store = &inner.store;
+    Ok(blob.length > limits::BLOB || (store.is_indexed() && !store.is_referenced(&blob.hash)?))
+}
+
+/// Gets missing audio; true when it is here. `None`: its records are purged elsewhere, and their deletion is on its way.
+async fn get(inner: &Inner, blob: &BlobRef) -> Option<bool> {
+    match inner.fetcher.get_from_any(blob).await {
+        Got::Here => Some(true),
+        Got::GivenUp => None,
+        Got::Denied | Got::Failed => Some(false),
+    }
+}
+
+fn note(inner: &Inner, report: &mut ComparisonReport, blob: &BlobRef, fault: RowFault, is_here: bool) {
+    report.note(Difference {
+        subject: Subject::Audio(blob.hash),
+        node: inner.config.node.clone(),
+        fault,
+        lacked: Default::default(),
+        outcome: if is_here { Outcome::Repaired } else { Outcome::NotRepaired },
+    });
+}

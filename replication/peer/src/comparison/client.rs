@@ -1,0 +1,122 @@
+//! Requests of a comparison to a peer.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tonic::{Status, transport::Channel};
+use twinbox_replication_core::{Holdings, Key, buckets::BucketSet};
+use twinbox_replication_store::{HASHES, RepairedRow, RowPage, StoredRow};
+use twinbox_wire::replication::{
+    self as wire, compare_reply, compare_request::Part, replication_client::ReplicationClient,
+};
+
+use super::frames;
+use crate::{
+    config::limits,
+    error::StreamError,
+    frames::{bad, read_report},
+    link::Link,
+    peers::Inner,
+};
+
+/// Timeout of an answer, for which the peer may read some thousand rows.
+const ANSWER: Duration = Duration::from_secs(30);
+/// Timeout of a repair at the peer, which asks back and may wait for changes and audio.
+const REPAIR: Duration = Duration::from_secs(120);
+
+/// The answer of a peer that was to take what it lacks.
+pub(super) struct Repairs {
+    pub(super) repaired: Vec<RepairedRow>,
+    /// The rows that it could not repair, with what they lack.
+    pub(super) failed: Vec<RepairedRow>,
+    /// The rows that it could not decide.
+    pub(super) undecided: Vec<Key>,
+}
+
+pub(super) struct Client(ReplicationClient<Channel>);
+
+impl Client {
+    pub(super) fn new(inner: &Arc<Inner>, link: &Link) -> Result<Self, StreamError> {
+        let endpoint = inner.config.tls.endpoint(&link.name, &link.address)?.connect_timeout(limits::SILENCE);
+        let client = ReplicationClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(limits::MESSAGE)
+            .max_encoding_message_size(limits::MESSAGE);
+        Ok(Self(client))
+    }
+
+    async fn ask(&mut self, part: Part) -> Result<compare_reply::Part, StreamError> {
+        let request = wire::CompareRequest { hashes: HASHES, part: Some(part) };
+        let reply = in_time(ANSWER, self.0.compare(request)).await?.into_inner();
+        reply.part.ok_or_else(|| bad("an empty answer"))
+    }
+
+    pub(super) async fn group_sums(&mut self) -> Result<Vec<u128>, StreamError> {
+        match self.ask(Part::Groups(wire::GroupSumsRequest {})).await? {
+            compare_reply::Part::Groups(reply) => frames::read_group_sums(&reply),
+            _ => Err(other()),
+        }
+    }
+
+    /// The sums of the buckets of these groups, one group after the other.
+    pub(super) async fn bucket_sums(&mut self, groups: &[u8]) -> Result<Vec<u128>, StreamError> {
+        let request = wire::BucketSumsRequest { groups: Bytes::copy_from_slice(groups) };
+        match self.ask(Part::Buckets(request)).await? {
+            compare_reply::Part::Buckets(reply) => frames::read_bucket_sums(&reply, groups.len()),
+            _ => Err(other()),
+        }
+    }
+
+    pub(super) async fn list(
+        &mut self,
+        buckets: &BucketSet,
+        after: Option<&Key>,
+        upto: Option<&Key>,
+    ) -> Result<RowPage, StreamError> {
+        let request = wire::RowListRequest {
+            buckets: Bytes::copy_from_slice(buckets.as_bytes()),
+            after: after.map(frames::key_to_wire),
+            upto: upto.map(frames::key_to_wire),
+        };
+        match self.ask(Part::List(request)).await? {
+            compare_reply::Part::List(reply) => frames::read_list(reply, after, upto),
+            _ => Err(other()),
+        }
+    }
+
+    /// The rows, in the order of the keys, and what was durable at the peer after they were read.
+    pub(super) async fn rows(&mut self, keys: &[Key]) -> Result<(Vec<StoredRow>, Holdings), StreamError> {
+        let request = wire::RowsRequest { key: keys.iter().map(frames::key_to_wire).collect() };
+        let compare_reply::Part::Rows(reply) = self.ask(Part::Rows(request)).await? else { return Err(other()) };
+        if reply.row.len() != keys.len() {
+            return Err(bad("another number of rows than requested"));
+        }
+        let (holdings, _) = read_report(reply.report.ok_or_else(|| bad("rows without a report"))?)?;
+        Ok((reply.row.into_iter().map(frames::read_row).collect(), holdings))
+    }
+
+    /// Lets the peer take what it lacks in these rows.
+    pub(super) async fn repair(&mut self, keys: &[Key]) -> Result<Repairs, StreamError> {
+        let request = wire::RepairRequest { hashes: HASHES, key: keys.iter().map(frames::key_to_wire).collect() };
+        let reply = in_time(REPAIR, self.0.repair(request)).await?.into_inner();
+        let rows = reply.row.into_iter().take(keys.len()).map(frames::read_repaired);
+        let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
+        rows.retain(|row| keys.contains(&row.key));
+        let mut undecided = frames::read_keys(reply.unsettled, keys.len())?;
+        undecided.retain(|key| keys.contains(key));
+        let (failed, repaired): (Vec<_>, Vec<_>) = rows.into_iter().partition(|row| undecided.contains(&row.key));
+        undecided.retain(|key| failed.iter().all(|row| row.key != *key));
+        Ok(Repairs { repaired, failed, undecided })
+    }
+}
+
+fn other() -> StreamError {
+    bad("an answer to another request")
+}
+
+async fn in_time<T>(within: Duration, answer: impl Future<Output = Result<T, Status>>) -> Result<T, StreamError> {
+    match timeout(within, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(StreamError::Silent),
+    }
+}

@@ -1,0 +1,429 @@
+//! Filling by state: a node that no log reaches takes all rows of one peer, and then that peer's vector as of the start of
+//! its scan (rules D1, D2, D3).
+//!
+//! One scan at a time, from its beginning: an interrupted one begins again, with the same peer or another. Before rows are
+//! removed because the peer lacks them, the peer has every change that this node had.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Streaming};
+use tracing::{error, info, warn};
+use twinbox_clock::BootInstant;
+use twinbox_ids::{NodeName, Origin};
+use twinbox_replication_core::{
+    Holdings, Key, Ranges, Record, Table, Vector,
+    state_fill::{AbsentRow, Cover, ScanFacts, Way, reaches},
+};
+use twinbox_replication_store::{Store, StoreError, codec};
+use twinbox_wire::replication::{self as wire, replication_client::ReplicationClient};
+
+use crate::{
+    config::limits,
+    error::StreamError,
+    frames::{self, bad},
+    link::Link,
+    peers::Inner,
+    state_scan::{VERSION, blocking},
+};
+
+/// Time from the opening of a stream after which its peer may be scanned: a log that reaches this node may be one of the
+/// others'.
+const SETTLE: Duration = Duration::from_secs(2);
+/// Poll interval of the decision, in addition to notifications.
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Pause after a scan that failed: first value, doubling up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Time within which the peer must get what this node has. After it the scan removes no row.
+const HAND_OVER: Duration = Duration::from_secs(30);
+/// Time for the acknowledgement of what this node has, before each attempt, and poll interval of that.
+const ACKNOWLEDGED: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(20));
+/// A peer that sends no page for this long has failed.
+const PAGE: Duration = Duration::from_secs(30);
+/// Rows, and bytes, of one page at most. A peer that tells the truth sends less.
+const PAGE_ROWS: usize = 8_192;
+/// Longest id of a row: that of the keys of the index.
+const KEY: usize = 1_024;
+/// Rows of one commit.
+const ROWS: usize = 64;
+/// Rows that the peer lacks, looked at in one go.
+const EXTRA: usize = 64;
+/// Numbers of changes read in one go.
+const CHANGES: u64 = 1_024;
+/// Readings of the rows that the peer lacks, for one page: each removes or excludes all that it found.
+const EXTRA_ROUNDS: usize = 100_000;
+
+/// The last scans of this process.
+#[derive(Default)]
+pub(crate) struct StateFills(Mutex<BTreeMap<NodeName, Attempts>>);
+
+#[derive(Clone, Copy)]
+struct Attempts {
+    /// Time of the first attempt since the last success.
+    first: BootInstant,
+    next: BootInstant,
+    pause: Duration,
+}
+
+impl StateFills {
+    fn state(&self) -> MutexGuard<'_, BTreeMap<NodeName, Attempts>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The time since the first attempt with a peer that may be asked now; `None` while it may not.
+    fn begin(&self, peer: &NodeName, now: BootInstant) -> Option<Duration> {
+        let mut state = self.state();
+        let attempts = state.entry(peer.clone()).or_insert(Attempts { first: now, next: now, pause: RETRY.0 });
+        (attempts.next <= now).then(|| now.since(attempts.first))
+    }
+
+    fn failed(&self, peer: &NodeName, now: BootInstant, waits_for_peer: bool) {
+        if let Some(attempts) = self.state().get_mut(peer) {
+            attempts.next = now + attempts.pause;
+            // What this node has is on its way to the peer: that is no failure.
+            attempts.pause = if waits_for_peer { RETRY.0 } else { RETRY.1.min(attempts.pause * 2) };
+        }
+    }
+
+    fn ended(&self, peer: &NodeName) {
+        self.state().remove(peer);
+    }
+}
+
+/// A peer as the decision sees it.
+#[derive(Debug, Clone)]
+struct Candidate {
+    way: Way,
+    /// Its own fill has ended.
+    is_complete: bool,
+    /// Its stream is open for long enough.
+    is_settled: bool,
+    /// Its vector, as far as it is known.
+    has: Vector,
+    log_begins: Vector,
+}
+
+/// The peer whose rows are to be scanned. None while the log of some peer brings this node to where the log of another
+/// reaches it.
+fn choose(own: &Vector, peers: &[Candidate]) -> Option<usize> {
+    let brings = |wanted: &Candidate| {
+        peers.iter().filter(|peer| peer.way == Way::History).any(|peer| {
+            let mut reached = own.clone();
+            reached.join(&peer.has);
+            reaches(&wanted.log_begins, &reached)
+        })
+    };
+    peers.iter().position(|peer| peer.way != Way::History && peer.is_complete && peer.is_settled && !brings(peer))
+}
+
+/// Fills by state whenever no log reaches this node.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    loop {
+        tokio::select! {
+            () = inner.state_filling.notified() => {}
+            () = sleep(POLL_INTERVAL) => {}
+        }
+        let Some((link, way, since)) = due(&inner) else { continue };
+        let attempt = fill(&inner, &link, way, since).await;
+        let now = BootInstant::now();
+        match attempt {
+            Ok(rows) => {
+                info!(peer = %link.name, rows, "all rows of peer are here; its log does the rest");
+                inner.counters.state_fills.fetch_add(1, Relaxed);
+                inner.state_fills.ended(&link.name);
+            }
+            Err(Failed::NotHandedOver) => inner.state_fills.failed(&link.name, now, true),
+            Err(Failed::Stream(failure)) => {
+                inner.state_fills.failed(&link.name, now, false);
+                inner.counters.state_fills_failed.fetch_add(1, Relaxed);
+                if let StreamError::OwnOriginAhead { .. } = &failure {
+                    inner.counters.own_origin_alarms.fetch_add(1, Relaxed);
+                }
+                match &failure {
+                    StreamError::Rpc(status) if status.code() == Code::Unavailable => {
+                        warn!(peer = %link.name, %failure, "scan of all rows of peer interrupted; it begins again");
+                    }
+                    _ => error!(peer = %link.name, %failure, "rows of peer cannot be scanned; retrying"),
+                }
+            }
+        }
+    }
+}
+
+/// The peer that is to be scanned now.
+fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
+    let (own, own_begins) = (inner.store.vector(), inner.store.log_begins());
+    let (mut links, mut candidates) = (Vec::new(), Vec::new());
+    for link in inner.all_links() {
+        let Some(source) = link.source() else { continue };
+        let mut has = source.vector.clone();
+        has.join(&link.has());
+        candidates.push(Candidate {
+            way: Way::between(&own, &own_begins, &has, &source.log_begins),
+            is_complete: !source.lacks_records,
+            is_settled: source.opened.elapsed() >= SETTLE,
+            has,
+            log_begins: source.log_begins,
+        });
+        links.push(link);
+    }
+    let now = BootInstant::now();
+    // One that has just failed leaves its turn to the next.
+    loop {
+        let chosen = choose(&own, &candidates)?;
+        let (link, way) = (links.get(chosen)?, candidates.get(chosen)?.way);
+        if let Some(since) = inner.state_fills.begin(&link.name, now) {
+            return Some((link.clone(), way, since));
+        }
+        candidates.get_mut(chosen)?.is_settled = false;
+    }
+}
+
+/// The reason why a scan ended early.
+enum Failed {
+    /// The peer does not have yet what this node has.
+    NotHandedOver,
+    Stream(StreamError),
+}
+
+impl From<StreamError> for Failed {
+    fn from(error: StreamError) -> Self {
+        Self::Stream(error)
+    }
+}
+
+impl From<StoreError> for Failed {
+    fn from(error: StoreError) -> Self {
+        Self::Stream(error.into())
+    }
+}
+
+async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -> Result<u64, Failed> {
+    let store = &inner.store;
+    if way == Way::State && store.filled().has_records() {
+        warn!(peer = %link.name, "no log reaches back to what this node has; taking all rows of a peer");
+        // From here on callers are not told that there is no such mailbox (rule D13).
+        store.reopen_fill().await?;
+        inner.filling.notify_one();
+    }
+    let begins = link.source().ok_or(StreamError::Closed)?.log_begins;
+    let before = Holdings::from(store.holdings());
+    if way == Way::State {
+        acknowledged(link, &before.vector()).await;
+    }
+    let endpoint = inner.config.tls.endpoint(&link.name, &link.address).map_err(StreamError::from)?;
+    let mut client = ReplicationClient::new(endpoint.connect_timeout(limits::SILENCE).connect_lazy())
+        .max_decoding_message_size(limits::MESSAGE)
+        .max_encoding_message_size(limits::MESSAGE);
+    let asked = client.scan_state(wire::ScanStateRequest { version: VERSION });
+    let mut pages =
+        timeout(PAGE, asked).await.map_err(|_| StreamError::Silent)?.map_err(StreamError::from)?.into_inner();
+    let first = next(&mut pages).await?;
+    let begin = first.start.ok_or_else(|| bad("a scan that does not say its start"))?;
+    let start = read_prefixes(begin.vector.as_ref())?;
+    let (has, _) =
+        frames::read_report(begin.has.ok_or_else(|| bad("a scan that does not say what its node has"))?)?;
+    frames::check_own(store, start.get(store.origin()))?;
+    frames::check_own(store, has.vector().get(store.origin()))?;
+    if !reaches(&begins, &start) || !has.covers(&Holdings::of(&start)) {
+        return Err(bad("a scan that starts before the log of its node").into());
+    }
+    let handed_over = has.covers(&before);
+    if way == Way::State && !handed_over {
+        if since < HAND_OVER {
+            return Err(Failed::NotHandedOver);
+        }
+        warn!(peer = %link.name, "peer does not get what only this node has; its rows are taken, and none is removed");
+    }
+    let seen = store.scanned()?;
+    let cover = Cover::new(ScanFacts { way, handed_over, start: &start, seen: &seen });
+    let mut scan = Scan { inner, link, cover, noted: BTreeMap::new(), after: None, rows: 0, removed: 0 };
+    loop {
+        let page = next(&mut pages).await?;
+        if scan.take(page).await? {
+            break;
+        }
+    }
+    let Scan { rows, removed, .. } = scan;
+    store.take_vector(start).await?;
+    if removed > 0 {
+        warn!(peer = %link.name, removed, "rows that the members had deleted and purged were removed here, too");
+    }
+    inner.filling.notify_one();
+    if way == Way::Merge {
+        let audio = crate::fill::fetch_missing(inner.clone());
+        inner.tasks.spawn(inner.stop.clone().run_until_cancelled_owned(audio));
+    }
+    Ok(rows)
+}
+
+/// Waits for a moment until the peer has acknowledged these changes.
+async fn acknowledged(link: &Link, vector: &Vector) {
+    let began = BootInstant::now();
+    while link.lag(vector) > 0 && began.elapsed() < ACKNOWLEDGED.0 {
+        sleep(ACKNOWLEDGED.1).await;
+    }
+}
+
+/// One scan on its way.
+struct Scan<'a> {
+    inner: &'a Arc<Inner>,
+    link: &'a Arc<Link>,
+    cover: Cover,
+    /// The changes here, beyond the start of the scan, whose rows the cover knows.
+    noted: BTreeMap<Origin, Ranges>,
+    after: Option<Key>,
+    rows: u64,
+    removed: u64,
+}
+
+impl Scan<'_> {
+    /// Takes a page; true when it was the last one.
+    async fn take(&mut self, page: wire::StatePage) -> Result<bool, StreamError> {
+        let seen = read_prefixes(page.seen.as_ref())?;
+        let upto = page.upto.map(read_key).transpose()?;
+        let rows = read_rows(page.row, self.after.as_ref(), upto.as_ref())?;
+        let listed: BTreeSet<Key> = rows.iter().map(|(key, _)| key.clone()).collect();
+        self.rows += rows.len() as u64;
+        let mut present = rows.into_iter().filter_map(|(key, record)| Some((key, record?))).peekable();
+        let mut seen = Some(seen);
+        let store = &self.inner.store;
+        while present.peek().is_some() {
+            let part: Vec<(Key, Record)> = present.by_ref().take(ROWS).collect();
+            let too_large = store.merge_state(part, seen.take().unwrap_or_default()).await?;
+            // Set aside (rule R11): the next comparison names the row.
+            self.inner.counters.set_aside.fetch_add(too_large, Relaxed);
+        }
+        if let Some(seen) = seen {
+            store.merge_state(Vec::new(), seen).await?;
+        }
+        self.remove_absent(upto.as_ref(), listed).await?;
+        self.after = upto;
+        Ok(self.after.is_none())
+    }
+
+    /// Removes the rows up to `upto` that are not in the page and that the peer has purged.
+    async fn remove_absent(&mut self, upto: Option<&Key>, listed: BTreeSet<Key>) -> Result<(), StreamError> {
+        // Those that stay count as listed for the rest of the page.
+        let mut listed = Arc::new(listed);
+        for _ in 0..EXTRA_ROUNDS {
+            if !self.cover.removes() {
+                return Ok(());
+            }
+            let (store, after, end, known) =
+                (self.inner.store.clone(), self.after.clone(), upto.cloned(), Arc::clone(&listed));
+            let extra = blocking(move || store.extra_rows(after.as_ref(), end.as_ref(), &known, EXTRA)).await?;
+            if extra.is_empty() {
+                return Ok(());
+            }
+            // All changes that these rows show are announced, and noted then.
+            self.inner.store.announced().await?;
+            self.note_changes().await?;
+            let known = Arc::make_mut(&mut listed);
+            known.extend(extra.iter().map(|row| row.key.clone()));
+            let purged =
+                |key: &Key| self.inner.purges_whole(key.table) && self.cover.judge(key) == AbsentRow::Purged;
+            let purged: Vec<_> = extra.into_iter().filter(|row| purged(&row.key)).collect();
+            if !purged.is_empty() {
+                self.removed += self.inner.store.remove_extra(purged).await?;
+            }
+        }
+        warn!(peer = %self.link.name, "too many rows that the peer lacks in one page; the rest stays");
+        Ok(())
+    }
+
+    /// Notes the rows of all changes here that the start of the scan does not cover.
+    async fn note_changes(&mut self) -> Result<(), StreamError> {
+        let store = &self.inner.store;
+        for (origin, seqs) in store.holdings() {
+            let noted = self
+                .noted
+                .entry(origin)
+                .or_insert_with(|| std::iter::once(1..self.cover.start().get(origin) + 1).collect());
+            let fresh: Vec<_> = seqs.iter().flat_map(|range| noted.gaps(range)).collect();
+            for range in fresh {
+                let mut from = range.start;
+                while from < range.end {
+                    let to = range.end.min(from + CHANGES);
+                    let reading = store.clone();
+                    let rows = blocking(move || reading.changed_rows(origin, from..to)).await?;
+                    if (rows.len() as u64) < to - from {
+                        // Cut from the log before: their rows are not known.
+                        self.cover.remove_nothing();
+                    }
+                    rows.into_iter().for_each(|key| self.cover.note(key));
+                    from = to;
+                }
+                noted.insert(range);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The next page.
+async fn next(pages: &mut Streaming<wire::StatePage>) -> Result<wire::StatePage, StreamError> {
+    timeout(PAGE, pages.message()).await.map_err(|_| StreamError::Silent)??.ok_or(StreamError::Closed)
+}
+
+/// Prefixes of a peer. A number that no store reaches would make this node refuse all that follows of its origin.
+fn read_prefixes(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
+    let vector = frames::read_vector(vector)?;
+    let is_beyond = vector.iter().any(|(_, upto)| upto > u64::MAX / 4);
+    match is_beyond {
+        true => Err(bad("a number of a change that no store has reached")),
+        false => Ok(vector),
+    }
+}
+
+fn read_key(key: wire::Key) -> Result<Key, StreamError> {
+    let table = u16::try_from(key.table).map_err(|_| bad("a key of an unknown table"))?;
+    if key.id.len() > KEY {
+        return Err(bad("a key that is too long"));
+    }
+    Ok(Key::new(Table(table), key.id))
+}
+
+/// The rows of a page: each behind the one before it, and none behind `upto`.
+fn read_rows(
+    rows: Vec<wire::StateRow>,
+    after: Option<&Key>,
+    upto: Option<&Key>,
+) -> Result<Vec<(Key, Option<Record>)>, StreamError> {
+    if rows.len() > PAGE_ROWS {
+        return Err(bad("too many rows in a page"));
+    }
+    let mut read: Vec<(Key, Option<Record>)> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let key = read_key(row.key.ok_or_else(|| bad("a row without a key"))?)?;
+        let last = read.last().map(|(key, _)| key).or(after);
+        if last.is_some_and(|last| *last >= key) || upto.is_some_and(|upto| key > *upto) {
+            return Err(bad("rows that are not in order"));
+        }
+        read.push((key, row.record.map(codec::record_from_wire).transpose().map_err(bad)?));
+    }
+    // Pages that stay where they are would never end.
+    if upto.is_some_and(|upto| after.is_some_and(|after| *upto <= *after)) {
+        return Err(bad("pages that do not advance"));
+    }
+    Ok(read)
+}
+
+/// Ends a stream whose source could not serve this node from its log, as soon as it can.
+pub(crate) async fn reopen(store: &Store, log_begins: &Vector, asked_with: &Vector) -> StreamError {
+    if reaches(log_begins, asked_with) {
+        return std::future::pending().await;
+    }
+    while !reaches(log_begins, &store.vector()) {
+        sleep(POLL_INTERVAL).await;
+    }
+    StreamError::Reached
+}
+
+#[cfg(test)]
+#[path = "../tests/unit/state_fill.rs"]
+mod tests;

@@ -1,0 +1,51 @@
+use super::*;
+
+fn vector(upto: u64) -> Vector {
+    [(Origin(1), upto)].into_iter().collect()
+}
+
+fn candidate(way: Way, has: u64, begins: u64) -> Candidate {
+    Candidate { way, is_complete: true, is_settled: true, has: vector(has), log_begins: vector(begins) }
+}
+
+#[test]
+fn rows_are_scanned_only_when_no_log_brings_this_node_there() {
+    let (own, late) = (vector(5), candidate(Way::State, 20, 10));
+    let incomplete = Candidate { is_complete: false, ..late.clone() };
+    let new = Candidate { is_settled: false, ..late.clone() };
+    for (what, peers, expected) in [
+        ("no peer", vec![], None),
+        ("one peer with a cut log", vec![late.clone()], Some(0)),
+        ("it fills itself", vec![incomplete], None),
+        ("another may connect in a moment", vec![new], None),
+        ("a log brings this node far enough", vec![candidate(Way::History, 10, 0), late.clone()], None),
+        ("a log ends before", vec![candidate(Way::History, 9, 0), late.clone()], Some(1)),
+        ("two with a cut log", vec![late.clone(), late], Some(0)),
+    ] {
+        assert_eq!(choose(&own, &peers), expected, "{what}");
+    }
+}
+
+#[test]
+fn pages_must_advance_and_their_rows_be_in_order() {
+    let key = |id: &str| Key::new(Table(1), id);
+    let row = |id: &str| wire::StateRow {
+        key: Some(crate::state_scan::key_to_wire(&key(id))),
+        record: Some(wire::Record::default()),
+    };
+    let page = |ids: &[&str], after: Option<&str>, upto: Option<&str>| {
+        let rows = ids.iter().map(|id| row(id)).collect();
+        read_rows(rows, after.map(key).as_ref(), upto.map(key).as_ref()).is_ok()
+    };
+    assert!(page(&["a", "b"], None, None) && page(&["b"], Some("a"), Some("b")) && page(&[], Some("a"), Some("b")));
+    assert!(!page(&["b", "a"], None, None), "backwards");
+    assert!(!page(&["a", "a"], None, None), "twice");
+    assert!(!page(&["a"], Some("a"), None), "again");
+    assert!(!page(&["c"], None, Some("b")), "behind its end");
+    assert!(!page(&[], Some("b"), Some("b")), "an end that stays");
+    assert!(read_prefixes(Some(&codec::vector_to_wire(&vector(u64::MAX)))).is_err(), "from the future");
+    let bare = wire::StateRow { key: None, record: None };
+    assert!(read_rows(vec![bare], None, None).is_err());
+    let long = Key::new(Table(1), vec![0; KEY + 1]);
+    assert!(read_key(crate::state_scan::key_to_wire(&long)).is_err());
+}

@@ -1,0 +1,12 @@
+//! A store that cannot be opened is built again: the old index is set aside, the changes that it and its journal still have
+//! are applied to a new one, and the rest comes from the other nodes as in a first fill (rules D1, D2, D13).
+//!
+//! Nothing is deleted. A start that is interrupted in between goes on with the next one: until its changes are taken over,
+//! a folder that was set aside has no file `taken-over`.
+
+mod audio;
+mod folder;
+mod open;
+
+pub use folder::{SetAside, find};
+pub use open::{RebuildError, open};

@@ -1,0 +1,165 @@
+//! Opening a store, and building it again when its index is damaged.
+
+use std::{
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use tokio::runtime::Handle;
+use twinbox_clock::wall;
+use twinbox_disk::{Disk, DiskError, Findings, salvage, set_aside};
+use twinbox_replication_core::Change;
+use twinbox_replication_store::{
+    Store, StoreConfig, StoreError,
+    salvage::{PREFIXES, Salvage, put_floor, read},
+};
+
+use crate::{audio, folder};
+
+/// Changes that are applied together.
+const TOGETHER: usize = 512;
+
+/// Attempts, every 10 ms, to set a store aside that threads of this process still hold.
+const ATTEMPTS: u32 = 1_000;
+
+/// The store is neither opened nor built again.
+#[derive(Debug, thiserror::Error)]
+pub enum RebuildError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store is damaged, and cannot be set aside.
+    #[error("{damage}; it cannot be set aside either ({source}): move '{}' to another place, and start again", index.display())]
+    Stuck {
+        /// The damage.
+        damage: Box<StoreError>,
+        /// The folder of its index.
+        index: PathBuf,
+        /// The reason.
+        source: DiskError,
+    },
+    /// The index was set aside, and what it still has cannot be taken over.
+    #[error("changes of '{}' cannot be taken over: {source}; the next start tries again", folder.display())]
+    Unsalvaged {
+        /// The folder that was set aside.
+        folder: PathBuf,
+        /// The reason.
+        source: StoreError,
+    },
+    /// The runtime has ended.
+    #[error("the start was interrupted")]
+    Interrupted,
+}
+
+/// Opens a store. If its index is damaged, sets it aside, opens a new one, and takes over the changes that the old one and
+/// its journal still have, and the audio in the packs. The new store is not complete: it fills from the other nodes.
+/// [`crate::find`] names the folders that were set aside. Runs within a runtime of several threads.
+pub async fn open(config: StoreConfig) -> Result<Store, RebuildError> {
+    let runtime = Handle::current();
+    let opened = tokio::task::spawn_blocking(move || open_blocking(&config, &runtime)).await;
+    opened.unwrap_or(Err(RebuildError::Interrupted))
+}
+
+fn open_blocking(config: &StoreConfig, runtime: &Handle) -> Result<Store, RebuildError> {
+    let index = config.dir.join("db");
+    match attempt(config, &index, runtime) {
+        Err(RebuildError::Store(damage)) if damage.is_damage() => {
+            tracing::error!(error = %damage, "the store cannot be opened: it is built again");
+            put_aside(&index, damage)?;
+            attempt(config, &index, runtime)
+        }
+        opened => opened,
+    }
+}
+
+/// Opens the store, and takes over what an earlier attempt has set aside.
+fn attempt(config: &StoreConfig, index: &Path, runtime: &Handle) -> Result<Store, RebuildError> {
+    let pending = pending(index)?;
+    if pending.is_empty() {
+        return Ok(Store::open(config.clone())?);
+    }
+    let audio = prepare(config, index, &pending)?;
+    let store = Store::open(config.clone())?;
+    for folder in pending {
+        let taken = take_over(&store, &folder, runtime);
+        let (findings, changes) =
+            taken.map_err(|source| RebuildError::Unsalvaged { folder: folder.clone(), source })?;
+        let text = summary(&findings, changes, audio);
+        tracing::warn!(folder = %folder.display(), text, "taken over from the old index");
+        folder::note(&folder, &text).map_err(StoreError::from)?;
+    }
+    Ok(store)
+}
+
+/// The folders from which not all was taken over.
+fn pending(index: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let found = folder::find(index)?.into_iter().filter(|found| found.taken_over.is_none());
+    Ok(found.map(|found| found.folder).collect())
+}
+
+fn put_aside(index: &Path, damage: StoreError) -> Result<(), RebuildError> {
+    let mut attempt = 0;
+    loop {
+        match set_aside(index, wall().0) {
+            Ok(_) => return Ok(()),
+            Err(DiskError::InUse { .. }) if attempt < ATTEMPTS => {
+                attempt += 1;
+                thread::sleep(Duration::from_millis(10));
+            }
+            Err(source) => {
+                return Err(RebuildError::Stuck { damage: Box::new(damage), index: index.to_owned(), source });
+            }
+        }
+    }
+}
+
+/// Writes to the new index, before it is opened as a store, where takes in progress begin and what audio is here; returns
+/// the number of pieces of audio.
+fn prepare(config: &StoreConfig, index: &Path, pending: &[PathBuf]) -> Result<u64, StoreError> {
+    let disk = Disk::open(index)?;
+    let mut floor = None;
+    for folder in pending {
+        salvage(folder, &PREFIXES, |pair| {
+            if let Some(Salvage::Floor(pack)) = read(&pair) {
+                floor = floor.max(Some(pack));
+            }
+        });
+    }
+    if let Some(floor) = floor {
+        put_floor(&disk, floor)?;
+    }
+    audio::find(&config.dir, &disk, wall())
+}
+
+/// Applies the changes of a folder to the store, as changes of any origin: a prefix rises only over those that are here.
+fn take_over(store: &Store, folder: &Path, runtime: &Handle) -> Result<(Findings, u64), StoreError> {
+    let (mut waiting, mut count, mut failure) = (Vec::with_capacity(TOGETHER), 0, None);
+    let mut apply = |changes: Vec<Change>| {
+        if failure.is_none() {
+            count += changes.iter().filter(|change| !store.has(change.origin, change.seq)).count() as u64;
+            failure = runtime.block_on(store.apply(changes)).err();
+        }
+    };
+    let findings = salvage(folder, &PREFIXES, |pair| {
+        if let Some(Salvage::Change(change)) = read(&pair) {
+            waiting.push(*change);
+        }
+        if waiting.len() >= TOGETHER {
+            apply(std::mem::take(&mut waiting));
+        }
+    });
+    apply(waiting);
+    failure.map_or(Ok((findings, count)), Err)
+}
+
+fn summary(findings: &Findings, changes: u64, audio: u64) -> String {
+    let Findings { index, journal } = findings;
+    let index = index.as_ref().map_or("the index was read".to_owned(), |error| format!("index: {error}"));
+    let missing = match (journal.gaps, journal.unreadable) {
+        (0, 0) => String::new(),
+        (gaps, files) => format!(", with {gaps} gaps and {files} unreadable files"),
+    };
+    let batches = journal.batches;
+    format!("{changes} changes taken over; journal: {batches} batches{missing}; {audio} recordings found; {index}")
+}

@@ -1,0 +1,43 @@
+//! The folder of packs, which has all audio of a store.
+
+use std::path::Path;
+
+use twinbox_disk::{Disk, Folder, Reserve};
+use twinbox_packs::{Config, Packs};
+
+use crate::{
+    StoreError,
+    blobs::{AudioPacks, pack_error},
+    codec::DecodeError,
+    keys,
+    store::unversioned,
+};
+
+/// Length of a pack: two minutes of sixteen calls. Making one costs three syncs, one behind the other.
+pub(crate) const PACK_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Opens the packs of the store in `dir`.
+pub(crate) fn open_packs(dir: &Path, disk: &Disk, reserve: &Reserve) -> Result<AudioPacks, StoreError> {
+    let folder = Folder::open(&dir.join("audio"))?;
+    let packs = Packs::open(folder, Config { pack_bytes: PACK_BYTES }, highest_pack(disk)?);
+    packs.map_err(|error| pack_error(error, disk, || reserve.space().map_or(0, |space| space.free)).into())
+}
+
+/// The highest pack that the index names, whether it is still there or not: new audio must not get the number of lost
+/// audio, nor one that a start does not scan for takes in progress.
+fn highest_pack(disk: &Disk) -> Result<u32, StoreError> {
+    let last = disk.scan_range(keys::PACKS, keys::PACKS_END).next_back().transpose()?;
+    let named = last.and_then(|(key, _)| keys::piece_of(&key)).map_or(0, |(pack, _)| pack);
+    Ok(named.max(stored_floor(disk)?))
+}
+
+/// The first pack that a start must scan for takes in progress, as last stored.
+pub(crate) fn stored_floor(disk: &Disk) -> Result<u32, StoreError> {
+    disk.get(keys::TAKES)?.map_or(Ok(0), |bytes| decode_floor(&bytes))
+}
+
+pub(crate) fn decode_floor(bytes: &[u8]) -> Result<u32, StoreError> {
+    let what = "the first pack with takes in progress";
+    let invalid = |_| StoreError::Format { what, source: DecodeError::Invalid("length") };
+    Ok(u32::from_be_bytes(unversioned(bytes, what)?.try_into().map_err(invalid)?))
+}

@@ -1,0 +1,131 @@
+//! Uses of blobs and of packs in this process, which no row shows: blobs that must not be removed now, those that are
+//! being removed, and appends whose places no row names yet.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_ids::BlobHash;
+
+use crate::store::lock;
+
+/// A blob that was stored, sent, or found for a change is not removed for this time: the change that names it may be on
+/// its way (rule D9). The grace of the purge is for all longer times.
+const PINNED: Duration = Duration::from_secs(3_600);
+
+/// Number of pins from which on expired ones are removed.
+const MANY_PINS: usize = 1_024;
+
+#[derive(Default)]
+pub(super) struct Uses {
+    state: Mutex<State>,
+    /// Notified when the removal of a blob has ended.
+    removed: Condvar,
+}
+
+/// A blob is pinned or being removed, not both.
+#[derive(Default)]
+struct State {
+    pinned: HashMap<BlobHash, BootInstant>,
+    /// Number of pins at which expired ones are removed next.
+    prune_at: usize,
+    removing: HashSet<BlobHash>,
+    /// Appends by number, each with the first pack that it may have written to, and the blob, if it stores one.
+    appends: BTreeMap<u64, (u32, Option<BlobHash>)>,
+    next: u64,
+}
+
+/// The time of a pin. Only a build for tests accepts a grace of less than a day, and its pins end with the grace.
+fn pin_time(grace: Duration) -> Duration {
+    if cfg!(debug_assertions) { PINNED.min(grace) } else { PINNED }
+}
+
+impl State {
+    fn pin(&mut self, hash: &BlobHash) {
+        self.pinned.insert(*hash, BootInstant::now());
+        if self.pinned.len() >= self.prune_at.max(MANY_PINS) {
+            self.pinned.retain(|_, since| since.elapsed() < PINNED);
+            self.prune_at = self.pinned.len().saturating_mul(2);
+        }
+    }
+}
+
+impl Uses {
+    /// Pins a blob, unless it is being removed.
+    pub(super) fn keep(&self, hash: &BlobHash) -> bool {
+        let mut state = lock(&self.state);
+        let stays = !state.removing.contains(hash);
+        if stays {
+            state.pin(hash);
+        }
+        stays
+    }
+
+    /// Pins a blob that is about to be stored; waits for the end of its removal.
+    pub(super) fn keep_new(&self, hash: &BlobHash) {
+        let mut state = lock(&self.state);
+        while state.removing.contains(hash) {
+            state = self.removed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.pin(hash);
+    }
+
+    pub(super) fn is_removing(&self, hash: &BlobHash) -> bool {
+        lock(&self.state).removing.contains(hash)
+    }
+
+    /// True while the blob is being stored or removed.
+    pub(super) fn is_changing(&self, hash: &BlobHash) -> bool {
+        let state = lock(&self.state);
+        state.removing.contains(hash) || state.appends.values().any(|(_, stored)| stored.as_ref() == Some(hash))
+    }
+
+    /// Runs the removal of a blob unless the blob is pinned or another caller removes it.
+    pub(super) fn removing<R>(&self, hash: &BlobHash, grace: Duration, remove: impl FnOnce() -> R) -> Option<R> {
+        {
+            let mut state = lock(&self.state);
+            let pinned = state.pinned.get(hash).is_some_and(|since| since.elapsed() < pin_time(grace));
+            if pinned || !state.removing.insert(*hash) {
+                return None;
+            }
+        }
+        let removal = Removal { uses: self, hash };
+        let removed = remove();
+        drop(removal);
+        Some(removed)
+    }
+
+    /// Notes an append to `pack` or later ones, until [`Self::appended`] is called with the returned number.
+    pub(super) fn append(&self, pack: u32, stored: Option<BlobHash>) -> u64 {
+        let mut state = lock(&self.state);
+        state.next += 1;
+        let number = state.next;
+        state.appends.insert(number, (pack, stored));
+        number
+    }
+
+    pub(super) fn appended(&self, number: u64) {
+        lock(&self.state).appends.remove(&number);
+    }
+
+    /// The first pack with bytes that no row may name yet; `None` if nothing is being appended.
+    pub(super) fn first_append(&self) -> Option<u32> {
+        lock(&self.state).appends.values().map(|(pack, _)| *pack).min()
+    }
+}
+
+/// A removal in progress; it ends when this is dropped, also by a panic.
+struct Removal<'a> {
+    uses: &'a Uses,
+    hash: &'a BlobHash,
+}
+
+impl Drop for Removal<'_> {
+    fn drop(&mut self) {
+        lock(&self.uses.state).removing.remove(self.hash);
+        self.uses.removed.notify_all();
+    }
+}

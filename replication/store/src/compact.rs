@@ -1,0 +1,212 @@
+//! Compaction: audio that was removed leaves its pack when the pack goes. A pack without live audio is removed; from one
+//! that is less than half full of it, the rest is moved first.
+//!
+//! A pack goes only when no row, loose blob, take or append in progress has bytes in it, and each row that moved is
+//! durable, as its copy was before it (rules A4, D9).
+
+use twinbox_disk::Transaction;
+use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD};
+
+use crate::{
+    Store, StoreError,
+    blobs::blocking,
+    keys,
+    pieces::{self, Row},
+};
+
+/// The newest packs stay as they are: their audio is young, and much of it may still be removed.
+const NEWEST: usize = 2;
+
+/// A start reads the packs from the first with a take in progress on: takes behind so many packs are moved to the newest.
+const SCANNED: usize = 16;
+
+/// Blobs whose rows change in one transaction: commits of callers wait for it.
+const AT_A_TIME: usize = 64;
+
+/// Bytes of a frame besides its payload, and the multiple at which frames begin.
+const FRAME: (u64, u64) = (48, 16);
+
+/// The extent of a compaction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CompactedPacks {
+    /// Packs that were removed.
+    pub removed: u64,
+    /// Bytes of audio that were moved to other packs.
+    pub moved_bytes: u64,
+}
+
+/// Bytes of a pack that are in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Live {
+    /// Bytes of frames with parts of blobs.
+    blobs: u64,
+    /// Bytes of takes in progress.
+    takes: u64,
+}
+
+impl Live {
+    const NONE: Self = Self { blobs: 0, takes: 0 };
+}
+
+impl Store {
+    /// Frees space of removed audio: looks at `limit` packs from number `cursor` on, and moves it; after the last pack it
+    /// begins again. One caller at a time. After an error the next call goes on behind the pack that caused it.
+    pub async fn compact(&self, cursor: &mut u32, limit: usize) -> Result<CompactedPacks, StoreError> {
+        let (mut packs, active) = (self.blobs().packs().list(), self.blobs().packs().active());
+        let far = packs.len().checked_sub(SCANNED).and_then(|place| packs.get(place)).copied().unwrap_or(0);
+        for _ in 0..limit {
+            let Some(first) = self.blobs().floor().filter(|first| *first < far) else { break };
+            if !self.blobs().has_room() {
+                break;
+            }
+            if let Err(error) = self.recordings().move_from(first).await {
+                // A take that cannot be read keeps its own pack, and no other.
+                tracing::warn!(pack = first, %error, "recordings in progress cannot be moved to a newer pack");
+                break;
+            }
+        }
+        packs.truncate(packs.len().saturating_sub(NEWEST));
+        packs.retain(|pack| *pack >= *cursor && Some(*pack) != active);
+        let mut compacted = CompactedPacks::default();
+        for pack in packs.iter().take(limit) {
+            *cursor = pack.saturating_add(1);
+            let CompactedPacks { removed, moved_bytes } = self.compact_pack(*pack).await?;
+            compacted.removed += removed;
+            compacted.moved_bytes += moved_bytes;
+        }
+        if packs.len() <= limit {
+            *cursor = 0;
+        }
+        Ok(compacted)
+    }
+
+    async fn compact_pack(&self, pack: u32) -> Result<CompactedPacks, StoreError> {
+        let mut compacted = CompactedPacks::default();
+        let store = self.clone();
+        let Some(live) = blocking(move || store.live_in(pack)).await? else { return Ok(compacted) };
+        if live != Live::NONE {
+            let sparse = live.blobs.saturating_add(live.takes).saturating_mul(2) < self.blobs().packs().used(pack);
+            if !sparse || !self.blobs().has_room() {
+                return Ok(compacted);
+            }
+            let store = self.clone();
+            compacted.moved_bytes = blocking(move || store.move_blobs(pack)).await?;
+            if live.takes > 0 {
+                self.recordings().move_from(pack).await?;
+                compacted.moved_bytes += live.takes;
+            }
+        }
+        let store = self.clone();
+        compacted.removed = blocking(move || store.remove_pack(pack)).await?.into();
+        Ok(compacted)
+    }
+
+    /// The live bytes of a pack; `None` while some have no row yet. Audio passes from an append to a take, to a loose
+    /// blob, to a row, and enters each before it leaves the one before: in this order, none is missed.
+    fn live_in(&self, pack: u32) -> Result<Option<Live>, StoreError> {
+        let blobs = self.blobs();
+        if blobs.is_appended_to(pack) {
+            return Ok(None);
+        }
+        let takes = self.recordings().bytes_in(pack);
+        if blobs.has_loose_in(pack) {
+            return Ok(None);
+        }
+        let mut live = Live { blobs: 0, takes };
+        for hash in blobs.in_pack(pack)? {
+            if let Some(row) = blobs.row(&hash)? {
+                live.blobs += row.in_pack(pack).map(|piece| frame_bytes(piece.length)).sum::<u64>();
+            }
+        }
+        Ok(Some(live))
+    }
+
+    /// Moves the bytes of blobs out of a pack. Returns the number of bytes.
+    fn move_blobs(&self, pack: u32) -> Result<u64, StoreError> {
+        let (blobs, mut bytes) = (self.blobs(), 0);
+        for part in blobs.in_pack(pack)?.chunks(AT_A_TIME) {
+            let _appending = blobs.appending(None);
+            let mut moves = Vec::with_capacity(part.len());
+            for hash in part {
+                if let Some(from) = blobs.row(hash)? {
+                    let to = self.copied(&from, pack)?;
+                    bytes += from.in_pack(pack).map(|piece| u64::from(piece.length)).sum::<u64>();
+                    moves.push((*hash, from, to));
+                }
+            }
+            blobs.sync()?;
+            self.disk().transact_blocking(move |transaction| replace(transaction, &moves))?;
+        }
+        Ok(bytes)
+    }
+
+    /// Copies the pieces of a blob that are in this pack to the newest one. Returns the blob's places with the copies
+    /// instead, which are not durable yet.
+    fn copied(&self, row: &Row, pack: u32) -> Result<Row, StoreError> {
+        let (mut pieces, mut run, mut offset) = (Vec::with_capacity(row.pieces.len()), Vec::new(), 0);
+        for piece in &row.pieces {
+            let full = run.len() + piece.length as usize > MAX_PAYLOAD;
+            if full || piece.pack != pack {
+                pieces.extend(self.append_run(&mut run, offset)?);
+            }
+            if piece.pack == pack {
+                let read = self.blobs().packs().read(*piece, 0..piece.length);
+                run.extend(read.map_err(|error| self.blobs().failed(error))?);
+            } else {
+                pieces.push(*piece);
+            }
+            offset += u64::from(piece.length);
+        }
+        pieces.extend(self.append_run(&mut run, offset)?);
+        Ok(Row::new(pieces, row.written))
+    }
+
+    /// Appends the bytes of a run, which end at `end` of the blob, and empties it.
+    fn append_run(&self, run: &mut Vec<u8>, end: u64) -> Result<Vec<Extent>, StoreError> {
+        if run.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (recording, offset) = (RecordingId::random().0, end.saturating_sub(run.len() as u64));
+        let frame = Frame { kind: Kind::Blob, recording, take: 0, offset, payload: run };
+        let appended = self.blobs().packs().append(&[frame]).map_err(|error| self.blobs().failed(error));
+        run.clear();
+        appended
+    }
+
+    /// Removes a pack if nothing in it is in use. True when it is gone.
+    fn remove_pack(&self, pack: u32) -> Result<bool, StoreError> {
+        if self.live_in(pack)? != Some(Live::NONE) {
+            return Ok(false);
+        }
+        // Notes of rows that could not be read when they were replaced.
+        let notes = self.blobs().in_pack(pack)?;
+        if !notes.is_empty() {
+            self.disk().transact_blocking(move |transaction| {
+                notes.iter().for_each(|hash| transaction.remove(keys::piece(pack, hash)));
+                Ok::<_, StoreError>(())
+            })?;
+        }
+        self.blobs().packs().remove(pack).map_err(|error| self.blobs().failed(error))?;
+        Ok(true)
+    }
+}
+
+/// Gives blobs new places. One whose row has changed since it was read keeps it.
+fn replace(transaction: &mut Transaction<'_>, moves: &[(BlobHash, Row, Row)]) -> Result<(), StoreError> {
+    for (hash, from, to) in moves {
+        if transaction.get(&keys::blob(hash))? == Some(from.encode()) {
+            pieces::put(transaction, hash, to)?;
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that a frame with a payload of `length` bytes takes.
+fn frame_bytes(length: u32) -> u64 {
+    (FRAME.0 + u64::from(length)).next_multiple_of(FRAME.1)
+}
+
+#[cfg(test)]
+#[path = "../tests/unit/compact.rs"]
+mod tests;

@@ -1,0 +1,162 @@
+//! Rows by bucket, and the check of all that is here.
+
+use twinbox_ids::Origin;
+use twinbox_replication_core::{BlobRef, Key, Record, Table, buckets::BucketSet};
+
+use crate::{
+    Store, StoreError, codec,
+    draft::{decode_record, decode_row},
+    keys, sums,
+};
+
+/// Rows that one page looks at.
+const VISITED: usize = 8_192;
+/// Rows that one page lists.
+const LISTED: usize = 4_096;
+
+/// A part of the present rows of some buckets, in the order of their keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowPage {
+    /// The rows, with their hashes.
+    pub rows: Vec<(Key, u128)>,
+    /// All rows of the buckets up to this key are listed, at most up to the end that was asked for; `None`: all there are.
+    pub upto: Option<Key>,
+}
+
+/// A row as it lies on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredRow {
+    /// There is none.
+    Absent,
+    /// Its bytes cannot be decoded.
+    Unreadable,
+    /// The record, deleted or not.
+    Record(Record),
+}
+
+/// Rows of one table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableStats {
+    /// The table.
+    pub table: Table,
+    /// Records that are present.
+    pub present: u64,
+    /// Records that are deleted and not purged.
+    pub deleted: u64,
+    /// Records that cannot be read.
+    pub unreadable: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+/// All rows and changes of a store, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// By table, ascending.
+    pub tables: Vec<TableStats>,
+    /// Changes in the log, and their bytes.
+    pub log: (u64, u64),
+    /// Keys of records that cannot be read, the first hundred.
+    pub unreadable: Vec<Key>,
+    /// Blobs that present records name, each once, ascending by hash.
+    pub named: Vec<BlobRef>,
+}
+
+impl Store {
+    /// The present rows of these buckets behind `after`, up to `upto` if given, as many as one page has. Reads the disk: not
+    /// for a thread that serves calls.
+    pub fn rows_of_buckets(
+        &self,
+        buckets: &BucketSet,
+        after: Option<&Key>,
+        upto: Option<&Key>,
+    ) -> Result<RowPage, StoreError> {
+        let from = match after {
+            Some(key) => [&keys::record(key)[..], &[0]].concat(),
+            None => keys::RECORDS.to_vec(),
+        };
+        let end = match upto {
+            Some(key) => [&keys::record(key)[..], &[0]].concat(),
+            None => keys::RECORDS_END.to_vec(),
+        };
+        let mut page = RowPage { rows: Vec::new(), upto: upto.cloned() };
+        // A peer may ask for anything.
+        if from >= end {
+            return Ok(page);
+        }
+        for (visited, entry) in self.disk().scan_range(&from, &end).enumerate() {
+            let (row, value) = entry?;
+            if buckets.contains(sums::bucket(&row))
+                && let Ok((key, record)) = decode_row(&row, &value)
+                && let Some(hash) = sums::row_hash(&key, &record)
+            {
+                page.rows.push((key, hash.hash));
+            }
+            if visited + 1 >= VISITED || page.rows.len() >= LISTED {
+                page.upto = keys::record_key(&row);
+                break;
+            }
+        }
+        Ok(page)
+    }
+
+    /// A row as it is, readable or not.
+    pub fn stored_row(&self, key: &Key) -> Result<StoredRow, StoreError> {
+        Ok(match self.disk().get(&keys::record(key))? {
+            None => StoredRow::Absent,
+            Some(bytes) => decode_record(&bytes).map_or(StoredRow::Unreadable, StoredRow::Record),
+        })
+    }
+
+    /// The rows of changes that were set aside, as far as the log has those changes.
+    pub fn set_aside_rows(&self) -> Result<Vec<Key>, StoreError> {
+        let mut rows = Vec::new();
+        for entry in self.disk().scan(keys::SET_ASIDE) {
+            let Some((origin, seq)) = set_aside_change(&entry?.0) else { continue };
+            let Some(bytes) = self.disk().get(&keys::change(origin, seq))? else { continue };
+            rows.extend(codec::decode_change(&bytes).ok().map(|change| change.key));
+        }
+        Ok(rows)
+    }
+
+    /// Counts everything. Reads the whole store: not for a thread that serves calls.
+    pub fn stats(&self) -> Result<StoreStats, StoreError> {
+        let mut stats = StoreStats::default();
+        for entry in self.disk().scan(keys::RECORDS) {
+            let (row, value) = entry?;
+            let Some(key) = keys::record_key(&row) else { continue };
+            if stats.tables.last().is_none_or(|last| last.table != key.table) {
+                stats.tables.push(TableStats { table: key.table, present: 0, deleted: 0, unreadable: 0, bytes: 0 });
+            }
+            let Some(table) = stats.tables.last_mut() else { continue };
+            table.bytes += (row.len() + value.len()) as u64;
+            match decode_record(&value) {
+                Ok(record) if record.is_deleted() => table.deleted += 1,
+                Ok(record) => {
+                    table.present += 1;
+                    stats.named.extend(record.blobs().copied());
+                }
+                Err(_) => {
+                    table.unreadable += 1;
+                    if stats.unreadable.len() < 100 {
+                        stats.unreadable.push(key);
+                    }
+                }
+            }
+        }
+        stats.named.sort_unstable_by_key(|blob| blob.hash);
+        stats.named.dedup_by_key(|blob| blob.hash);
+        for entry in self.disk().scan(keys::LOG) {
+            let (key, value) = entry?;
+            stats.log.0 += 1;
+            stats.log.1 += (key.len() + value.len()) as u64;
+        }
+        Ok(stats)
+    }
+}
+
+/// Origin and number from the key of a change that was set aside.
+pub(crate) fn set_aside_change(key: &[u8]) -> Option<(Origin, u64)> {
+    let (origin, seq) = key.strip_prefix(keys::SET_ASIDE)?.split_last_chunk::<8>()?;
+    Some((Origin::from_slice(origin)?, u64::from_be_bytes(*seq)))
+}

@@ -1,0 +1,123 @@
+//! Rows of blobs: the places of a blob's bytes in the packs, and for each pack the blobs with bytes in it.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use twinbox_disk::{DiskError, Transaction};
+use twinbox_ids::BlobHash;
+use twinbox_packs::{Extent, PackError};
+
+use crate::{
+    StoreError,
+    blobs::AudioPacks,
+    codec::{DecodeError, FORMAT},
+    keys,
+    store::unversioned,
+};
+
+const WHAT: &str = "the places of a blob";
+
+/// Pack, offset and length of a piece, each 4 bytes with the most significant first.
+const PIECE: usize = 12;
+
+/// The places of a blob's bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Row {
+    /// Time of writing, in milliseconds since 1970.
+    pub(crate) written: u64,
+    /// Length of the blob in bytes: the sum of its pieces.
+    pub(crate) length: u64,
+    /// The pieces, in order, from offset 0 on.
+    pub(crate) pieces: Vec<Extent>,
+}
+
+impl Row {
+    pub(crate) fn new(pieces: Vec<Extent>, written: u64) -> Self {
+        let length = pieces.iter().map(|piece| u64::from(piece.length)).sum();
+        Self { written, length, pieces }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(1 + 16 + self.pieces.len() * PIECE);
+        bytes.push(FORMAT);
+        bytes.extend(self.written.to_be_bytes());
+        bytes.extend(self.length.to_be_bytes());
+        for piece in &self.pieces {
+            for number in [piece.pack, piece.offset, piece.length] {
+                bytes.extend(number.to_be_bytes());
+            }
+        }
+        bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        let invalid = || StoreError::Format { what: WHAT, source: DecodeError::Invalid("length") };
+        let rest = unversioned(bytes, WHAT)?;
+        let (written, rest) = rest.split_first_chunk::<8>().ok_or_else(invalid)?;
+        let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(invalid)?;
+        if rest.len() % PIECE != 0 {
+            return Err(invalid());
+        }
+        let row = Self::new(rest.chunks_exact(PIECE).filter_map(extent).collect(), u64::from_be_bytes(*written));
+        if row.length == u64::from_be_bytes(*length) { Ok(row) } else { Err(invalid()) }
+    }
+
+    /// The packs with bytes of the blob.
+    pub(crate) fn packs(&self) -> BTreeSet<u32> {
+        self.pieces.iter().map(|piece| piece.pack).collect()
+    }
+
+    /// The pieces in one pack.
+    pub(crate) fn in_pack(&self, pack: u32) -> impl Iterator<Item = &Extent> {
+        self.pieces.iter().filter(move |piece| piece.pack == pack)
+    }
+
+    /// The bytes `range` of the blob, not verified.
+    pub(crate) fn read(&self, packs: &AudioPacks, range: &Range<u64>) -> Result<Vec<u8>, PackError> {
+        let mut bytes = Vec::new();
+        for (piece, part) in self.parts(range) {
+            bytes.extend(packs.read(piece, part)?);
+        }
+        Ok(bytes)
+    }
+
+    /// The parts of pieces that are the bytes `range` of the blob, in order.
+    fn parts(&self, range: &Range<u64>) -> Vec<(Extent, Range<u32>)> {
+        let (mut parts, mut begin) = (Vec::new(), 0_u64);
+        for piece in &self.pieces {
+            let end = begin.saturating_add(piece.length.into());
+            let (from, to) = (range.start.max(begin), range.end.min(end));
+            if from < to {
+                // Both are offsets within a piece, which has a length of 4 bytes.
+                parts.push((*piece, (from - begin) as u32..(to - begin) as u32));
+            }
+            begin = end;
+        }
+        parts
+    }
+}
+
+fn extent(bytes: &[u8]) -> Option<Extent> {
+    let mut numbers = bytes.chunks_exact(4).filter_map(|n| n.try_into().ok()).map(u32::from_be_bytes);
+    Some(Extent { pack: numbers.next()?, offset: numbers.next()?, length: numbers.next()? })
+}
+
+/// Writes the places of a blob, instead of those before.
+pub(crate) fn put(transaction: &mut Transaction<'_>, hash: &BlobHash, row: &Row) -> Result<(), DiskError> {
+    remove(transaction, hash)?;
+    transaction.put(keys::blob(hash), row.encode())?;
+    row.packs().into_iter().try_for_each(|pack| transaction.put(keys::piece(pack, hash), vec![FORMAT]))
+}
+
+/// Removes the places of a blob. Returns them; `None` if there are none that can be read.
+pub(crate) fn remove(transaction: &mut Transaction<'_>, hash: &BlobHash) -> Result<Option<Row>, DiskError> {
+    let Some(bytes) = transaction.get(&keys::blob(hash))? else { return Ok(None) };
+    transaction.remove(keys::blob(hash));
+    // The notes of an unreadable row stay: compaction removes each with its pack.
+    let Ok(row) = Row::decode(&bytes) else { return Ok(None) };
+    row.packs().into_iter().for_each(|pack| transaction.remove(keys::piece(pack, hash)));
+    Ok(Some(row))
+}
+
+#[cfg(test)]
+#[path = "../tests/unit/pieces.rs"]
+mod tests;

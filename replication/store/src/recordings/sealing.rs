@@ -1,0 +1,104 @@
+//! Making a take a blob, off the writer's thread: its audio is made durable where it lies.
+
+use tokio::sync::watch;
+use twinbox_disk::Need;
+use twinbox_ids::BlobHash;
+use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD};
+use twinbox_replication_core::BlobRef;
+
+use super::{
+    Shared,
+    index::Stage,
+    take::{Hashed, Pieces, TakeKey},
+};
+use crate::StoreError;
+
+/// A take of more pieces is copied into longer ones first: its row is one value of the index, and is read with each use.
+const MAX_PIECES: usize = 1_024;
+
+/// A take on its way to being a blob.
+pub(super) enum Sealing {
+    /// The caller is to make it a blob.
+    Ready(Box<Ready>),
+    /// Another caller makes it a blob, or has done so.
+    Elsewhere(watch::Receiver<Option<BlobRef>>),
+}
+
+/// A whole take, to be made durable off the writer's thread.
+pub(super) struct Ready {
+    pub(super) key: TakeKey,
+    pub(super) length: u64,
+    /// The places of its audio, in order.
+    pub(super) places: Vec<Extent>,
+    /// Its hash, if that was computed.
+    pub(super) hash: Option<BlobHash>,
+    /// Otherwise the hash of its beginning, and the places of the rest.
+    pub(super) hashed: Hashed,
+    pub(super) rest: Vec<Extent>,
+    /// Notified once the take is a blob; dropped if that fails.
+    pub(super) done: watch::Sender<Option<BlobRef>>,
+}
+
+impl Shared {
+    /// Makes the take a blob. If it fails, the take is there as before, and can be sealed again.
+    pub(super) fn finish(&self, ready: Ready) -> Result<BlobRef, StoreError> {
+        let Ready { key, length, places, hash, mut hashed, rest, done } = ready;
+        self.writable()?;
+        let hash = match hash {
+            Some(hash) => hash,
+            None => {
+                hashed.read(self.blobs.packs(), &rest).map_err(|error| self.blobs.failed(error))?;
+                hashed.hash()
+            }
+        };
+        // Until the blob names the copies, compaction must not take their packs for unused.
+        let appending = self.blobs.appending(None);
+        let joined = if places.len() > MAX_PIECES { Some(self.join(key, length, &places)?) } else { None };
+        self.blobs.sync()?;
+        let blob = BlobRef { hash, length, recording: Some(key) };
+        let places = match joined {
+            Some(pieces) => {
+                let places = pieces.places(0..length);
+                // Only now: until the copies are durable, the pieces before them are what a start finds.
+                self.change(key, |take| take.pieces = pieces);
+                places
+            }
+            None => places,
+        };
+        // Before the blob is here, so that it is never without a use.
+        self.change(key, |take| take.stage = Stage::Sealing(Some(hash)));
+        self.blobs.add_loose(blob, places);
+        drop(appending);
+        self.change(key, |take| take.stage = Stage::Sealed(hash));
+        done.send_replace(Some(blob));
+        Ok(blob)
+    }
+
+    /// Copies a take into few long pieces, not durable yet. They are pieces of the same take: a start finds it whether
+    /// or not the copy was completed.
+    fn join(&self, key: TakeKey, length: u64, places: &[Extent]) -> Result<Pieces, StoreError> {
+        self.reserve.check(Need::Data(length))?;
+        let (mut joined, mut run, mut end) = (Pieces::default(), Vec::with_capacity(MAX_PAYLOAD), 0);
+        for place in places {
+            let read = self.blobs.packs().read(*place, 0..place.length);
+            let bytes = read.map_err(|error| self.blobs.failed(error))?;
+            if run.len() + bytes.len() > MAX_PAYLOAD {
+                self.append_run(key, end, &mut run, &mut joined)?;
+            }
+            end += bytes.len() as u64;
+            run.extend(bytes);
+        }
+        self.append_run(key, end, &mut run, &mut joined)?;
+        Ok(joined)
+    }
+
+    /// Appends the bytes of a run, which end at `end` of the take, and empties it.
+    fn append_run(&self, key: TakeKey, end: u64, run: &mut Vec<u8>, to: &mut Pieces) -> Result<(), StoreError> {
+        let offset = end.saturating_sub(run.len() as u64);
+        let frame = Frame { kind: Kind::Chunk, recording: key.0.0, take: key.1, offset, payload: run };
+        let appended = self.blobs.packs().append(&[frame]).map_err(|error| self.blobs.failed(error))?;
+        appended.into_iter().for_each(|extent| to.add(offset, extent));
+        run.clear();
+        Ok(())
+    }
+}

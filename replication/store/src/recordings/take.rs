@@ -1,0 +1,123 @@
+//! A take in progress: the places of its audio in the packs, and its hash so far.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use twinbox_ids::{BlobHash, RecordingId};
+use twinbox_packs::{Extent, PackError};
+use twinbox_replication_core::Ranges;
+
+use crate::blobs::AudioPacks;
+
+/// A take of a recording.
+pub(super) type TakeKey = (RecordingId, u32);
+
+/// The filler of a hole when an incomplete take is sealed: silence in µ-law, quiet in A-law.
+pub(super) const HOLE: u8 = 0xff;
+
+/// The largest accepted recording, in bytes: 18 hours of G.711. An offset beyond it is a mistake.
+pub(super) const MAX_LENGTH: u64 = 512 * 1024 * 1024;
+
+/// The places of a take's audio, by its offset in the take; no two overlap.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pieces {
+    covered: Ranges,
+    by_offset: BTreeMap<u64, Extent>,
+}
+
+impl Pieces {
+    /// The bytes that are here.
+    pub(super) fn covered(&self) -> &Ranges {
+        &self.covered
+    }
+
+    /// Adds the bytes of an extent that are not here yet. `offset` is that of its first byte in the take.
+    pub(super) fn add(&mut self, offset: u64, extent: Extent) {
+        for gap in self.covered.gaps(offset..offset.saturating_add(extent.length.into())) {
+            self.by_offset.insert(gap.start, part(extent, gap.start - offset, gap.end - gap.start));
+            self.covered.insert(gap);
+        }
+    }
+
+    /// The places of the bytes of `range` that are here, in order.
+    pub(super) fn places(&self, range: Range<u64>) -> Vec<Extent> {
+        let first = self.by_offset.range(..=range.start).next_back().map_or(range.start, |(offset, _)| *offset);
+        let mut places = Vec::new();
+        for (offset, extent) in self.by_offset.range(first..range.end.max(first)) {
+            let (from, to) = (range.start.max(*offset), range.end.min(offset + u64::from(extent.length)));
+            if from < to {
+                places.push(part(*extent, from - offset, to - from));
+            }
+        }
+        places
+    }
+
+    /// The pieces, each with the offset of its first byte in the take.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, Extent)> {
+        self.by_offset.iter().map(|(offset, extent)| (*offset, *extent))
+    }
+
+    /// The first pack with bytes of the take.
+    pub(super) fn first_pack(&self) -> Option<u32> {
+        self.by_offset.values().map(|extent| extent.pack).min()
+    }
+
+    /// Bytes of the take in a pack.
+    pub(super) fn bytes_in(&self, pack: u32) -> u64 {
+        self.by_offset.values().filter(|extent| extent.pack == pack).map(|extent| u64::from(extent.length)).sum()
+    }
+
+    /// The bytes at `offset` have moved from `old` to `new`. False when they are not at `old`.
+    pub(super) fn replace(&mut self, offset: u64, old: Extent, new: Extent) -> bool {
+        match self.by_offset.get_mut(&offset) {
+            Some(extent) if *extent == old && new.length == old.length => {
+                *extent = new;
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A part of an extent, which has at most 4 GiB.
+fn part(extent: Extent, skipped: u64, length: u64) -> Extent {
+    Extent { pack: extent.pack, offset: extent.offset + skipped as u32, length: length as u32 }
+}
+
+/// The hash of a take's audio from offset 0 on, without a gap.
+#[derive(Clone, Default)]
+pub(super) struct Hashed {
+    hasher: blake3::Hasher,
+    upto: u64,
+}
+
+impl Hashed {
+    /// Number of hashed bytes.
+    pub(super) fn upto(&self) -> u64 {
+        self.upto
+    }
+
+    /// Hashes bytes that are the next ones; the usual case, in which they need not be read again.
+    pub(super) fn follow(&mut self, offset: u64, bytes: &[u8]) {
+        if offset == self.upto {
+            self.hasher.update(bytes);
+            self.upto += bytes.len() as u64;
+        }
+    }
+
+    /// Hashes the bytes at these places, which are the next ones.
+    pub(super) fn read(&mut self, packs: &AudioPacks, places: &[Extent]) -> Result<(), PackError> {
+        for place in places {
+            let bytes = packs.read(*place, 0..place.length)?;
+            self.follow(self.upto, &bytes);
+        }
+        Ok(())
+    }
+
+    pub(super) fn hash(&self) -> BlobHash {
+        BlobHash(*self.hasher.finalize().as_bytes())
+    }
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/take.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! Repair of rows by the copies of another node.
+//!
+//! A repair makes no change that peers see: it has no number, and the vector stays (rule D1). It only merges in what
+//! another node has: a row that is absent there deletes nothing, a deletion that was lost here is copied.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use twinbox_clock::wall;
+use twinbox_disk::{DiskError, Transaction};
+use twinbox_replication_core::{Change, Key, Lack, Record, Vector};
+
+use crate::{
+    Store, StoreError,
+    apply::CLOCK_BOUND,
+    codec,
+    compare::set_aside_change,
+    draft::{decode_record, need},
+    index::Indexed,
+    keys,
+    state::note_scanned,
+    store::lock,
+    sums::RowChange,
+};
+
+/// The fault of a row that was repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowFault {
+    /// It was not here.
+    Missing,
+    /// Its bytes could not be read.
+    Unreadable,
+    /// It lacked a part.
+    Incomplete,
+}
+
+/// A row that was repaired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairedRow {
+    /// Its key.
+    pub key: Key,
+    /// Its fault.
+    pub fault: RowFault,
+    /// The parts that were added.
+    pub added: Lack,
+}
+
+/// The writes of a repair, and its result.
+#[derive(Default)]
+struct Repair {
+    repaired: Vec<RepairedRow>,
+    rows: Vec<RowChange>,
+    records: Vec<(Key, Record)>,
+    cleared: u64,
+    /// The copies are rows of a scan: a deleted one that is not here is taken.
+    is_state: bool,
+    /// Rows that stayed as they were.
+    too_large: u64,
+}
+
+impl Store {
+    /// Merges in copies of rows that another node has, and replaces rows that cannot be read; durable when it resolves. The
+    /// caller makes sure that both nodes have all changes of each other that the copies hold. Returns the rows that lacked
+    /// something. A record that grows too large stays as it was. Call with a few rows: commits wait for it.
+    pub async fn repair(&self, copies: Vec<(Key, Record)>) -> Result<Vec<RepairedRow>, StoreError> {
+        Ok(self.mend_all(copies, None).await?.0)
+    }
+
+    /// Merges in rows of a scan, deleted ones too, and notes durably that they may show changes of the source up to `seen`.
+    /// Returns the number of rows that have grown too large and stayed as they were. Call with a few rows.
+    pub async fn merge_state(&self, rows: Vec<(Key, Record)>, seen: Vector) -> Result<u64, StoreError> {
+        Ok(self.mend_all(rows, Some(seen)).await?.1)
+    }
+
+    async fn mend_all(
+        &self,
+        copies: Vec<(Key, Record)>,
+        seen: Option<Vector>,
+    ) -> Result<(Vec<RepairedRow>, u64), StoreError> {
+        let (before, after, reserve) = (self.shared(), self.shared(), self.reserve().clone());
+        let (audio, written) = (self.blobs().clone(), self.blobs().clone());
+        let origin = self.origin();
+        let run = move |transaction: &mut Transaction<'_>| {
+            let (mut repair, mut largest, mut bytes) = (Repair::default(), 0, 0);
+            let mut clock = lock(&before.clock);
+            let mut looked_at = BTreeSet::new();
+            repair.is_state = seen.is_some();
+            seen.map_or(Ok(()), |seen| note_scanned(transaction, &seen))?;
+            for (key, copy) in copies {
+                let size = mend(transaction, &mut repair, &key, &copy)?;
+                (largest, bytes) = (largest.max(size), bytes + size);
+                if let Some(stamp) = copy.latest().filter(|_| size > 0) {
+                    // A stamp from the future does not move the clock (rule D5).
+                    clock.observe(stamp, wall(), CLOCK_BOUND);
+                }
+                looked_at.insert(key);
+            }
+            if !repair.repaired.is_empty() {
+                reserve.check(need(largest, bytes))?;
+                transaction.put(keys::CLOCK, codec::encode_stamp(clock.reading()))?;
+            }
+            repair.cleared = clear_set_aside(transaction, &looked_at)?;
+            // Without a number: it is no change of any origin.
+            let note = |(key, delta)| Change { origin, seq: 0, key, delta };
+            let notes: Vec<Change> = std::mem::take(&mut repair.records).into_iter().map(note).collect();
+            audio.write_rows(transaction, &notes)?;
+            Ok::<_, StoreError>((repair, notes))
+        };
+        let then = move |(repair, notes): (Repair, Vec<Change>)| {
+            let Repair { repaired, rows, cleared, too_large, .. } = repair;
+            written.rows_written(&notes);
+            after.sums.follow(rows);
+            after.clear_set_aside(cleared);
+            after.tell(notes.into_iter().map(Arc::new));
+            (repaired, too_large)
+        };
+        Ok(self.disk().transact_then(run, then).await?)
+    }
+}
+
+/// Repairs one row; returns the bytes written, 0 when it lacked nothing.
+fn mend(
+    transaction: &mut Transaction<'_>,
+    repair: &mut Repair,
+    key: &Key,
+    copy: &Record,
+) -> Result<usize, StoreError> {
+    let row = keys::record(key);
+    let (mut record, fault) = match transaction.get(&row)?.map(|bytes| decode_record(&bytes)) {
+        // A deleted record that is not here was purged.
+        None if copy.is_empty() || (copy.is_deleted() && !repair.is_state) => return Ok(0),
+        None => (Record::new(), RowFault::Missing),
+        Some(Err(_)) => (Record::new(), RowFault::Unreadable),
+        Some(Ok(record)) => (record, RowFault::Incomplete),
+    };
+    // An empty record in place of one that cannot be read would hide the damage.
+    let Some(added) = record.lacks(copy) else { return Ok(0) };
+    let before = Indexed::of(&record);
+    record.merge(copy.clone());
+    let encoded = codec::encode_record(&record);
+    let size = encoded.len();
+    match transaction.put(row, encoded) {
+        Err(error @ DiskError::TooLarge { .. }) => {
+            tracing::error!(?key, %error, "row differs from that of another node and cannot be repaired");
+            repair.too_large += 1;
+            return Ok(0);
+        }
+        written => written?,
+    }
+    repair.rows.push(before.update(transaction, key, &record)?);
+    repair.repaired.push(RepairedRow { key: key.clone(), fault, added });
+    repair.records.push((key.clone(), copy.clone()));
+    Ok(size)
+}
+
+/// Clears the marks of changes of these rows that the rows hold now. Returns their number.
+fn clear_set_aside(transaction: &mut Transaction<'_>, rows: &BTreeSet<Key>) -> Result<u64, StoreError> {
+    let mut cleared = 0;
+    for (mark, _) in transaction.scan(keys::SET_ASIDE)? {
+        let Some((origin, seq)) = set_aside_change(&mark) else { continue };
+        let Some(bytes) = transaction.get(&keys::change(origin, seq))? else { continue };
+        let Ok(change) = codec::decode_change(&bytes) else { continue };
+        if !rows.contains(&change.key) {
+            continue;
+        }
+        let Some(bytes) = transaction.get(&keys::record(&change.key))? else { continue };
+        if decode_record(&bytes).is_ok_and(|record| record.lacks(&change.delta).is_none()) {
+            transaction.remove(mark);
+            cleared += 1;
+        }
+    }
+    Ok(cleared)
+}

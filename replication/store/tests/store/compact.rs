@@ -1,0 +1,194 @@
+//! Compaction: the disk gets back the space of removed audio, and nothing else is lost.
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use twinbox_clock::wall;
+use twinbox_ids::RecordingId;
+use twinbox_replication_core::{BlobRef, Edit, Value};
+use twinbox_replication_store::{CompactedPacks, Store};
+
+use crate::{audio, damage, dir, edit, open};
+
+/// Four of these fill a pack, nearly.
+const LENGTH: usize = 4_000_000;
+
+/// Audio number `n`.
+fn content(n: u8) -> Bytes {
+    let mut bytes = vec![0; LENGTH];
+    for (i, block) in bytes.chunks_mut(4_096).enumerate() {
+        block.fill(n.wrapping_mul(31).wrapping_add((i % 251) as u8));
+    }
+    bytes.into()
+}
+
+/// Stores audio; a record names every fourth, the rest is removed again. Returns the numbers and blobs of those that stay.
+async fn fill(store: &Store, numbers: std::ops::Range<u8>) -> Vec<(u8, BlobRef)> {
+    let mut kept = Vec::new();
+    for n in numbers {
+        let blob = store.blobs().put(content(n)).await.expect("a blob");
+        if n % 4 == 0 {
+            edit(store, &format!("message {n}"), vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
+            kept.push((n, blob));
+        }
+    }
+    store.remove_orphan_blobs(&mut None, Duration::ZERO, wall(), 1_000).await.expect("a removal");
+    kept
+}
+
+async fn compact(store: &Store) -> CompactedPacks {
+    store.compact(&mut 0, 1_000).await.expect("a compaction")
+}
+
+async fn check(store: &Store, kept: &[(u8, BlobRef)]) {
+    for (n, blob) in kept {
+        assert!(store.blobs().has(&blob.hash), "{n}");
+        assert!(store.blobs().read(&blob.hash).await == Ok(content(*n)), "{n}");
+        let part = store.blobs().read_range(&blob.hash, 999_999..1_500_000).await;
+        assert!(part == Ok(content(*n).slice(999_999..1_500_000)), "{n}");
+    }
+}
+
+fn oldest(dir: &Path) -> std::path::PathBuf {
+    damage::packs(dir).remove(0)
+}
+
+#[tokio::test]
+async fn sparse_packs_are_moved_together_and_leave_the_disk() {
+    let dir = dir();
+    let store = open(dir.path());
+    let kept = fill(&store, 0..24).await;
+    let first = oldest(dir.path());
+    let compacted = compact(&store).await;
+    assert!(compacted.removed >= 3, "{compacted:?}");
+    let moved = compacted.moved_bytes as usize / LENGTH;
+    assert!((2..6).contains(&moved), "{compacted:?}");
+    assert!(!first.exists());
+    check(&store, &kept).await;
+    // The newest packs of before are next; what was moved is not moved again.
+    let mut rounds = 0;
+    while compact(&store).await != CompactedPacks::default() {
+        rounds += 1;
+        assert!(rounds < 5, "it comes to an end");
+    }
+    drop(store);
+
+    let store = open(dir.path());
+    check(&store, &kept).await;
+    // What is removed from now on goes without a move.
+    for (n, _) in &kept {
+        let edits = vec![Edit::Set(1, Value::Bytes(b"no audio".into()))];
+        edit(&store, &format!("message {n}"), edits).await.expect("a commit");
+    }
+    let freed = store.remove_unreferenced(&mut None, Duration::ZERO, wall(), 1_000).await.expect("a removal");
+    assert_eq!(freed.blobs as usize, kept.len());
+    for n in [101, 102, 103, 105, 106, 107, 109, 110] {
+        store.blobs().put(content(n)).await.expect("a blob");
+    }
+    assert_eq!(fill(&store, 0..0).await, [], "all of these are removed");
+    let CompactedPacks { removed, moved_bytes } = compact(&store).await;
+    assert!(removed >= 2 && moved_bytes == 0, "{removed} packs, {moved_bytes} bytes");
+}
+
+#[tokio::test]
+async fn dense_packs_stay_and_the_cursor_goes_round() {
+    let dir = dir();
+    let store = open(dir.path());
+    for n in 0..20 {
+        let blob = store.blobs().put(content(n)).await.expect("a blob");
+        edit(&store, &n.to_string(), vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
+    }
+    let (mut cursor, mut rounds) = (0, 0);
+    while rounds == 0 || cursor != 0 {
+        assert_eq!(store.compact(&mut cursor, 1).await, Ok(CompactedPacks::default()));
+        rounds += 1;
+    }
+    assert!(rounds >= 3, "one call for each pack");
+    assert!(oldest(dir.path()).exists());
+}
+
+/// A reader that has read the places of a blob, and not yet its bytes, finds them in the new pack.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blobs_can_be_read_while_they_are_moved() {
+    let dir = dir();
+    let store = open(dir.path());
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut kept = fill(&store, 0..20).await;
+    let (reader, done, known) = (store.clone(), Arc::clone(&stop), kept.clone());
+    let reads = tokio::spawn(async move {
+        let mut reads = 0;
+        while !done.load(Relaxed) {
+            for (n, blob) in &known {
+                let read = reader.blobs().read(&blob.hash).await;
+                assert!(read == Ok(content(*n)), "{n}: {:?}", read.map(|bytes| bytes.len()));
+                reads += 1;
+            }
+        }
+        reads
+    });
+    let mut removed = 0;
+    for round in 1..4 {
+        removed += compact(&store).await.removed;
+        kept.extend(fill(&store, round * 20..round * 20 + 20).await);
+    }
+    stop.store(true, Relaxed);
+    assert!(reads.await.expect("the reader") > 0);
+    assert!(removed >= 3, "{removed}");
+    check(&store, &kept).await;
+}
+
+#[tokio::test]
+async fn takes_in_progress_leave_a_sparse_pack_with_all_their_bytes() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (id, spoken) = (RecordingId::random(), audio(30_000));
+    store.recordings().begin(id, 1).await.expect("a recording");
+    store.recordings().append(id, 1, 0, spoken.slice(..10_000)).expect("a chunk");
+    store.recordings().written().await.expect("written");
+    let kept = fill(&store, 0..24).await;
+    store.recordings().append(id, 1, 10_000, spoken.slice(10_000..20_000)).expect("a chunk");
+    store.recordings().written().await.expect("written");
+    let first = oldest(dir.path());
+    compact(&store).await;
+    assert!(!first.exists());
+    assert_eq!(store.recordings().read(id, 1, 0..20_000).await, Ok(spoken.slice(..20_000)));
+    check(&store, &kept).await;
+    drop(store);
+
+    // The next incarnation finds it where it is now.
+    let store = open(dir.path());
+    assert_eq!(store.recordings().open(), [(id, 1, 20_000)]);
+    store.recordings().append(id, 1, 20_000, spoken.slice(20_000..)).expect("a chunk");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(spoken));
+    check(&store, &kept).await;
+}
+
+/// No row names the audio of a sealed take yet, and its pack must not go.
+#[tokio::test]
+async fn audio_that_waits_for_its_change_keeps_its_pack() {
+    let dir = dir();
+    let store = open(dir.path());
+    let id = RecordingId::random();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    store.recordings().append(id, 1, 0, audio(5_000)).expect("a chunk");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    fill(&store, 1..24).await;
+    let first = oldest(dir.path());
+    assert!(compact(&store).await.removed > 0);
+    assert!(first.exists());
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(5_000)));
+    edit(&store, "message", vec![Edit::Set(1, Value::Blob(blob))]).await.expect("filed");
+    store.recordings().written().await.expect("it has ended");
+    compact(&store).await;
+    assert!(!first.exists());
+    drop(store);
+    assert_eq!(open(dir.path()).blobs().read(&blob.hash).await, Ok(audio(5_000)));
+}

@@ -1,0 +1,31 @@
+use super::*;
+
+fn piece(pack: u32, offset: u32, length: u32) -> Extent {
+    Extent { pack, offset, length }
+}
+
+#[test]
+fn pieces_that_overlap_are_cut_and_found_by_range() {
+    let mut pieces = Pieces::default();
+    pieces.add(10, piece(1, 100, 10));
+    pieces.add(0, piece(2, 500, 30));
+    pieces.add(5, piece(3, 900, 10));
+    assert!(pieces.covered().iter().eq(std::iter::once(0..30)));
+    assert_eq!(pieces.places(0..30), [piece(2, 500, 10), piece(1, 100, 10), piece(2, 520, 10)]);
+    assert_eq!(pieces.places(8..12), [piece(2, 508, 2), piece(1, 100, 2)]);
+    assert_eq!(pieces.places(20..20), []);
+    assert_eq!(pieces.places(25..99), [piece(2, 525, 5)]);
+    assert_eq!((pieces.first_pack(), pieces.bytes_in(2), pieces.bytes_in(3)), (Some(1), 20, 0));
+    assert!(pieces.replace(10, piece(1, 100, 10), piece(7, 1, 10)));
+    assert!(!pieces.replace(10, piece(1, 100, 10), piece(8, 1, 10)), "it is there no more");
+    assert_eq!((pieces.first_pack(), pieces.bytes_in(7)), (Some(2), 10));
+}
+
+#[test]
+fn hash_follows_bytes_in_order_only() {
+    let mut hashed = Hashed::default();
+    for (offset, bytes) in [(0, "ab"), (4, "ef"), (2, "cd"), (0, "ab")] {
+        hashed.follow(offset, bytes.as_bytes());
+    }
+    assert_eq!((hashed.upto(), hashed.hash().0), (4, *blake3::hash(b"abcd").as_bytes()));
+}

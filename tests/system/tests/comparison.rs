@@ -1,0 +1,66 @@
+//! A row that a disk lost comes back from the other node, and the command names it.
+
+use std::{process::Output, time::Duration};
+
+use serde_json::Value;
+use twinbox_disk::{Disk, DiskError, Transaction};
+use twinbox_testkit::{Cluster, Spec, leave_message, wait_for, wait_until};
+
+/// Rows of messages in the index (`nodes/mailbox/src/schema.rs`).
+const MESSAGES: &[u8] = b"r\x00\x02";
+/// Ten times what a comparison takes once both nodes run.
+const COMPARED_WITHIN: Duration = Duration::from_secs(60);
+
+/// Removes the first message from the disk of a node that does not run.
+fn lose_message(cluster: &Cluster, node: &str) {
+    let disk = Disk::open(&cluster.member(node).data_dir.join("store/db")).expect("the index");
+    let (row, _) = disk.scan(MESSAGES).next().expect("a message").expect("a read");
+    let remove = move |transaction: &mut Transaction<'_>| {
+        transaction.remove(row);
+        Ok::<_, DiskError>(())
+    };
+    disk.transact_blocking(remove).expect("removed");
+}
+
+/// The first comparison that is completed, with its output.
+fn verify(cluster: &Cluster, node: &str) -> (Output, Value) {
+    wait_for("the stores to be compared", COMPARED_WITHIN, || {
+        let output = cluster.cli(node).run(&["--json", "replication", "verify"]);
+        let compared: Value = serde_json::from_slice(&output.stdout).ok()?;
+        let done = compared.as_array()?.first()?["problem"].as_str()?.is_empty();
+        done.then(|| (output, compared[0].clone()))
+    })
+}
+
+#[test]
+fn lost_message_is_copied_back_and_named() {
+    let mut cluster = Cluster::start(&Spec::default());
+    let user = Cluster::USERS[0].number;
+    assert!(leave_message(cluster.phones(), cluster.sip("a"), user, 1.2).acknowledged());
+    let messages = cluster.wait_for_messages("b", user, 1, Duration::from_secs(10));
+    let (output, comparison) = verify(&cluster, "a");
+    assert_eq!((output.status.code(), &comparison["equal"]), (Some(0), &Value::Bool(true)), "{comparison}");
+
+    cluster.stop("b");
+    lose_message(&cluster, "b");
+    cluster.start_member("b");
+    let (output, comparison) = verify(&cluster, "b");
+    assert_eq!(output.status.code(), Some(1), "{comparison}");
+    let difference = &comparison["differences"][0];
+    for (part, expected) in [("table", "message"), ("node", "b"), ("fault", "missing"), ("outcome", "repaired")] {
+        assert_eq!(difference[part], expected, "{comparison}");
+    }
+    cluster.wait_in_service();
+    assert_eq!(cluster.cli("b").messages(user), messages);
+    assert_eq!(verify(&cluster, "a").0.status.code(), Some(0));
+
+    wait_until("the alarm", COMPARED_WITHIN, || {
+        let alarms = cluster.cli("a").run(&["alarm", "list"]);
+        String::from_utf8_lossy(&alarms.stdout).contains("replication-repaired")
+    });
+    let status = cluster.cli("b").json(&["replication", "status"]);
+    assert_eq!(status["peers"][0]["repairs"], 1, "{status}");
+    for command in [&["store", "check", "--audio"][..], &["store", "stats"], &["replication", "conflicts"]] {
+        assert!(cluster.cli("b").run(command).status.success(), "{command:?}");
+    }
+}

@@ -1,0 +1,167 @@
+//! Settings that all nodes share, changed on running nodes: in force everywhere without a restart.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use twinbox_system_tests as _;
+use twinbox_testkit::{
+    Call, Cluster, Endpoint, Invite, Spec, Transport, begin_to_speak, g711::Law, hang_up, leave_message, wait_until,
+};
+
+/// Limit of waits for what takes seconds on a quiet machine.
+const SOON: Duration = Duration::from_secs(60);
+
+fn setting(cluster: &Cluster, node: &str, key: &str) -> Option<Value> {
+    cluster.cli(node).try_json(&["setting", "show", key]).ok()
+}
+
+fn has(cluster: &Cluster, node: &str, key: &str, value: &str) -> bool {
+    setting(cluster, node, key).is_some_and(|setting| setting["value"] == value)
+}
+
+fn wait_for_value(cluster: &Cluster, nodes: &[&str], key: &str, value: &str) {
+    for node in nodes {
+        wait_until(&format!("{key} = {value} on {node}"), SOON, || has(cluster, node, key, value));
+    }
+}
+
+fn set(cluster: &Cluster, node: &str, arguments: &[&str]) {
+    let output = cluster.cli(node).run(&[&["setting"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?} on {node}: {text}");
+}
+
+fn refused(cluster: &Cluster, arguments: &[&str], code: i32, parts: &[&str]) {
+    let output = cluster.cli("a").run(&[&["setting"], arguments].concat());
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {text}");
+    for part in parts {
+        assert!(text.contains(part), "{arguments:?}: no '{part}' in: {text}");
+    }
+}
+
+/// Status with which a new call to this number is refused; none if it is answered.
+fn refusal(cluster: &Cluster, node: &str, number: &str) -> Option<u16> {
+    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+    let invite = Invite::new(number, "2001", endpoint.address());
+    match Call::place(cluster.phones(), cluster.sip(node), Transport::Udp, &invite) {
+        Ok(call) => {
+            call.bye();
+            None
+        }
+        Err(refused) => Some(refused.status),
+    }
+}
+
+fn drifts(cluster: &Cluster, asked: &str, subject: &str) -> bool {
+    let list = cluster.cli(asked).try_json(&["alarm", "list"]).unwrap_or_default();
+    let alarms = list["alarms"].as_array().cloned().unwrap_or_default();
+    alarms.iter().map(ToString::to_string).any(|alarm| alarm.contains("config-drift") && alarm.contains(subject))
+}
+
+#[test]
+fn a_change_on_one_node_is_in_force_on_both_without_a_restart() {
+    let cluster = Cluster::start(&Spec::default());
+    let number = Cluster::USERS[0].number;
+    refused(&cluster, &["set", "pin_tries=5"], 2, &["did you mean 'voicemail.pin_tries'?"]);
+    refused(&cluster, &["set", "voicemail.pin_tries=50"], 2, &["voicemail.pin_tries is 50, expected", "1 to 10"]);
+    refused(&cluster, &["set", "voicemail.pin_tries"], 2, &["write voicemail.pin_tries=VALUE"]);
+    refused(
+        &cluster,
+        &["set", "voicemail.min_message_ms=60000", "voicemail.max_message_seconds=60"],
+        1,
+        &["not above"],
+    );
+    refused(
+        &cluster,
+        &["set", "alarms.trap.receivers=10.0.0.1"],
+        1,
+        &["alarms.trap.community", "this node's file"],
+    );
+    assert!(has(&cluster, "a", "voicemail.pin_tries", "3"), "a refused change changes nothing");
+
+    // Shorter messages than a minute are not kept.
+    set(&cluster, "a", &["set", "voicemail.min_message_ms=60000", "voicemail.max_message_seconds=7200"]);
+    wait_for_value(&cluster, &["a", "b"], "voicemail.min_message_ms", "60000");
+    for node in ["a", "b"] {
+        assert!(leave_message(cluster.phones(), cluster.sip(node), number, 1.5).acknowledged());
+    }
+    set(&cluster, "b", &["unset", "voicemail.min_message_ms"]);
+    wait_for_value(&cluster, &["a", "b"], "voicemail.min_message_ms", "1000");
+    wait_for_value(&cluster, &["a"], "voicemail.max_message_seconds", "7200");
+    for node in ["a", "b"] {
+        assert!(leave_message(cluster.phones(), cluster.sip(node), number, 2.0).acknowledged());
+    }
+    for node in ["a", "b"] {
+        wait_until("both kept messages", SOON, || cluster.cli(node).messages(number).len() == 2);
+    }
+    for (value, answer) in [("404", Some(404)), ("apology", None)] {
+        set(&cluster, "a", &["set", &format!("sip.unknown_mailbox={value}")]);
+        wait_for_value(&cluster, &["a", "b"], "sip.unknown_mailbox", value);
+        assert_eq!(["a", "b"].map(|node| refusal(&cluster, node, "9999")), [answer, answer], "{value}");
+    }
+    let events = cluster.cli("a").run(&["events"]);
+    let events = String::from_utf8_lossy(&events.stdout).into_owned();
+    assert!(events.contains("setting-changed") && events.contains("voicemail.min_message_ms"), "{events}");
+
+    // A node that fills again has the values of the cluster.
+    let mut cluster = cluster;
+    cluster.kill("b");
+    cluster.wipe("b");
+    set(&cluster, "a", &["set", "voicemail.digit_seconds=9"]);
+    cluster.start_member("b");
+    wait_for_value(&cluster, &["b"], "voicemail.digit_seconds", "9");
+    wait_for_value(&cluster, &["b"], "voicemail.max_message_seconds", "7200");
+}
+
+#[test]
+fn of_two_files_the_first_counts_and_the_other_node_is_named() {
+    let env = |node, value: &str| (node, "TWINBOX_VOICEMAIL__PIN_TRIES", value.to_owned());
+    let cluster = Cluster::start(&Spec { env: vec![env("a", "5"), env("b", "7")], ..Spec::default() });
+    let key = "voicemail.pin_tries";
+    let agreed = |cluster: &Cluster| {
+        let [a, b] = ["a", "b"].map(|node| setting(cluster, node, key).unwrap_or_default());
+        let both = a["origin"] == "first file" && b["origin"] == "first file" && a["value"] == b["value"];
+        both.then(|| a["value"].as_str().unwrap_or_default().to_owned())
+    };
+    wait_until("one of the two values", SOON, || agreed(&cluster).is_some());
+    let value = agreed(&cluster).expect("agreed");
+    let (winner, loser, other) = if value == "5" { ("a", "b", "7") } else { ("b", "a", "5") };
+    println!("{winner} was first");
+    wait_until("the alarm", SOON, || drifts(&cluster, winner, &format!("{key} on {loser}")));
+    assert!(!drifts(&cluster, winner, &format!("{key} on {winner}")));
+    let own = setting(&cluster, loser, key).expect("listed");
+    assert!(own["ignored"] == true && own["file"] == other, "{own}");
+    assert!(cluster.member(loser).log().contains("setting of this node has no effect"));
+
+    // An administrator's value counts, and the other file is now in vain.
+    set(&cluster, winner, &["set", &format!("{key}={other}")]);
+    wait_for_value(&cluster, &["a", "b"], key, other);
+    wait_until("the alarm of the other file", SOON, || {
+        drifts(&cluster, loser, &format!("{key} on {winner}"))
+            && !drifts(&cluster, loser, &format!("{key} on {loser}"))
+    });
+}
+
+#[test]
+fn require_two_is_switched_under_a_call() {
+    let mut cluster = Cluster::start(&Spec::default());
+    cluster.kill("b");
+    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+    let invite = Invite::new(Cluster::USERS[0].number, "2001", endpoint.address());
+    let call = Call::place(cluster.phones(), cluster.sip("a"), Transport::Udp, &invite).expect("answered alone");
+    let speech = begin_to_speak(&endpoint, &call);
+    set(&cluster, "a", &["set", "cluster.require_two=true"]);
+    wait_until("new calls to be refused", SOON, || refusal(&cluster, "a", Cluster::USERS[1].number) == Some(503));
+    // The call in progress goes on, and its message is acknowledged alone (rule A3).
+    let deposit = hang_up(call, &endpoint, speech);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
+    set(&cluster, "a", &["set", "cluster.require_two=false"]);
+    wait_until("new calls to be answered", SOON, || refusal(&cluster, "a", Cluster::USERS[1].number).is_none());
+    set(&cluster, "a", &["set", "cluster.require_two=true"]);
+    cluster.start_member("b");
+    wait_for_value(&cluster, &["b"], "cluster.require_two", "true");
+    wait_until("new calls to be answered by two nodes", SOON, || {
+        refusal(&cluster, "a", Cluster::USERS[1].number).is_none()
+    });
+}
