@@ -29,13 +29,19 @@ fn value(number: u32) -> Vec<u8> {
 /// A store that was opened several times, of whose writes the journal has the last ones alone.
 async fn store() -> TempDir {
     let dir = tempfile::tempdir().expect("a directory");
+    write_all(dir.path()).await;
+    dir
+}
+
+/// Writes everything, with several openings. Each of them lets go of the segments before it, and uses the file of one
+/// of them again; within one process, that depends on how far the applier is behind the writer.
+async fn write_all(dir: &Path) {
     for part in 0..4 {
-        let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+        let disk = Disk::open_with(dir, OPTIONS).expect("a disk");
         for number in part * WRITES / 4..(part + 1) * WRITES / 4 {
             put(&disk, &key(number), &value(number)).await.expect("a write");
         }
     }
-    dir
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -116,11 +122,7 @@ async fn index_that_lost_flushed_writes_is_refused() {
     drop(disk);
     let old = tempfile::tempdir().expect("a directory");
     copy(&dir.path().join("index"), old.path());
-    let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
-    for number in 0..WRITES {
-        put(&disk, &key(number), &value(number)).await.expect("a write");
-    }
-    drop(disk);
+    write_all(dir.path()).await;
     // As it was before, and as if it had never been.
     for index in [Some(old.path()), None] {
         let broken = tempfile::tempdir().expect("a directory");
@@ -178,11 +180,9 @@ async fn store_that_was_set_aside_gives_what_it_can_still_read() {
     let dir = parent.path().join("db");
     let disk = Disk::open_with(&dir, OPTIONS).expect("a disk");
     put(&disk, b"x/1", b"other").await.expect("a write");
-    for number in 0..WRITES {
-        put(&disk, &key(number), &value(number)).await.expect("a write");
-    }
     assert!(matches!(set_aside(&dir, 0), Err(DiskError::InUse { .. })), "not while it is open");
     drop(disk);
+    write_all(&dir).await;
     let keys = |dir: &Path| {
         let mut keys = std::collections::BTreeSet::new();
         let findings = salvage(dir, &[b"n"], |(key, _)| {
