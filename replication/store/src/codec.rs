@@ -13,16 +13,14 @@ use twinbox_replication_core::{
 use twinbox_wire::replication as wire;
 
 /// The version of the disk format, before each value.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// Bytes could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// Written by a later version.
-    #[error(
-        "format version {found} is unknown, this release reads version {FORMAT}: use the release that wrote it"
-    )]
+    /// Written by a release with another format.
+    #[error("format version {found} is not that of this release, {FORMAT}: {}", remedy(*found))]
     Version {
         /// The version.
         found: u8,
@@ -39,6 +37,16 @@ pub enum DecodeError {
     /// A part has an invalid value.
     #[error("{0} is not valid")]
     Invalid(&'static str),
+}
+
+fn remedy(found: u8) -> &'static str {
+    match found < FORMAT {
+        true => {
+            "use the release that wrote it, or move the data folder to another place and start with an empty one, \
+             which the other nodes fill"
+        }
+        false => "use the release that wrote it",
+    }
 }
 
 /// A record as it lies on disk.
@@ -156,7 +164,11 @@ fn field_to_wire(field: &Field) -> wire::field::Merge {
         Field::RemoveWins(members) => Merge::RemoveWins(members_to_wire(members)),
         Field::Claim(members) => Merge::Claim(members_to_wire(members)),
         Field::Counter(cells) => {
-            let cell = |(node, count): (&NodeName, &u64)| wire::Cell { node: node.to_string(), count: *count };
+            let cell = |((node, origin), count): (&(NodeName, Origin), &u64)| wire::Cell {
+                node: node.to_string(),
+                count: *count,
+                origin: origin_to_wire(*origin),
+            };
             Merge::Counter(wire::Counter { cell: cells.iter().map(cell).collect() })
         }
     }
@@ -178,7 +190,7 @@ fn field_from_wire(merge: wire::field::Merge) -> Result<Field, DecodeError> {
                 .into_iter()
                 .map(|cell| {
                     let node = cell.node.parse().map_err(|_| DecodeError::Invalid("node name"))?;
-                    Ok((node, cell.count))
+                    Ok(((node, origin_from_wire(&cell.origin)?), cell.count))
                 })
                 .collect::<Result<_, DecodeError>>()?,
         ),

@@ -10,7 +10,6 @@ mod blobs;
 pub mod codec;
 mod compact;
 mod compare;
-mod convert;
 mod draft;
 mod error;
 mod filled;

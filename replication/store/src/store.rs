@@ -21,7 +21,6 @@ use crate::{
     apply::apply,
     audio::open_packs,
     codec::{self, FORMAT},
-    convert::convert,
     draft::{decode_record, decode_row},
     filled::FillMark,
     have::read_have,
@@ -133,7 +132,6 @@ impl Store {
         })?;
 
         let packs = open_packs(&dir, &disk, &reserve)?;
-        convert(&dir, &disk, &packs)?;
         let blobs = Blobs::open(packs, disk.clone(), reserve.clone())?;
         let recordings = Recordings::load(disk.clone(), blobs.clone(), reserve.clone())?;
         let shared = Arc::new(Shared {

@@ -53,13 +53,16 @@ fn format_on_disk_does_not_change() {
     let record = Edit::Set(5, Value::Bytes(b"hi".to_vec())).delta(&Record::new(), stamp, &node("a"));
     let hex: String = codec::encode_record(&record).iter().map(|b| format!("{b:02x}")).collect();
     let origin = "1a1000000000000000000000000000000004";
-    assert_eq!(hex, format!("010a2908051225{}{}{}", "0a1d090201000000000000", "1003", origin) + "12040a026869");
+    assert_eq!(hex, format!("020a2908051225{}{}{}", "0a1d090201000000000000", "1003", origin) + "12040a026869");
 }
 
 #[test]
 fn incomplete_or_later_formats_are_errors() {
     assert_eq!(codec::decode_record(&[]), Err(DecodeError::Empty));
-    assert_eq!(codec::decode_record(&[2, 0]), Err(DecodeError::Version { found: 2 }));
+    let later = codec::decode_record(&[codec::FORMAT + 1, 0]);
+    assert_eq!(later, Err(DecodeError::Version { found: codec::FORMAT + 1 }));
+    let earlier = codec::decode_record(&[1, 0]).expect_err("an earlier format");
+    assert!(earlier.to_string().contains("start with an empty one"), "{earlier}");
     let change = Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything() };
     let wire = || codec::change_to_wire(&change);
     let mut broken = vec![];
