@@ -1,11 +1,11 @@
-//! Applies the changes of a stream, many in one round, and acknowledges durable changes.
+//! Applies the changes of a stream, many in one round, and acknowledges those that are durable and in their rows.
 //!
 //! While one apply is in progress the next frames gather, and are applied as one. A change that names a blob waits
 //! separately until the blob is here; others go on without it. A probe is answered when every live change before it is
 //! durable, blobs included, so that its answer has the meaning of an acknowledgement.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -64,14 +64,14 @@ pub(crate) struct Applier {
     probes: VecDeque<(u64, bool, Ticket)>,
     /// Changes were dropped for lack of room, and must be requested again.
     let_go: bool,
+    /// Changes that the store has set aside: they are acknowledged when they are in their rows.
+    owed: BTreeSet<(Origin, u64)>,
 }
 
 /// The changes applied in one round.
 #[derive(Default)]
 struct Round {
     ready: Vec<Change>,
-    /// Already here: acknowledged without being applied.
-    held: Holdings,
     taken: Option<u64>,
     /// With this round all that the source had at the beginning is here.
     all: bool,
@@ -98,6 +98,7 @@ impl Applier {
             next_ticket: 0,
             probes: VecDeque::new(),
             let_go: false,
+            owed: BTreeSet::new(),
         }
     }
 
@@ -167,7 +168,8 @@ impl Applier {
                 frames::check_own(&store, change.seq)?;
             }
             if store.has(change.origin, change.seq) {
-                round.held.insert(change.origin, change.seq);
+                // Acknowledged at the end of this round, if it is in its row.
+                self.owed.insert((change.origin, change.seq));
                 continue;
             }
             let missing: Vec<BlobRef> =
@@ -232,16 +234,21 @@ impl Applier {
     }
 
     async fn finish(&mut self, round: Round) -> Result<(), StreamError> {
-        let Round { ready, mut held, taken, all } = round;
+        let Round { ready, taken, all } = round;
         let store = &self.inner.store;
         if !ready.is_empty() {
-            let names: Vec<_> = ready.iter().map(|change| (change.origin, change.seq)).collect();
+            self.owed.extend(ready.iter().map(|change| (change.origin, change.seq)));
             store.apply(ready).await?;
-            // Changes that the store set aside are not durable, and not acknowledged.
-            names.into_iter().filter(|(origin, seq)| store.has(*origin, *seq)).for_each(|(origin, seq)| {
-                held.insert(origin, seq);
-            });
         }
+        // Those that the store set aside stay, and are looked at again with each probe.
+        let mut held = Holdings::default();
+        self.owed.retain(|(origin, seq)| {
+            let is_applied = store.is_applied(*origin, *seq);
+            if is_applied {
+                held.insert(*origin, *seq);
+            }
+            !is_applied
+        });
         if !held.is_empty() {
             let acked = frames::ack(store, &held);
             self.send(Frame::Acked(acked)).await?;

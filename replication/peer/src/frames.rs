@@ -175,17 +175,17 @@ pub(crate) fn acked(acked: wire::Acked) -> Result<(Runs, Vector), StreamError> {
 }
 
 /// All changes that are durable here at one moment; `None` when there are too many gaps for one frame, or a change is
-/// set aside: it is in the log, but not in its record.
+/// set aside: it is in the log, but not in its record, and others may get it from here.
 pub(crate) fn report(store: &Store) -> Option<wire::Report> {
     if store.health().set_aside > 0 { None } else { report_all(store) }
 }
 
-/// The same, with changes that are set aside.
+/// The same, without the changes that are set aside.
 pub(crate) fn report_all(store: &Store) -> Option<wire::Report> {
     // Before the holdings: a report that says that nothing was missed must have what ended that. A fill that goes on may
     // still end without a member; later answers tell its end without a report.
     let fill_missed = lacks_data(store) || !store.fill_missed().is_empty();
-    let holdings = Holdings::from(store.holdings());
+    let holdings = Holdings::from(store.applied());
     let vector = holdings.vector();
     let beyond =
         holdings.iter().filter(|(origin, seqs)| *seqs.start() > vector.get(*origin)).map(|(origin, seqs)| {

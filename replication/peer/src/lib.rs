@@ -21,6 +21,7 @@ mod log_cut;
 mod peers;
 mod progress;
 mod service;
+mod set_aside;
 mod source;
 mod stability;
 mod state_fill;

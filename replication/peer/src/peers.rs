@@ -30,6 +30,7 @@ use crate::{
     link::Link,
     progress::{self, Samples},
     service::ReplicationService,
+    set_aside,
     state_fill::{self, StateFills},
 };
 
@@ -195,6 +196,8 @@ impl Peers {
             self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(state_fill));
             let samples = progress::run(self.inner.clone());
             self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(samples));
+            let retry = set_aside::run(self.inner.store.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(retry));
             let compare = comparison::run(self.inner.clone());
             self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(compare));
         }
@@ -254,7 +257,7 @@ impl Peers {
     /// that lacks audio from before its first fill covers nothing.
     pub fn uncovered(&self) -> u64 {
         // The vector first: the next call counts changes that are committed after this one.
-        let vector = self.inner.store.vector();
+        let vector = self.inner.store.log_ends();
         let mut held = Holdings::default();
         let covers = |link: &&Arc<Link>| link.followed() && !link.lacks_data.load(Relaxed);
         self.inner.links.all().iter().filter(covers).for_each(|link| link.add_to(&mut held));

@@ -92,7 +92,7 @@ impl Scan {
     async fn scan(&mut self) -> Result<Result<LogPin, StreamError>, Gone> {
         let pinning = self.store.clone();
         let begin = blocking(move || {
-            let pin = pinning.pin_log()?;
+            let pin = pinning.pin_log();
             Ok((pin, frames::report_all(&pinning)))
         });
         let (pin, has) = match begin.await {

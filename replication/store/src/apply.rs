@@ -1,10 +1,6 @@
 //! Applying changes of other origins.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use twinbox_clock::wall;
 use twinbox_disk::{DiskError, Reserve, Transaction};
@@ -22,16 +18,25 @@ use crate::{
 /// Maximum distance of a foreign stamp ahead of the wall clock at which it still moves this node's clock (rule D5).
 pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(60);
 
-/// Applies those of `changes` that are not here yet, and returns them, with the rows that changed.
+/// What came of applying changes.
+#[derive(Default)]
+pub(crate) struct Applied {
+    /// The changes that were not here.
+    pub(crate) new: Vec<Change>,
+    /// The rows that they changed.
+    pub(crate) rows: Vec<RowChange>,
+    /// Those of them that were set aside.
+    pub(crate) aside: BTreeSet<(Origin, u64)>,
+}
+
+/// Applies those of `changes` that are not here yet.
 pub(crate) fn apply(
     transaction: &mut Transaction<'_>,
     changes: Vec<Change>,
     clock: &mut Clock,
     reserve: &Reserve,
-    set_aside: &AtomicU64,
-) -> Result<(Vec<Change>, Vec<RowChange>), StoreError> {
-    let mut rows = Vec::with_capacity(changes.len());
-    let mut new = Vec::with_capacity(changes.len());
+) -> Result<Applied, StoreError> {
+    let mut applied = Applied::default();
     let mut origins = BTreeSet::new();
     let (mut largest, mut bytes) = (0, 0);
     for change in changes {
@@ -43,13 +48,13 @@ pub(crate) fn apply(
         bytes += encoded.len();
         transaction.put(keys::change(change.origin, change.seq), encoded)?;
         match merge(transaction, &change) {
-            Ok(row) => rows.push(row),
-            // A record that cannot be read or has grown too large must not stop the stream for all others. The change
-            // stays in the log, so it goes on to other nodes, and is marked for repair.
-            Err(error @ (StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))) => {
+            Ok(row) => applied.rows.push(row),
+            // A record that cannot be read or has grown too large must not stop the stream for all others. The change is
+            // in the log, so it goes on to other nodes, and is tried again.
+            Err(error) if can_pass(&error) => {
                 tracing::error!(origin = %change.origin, seq = change.seq, key = ?change.key, %error, "change set aside");
                 transaction.put(keys::set_aside(change.origin, change.seq), [codec::FORMAT])?;
-                set_aside.fetch_add(1, Ordering::Relaxed);
+                applied.aside.insert((change.origin, change.seq));
             }
             Err(error) => return Err(error),
         }
@@ -59,14 +64,19 @@ pub(crate) fn apply(
             tracing::warn!(origin = %change.origin, %stamp, "change has a stamp far in the future; check the clock of its node");
         }
         origins.insert(change.origin);
-        new.push(change);
+        applied.new.push(change);
     }
-    if !new.is_empty() {
+    if !applied.new.is_empty() {
         reserve.check(need(largest, bytes))?;
         origins.into_iter().try_for_each(|origin| raise_prefix(transaction, origin))?;
         transaction.put(keys::CLOCK, codec::encode_stamp(clock.reading()))?;
     }
-    Ok((new, rows))
+    Ok(applied)
+}
+
+/// True for an error of a change's own record, which a repair or a later change may end.
+pub(crate) fn can_pass(error: &StoreError) -> bool {
+    matches!(error, StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))
 }
 
 /// The have-check (rule D1): within the gap-free prefix, or in the log beyond it.
@@ -75,7 +85,8 @@ fn has(transaction: &Transaction<'_>, origin: Origin, seq: u64) -> Result<bool, 
     Ok(seq <= upto || transaction.get(&keys::change(origin, seq))?.is_some())
 }
 
-fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<RowChange, StoreError> {
+/// Merges a change into its row; with an error nothing is written.
+pub(crate) fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<RowChange, StoreError> {
     let key = keys::record(&change.key);
     let mut record = match transaction.get(&key)? {
         Some(bytes) => decode_record(&bytes)?,

@@ -24,6 +24,7 @@ mod recordings;
 mod repair;
 pub mod salvage;
 mod scan;
+mod set_aside;
 mod state;
 mod store;
 mod sums;

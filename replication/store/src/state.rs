@@ -10,6 +10,7 @@ use crate::{
     Store, StoreError,
     apply::raise_prefix,
     blobs::hash_of,
+    compare::set_aside_change,
     draft::{decode_record, decode_upto, encode_upto},
     index::Indexed,
     keys,
@@ -132,10 +133,16 @@ impl Store {
         let run = move |transaction: &mut Transaction<'_>| {
             let mut risen = Vec::new();
             for (origin, upto) in start.iter() {
-                let prefix = keys::prefix(origin);
-                if upto > decode_upto(transaction.get(&prefix)?.as_deref())? {
+                let (prefix, begins) = (keys::prefix(origin), keys::log_begins(origin));
+                let is_ahead = upto > decode_upto(transaction.get(&prefix)?.as_deref())?;
+                // Without that, a change which cannot be applied would keep the vector before it, and lead to one fill after another.
+                let stands_for_aside = first_set_aside(transaction, origin)?.is_some_and(|seq| seq <= upto)
+                    && upto > decode_upto(transaction.get(&begins)?.as_deref())?;
+                if is_ahead {
                     transaction.put(prefix, encode_upto(upto))?;
-                    transaction.put(keys::log_begins(origin), encode_upto(upto))?;
+                }
+                if is_ahead || stands_for_aside {
+                    transaction.put(begins, encode_upto(upto))?;
                     raise_prefix(transaction, origin)?;
                     risen.push((origin, upto));
                 }
@@ -157,6 +164,11 @@ impl Store {
         };
         Ok(self.disk().transact_then(run, then).await?)
     }
+}
+
+fn first_set_aside(transaction: &Transaction<'_>, origin: Origin) -> Result<Option<u64>, StoreError> {
+    let first = transaction.scan_from(&keys::set_aside_of(origin), &keys::set_aside(origin, 0), 1)?;
+    Ok(first.first().and_then(|(mark, _)| set_aside_change(mark)).map(|(_, seq)| seq))
 }
 
 /// Notes that rows show changes of a source up to these numbers.

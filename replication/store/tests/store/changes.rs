@@ -119,7 +119,7 @@ async fn foreign_stamp_from_the_future_is_stored_but_does_not_advance_the_clock(
 }
 
 #[tokio::test]
-async fn change_that_cannot_be_applied_is_set_aside() {
+async fn change_that_cannot_be_applied_is_set_aside_and_tried_again() {
     let (dir_a, (dir_b, b)) = (dir(), peer());
     let a = open(dir_a.path());
     // Each fits; both together exceed the size of a record.
@@ -129,11 +129,46 @@ async fn change_that_cannot_be_applied_is_set_aside() {
     edit(&b, "y", set("after")).await.expect("a commit");
     a.apply(log_of(&b)).await.expect("both changes");
     assert_eq!((a.health().set_aside, text(&a, "y").as_deref()), (1, Some("after")));
-    assert_eq!(a.vector().get(b.origin()), 2);
+    assert_eq!(a.vector().get(b.origin()), 0, "the vector does not cover it");
+    let applied = |store: &Store, seq| (store.has(b.origin(), seq), store.is_applied(b.origin(), seq));
+    assert_eq!((applied(&a, 1), applied(&a, 2)), ((true, false), (true, true)));
     assert_eq!(log_of(&a).len(), 3, "it goes on to other nodes");
+    a.apply(log_of(&b)).await.expect("both changes again");
+    assert_eq!((a.retry_set_aside().await, a.health().set_aside), (Ok(1), 1));
     drop(a);
-    assert_eq!(open(dir_a.path()).health().set_aside, 1);
+    let a = open(dir_a.path());
+    assert_eq!((a.health().set_aside, a.vector().get(b.origin())), (1, 0));
+    assert!(!a.applied()[&b.origin()].contains(1) && a.holdings()[&b.origin()].contains(1));
+
+    // The record shrinks: the next attempt applies the change, and those who follow live changes hear of it.
+    edit(&a, "x", vec![Edit::Set(1, Value::Bytes(b"small".to_vec()))]).await.expect("a commit");
+    let mut live = a.live();
+    assert_eq!((a.retry_set_aside().await, a.health().set_aside), (Ok(0), 0));
+    let told = live.recv().await.expect("a change");
+    assert_eq!((told.seq, &told.key), (0, &key("x")));
+    assert_eq!(a.get(&key("x")).expect("a read").expect("a record").bytes(2).map(<[u8]>::len), Some(30_000));
+    assert_eq!((a.vector().get(b.origin()), applied(&a, 1)), (2, (true, true)));
+    drop(a);
+    let a = open(dir_a.path());
+    assert_eq!((a.health().set_aside, a.vector().get(b.origin())), (0, 2));
     drop(dir_b);
+}
+
+/// The log of all others begins later by now: a fill by state must end, though it cannot apply the change either.
+#[tokio::test]
+async fn vector_of_a_scan_is_taken_though_a_change_before_it_is_set_aside() {
+    let (dir_a, (_dir_b, b)) = (dir(), peer());
+    let a = open(dir_a.path());
+    let half = |tag| vec![Edit::Set(tag, Value::Bytes(vec![0; 30_000]))];
+    edit(&a, "x", half(1)).await.expect("a commit");
+    edit(&b, "x", half(2)).await.expect("a commit");
+    a.apply(log_of(&b)).await.expect("b's change");
+    assert_eq!(a.vector().get(b.origin()), 0);
+    a.take_vector(b.vector()).await.expect("taken");
+    assert_eq!((a.vector().get(b.origin()), a.health().set_aside), (1, 1));
+    edit(&a, "x", vec![Edit::Set(1, Value::Bytes(b"small".to_vec()))]).await.expect("a commit");
+    assert_eq!(a.retry_set_aside().await, Ok(0), "it is tried all the same");
+    assert_eq!(a.get(&key("x")).expect("a read").expect("a record").bytes(2).map(<[u8]>::len), Some(30_000));
 }
 
 proptest! {
