@@ -45,8 +45,8 @@ pub(crate) struct FromHistory {
 /// Numbers live changes that wait for blobs, in the order of arrival.
 type Ticket = u64;
 
-/// A change that waited for blobs; with a ticket when it came on the live lane.
-type Parked = Result<(Change, Option<Ticket>), TooLarge>;
+/// A change that waited for blobs, those that it is applied without, and a ticket if it came on the live lane.
+type Parked = Result<(Change, Vec<BlobRef>, Option<Ticket>), TooLarge>;
 
 pub(crate) struct Applier {
     inner: Arc<Inner>,
@@ -72,6 +72,8 @@ pub(crate) struct Applier {
 #[derive(Default)]
 struct Round {
     ready: Vec<Change>,
+    /// Blobs that these changes are applied without.
+    lost: Vec<BlobRef>,
     taken: Option<u64>,
     /// With this round all that the source had at the beginning is here.
     all: bool,
@@ -194,20 +196,24 @@ impl Applier {
     fn park(&mut self, change: Change, missing: Vec<BlobRef>, ticket: Option<Ticket>) {
         let (inner, peer) = (self.inner.clone(), self.link.name.clone());
         self.parked.spawn(async move {
-            for blob in &missing {
-                inner.fetcher.ensure(blob, &peer).await?;
+            let mut lost = Vec::new();
+            for blob in missing {
+                if !inner.fetcher.ensure(&blob, &peer).await? {
+                    lost.push(blob);
+                }
             }
-            Ok((change, ticket))
+            Ok((change, lost, ticket))
         });
     }
 
     fn unpark(&mut self, done: Result<Parked, JoinError>, round: &mut Round) {
         match done {
-            Ok(Ok((change, ticket))) => {
+            Ok(Ok((change, lost, ticket))) => {
                 if let Some(ticket) = ticket {
                     self.holding.remove(&ticket);
                 }
                 round.ready.push(change);
+                round.lost.extend(lost);
             }
             // Never applied; logged where it was found. Its ticket expires.
             Ok(Err(TooLarge { .. })) => {
@@ -234,11 +240,12 @@ impl Applier {
     }
 
     async fn finish(&mut self, round: Round) -> Result<(), StreamError> {
-        let Round { ready, taken, all } = round;
+        let Round { ready, lost, taken, all } = round;
         let store = &self.inner.store;
         if !ready.is_empty() {
             self.owed.extend(ready.iter().map(|change| (change.origin, change.seq)));
-            store.apply(ready).await?;
+            store.apply_without(ready, lost.clone()).await?;
+            self.inner.lost_audio.add(lost);
         }
         // Those that the store set aside stay, and are looked at again with each probe.
         let mut held = Holdings::default();

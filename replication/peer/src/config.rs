@@ -70,7 +70,7 @@ pub(crate) mod limits {
     pub(crate) const SETTLED: Duration = Duration::from_secs(5);
     /// Pause between attempts when the peer refused: an administrator has to correct that.
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);
-    /// A change whose blob every other node has denied to have for this long is applied without it.
+    /// In a first fill, audio that every other node denies to have is not waited for after this time.
     pub(crate) const DENIED: Duration = Duration::from_secs(300);
     /// Pause between attempts to get a blob: first value, doubling up to the second.
     pub(crate) const RETRY_BLOB: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));

@@ -18,6 +18,7 @@ mod frames;
 mod history;
 mod link;
 mod log_cut;
+mod lost_audio;
 mod peers;
 mod progress;
 mod service;

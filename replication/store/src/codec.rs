@@ -69,6 +69,16 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
     change_from_wire(unversioned(bytes)?)
 }
 
+/// The name of a blob as it lies on disk.
+pub(crate) fn encode_blob(blob: &BlobRef) -> Vec<u8> {
+    versioned(&blob_to_wire(blob))
+}
+
+/// The inverse of [`encode_blob`].
+pub(crate) fn decode_blob(bytes: &[u8]) -> Result<BlobRef, DecodeError> {
+    blob_from_wire(&unversioned(bytes)?)
+}
+
 /// A stamp as it lies on disk.
 pub(crate) fn encode_stamp(stamp: Stamp) -> Vec<u8> {
     versioned(&stamp_to_wire(stamp))

@@ -18,6 +18,7 @@ mod identity;
 mod index;
 mod keys;
 mod log;
+mod lost;
 mod pieces;
 mod purge;
 mod recordings;

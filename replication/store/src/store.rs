@@ -25,6 +25,7 @@ use crate::{
     index::Indexing,
     keys,
     log::Log,
+    lost::note_lost,
     sums::Sums,
 };
 
@@ -280,12 +281,19 @@ impl Store {
     /// Applies changes, in any order; those that are here already have no effect. Durable when it resolves. Apply a
     /// change that names a blob only when the blob is here.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        self.apply_without(changes, Vec::new()).await
+    }
+
+    /// As [`Self::apply`], without the blobs in `lost`, which these changes or earlier ones name: those that are not here are
+    /// noted with them ([`Self::lost_blobs`]).
+    pub async fn apply_without(&self, changes: Vec<Change>, lost: Vec<BlobRef>) -> Result<(), StoreError> {
         let Inner { disk, reserve, blobs, shared, .. } = &*self.0;
         let (audio, written) = (blobs.clone(), blobs.clone());
         let (reserve, before, after) = (reserve.clone(), Arc::clone(shared), Arc::clone(shared));
         let run = move |transaction: &mut Transaction<'_>| {
             let applied = apply(transaction, changes, &mut lock(&before.clock), &reserve)?;
             audio.write_rows(transaction, &applied.new)?;
+            note_lost(transaction, &audio, &lost)?;
             Ok::<_, StoreError>(applied)
         };
         let then = move |Applied { new, rows, aside }| {

@@ -4,6 +4,7 @@ mod ack;
 mod buckets;
 mod clock;
 mod convergence;
+mod patience;
 mod ranges;
 mod records;
 mod state_fill;
