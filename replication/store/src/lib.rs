@@ -7,7 +7,6 @@
 mod apply;
 mod audio;
 mod blobs;
-pub mod codec;
 mod compact;
 mod compare;
 mod draft;
@@ -44,3 +43,4 @@ pub use state::{ExtraRow, StatePage};
 pub use store::{Store, StoreConfig, StoreHealth};
 pub use sums::{HASHES, row_hash};
 pub use twinbox_disk::Space;
+pub use twinbox_replication_codec as codec;

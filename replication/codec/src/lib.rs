@@ -70,22 +70,22 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
 }
 
 /// The name of a blob as it lies on disk.
-pub(crate) fn encode_blob(blob: &BlobRef) -> Vec<u8> {
+pub fn encode_blob(blob: &BlobRef) -> Vec<u8> {
     versioned(&blob_to_wire(blob))
 }
 
 /// The inverse of [`encode_blob`].
-pub(crate) fn decode_blob(bytes: &[u8]) -> Result<BlobRef, DecodeError> {
+pub fn decode_blob(bytes: &[u8]) -> Result<BlobRef, DecodeError> {
     blob_from_wire(&unversioned(bytes)?)
 }
 
 /// A stamp as it lies on disk.
-pub(crate) fn encode_stamp(stamp: Stamp) -> Vec<u8> {
+pub fn encode_stamp(stamp: Stamp) -> Vec<u8> {
     versioned(&stamp_to_wire(stamp))
 }
 
 /// The inverse of [`encode_stamp`].
-pub(crate) fn decode_stamp(bytes: &[u8]) -> Result<Stamp, DecodeError> {
+pub fn decode_stamp(bytes: &[u8]) -> Result<Stamp, DecodeError> {
     stamp_from_wire(Some(unversioned(bytes)?), "stamp")
 }
 
