@@ -18,6 +18,7 @@ mod patience;
 mod ranges;
 mod record;
 pub mod state_fill;
+pub mod tails;
 mod value;
 
 pub use change::{Change, Gap, Vector};

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use prost::Message;
 use tracing::error;
 use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
-use twinbox_replication_core::{Change, Holdings, Vector};
+use twinbox_replication_core::{Change, Holdings, Vector, tails::Take};
 use twinbox_replication_store::{Filled, Store, codec};
 use twinbox_wire::replication as wire;
 
-use crate::{config::limits, error::StreamError, peers::Inner, tails::Take};
+use crate::{config::limits, error::StreamError, peers::Inner};
 
 /// Changes by origin and numbers.
 pub(crate) type Runs = Vec<(Origin, RangeInclusive<u64>)>;

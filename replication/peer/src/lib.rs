@@ -28,7 +28,6 @@ mod stability;
 mod state_fill;
 mod state_scan;
 mod stream_prober;
-mod tails;
 
 pub use comparison::{AudioCheck, ComparisonCounts, ComparisonReport, Difference, Outcome, Subject};
 pub use config::{PeerAddress, PeerConfig};
