@@ -19,6 +19,7 @@ mod ranges;
 mod record;
 pub mod state_fill;
 pub mod tails;
+mod unknown;
 mod value;
 
 pub use change::{Change, Gap, Vector};
@@ -32,4 +33,5 @@ pub use key::{Key, Table, Tag};
 pub use patience::{AudioPatience, AudioWaits};
 pub use ranges::Ranges;
 pub use record::{Record, Tombstone};
+pub use unknown::{Part, Place, Unknown};
 pub use value::{BlobRef, Value};

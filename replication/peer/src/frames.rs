@@ -3,7 +3,6 @@
 use std::{ops::RangeInclusive, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
-use prost::Message;
 use tracing::error;
 use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
 use twinbox_replication_core::{Change, Holdings, Vector, tails::Take};
@@ -211,15 +210,15 @@ pub(crate) fn read_report(report: wire::Report) -> Result<(Holdings, bool), Stre
 /// Changes for one frame.
 #[derive(Default)]
 pub(crate) struct Batch {
-    changes: Vec<wire::Change>,
+    changes: Vec<Bytes>,
     bytes: usize,
 }
 
 impl Batch {
     pub(crate) fn push(&mut self, change: &Change) {
-        let change = codec::change_to_wire(change);
-        self.bytes += change.encoded_len();
-        self.changes.push(change);
+        let change = codec::change_to_bytes(change);
+        self.bytes += change.len();
+        self.changes.push(change.into());
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -230,7 +229,7 @@ impl Batch {
         self.changes.is_empty()
     }
 
-    pub(crate) fn take(&mut self) -> Vec<wire::Change> {
+    pub(crate) fn take(&mut self) -> Vec<Bytes> {
         self.bytes = 0;
         std::mem::take(&mut self.changes)
     }
@@ -238,8 +237,8 @@ impl Batch {
 
 /// Changes from a frame. An unreadable change is set aside (rule R11): it is never acknowledged, so this node shows as
 /// behind at the peer until a release that can read the change runs here.
-pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<wire::Change>) -> Vec<Change> {
-    let read = |change| match codec::change_from_wire(change) {
+pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<Bytes>) -> Vec<Change> {
+    let read = |change: Bytes| match codec::change_from_bytes(&change) {
         Ok(change) => Some(change),
         Err(error) => {
             if inner.counters.set_aside.fetch_add(1, Relaxed) == 0 {

@@ -2,7 +2,9 @@
 
 use proptest::{collection::vec, prelude::*};
 use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp};
-use twinbox_replication_core::{BlobRef, Dots, Edit, Field, Member, Members, Record, Tombstone, Value};
+use twinbox_replication_core::{
+    BlobRef, Dots, Edit, Field, Member, Members, Part, Place, Record, Tombstone, Unknown, Value,
+};
 
 use crate::{merged, node};
 
@@ -42,8 +44,21 @@ fn any_field() -> impl Strategy<Value = Field> {
 fn any_record() -> impl Strategy<Value = Record> {
     let saw = proptest::collection::btree_map(0..3u16, any_stamp(), 0..3);
     let tombstone = (any_stamp(), saw).prop_map(|(stamp, saw)| Tombstone { stamp, saw });
-    (vec((0..3u16, any_field()), 0..4), proptest::option::of(tombstone))
-        .prop_map(|(fields, tombstone)| Record::from_parts(fields, tombstone))
+    let place = prop_oneof![
+        Just(Place::Record),
+        Just(Place::Tombstone),
+        (0..3u16).prop_map(Place::Field),
+        (0..3u16, any_stamp()).prop_map(|(tag, stamp)| Place::Register(tag, stamp)),
+        (0..3u16, any_bytes()).prop_map(|(tag, member)| Place::Member(tag, member)),
+    ];
+    let parts = vec((place, 0..3u8), 0..4).prop_map(|parts| {
+        let mut unknown = Unknown::new();
+        let part = |content| Part { number: 15, bytes: vec![0x78, content] };
+        parts.into_iter().for_each(|(place, content)| unknown.insert(place, part(content)));
+        unknown
+    });
+    (vec((0..3u16, any_field()), 0..4), proptest::option::of(tombstone), parts)
+        .prop_map(|(fields, tombstone, unknown)| Record::from_parts(fields, tombstone).with_unknown(unknown))
 }
 
 proptest! {
