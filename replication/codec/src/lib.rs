@@ -11,8 +11,8 @@ use bytes::Bytes;
 use prost::Message;
 use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp};
 use twinbox_replication_core::{
-    BlobRef, Change, Dots, Field, Key, Member, Members, Place, Record, Table, Tag, Tombstone, Unknown, Value,
-    Vector,
+    BlobRef, Change, CommitPart, Dots, Field, Key, Member, Members, Place, Record, Table, Tag, Tombstone, Unknown,
+    Value, Vector,
 };
 use twinbox_wire::replication as wire;
 
@@ -157,6 +157,8 @@ fn change_to_wire(change: &Change) -> wire::Change {
         seq: change.seq,
         key: Some(wire::Key { table: change.key.table.0.into(), id: change.key.id.clone().into() }),
         delta: Some(record_to_bytes(&change.delta).into()),
+        before: change.part.before,
+        after: change.part.after,
     }
 }
 
@@ -166,7 +168,12 @@ fn change_from_wire(change: wire::Change) -> Result<Change, DecodeError> {
     if change.seq == 0 {
         return Err(DecodeError::Missing("sequence number"));
     }
+    let part = CommitPart { before: change.before, after: change.after };
+    if u64::from(part.before) >= change.seq || change.seq.checked_add(part.after.into()).is_none() {
+        return Err(DecodeError::Invalid("place in its commit"));
+    }
     Ok(Change {
+        part,
         origin: origin_from_wire(&change.origin)?,
         seq: change.seq,
         key: Key::new(Table(table), key.id),

@@ -49,7 +49,7 @@ pub(super) fn of_change(message: &[u8]) -> Result<Vec<Part>, DecodeError> {
 }
 
 /// The last number of a field of a change.
-const LAST_OF_CHANGE: u32 = 4;
+const LAST_OF_CHANGE: u32 = 6;
 
 fn part(raw: &Raw<'_>) -> Part {
     Part { number: raw.number, bytes: raw.bytes.to_vec() }

@@ -8,6 +8,7 @@ pub mod ack;
 pub mod buckets;
 mod change;
 mod clock;
+mod commits;
 mod difference;
 mod dots;
 mod edit;
@@ -22,8 +23,9 @@ pub mod tails;
 mod unknown;
 mod value;
 
-pub use change::{Change, Gap, Vector};
+pub use change::{Change, CommitPart, Gap, Vector};
 pub use clock::Clock;
+pub use commits::CommitAssembly;
 pub use difference::Lack;
 pub use dots::Dots;
 pub use edit::Edit;

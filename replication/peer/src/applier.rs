@@ -1,7 +1,8 @@
 //! Applies the changes of a stream, many in one round, and acknowledges those that are durable and in their rows.
 //!
-//! While one apply is in progress the next frames gather, and are applied as one. A change that names a blob waits
-//! separately until the blob is here; others go on without it. A probe is answered when every live change before it is
+//! While one apply is in progress the next frames gather, and are applied as one. The changes of a commit are applied
+//! together: a part of one waits for the rest. A commit that names a blob waits separately until the blob is here; others go
+//! on without it. A probe is answered when every live change before it is
 //! durable, blobs included, so that its answer has the meaning of an acknowledgement.
 
 use std::{
@@ -18,7 +19,7 @@ use tokio::{
 use tracing::warn;
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::Origin;
-use twinbox_replication_core::{BlobRef, Change, Holdings};
+use twinbox_replication_core::{BlobRef, Change, CommitAssembly, Holdings};
 use twinbox_replication_store::codec;
 use twinbox_wire::replication::{Behind, FollowerFrame, HistoryTaken, ProbeAnswer, follower_frame::Frame};
 
@@ -45,8 +46,8 @@ pub(crate) struct FromHistory {
 /// Numbers live changes that wait for blobs, in the order of arrival.
 type Ticket = u64;
 
-/// A change that waited for blobs, those that it is applied without, and a ticket if it came on the live lane.
-type Parked = Result<(Change, Vec<BlobRef>, Option<Ticket>), TooLarge>;
+/// A commit that waited for blobs, those that it is applied without, and a ticket if it came on the live lane.
+type Parked = Result<(Vec<Change>, Vec<BlobRef>, Option<Ticket>), TooLarge>;
 
 pub(crate) struct Applier {
     inner: Arc<Inner>,
@@ -55,7 +56,9 @@ pub(crate) struct Applier {
     live: mpsc::Receiver<Live>,
     history: mpsc::Receiver<FromHistory>,
     out: mpsc::Sender<FollowerFrame>,
-    /// Changes that wait for blobs; dropped with this stream, and then sent again.
+    /// Changes of commits that have not come as a whole; dropped with this stream, and then sent again.
+    assembly: CommitAssembly,
+    /// Commits that wait for blobs; dropped with this stream, and then sent again.
     parked: JoinSet<Parked>,
     /// The live ones among them, with their arrival times: they hold back the answers to later probes.
     holding: BTreeMap<Ticket, BootInstant>,
@@ -95,6 +98,7 @@ impl Applier {
             live,
             history,
             out,
+            assembly: CommitAssembly::default(),
             parked: JoinSet::new(),
             holding: BTreeMap::new(),
             next_ticket: 0,
@@ -174,10 +178,16 @@ impl Applier {
                 self.owed.insert((change.origin, change.seq));
                 continue;
             }
-            let missing: Vec<BlobRef> =
-                change.delta.blobs().filter(|blob| self.inner.fetcher.wants(blob)).copied().collect();
+            let Some(commit) = self.assembly.take(change, |origin, seq| store.has(origin, seq)) else {
+                if self.assembly.waiting() > limits::INCOMPLETE {
+                    return Err(frames::bad("a commit that does not end"));
+                }
+                continue;
+            };
+            let blobs = commit.iter().flat_map(|change| change.delta.blobs());
+            let missing: Vec<BlobRef> = blobs.filter(|blob| self.inner.fetcher.wants(blob)).copied().collect();
             if missing.is_empty() || audio_follows {
-                round.ready.push(change);
+                round.ready.extend(commit);
             } else if live && self.parked.len() >= limits::PARKED {
                 self.let_go = true;
             } else {
@@ -187,13 +197,13 @@ impl Applier {
                     self.holding.insert(ticket, BootInstant::now());
                     ticket
                 });
-                self.park(change, missing, ticket);
+                self.park(commit, missing, ticket);
             }
         }
         Ok(())
     }
 
-    fn park(&mut self, change: Change, missing: Vec<BlobRef>, ticket: Option<Ticket>) {
+    fn park(&mut self, commit: Vec<Change>, missing: Vec<BlobRef>, ticket: Option<Ticket>) {
         let (inner, peer) = (self.inner.clone(), self.link.name.clone());
         self.parked.spawn(async move {
             let mut lost = Vec::new();
@@ -202,17 +212,17 @@ impl Applier {
                     lost.push(blob);
                 }
             }
-            Ok((change, lost, ticket))
+            Ok((commit, lost, ticket))
         });
     }
 
     fn unpark(&mut self, done: Result<Parked, JoinError>, round: &mut Round) {
         match done {
-            Ok(Ok((change, lost, ticket))) => {
+            Ok(Ok((commit, lost, ticket))) => {
                 if let Some(ticket) = ticket {
                     self.holding.remove(&ticket);
                 }
-                round.ready.push(change);
+                round.ready.extend(commit);
                 round.lost.extend(lost);
             }
             // Never applied; logged where it was found. Its ticket expires.

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use twinbox_clock::wall;
 use twinbox_disk::{DiskError, Transaction};
 use twinbox_ids::Origin;
-use twinbox_replication_core::{Change, Key, Lack, Record, Vector};
+use twinbox_replication_core::{Change, CommitPart, Key, Lack, Record, Vector};
 
 use crate::{
     Store, StoreError,
@@ -101,7 +101,7 @@ impl Store {
             }
             repair.cleared = clear_set_aside(transaction, &looked_at)?;
             // Without a number: it is no change of any origin.
-            let note = |(key, delta)| Change { origin, seq: 0, key, delta };
+            let note = |(key, delta)| Change { origin, seq: 0, key, delta, part: CommitPart::default() };
             let notes: Vec<Change> = std::mem::take(&mut repair.records).into_iter().map(note).collect();
             audio.write_rows(transaction, &notes)?;
             Ok::<_, StoreError>((repair, notes))

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use twinbox_disk::Transaction;
 use twinbox_ids::{BlobHash, Origin};
-use twinbox_replication_core::{Change, Key, Record, Tombstone, Vector};
+use twinbox_replication_core::{Change, CommitPart, Key, Record, Tombstone, Vector};
 
 use crate::{
     Store, StoreError,
@@ -101,7 +101,8 @@ impl Store {
                 transaction.remove(row);
                 changes.push(RowChange::removed(&key, &record));
                 let tombstone = record.latest().map(|stamp| Tombstone { stamp, saw: Default::default() });
-                notes.push(Change { origin, seq: 0, key, delta: Record::from_parts([], tombstone) });
+                let (delta, part) = (Record::from_parts([], tombstone), CommitPart::default());
+                notes.push(Change { origin, seq: 0, key, delta, part });
             }
             Ok::<_, StoreError>((changes, notes))
         };

@@ -3,6 +3,7 @@
 mod ack;
 mod buckets;
 mod clock;
+mod commits;
 mod convergence;
 mod patience;
 mod ranges;

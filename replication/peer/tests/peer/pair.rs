@@ -333,3 +333,26 @@ async fn change_that_the_peer_sets_aside_is_not_on_two_until_it_is_applied() {
     assert_eq!(b.peers.acknowledge(&committed).await, on_two("a"));
     converge(&[&a, &b]).await;
 }
+
+/// Several frames' worth of changes in one commit, live and from the log: whoever sees one of them sees all.
+#[tokio::test]
+async fn commit_is_seen_as_a_whole_on_the_other_node() {
+    let (_cluster, a, b) = pair().await;
+    let (seen, parts) = (b.store.clone(), std::sync::Arc::new(std::sync::Mutex::new((0, 0))));
+    let counted = parts.clone();
+    b.store.observe(move |change| {
+        let (prefix, _) = change.key.id.split_at(change.key.id.len() - 6);
+        let row = |n: &str| seen.get(&key(&format!("{}{n}", String::from_utf8_lossy(prefix)))).unwrap();
+        let mut counted = counted.lock().unwrap();
+        counted.0 += 1;
+        counted.1 += usize::from(row("000000").is_none() || row("000699").is_none());
+    });
+    a.write_many("history", 700).await;
+    a.start();
+    b.start();
+    a.counts("b").await;
+    let committed = a.write_many("live", 700).await;
+    converge(&[&a, &b]).await;
+    assert_eq!(a.peers.acknowledge(&committed).await, on_two("b"));
+    assert_eq!(*parts.lock().unwrap(), (1_400, 0), "changes, and those of which others of the commit were missing");
+}

@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use prost::Message;
 use twinbox_ids::{BlobHash, Origin, RecordingId, Stamp};
-use twinbox_replication_core::{BlobRef, Change, Edit, Field, Part, Place, Record, Unknown, Value, Vector};
+use twinbox_replication_core::{
+    BlobRef, Change, CommitPart, Edit, Field, Part, Place, Record, Unknown, Value, Vector,
+};
 use twinbox_replication_store::codec::{self, DecodeError};
 use twinbox_wire::replication as wire;
 
@@ -41,7 +43,13 @@ fn everything() -> Record {
 fn records_survive_encoding() {
     let record = everything();
     assert_eq!(codec::decode_record(&codec::encode_record(&record)), Ok(record.clone()));
-    let change = Change { origin: Origin(7), seq: u64::MAX, key: key("x"), delta: record };
+    let change = Change {
+        origin: Origin(7),
+        seq: u64::MAX,
+        key: key("x"),
+        delta: record,
+        part: CommitPart { before: 7, after: 0 },
+    };
     assert_eq!(codec::decode_change(&codec::encode_change(&change)), Ok(change));
     let vector = Vector::from_iter([(Origin(1), 5), (Origin(u128::MAX), u64::MAX)]);
     assert_eq!(codec::vector_from_wire(&codec::vector_to_wire(&vector)), Ok(vector));
@@ -82,7 +90,13 @@ fn from_a_later_release() -> Record {
 #[test]
 fn parts_of_a_later_release_survive_at_their_places() {
     let record = from_a_later_release();
-    let change = Change { origin: Origin(7), seq: 1, key: key("x"), delta: record.clone() };
+    let change = Change {
+        origin: Origin(7),
+        seq: 1,
+        key: key("x"),
+        delta: record.clone(),
+        part: CommitPart { before: 0, after: 9 },
+    };
     let bytes = codec::change_to_bytes(&change);
     let read = codec::change_from_bytes(&bytes).expect("a change");
     assert_eq!(read, change);
@@ -121,7 +135,8 @@ fn incomplete_or_later_formats_are_errors() {
     assert_eq!(later, Err(DecodeError::Version { found: codec::FORMAT + 1 }));
     let earlier = codec::decode_record(&[1, 0]).expect_err("an earlier format");
     assert!(earlier.to_string().contains("start with an empty one"), "{earlier}");
-    let change = Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything() };
+    let change =
+        Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything(), part: CommitPart::default() };
     let whole = wire::Change::decode(&codec::change_to_bytes(&change)[..]).expect("a change");
     let mut broken = vec![];
     let mut case = |what: &'static str, spoil: &dyn Fn(&mut wire::Change)| {
@@ -137,6 +152,7 @@ fn incomplete_or_later_formats_are_errors() {
         }
     };
     case("no key", &|c| c.key = None);
+    case("before the first", &|c| c.before = 1);
     case("no delta", &|c| c.delta = None);
     case("number 0", &|c| c.seq = 0);
     case("short origin", &|c| c.origin = vec![1, 2].into());

@@ -53,7 +53,7 @@ async fn cut_changes_are_gone_and_the_beginning_is_durable() {
     assert_eq!((store.log_begins().get(origin), store.vector().get(origin), in_log(&store)), (305, 310, 5));
     assert!(store.has(origin, 1) && store.has(origin, 310) && !store.has(origin, 311));
     // A change that was cut has no effect when it comes again.
-    let again = Change { origin, seq: 7, key: key("again"), delta: Record::new() };
+    let again = Change { origin, seq: 7, key: key("again"), delta: Record::new(), part: Default::default() };
     store.apply(vec![again]).await.expect("an apply");
     assert_eq!((text(&store, "row007").as_deref(), store.get(&key("again")).expect("a read")), (Some("7"), None));
 }
@@ -78,7 +78,8 @@ async fn pinned_and_gapped_changes_are_not_cut() {
 
     // Beyond a gap.
     let other = Origin(77);
-    let change = |seq| Change { origin: other, seq, key: key("gap"), delta: Record::new() };
+    let change =
+        |seq| Change { origin: other, seq, key: key("gap"), delta: Record::new(), part: Default::default() };
     store.apply(vec![change(1), change(3)]).await.expect("an apply");
     assert_eq!(store.cut_log(other, 3).await.expect("a cut"), 1);
     store.apply(vec![change(2)]).await.expect("an apply");

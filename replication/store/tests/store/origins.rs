@@ -42,7 +42,10 @@ async fn new_incarnation_stamps_above_all_stamps_of_the_last() {
     let ahead = Stamp { wall: twinbox_clock::wall().0 + 30_000, counter: 0, origin: Origin(5) };
     let register = Field::Register { stamp: ahead, value: Value::Bytes(Vec::new()) };
     let delta = Record::from_parts([(1, register)], None);
-    store.apply(vec![Change { origin: Origin(5), seq: 1, key: key("x"), delta }]).await.expect("a change");
+    store
+        .apply(vec![Change { origin: Origin(5), seq: 1, key: key("x"), delta, part: Default::default() }])
+        .await
+        .expect("a change");
     drop(store);
     let store = open(dir.path());
     edit(&store, "y", set("two")).await.expect("a commit");
