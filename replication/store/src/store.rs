@@ -382,6 +382,11 @@ impl Store {
         Ok(begun.elapsed())
     }
 
+    /// Stamps by the cluster's time, which the wall clock here is this many milliseconds behind; 0: by the wall clock.
+    pub fn correct_clock(&self, behind_ms: i64) {
+        lock(&self.0.shared.clock).correct(behind_ms);
+    }
+
     /// Stops all writes of this process: for a caller that finds its written data unreliable (rule A4).
     pub fn mark_broken(&self, detail: &str) {
         self.0.disk.mark_broken(detail);
