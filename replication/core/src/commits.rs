@@ -4,14 +4,20 @@ use std::collections::BTreeMap;
 
 use twinbox_ids::Origin;
 
-use crate::{Change, CommitPart};
+use crate::{Change, CommitPart, Ranges};
 
 /// Changes whose commits are not complete.
 #[derive(Debug, Default)]
 pub struct CommitAssembly {
     /// By origin and first number of the commit.
-    commits: BTreeMap<(Origin, u64), BTreeMap<u64, Change>>,
+    commits: BTreeMap<(Origin, u64), Parts>,
     waiting: usize,
+}
+
+#[derive(Debug, Default)]
+struct Parts {
+    changes: BTreeMap<u64, Change>,
+    seqs: Ranges,
 }
 
 impl CommitAssembly {
@@ -24,14 +30,15 @@ impl CommitAssembly {
         let (origin, seqs) = (change.origin, change.commit());
         let name = (origin, *seqs.start());
         let parts = self.commits.entry(name).or_default();
-        if parts.insert(change.seq, change).is_none() {
+        parts.seqs.insert(change.seq..change.seq.saturating_add(1));
+        if parts.changes.insert(change.seq, change).is_none() {
             self.waiting += 1;
         }
-        // They come in order: the last one is missing for longest.
-        if !seqs.rev().all(|seq| parts.contains_key(&seq) || here(origin, seq)) {
+        let missing = parts.seqs.gaps(*seqs.start()..seqs.end().saturating_add(1));
+        if !missing.into_iter().flatten().all(|seq| here(origin, seq)) {
             return None;
         }
-        let commit: Vec<Change> = self.commits.remove(&name)?.into_values().collect();
+        let commit: Vec<Change> = self.commits.remove(&name)?.changes.into_values().collect();
         self.waiting = self.waiting.saturating_sub(commit.len());
         Some(commit)
     }
@@ -43,7 +50,7 @@ impl CommitAssembly {
 
     /// The changes of incomplete commits, each as a commit of its own: for a store whose other changes are destroyed.
     pub fn into_remains(self) -> Vec<Change> {
-        let changes = self.commits.into_values().flat_map(BTreeMap::into_values);
+        let changes = self.commits.into_values().flat_map(|parts| parts.changes.into_values());
         changes.map(|change| Change { part: CommitPart::default(), ..change }).collect()
     }
 }
