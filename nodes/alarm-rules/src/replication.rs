@@ -28,8 +28,8 @@ pub struct ReplicationRules {
     last_alone: Option<(BootInstant, u64)>,
     behind: BTreeMap<NodeName, BootInstant>,
     apart: BTreeMap<NodeName, BootInstant>,
-    /// Number of streams stopped for a reused origin, and number of changes set aside.
-    damaged: (u64, u64),
+    /// Number of streams stopped for a reused origin, number of changes set aside, and number of missing pieces of audio.
+    damaged: [u64; 3],
     /// Number of fills by the rows of a peer, and number of failed attempts.
     state_fills: (u64, u64),
 }
@@ -43,7 +43,7 @@ impl ReplicationRules {
             last_alone: None,
             behind: BTreeMap::new(),
             apart: BTreeMap::new(),
-            damaged: (0, 0),
+            damaged: [0; 3],
             state_fills: (0, 0),
         }
     }
@@ -63,8 +63,9 @@ impl ReplicationRules {
         self.alone(peers, counters.alone, counting, now, &mut reports);
         self.lag(peers, now, &mut reports);
         self.apart(peers, view, now, &mut reports);
-        let reused = counters.own_origin_alarms;
-        let (reused_before, set_aside_before) = std::mem::replace(&mut self.damaged, (reused, set_aside));
+        let (reused, lost) = (counters.own_origin_alarms, counters.audio_lost);
+        let [reused_before, set_aside_before, lost_before] =
+            std::mem::replace(&mut self.damaged, [reused, set_aside, lost]);
         for (code, before, count, what) in [
             (
                 Code::OriginReused,
@@ -73,6 +74,7 @@ impl ReplicationRules {
                 "streams were stopped: peers have changes of this node that its disk has lost",
             ),
             (Code::ChangeSetAside, set_aside_before, set_aside, "changes are set aside"),
+            (Code::AudioLost, lost_before, lost, "recordings are missing and asked for"),
         ] {
             match count {
                 0 => reports.push(Report::Clear(code, own.clone())),
@@ -260,5 +262,24 @@ mod tests {
         assert_eq!(raised(&reports), [Code::OriginReused, Code::ChangeSetAside]);
         let reports = copies.look(&[], &counters, 0, 3, &view, BootInstant::from_nanos(1));
         assert_eq!(raised(&reports), [Code::ChangeSetAside], "what is known is not reports again");
+    }
+
+    #[test]
+    fn missing_audio_is_an_alarm_until_all_has_come() {
+        let mut copies = ReplicationRules::new(&"a".parse().expect("a name"));
+        let view = crate::roles::tests::view(&[]);
+        let over = Report::Clear(Code::AudioLost, "a".to_owned());
+        for (ms, audio_lost, is_raised, is_over) in [
+            (0, 0, false, true),
+            (1, 2, true, false),
+            (2, 1, false, false),
+            (3, 2, true, false),
+            (4, 0, false, true),
+        ] {
+            let counters = PeersCounters { audio_lost, ..PeersCounters::default() };
+            let reports = copies.look(&[], &counters, 0, 0, &view, BootInstant::from_nanos(ms));
+            let seen = (raised(&reports) == [Code::AudioLost], reports.contains(&over));
+            assert_eq!(seen, (is_raised, is_over), "{ms}: {reports:?}");
+        }
     }
 }

@@ -236,6 +236,10 @@ codes! {
         "A node was away for longer than the logs of the others reach, and cannot copy all of their records.",
         "The log of the node has the reason: upgrade the older node, make room on its disk, or repair the connection. \
          It retries automatically, and answers callers 503 until it succeeds.";
+    AudioLost = "audio-lost", Major, WhenEnded,
+        "Messages, greetings or prompts are stored on a node without their audio, because no node that can be asked has it.",
+        "Bring back the nodes that are away: the audio is fetched automatically, which ends the alarm. If it is lost for \
+         good, delete what it belongs to; 'twinbox store check' names it. A part that was filed is played in its place.";
 }
 
 impl Code {

@@ -101,7 +101,7 @@ impl Follower {
 
     fn next_from_records(&self, cursor: &mut Cursor) -> Option<Item> {
         let store = self.alarms.store();
-        let vector = store.vector();
+        let vector = store.log_ends();
         let beyond = store::unsettled(store).ok()?;
         let history = store::history(store).ok()?;
         let unsettled = |origin| beyond.as_ref().is_none_or(|beyond| beyond.contains(&origin));
@@ -128,7 +128,7 @@ impl Follower {
 
 /// Next item of the history alone: a hole counts as a gap.
 fn next(history: &History, cursor: &mut Cursor, store: &Store) -> Option<Item> {
-    history.next(cursor, &LocalChanges { vector: &store.vector(), unsettled: &|_| false })
+    history.next(cursor, &LocalChanges { vector: &store.log_ends(), unsettled: &|_| false })
 }
 
 /// Applies changes by this and other nodes to the history, until the store closes.

@@ -74,6 +74,6 @@ pub fn update(history: &mut History, store: &Store, change: &Change) -> Result<b
 /// Origins with changes here that are not yet connected to the gap-free prefix; `None`: too many changes to
 /// examine.
 pub fn unsettled(store: &Store) -> Result<Option<BTreeSet<twinbox_ids::Origin>>, StoreError> {
-    let beyond = store.changes_after(&store.vector(), MAX_EXAMINED)?;
+    let beyond = store.changes_after(&store.log_ends(), MAX_EXAMINED)?;
     Ok((beyond.len() < MAX_EXAMINED).then(|| beyond.iter().map(|change| change.origin).collect()))
 }

@@ -283,11 +283,13 @@ impl Node {
         self.duties.restart_all();
         tasks.spawn(self.health.clone().watch(config.self_test, stop.clone()));
         watchdog::watch(&self.health, stop.clone()).map_err(AppError::Runtime)?;
+        let stamping = self.store.clone();
         tasks.spawn(self.comparison.clone().watch(
             config.clone(),
             self.calls.clone(),
             self.members.clone(),
             self.alarms.clone(),
+            move |behind_ms| stamping.correct_clock(behind_ms),
             stop.clone(),
         ));
         self.start_alarms(&tasks, &stop);

@@ -146,7 +146,7 @@ impl Scan {
         stop: Arc<AtomicBool>,
         observer: Observer,
     ) -> Result<Self, BackupError> {
-        let (pin, writer) = (store.pin_log()?, RowsWriter::create(place, dir)?);
+        let (pin, writer) = (store.pin_log(), RowsWriter::create(place, dir)?);
         let before = store.vector();
         let (audio, done, unreadable) = Default::default();
         Ok(Self { writer, audio, before, _pin: pin, done, unreadable, stop, observer })

@@ -76,7 +76,7 @@ pub enum BackupError {
         /// The name, or the words for the newest one.
         name: String,
     },
-    /// Written by a later release.
+    /// Written by a release with another format.
     #[error("{} has format {found}, this release reads format {known}: use the release that wrote it", path.display())]
     Format {
         /// The file.

@@ -112,6 +112,15 @@ fn clock(offset: Option<i64>, before: bool) -> Result<(), String> {
     Err(format!("is {} s {way} the median of all members' clocks: synchronise it", offset.unsigned_abs() / 1_000))
 }
 
+/// Milliseconds that a clock with this offset and verdict is to be taken as behind. A wrong clock among three or more is the
+/// one that differs from the median; of two, either may be it.
+fn correction(offset: Option<i64>, others: usize, verdict: &Result<(), String>) -> i64 {
+    match (offset, verdict) {
+        (Some(offset), Err(_)) if others >= 2 => offset.saturating_neg(),
+        _ => 0,
+    }
+}
+
 /// Result of the latest comparison.
 #[derive(Debug)]
 pub struct Comparison {
@@ -161,13 +170,15 @@ impl Comparison {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Polls the other members until stopped.
+    /// Polls the other members until stopped. `correct` gets the milliseconds that this node's clock is behind the median of
+    /// three or more members, after each poll; 0 while it is right.
     pub async fn watch(
         self: Arc<Self>,
         config: Arc<NodeConfig>,
         calls: CallsService,
         members: Arc<MemberClients>,
         alarms: Alarms,
+        correct: impl Fn(i64) + Send,
         stop: CancellationToken,
     ) {
         let mut raised = RaisedAlarms::default();
@@ -175,7 +186,7 @@ impl Comparison {
             loop {
                 tokio::time::sleep(EVERY).await;
                 let results = members.compare().await;
-                self.note_clock(&results);
+                correct(self.note_clock(&results));
                 let own = own_values(&config, &calls);
                 raised.settle(&alarms, findings(&config.name, &own, &results, &raised));
             }
@@ -183,14 +194,18 @@ impl Comparison {
         let _ = stop.run_until_cancelled(comparing).await;
     }
 
-    fn note_clock(&self, heard: &BTreeMap<NodeName, CompareResult>) {
+    /// Returns the correction of this node's clock.
+    fn note_clock(&self, heard: &BTreeMap<NodeName, CompareResult>) -> i64 {
         let offsets: Vec<i64> = heard.values().map(|heard| heard.ahead_ms).collect();
         let mut last = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = clock(offset(&offsets), last.is_err());
+        let found = offset(&offsets);
+        let now = clock(found, last.is_err());
+        let correction = correction(found, offsets.len(), &now);
         // The text stays the same while the clock is wrong, although the offset changes.
         if now.is_ok() || last.is_ok() {
             *last = now;
         }
+        correction
     }
 }
 
@@ -304,6 +319,12 @@ mod tests {
         assert!(clock(Some(HOUR), false).is_err_and(|why| why.starts_with("is 3600 s ahead of")));
         assert!(clock(Some(-1_500), true).is_err_and(|why| why.contains("behind")));
         assert_eq!(clock(Some(-1_500), false), Ok(()));
+        for (others, expected) in
+            [(&[][..], 0), (&[HOUR], 0), (&[HOUR, HOUR], HOUR), (&[-HOUR, -HOUR, 0], -HOUR / 2), (&[HOUR, 3], 0)]
+        {
+            let found = offset(others);
+            assert_eq!(correction(found, others.len(), &clock(found, false)), expected, "{others:?}");
+        }
     }
 
     #[test]

@@ -349,7 +349,7 @@ mod tests {
     }
 
     fn change(key: Key) -> Change {
-        Change { origin: Origin(1), seq: 1, key, delta: Record::new() }
+        Change { origin: Origin(1), seq: 1, key, delta: Record::new(), part: Default::default() }
     }
 
     fn counting(messages: &[Message]) -> Counting {

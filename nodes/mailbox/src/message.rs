@@ -331,6 +331,20 @@ impl Message {
         })
     }
 
+    /// Its complete audio is lost: in its place the longest part counts that was filed of the same take and that `here` has.
+    /// Without one the message stays as it is. `record` is that of the message.
+    pub fn offer_part(&mut self, record: &Record, here: impl Fn(&BlobRef) -> bool) {
+        let fields = Fields { what: WHAT, record };
+        let take = fields.blob(tag::AUDIO).and_then(|blob| blob.recording).map(|(_, take)| u64::from(take));
+        let same_take = fields.bytes(tag::PARTIAL_TAKE).and_then(read_u64) == take && take.is_some();
+        let parts = PARTS.into_iter().filter(|part| *part != tag::PARTIAL_AUDIO || same_take);
+        let parts = parts.filter_map(|part| fields.blob(part)).filter(|blob| here(blob));
+        if let Some(part) = parts.max_by_key(|blob| (blob.length, blob.hash)) {
+            self.length_ms = milliseconds(part);
+            self.audio = Some(StoredAudio { blob: *part, partial: true });
+        }
+    }
+
     /// It can be played and counts for the MWI.
     pub fn is_present(&self) -> bool {
         !self.deleted && self.audio.is_some()

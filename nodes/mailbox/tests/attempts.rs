@@ -60,7 +60,9 @@ fn attempt_verdicts_follow_the_table() {
 fn attempts_of_two_windows_count_without_right_ones() {
     let write = |record: &mut Record, name: &str, wall: u64, edits: Vec<Edit>| {
         for (i, edit) in edits.into_iter().enumerate() {
-            let stamp = Stamp { wall, counter: i as u32, origin: Origin(1) };
+            // Each node's store in two incarnations.
+            let origin = Origin(if wall < 70 { 1 } else { 2 });
+            let stamp = Stamp { wall, counter: i as u32, origin };
             let delta = edit.delta(record, stamp, &node(name));
             record.merge(delta);
         }

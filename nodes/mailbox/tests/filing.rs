@@ -282,3 +282,22 @@ fn audio_that_comes_after_the_purge_is_a_whole_message_by_itself() {
         assert_eq!(state, (Folder::New, false, false, 6_000, Some(1)));
     }
 }
+
+#[test]
+fn part_of_the_same_take_is_offered_while_the_complete_audio_is_lost() {
+    let of_take = |name, seconds| BlobRef { recording: Some((RecordingId(MESSAGE.0), 2)), ..blob(name, seconds) };
+    let offered = |parts: &[(Filing, BlobRef)], here: &[u8]| {
+        let mut a = Replica::new("a", 100);
+        parts.iter().for_each(|(filing, blob)| a.file(*filing, *blob));
+        let mut message = read(&a.record, None);
+        message.offer_part(&a.record, |blob| here.contains(&blob.hash.0[0]));
+        let audio = message.audio.expect("audio");
+        (audio.blob.hash.0[0], audio.partial, message.length_ms)
+    };
+    let (whole, part) = ((Filing::Complete, of_take(9, 10)), (Filing::Partial { take: 2 }, blob(1, 4)));
+    assert_eq!(offered(&[part, whole], &[1]), (1, true, 4_000));
+    assert_eq!(offered(&[part, whole], &[]), (9, false, 10_000), "it is not here either");
+    let earlier = (Filing::Partial { take: 1 }, blob(1, 4));
+    assert_eq!(offered(&[earlier, whole], &[1]), (9, false, 10_000), "the caller recorded again since");
+    assert_eq!(offered(&[earlier, (Filing::Recovered, blob(2, 3)), whole], &[1, 2]), (2, true, 3_000));
+}

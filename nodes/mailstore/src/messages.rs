@@ -110,7 +110,12 @@ impl Mailstore {
     }
 
     fn read_message(&self, key: &Key, record: &Record) -> Result<Message, MailError> {
-        read_with(key, record, |id| self.recording(id))
+        let mut message = read_with(key, record, |id| self.recording(id))?;
+        // A part beside the audio is offered for as long as the whole is lost.
+        if message.audio.as_ref().is_some_and(|audio| self.inner.peers.is_audio_lost(&audio.blob.hash)) {
+            message.offer_part(record, |blob| self.store().blobs().has(&blob.hash));
+        }
+        Ok(message)
     }
 
     /// The record of a recording.

@@ -1,6 +1,6 @@
 //! Changes, and the vectors that list the changes of a node.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::Origin;
@@ -18,6 +18,29 @@ pub struct Change {
     pub key: Key,
     /// The delta that is merged into the record.
     pub delta: Record,
+    /// Its place in the commit that made it.
+    pub part: CommitPart,
+}
+
+/// The place of a change in its commit, whose changes have consecutive numbers and are applied together (rule D12).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommitPart {
+    /// Number of changes of the commit before it.
+    pub before: u32,
+    /// Number of changes of the commit after it.
+    pub after: u32,
+}
+
+impl Change {
+    /// The numbers of all changes of its commit.
+    pub fn commit(&self) -> RangeInclusive<u64> {
+        self.seq.saturating_sub(self.part.before.into())..=self.seq.saturating_add(self.part.after.into())
+    }
+
+    /// True when its commit has no other change.
+    pub fn is_alone(&self) -> bool {
+        self.part == CommitPart::default()
+    }
 }
 
 /// For each origin the number up to which a node has every change, without a gap (rule D1).

@@ -19,7 +19,7 @@ pub enum Edit {
     Grant(Tag, Vec<u8>),
     /// Removes from a remove-wins set.
     Revoke(Tag, Vec<u8>),
-    /// Adds to this node's cell of a counter.
+    /// Adds to the cell of a counter that this incarnation of the node's store has.
     Count(Tag, u64),
     /// Claims a name; does nothing if the claimant already claims it, since the earliest claim wins.
     Claim(Tag, Vec<u8>),
@@ -33,7 +33,8 @@ impl Edit {
     /// The change: merging it into `current` is the edit's effect. Empty when the edit changes nothing.
     ///
     /// `stamp` must be above every stamp in `current` (see [`crate::Clock::tick`]), `current` must be the record as the
-    /// writer sees it, and `node` names the writer's cell in counters.
+    /// writer sees it, and `node` and the origin of the stamp name
+    /// the writer's cell in counters.
     pub fn delta(&self, current: &Record, stamp: Stamp, node: &NodeName) -> Record {
         let field =
             match self {
@@ -49,11 +50,12 @@ impl Edit {
                 }
                 Self::Revoke(tag, value) => Some((*tag, Field::RemoveWins(Members::one(value, marked(stamp))))),
                 Self::Count(tag, n) => {
+                    let owner = (node.clone(), stamp.origin);
                     let cell = match current.field(*tag) {
-                        Some(Field::Counter(cells)) => cells.get(node).copied().unwrap_or(0),
+                        Some(Field::Counter(cells)) => cells.get(&owner).copied().unwrap_or(0),
                         _ => 0,
                     };
-                    let cells = BTreeMap::from([(node.clone(), cell.saturating_add(*n))]);
+                    let cells = BTreeMap::from([(owner, cell.saturating_add(*n))]);
                     (*n > 0).then_some((*tag, Field::Counter(cells)))
                 }
                 Self::Claim(tag, value) => {

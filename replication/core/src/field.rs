@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use twinbox_ids::{NodeName, Stamp};
+use twinbox_ids::{NodeName, Origin, Stamp};
 
 use crate::{Dots, Value};
 
@@ -26,8 +26,9 @@ pub enum Field {
     /// A set in which a remove survives an add that did not see it: for members that grant access. [`Member::marks`]
     /// are removes.
     RemoveWins(Members),
-    /// A count per node; the sum is the value.
-    Counter(BTreeMap<NodeName, u64>),
+    /// A count per node and incarnation of its store; the sum is the value. A disk that was set back begins a cell of its
+    /// own: in the old one it would count below what the others have, and the maximum would lose that (rule D4).
+    Counter(BTreeMap<(NodeName, Origin), u64>),
     /// A name held by one claimant: the earliest claim wins, the others are kept (rule D6). [`Member::marks`] are
     /// claims.
     Claim(Members),
@@ -48,8 +49,8 @@ impl Field {
             | (Self::RemoveWins(mine), Self::RemoveWins(other))
             | (Self::Claim(mine), Self::Claim(other)) => mine.merge(other),
             (Self::Counter(mine), Self::Counter(other)) => {
-                for (node, count) in other {
-                    let cell = mine.entry(node).or_default();
+                for (owner, count) in other {
+                    let cell = mine.entry(owner).or_default();
                     *cell = count.max(*cell);
                 }
             }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::Stamp;
 
-use crate::{BlobRef, Field, Tag, Value};
+use crate::{BlobRef, Field, Tag, Unknown, Value};
 
 /// A row, or a change to one: the same type, since a change takes effect by merging it into the row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     fields: BTreeMap<Tag, Field>,
     tombstone: Option<Tombstone>,
+    unknown: Unknown,
 }
 
 /// A delete, with the stamps that it saw (rule D4). The fields stay: a delete is a flag, and the content is purged when
@@ -42,14 +43,25 @@ impl Record {
 
     /// A record from its parts; fields of one tag are merged.
     pub fn from_parts(fields: impl IntoIterator<Item = (Tag, Field)>, tombstone: Option<Tombstone>) -> Self {
-        let mut record = Self { fields: BTreeMap::new(), tombstone };
+        let mut record = Self { tombstone, ..Self::default() };
         fields.into_iter().for_each(|(tag, field)| record.insert(tag, field));
         record
     }
 
+    /// The record with these parts that this release does not know.
+    pub fn with_unknown(mut self, unknown: Unknown) -> Self {
+        self.unknown.merge(unknown, &self.fields);
+        self
+    }
+
+    /// The parts that this release does not know.
+    pub fn unknown(&self) -> &Unknown {
+        &self.unknown
+    }
+
     /// True when the record has no field and no delete: merging it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.fields.is_empty() && self.tombstone.is_none()
+        self.fields.is_empty() && self.tombstone.is_none() && self.unknown.is_empty()
     }
 
     /// The join of two records: commutative, associative, idempotent.
@@ -59,6 +71,10 @@ impl Record {
             (Some(mine), Some(other)) => mine.merge(other),
             (mine @ None, other) => *mine = other,
             (Some(_), None) => {}
+        }
+        if !self.unknown.is_empty() || !other.unknown.is_empty() {
+            self.unknown = std::mem::take(&mut self.unknown).without_change();
+            self.unknown.merge(other.unknown.without_change(), &self.fields);
         }
     }
 

@@ -1,11 +1,12 @@
-//! Applies the changes of a stream, many in one round, and acknowledges durable changes.
+//! Applies the changes of a stream, many in one round, and acknowledges those that are durable and in their rows.
 //!
-//! While one apply is in progress the next frames gather, and are applied as one. A change that names a blob waits
-//! separately until the blob is here; others go on without it. A probe is answered when every live change before it is
+//! While one apply is in progress the next frames gather, and are applied as one. The changes of a commit are applied
+//! together: a part of one waits for the rest. A commit that names a blob waits separately until the blob is here; others go
+//! on without it. A probe is answered when every live change before it is
 //! durable, blobs included, so that its answer has the meaning of an acknowledgement.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
@@ -18,7 +19,7 @@ use tokio::{
 use tracing::warn;
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::Origin;
-use twinbox_replication_core::{BlobRef, Change, Holdings};
+use twinbox_replication_core::{BlobRef, Change, CommitAssembly, Holdings};
 use twinbox_replication_store::codec;
 use twinbox_wire::replication::{Behind, FollowerFrame, HistoryTaken, ProbeAnswer, follower_frame::Frame};
 
@@ -45,8 +46,8 @@ pub(crate) struct FromHistory {
 /// Numbers live changes that wait for blobs, in the order of arrival.
 type Ticket = u64;
 
-/// A change that waited for blobs; with a ticket when it came on the live lane.
-type Parked = Result<(Change, Option<Ticket>), TooLarge>;
+/// A commit that waited for blobs, those that it is applied without, and a ticket if it came on the live lane.
+type Parked = Result<(Vec<Change>, Vec<BlobRef>, Option<Ticket>), TooLarge>;
 
 pub(crate) struct Applier {
     inner: Arc<Inner>,
@@ -55,7 +56,9 @@ pub(crate) struct Applier {
     live: mpsc::Receiver<Live>,
     history: mpsc::Receiver<FromHistory>,
     out: mpsc::Sender<FollowerFrame>,
-    /// Changes that wait for blobs; dropped with this stream, and then sent again.
+    /// Changes of commits that have not come as a whole; dropped with this stream, and then sent again.
+    assembly: CommitAssembly,
+    /// Commits that wait for blobs; dropped with this stream, and then sent again.
     parked: JoinSet<Parked>,
     /// The live ones among them, with their arrival times: they hold back the answers to later probes.
     holding: BTreeMap<Ticket, BootInstant>,
@@ -64,14 +67,16 @@ pub(crate) struct Applier {
     probes: VecDeque<(u64, bool, Ticket)>,
     /// Changes were dropped for lack of room, and must be requested again.
     let_go: bool,
+    /// Changes that the store has set aside: they are acknowledged when they are in their rows.
+    owed: BTreeSet<(Origin, u64)>,
 }
 
 /// The changes applied in one round.
 #[derive(Default)]
 struct Round {
     ready: Vec<Change>,
-    /// Already here: acknowledged without being applied.
-    held: Holdings,
+    /// Blobs that these changes are applied without.
+    lost: Vec<BlobRef>,
     taken: Option<u64>,
     /// With this round all that the source had at the beginning is here.
     all: bool,
@@ -93,11 +98,13 @@ impl Applier {
             live,
             history,
             out,
+            assembly: CommitAssembly::default(),
             parked: JoinSet::new(),
             holding: BTreeMap::new(),
             next_ticket: 0,
             probes: VecDeque::new(),
             let_go: false,
+            owed: BTreeSet::new(),
         }
     }
 
@@ -167,13 +174,20 @@ impl Applier {
                 frames::check_own(&store, change.seq)?;
             }
             if store.has(change.origin, change.seq) {
-                round.held.insert(change.origin, change.seq);
+                // Acknowledged at the end of this round, if it is in its row.
+                self.owed.insert((change.origin, change.seq));
                 continue;
             }
-            let missing: Vec<BlobRef> =
-                change.delta.blobs().filter(|blob| self.inner.fetcher.wants(blob)).copied().collect();
+            let Some(commit) = self.assembly.take(change, |origin, seq| store.has(origin, seq)) else {
+                if self.assembly.waiting() > limits::INCOMPLETE {
+                    return Err(frames::bad("a commit that does not end"));
+                }
+                continue;
+            };
+            let blobs = commit.iter().flat_map(|change| change.delta.blobs());
+            let missing: Vec<BlobRef> = blobs.filter(|blob| self.inner.fetcher.wants(blob)).copied().collect();
             if missing.is_empty() || audio_follows {
-                round.ready.push(change);
+                round.ready.extend(commit);
             } else if live && self.parked.len() >= limits::PARKED {
                 self.let_go = true;
             } else {
@@ -183,29 +197,33 @@ impl Applier {
                     self.holding.insert(ticket, BootInstant::now());
                     ticket
                 });
-                self.park(change, missing, ticket);
+                self.park(commit, missing, ticket);
             }
         }
         Ok(())
     }
 
-    fn park(&mut self, change: Change, missing: Vec<BlobRef>, ticket: Option<Ticket>) {
+    fn park(&mut self, commit: Vec<Change>, missing: Vec<BlobRef>, ticket: Option<Ticket>) {
         let (inner, peer) = (self.inner.clone(), self.link.name.clone());
         self.parked.spawn(async move {
-            for blob in &missing {
-                inner.fetcher.ensure(blob, &peer).await?;
+            let mut lost = Vec::new();
+            for blob in missing {
+                if !inner.fetcher.ensure(&blob, &peer).await? {
+                    lost.push(blob);
+                }
             }
-            Ok((change, ticket))
+            Ok((commit, lost, ticket))
         });
     }
 
     fn unpark(&mut self, done: Result<Parked, JoinError>, round: &mut Round) {
         match done {
-            Ok(Ok((change, ticket))) => {
+            Ok(Ok((commit, lost, ticket))) => {
                 if let Some(ticket) = ticket {
                     self.holding.remove(&ticket);
                 }
-                round.ready.push(change);
+                round.ready.extend(commit);
+                round.lost.extend(lost);
             }
             // Never applied; logged where it was found. Its ticket expires.
             Ok(Err(TooLarge { .. })) => {
@@ -232,16 +250,22 @@ impl Applier {
     }
 
     async fn finish(&mut self, round: Round) -> Result<(), StreamError> {
-        let Round { ready, mut held, taken, all } = round;
+        let Round { ready, lost, taken, all } = round;
         let store = &self.inner.store;
         if !ready.is_empty() {
-            let names: Vec<_> = ready.iter().map(|change| (change.origin, change.seq)).collect();
-            store.apply(ready).await?;
-            // Changes that the store set aside are not durable, and not acknowledged.
-            names.into_iter().filter(|(origin, seq)| store.has(*origin, *seq)).for_each(|(origin, seq)| {
-                held.insert(origin, seq);
-            });
+            self.owed.extend(ready.iter().map(|change| (change.origin, change.seq)));
+            store.apply_without(ready, lost.clone()).await?;
+            self.inner.lost_audio.add(lost);
         }
+        // Those that the store set aside stay, and are looked at again with each probe.
+        let mut held = Holdings::default();
+        self.owed.retain(|(origin, seq)| {
+            let is_applied = store.is_applied(*origin, *seq);
+            if is_applied {
+                held.insert(*origin, *seq);
+            }
+            !is_applied
+        });
         if !held.is_empty() {
             let acked = frames::ack(store, &held);
             self.send(Frame::Acked(acked)).await?;

@@ -35,7 +35,7 @@ pub(crate) mod limits {
     use std::time::Duration;
 
     /// Protocol version; both sides of a stream must use the same.
-    pub(crate) const PROTOCOL: u32 = 1;
+    pub(crate) const PROTOCOL: u32 = 2;
     /// Changes in one frame, and bytes after which a frame is full.
     pub(crate) const FRAME_CHANGES: usize = 256;
     pub(crate) const FRAME_BYTES: usize = 128 * 1024;
@@ -53,7 +53,9 @@ pub(crate) mod limits {
     pub(crate) const REPORTED_RUNS: usize = 4_096;
     /// Changes applied in one round.
     pub(crate) const APPLY: usize = 1_024;
-    /// Changes that wait for blobs in one stream.
+    /// Changes that wait for others of their commits in one stream.
+    pub(crate) const INCOMPLETE: usize = 1 << 18;
+    /// Commits that wait for blobs in one stream.
     pub(crate) const PARKED: usize = 1_024;
     /// A live change whose blob is missing for this long no longer holds back the answers to probes.
     pub(crate) const SET_ASIDE: Duration = Duration::from_secs(5);
@@ -70,7 +72,7 @@ pub(crate) mod limits {
     pub(crate) const SETTLED: Duration = Duration::from_secs(5);
     /// Pause between attempts when the peer refused: an administrator has to correct that.
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);
-    /// A change whose blob every other node has denied to have for this long is applied without it.
+    /// In a first fill, audio that every other node denies to have is not waited for after this time.
     pub(crate) const DENIED: Duration = Duration::from_secs(300);
     /// Pause between attempts to get a blob: first value, doubling up to the second.
     pub(crate) const RETRY_BLOB: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));

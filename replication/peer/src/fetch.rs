@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -18,7 +18,7 @@ use tonic::{Code, transport::Channel};
 use tracing::{debug, error, warn};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{BlobHash, NodeName};
-use twinbox_replication_core::BlobRef;
+use twinbox_replication_core::{AudioPatience, AudioWaits, BlobRef};
 use twinbox_replication_store::{Store, StoreError};
 use twinbox_wire::replication::{FetchBlobRequest, replication_client::ReplicationClient};
 
@@ -58,6 +58,7 @@ pub(crate) struct Fetcher {
     clients: Mutex<BTreeMap<NodeName, ReplicationClient<Channel>>>,
     /// One task fetches a blob; others wait for that task.
     busy: Mutex<HashMap<BlobHash, Arc<AsyncMutex<()>>>>,
+    waits: Mutex<AudioWaits>,
     slots: Semaphore,
     pub(crate) assembled: AtomicU64,
     pub(crate) fetched: AtomicU64,
@@ -71,40 +72,53 @@ impl Fetcher {
             links,
             clients: Mutex::default(),
             busy: Mutex::default(),
+            waits: Mutex::default(),
             slots: Semaphore::new(limits::FETCHES),
             assembled: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
         }
     }
 
-    /// Returns when the blob is here, or `first`, which sent the change that names it, has given it up since: then the
-    /// deletion follows, and would wait behind changes that nothing can fulfil. Also returns when for some minutes every
-    /// other node answered that it does not have the blob: the change then comes without its audio. While a node cannot
-    /// be asked there is no timeout. Asks `first` first, then the others.
-    pub(crate) async fn ensure(&self, blob: &BlobRef, first: &NodeName) -> Result<(), TooLarge> {
+    /// True when the blob is here, or `first`, which sent the change that names it, has given it up since: then the
+    /// deletion follows, and would wait behind changes that nothing can fulfil. False when it has waited long enough: for
+    /// some minutes every other node answered that it does not have the blob, or a node could not be asked for longer. The
+    /// change then comes without its audio. Asks `first` first, then the others.
+    pub(crate) async fn ensure(&self, blob: &BlobRef, first: &NodeName) -> Result<bool, TooLarge> {
         if blob.length > limits::BLOB {
             let error = TooLarge { hash: blob.hash, length: blob.length };
             error!(%error, "change set aside");
             return Err(error);
         }
         let mut pause = limits::RETRY_BLOB.0;
-        let mut denied: Option<BootInstant> = None;
         loop {
-            match self.get(blob, Some(first)).await {
-                Got::Here | Got::GivenUp => return Ok(()),
-                Got::Denied => {
-                    let since = *denied.get_or_insert_with(BootInstant::now);
-                    if since.elapsed() >= limits::DENIED {
-                        let hash = blob.hash;
-                        error!(%hash, peer = %first, "no node has this audio: its message is stored without it");
-                        return Ok(());
-                    }
+            let got = self.get(blob, Some(first)).await;
+            let has_ended = match got {
+                Got::Here | Got::GivenUp => true,
+                Got::Denied | Got::Failed => {
+                    let now = BootInstant::now().as_nanos() / 1_000_000;
+                    self.waits().failed(blob.hash, got == Got::Denied, now)
                 }
-                Got::Failed => denied = None,
+            };
+            if has_ended {
+                self.waits().ended(&blob.hash);
+                let is_lost = matches!(got, Got::Denied | Got::Failed);
+                if is_lost {
+                    let hash = blob.hash;
+                    error!(%hash, peer = %first, ?got, "no node sends this audio: its message is stored without it");
+                }
+                return Ok(!is_lost);
             }
             sleep(pause).await;
             pause = limits::RETRY_BLOB.1.min(pause * 2);
         }
+    }
+
+    pub(crate) fn set_patience(&self, patience: AudioPatience) {
+        self.waits().set_patience(patience);
+    }
+
+    fn waits(&self) -> MutexGuard<'_, AudioWaits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tries all ways once, each node in turn.

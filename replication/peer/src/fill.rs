@@ -230,7 +230,16 @@ async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize,
             failed += usize::from(fails(got));
         }
         let inner = inner.clone();
-        fetching.spawn(async move { inner.fetcher.get_from_any(&blob).await });
+        fetching.spawn(async move {
+            let got = inner.fetcher.get_from_any(&blob).await;
+            if got == Got::Denied && waited && !deleted {
+                match inner.store.apply_without(Vec::new(), vec![blob]).await {
+                    Ok(()) => inner.lost_audio.add([blob]),
+                    Err(error) => warn!(hash = %blob.hash, %error, "missing audio cannot be noted"),
+                }
+            }
+            got
+        });
     }
     while let Some(got) = fetching.join_next().await {
         failed += usize::from(fails(got));

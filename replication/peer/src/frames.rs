@@ -3,14 +3,13 @@
 use std::{ops::RangeInclusive, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
-use prost::Message;
 use tracing::error;
 use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
-use twinbox_replication_core::{Change, Holdings, Vector};
+use twinbox_replication_core::{Change, Holdings, Vector, tails::Take};
 use twinbox_replication_store::{Filled, Store, codec};
 use twinbox_wire::replication as wire;
 
-use crate::{config::limits, error::StreamError, peers::Inner, tails::Take};
+use crate::{config::limits, error::StreamError, peers::Inner};
 
 /// Changes by origin and numbers.
 pub(crate) type Runs = Vec<(Origin, RangeInclusive<u64>)>;
@@ -175,17 +174,17 @@ pub(crate) fn acked(acked: wire::Acked) -> Result<(Runs, Vector), StreamError> {
 }
 
 /// All changes that are durable here at one moment; `None` when there are too many gaps for one frame, or a change is
-/// set aside: it is in the log, but not in its record.
+/// set aside: it is in the log, but not in its record, and others may get it from here.
 pub(crate) fn report(store: &Store) -> Option<wire::Report> {
     if store.health().set_aside > 0 { None } else { report_all(store) }
 }
 
-/// The same, with changes that are set aside.
+/// The same, without the changes that are set aside.
 pub(crate) fn report_all(store: &Store) -> Option<wire::Report> {
     // Before the holdings: a report that says that nothing was missed must have what ended that. A fill that goes on may
     // still end without a member; later answers tell its end without a report.
     let fill_missed = lacks_data(store) || !store.fill_missed().is_empty();
-    let holdings = Holdings::from(store.holdings());
+    let holdings = Holdings::from(store.applied());
     let vector = holdings.vector();
     let beyond =
         holdings.iter().filter(|(origin, seqs)| *seqs.start() > vector.get(*origin)).map(|(origin, seqs)| {
@@ -211,15 +210,15 @@ pub(crate) fn read_report(report: wire::Report) -> Result<(Holdings, bool), Stre
 /// Changes for one frame.
 #[derive(Default)]
 pub(crate) struct Batch {
-    changes: Vec<wire::Change>,
+    changes: Vec<Bytes>,
     bytes: usize,
 }
 
 impl Batch {
     pub(crate) fn push(&mut self, change: &Change) {
-        let change = codec::change_to_wire(change);
-        self.bytes += change.encoded_len();
-        self.changes.push(change);
+        let change = codec::change_to_bytes(change);
+        self.bytes += change.len();
+        self.changes.push(change.into());
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -230,7 +229,7 @@ impl Batch {
         self.changes.is_empty()
     }
 
-    pub(crate) fn take(&mut self) -> Vec<wire::Change> {
+    pub(crate) fn take(&mut self) -> Vec<Bytes> {
         self.bytes = 0;
         std::mem::take(&mut self.changes)
     }
@@ -238,8 +237,8 @@ impl Batch {
 
 /// Changes from a frame. An unreadable change is set aside (rule R11): it is never acknowledged, so this node shows as
 /// behind at the peer until a release that can read the change runs here.
-pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<wire::Change>) -> Vec<Change> {
-    let read = |change| match codec::change_from_wire(change) {
+pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<Bytes>) -> Vec<Change> {
+    let read = |change: Bytes| match codec::change_from_bytes(&change) {
         Ok(change) => Some(change),
         Err(error) => {
             if inner.counters.set_aside.fetch_add(1, Relaxed) == 0 {

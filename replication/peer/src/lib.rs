@@ -18,15 +18,16 @@ mod frames;
 mod history;
 mod link;
 mod log_cut;
+mod lost_audio;
 mod peers;
 mod progress;
 mod service;
+mod set_aside;
 mod source;
 mod stability;
 mod state_fill;
 mod state_scan;
 mod stream_prober;
-mod tails;
 
 pub use comparison::{AudioCheck, ComparisonCounts, ComparisonReport, Difference, Outcome, Subject};
 pub use config::{PeerAddress, PeerConfig};

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, error, info};
 use twinbox_ids::{BlobHash, NodeName};
-use twinbox_replication_core::{BlobRef, Holdings, Table, ack::Acknowledgement};
+use twinbox_replication_core::{AudioPatience, BlobRef, Holdings, Table, ack::Acknowledgement};
 use twinbox_replication_store::{Committed, Store, StoreError};
 use twinbox_wire::replication::replication_server::ReplicationServer;
 
@@ -28,8 +28,10 @@ use crate::{
     fetch::Fetcher,
     fill, follower,
     link::Link,
+    lost_audio::{self, LostAudio},
     progress::{self, Samples},
     service::ReplicationService,
+    set_aside,
     state_fill::{self, StateFills},
 };
 
@@ -48,6 +50,7 @@ pub(crate) struct Inner {
     pub(crate) fetcher: Fetcher,
     pub(crate) counters: Counters,
     pub(crate) comparisons: Comparisons,
+    pub(crate) lost_audio: LostAudio,
     pub(crate) samples: Samples,
     /// Notified when a peer is followed, for the fill by state.
     pub(crate) state_filling: Notify,
@@ -145,6 +148,9 @@ pub struct PeersCounters {
     pub state_fills: u64,
     /// Scans of a peer's rows that failed and began again.
     pub state_fills_failed: u64,
+    /// Audio that is missing now, since no node that could be asked had it: its messages are stored without it. Not zero:
+    /// alarm.
+    pub audio_lost: u64,
 }
 
 impl Peers {
@@ -164,6 +170,7 @@ impl Peers {
             started: AtomicBool::new(false),
             counters: Counters::default(),
             comparisons: Comparisons::default(),
+            lost_audio: LostAudio::default(),
             samples: Samples::default(),
             state_filling: Notify::new(),
             state_fills: StateFills::default(),
@@ -195,6 +202,10 @@ impl Peers {
             self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(state_fill));
             let samples = progress::run(self.inner.clone());
             self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(samples));
+            let retry = set_aside::run(self.inner.store.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(retry));
+            let lost = lost_audio::run(self.inner.clone());
+            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(lost));
             let compare = comparison::run(self.inner.clone());
             self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(compare));
         }
@@ -254,7 +265,7 @@ impl Peers {
     /// that lacks audio from before its first fill covers nothing.
     pub fn uncovered(&self) -> u64 {
         // The vector first: the next call counts changes that are committed after this one.
-        let vector = self.inner.store.vector();
+        let vector = self.inner.store.log_ends();
         let mut held = Holdings::default();
         let covers = |link: &&Arc<Link>| link.followed() && !link.lacks_data.load(Relaxed);
         self.inner.links.all().iter().filter(covers).for_each(|link| link.add_to(&mut held));
@@ -296,6 +307,11 @@ impl Peers {
         self.inner.acks.set_timeout(timeout);
     }
 
+    /// Changes the times that changes wait for their audio.
+    pub fn set_audio_patience(&self, patience: AudioPatience) {
+        self.inner.fetcher.set_patience(patience);
+    }
+
     /// Number of peers that count, that is, answer in time.
     pub fn counting(&self) -> usize {
         self.inner.acks.counting()
@@ -335,6 +351,7 @@ impl Peers {
             set_aside: counters.set_aside.load(Relaxed),
             state_fills: counters.state_fills.load(Relaxed),
             state_fills_failed: counters.state_fills_failed.load(Relaxed),
+            audio_lost: self.inner.lost_audio.count(),
         }
     }
 

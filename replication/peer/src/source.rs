@@ -26,7 +26,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use tracing::info;
 use twinbox_clock::BootInstant;
-use twinbox_replication_core::{Change, Vector, ack::Input};
+use twinbox_replication_core::{
+    Change, Vector,
+    ack::Input,
+    tails::{Tails, Take},
+};
 use twinbox_replication_store::ChunkEvent;
 use twinbox_wire::replication::{
     self as wire, FollowerFrame, SourceFrame, follower_frame::Frame as FromFollower, source_frame::Frame,
@@ -41,7 +45,6 @@ use crate::{
     log_cut,
     peers::Inner,
     stream_prober::{ProberAction, StreamProber},
-    tails::{Tails, Take},
 };
 
 /// The frames to the follower.

@@ -404,7 +404,7 @@ fn read_rows(
         if last.is_some_and(|last| *last >= key) || upto.is_some_and(|upto| key > *upto) {
             return Err(bad("rows that are not in order"));
         }
-        read.push((key, row.record.map(codec::record_from_wire).transpose().map_err(bad)?));
+        read.push((key, row.record.map(|record| codec::record_from_bytes(&record)).transpose().map_err(bad)?));
     }
     // Pages that stay where they are would never end.
     if upto.is_some_and(|upto| after.is_some_and(|after| *upto <= *after)) {

@@ -92,7 +92,7 @@ impl Scan {
     async fn scan(&mut self) -> Result<Result<LogPin, StreamError>, Gone> {
         let pinning = self.store.clone();
         let begin = blocking(move || {
-            let pin = pinning.pin_log()?;
+            let pin = pinning.pin_log();
             Ok((pin, frames::report_all(&pinning)))
         });
         let (pin, has) = match begin.await {
@@ -116,7 +116,7 @@ impl Scan {
             let StatePage { rows, upto } = page;
             let row = |(key, record): (Key, Option<_>)| wire::StateRow {
                 key: Some(key_to_wire(&key)),
-                record: record.as_ref().map(codec::record_to_wire),
+                record: record.as_ref().map(|record| codec::record_to_bytes(record).into()),
             };
             let page = wire::StatePage {
                 start: None,

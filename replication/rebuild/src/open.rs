@@ -9,7 +9,7 @@ use std::{
 use tokio::runtime::Handle;
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Findings, salvage, set_aside};
-use twinbox_replication_core::Change;
+use twinbox_replication_core::{Change, CommitAssembly};
 use twinbox_replication_store::{
     Store, StoreConfig, StoreError,
     salvage::{PREFIXES, Salvage, put_floor, read},
@@ -141,15 +141,21 @@ fn take_over(store: &Store, folder: &Path, runtime: &Handle) -> Result<(Findings
             failure = runtime.block_on(store.apply(changes)).err();
         }
     };
+    let mut assembly = CommitAssembly::default();
     let findings = salvage(folder, &PREFIXES, |pair| {
-        if let Some(Salvage::Change(change)) = read(&pair) {
-            waiting.push(*change);
+        if let Some(Salvage::Change(change)) = read(&pair)
+            && !store.has(change.origin, change.seq)
+            && let Some(commit) = assembly.take(*change, |origin, seq| store.has(origin, seq))
+        {
+            waiting.extend(commit);
         }
         if waiting.len() >= TOGETHER {
             apply(std::mem::take(&mut waiting));
         }
     });
     apply(waiting);
+    // The rest of their commits is destroyed here: unless another node has it, they are all that is left.
+    apply(assembly.into_remains());
     failure.map_or(Ok((findings, count)), Err)
 }
 

@@ -1,15 +1,14 @@
-//! Applying changes of other origins.
+//! Applying changes of other origins: those of a commit together, or none of them (rule D12).
 
 use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicU64, Ordering},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
 use twinbox_clock::wall;
-use twinbox_disk::{DiskError, Reserve, Transaction};
+use twinbox_disk::{DiskError, MAX_KEY, MAX_VALUE, Reserve, Transaction};
 use twinbox_ids::Origin;
-use twinbox_replication_core::{Change, Clock};
+use twinbox_replication_core::{Change, Clock, Key, Record};
 
 use crate::{
     StoreError, codec,
@@ -22,51 +21,107 @@ use crate::{
 /// Maximum distance of a foreign stamp ahead of the wall clock at which it still moves this node's clock (rule D5).
 pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(60);
 
-/// Applies those of `changes` that are not here yet, and returns them, with the rows that changed.
+/// What came of applying changes.
+#[derive(Default)]
+pub(crate) struct Applied {
+    /// The changes that were not here.
+    pub(crate) new: Vec<Change>,
+    /// The rows that they changed.
+    pub(crate) rows: Vec<RowChange>,
+    /// Those of them that were set aside.
+    pub(crate) aside: BTreeSet<(Origin, u64)>,
+}
+
+/// Applies those of `changes` that are not here yet. Those of a commit of which other changes are neither among them nor
+/// here are left out.
 pub(crate) fn apply(
     transaction: &mut Transaction<'_>,
     changes: Vec<Change>,
     clock: &mut Clock,
     reserve: &Reserve,
-    set_aside: &AtomicU64,
-) -> Result<(Vec<Change>, Vec<RowChange>), StoreError> {
-    let mut rows = Vec::with_capacity(changes.len());
-    let mut new = Vec::with_capacity(changes.len());
+) -> Result<Applied, StoreError> {
+    let mut applied = Applied::default();
     let mut origins = BTreeSet::new();
     let (mut largest, mut bytes) = (0, 0);
-    for change in changes {
-        if has(transaction, change.origin, change.seq)? {
-            continue;
+    for commit in commits(transaction, changes)? {
+        for change in &commit {
+            let encoded = codec::encode_change(change);
+            largest = largest.max(encoded.len());
+            bytes += encoded.len();
+            transaction.put(keys::change(change.origin, change.seq), encoded)?;
+            if let Some(stamp) = change.delta.latest()
+                && !clock.observe(stamp, wall(), CLOCK_BOUND)
+            {
+                tracing::warn!(origin = %change.origin, %stamp, "change has a stamp far in the future; check the clock of its node");
+            }
+            origins.insert(change.origin);
         }
-        let encoded = codec::encode_change(&change);
-        largest = largest.max(encoded.len());
-        bytes += encoded.len();
-        transaction.put(keys::change(change.origin, change.seq), encoded)?;
-        match merge(transaction, &change) {
-            Ok(row) => rows.push(row),
-            // A record that cannot be read or has grown too large must not stop the stream for all others. The change
-            // stays in the log, so it goes on to other nodes, and is marked for repair.
-            Err(error @ (StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))) => {
-                tracing::error!(origin = %change.origin, seq = change.seq, key = ?change.key, %error, "change set aside");
-                transaction.put(keys::set_aside(change.origin, change.seq), [codec::FORMAT])?;
-                set_aside.fetch_add(1, Ordering::Relaxed);
+        match merge(transaction, &commit) {
+            Ok(rows) => applied.rows.extend(rows),
+            // A record that cannot be read or has grown too large must not stop the stream for all others. The changes are
+            // in the log, so they go on to other nodes, and are tried again.
+            Err(error) if can_pass(&error) => {
+                for Change { origin, seq, key, .. } in &commit {
+                    tracing::error!(%origin, seq, ?key, %error, "change set aside");
+                    transaction.put(keys::set_aside(*origin, *seq), [codec::FORMAT])?;
+                    applied.aside.insert((*origin, *seq));
+                }
             }
             Err(error) => return Err(error),
         }
-        if let Some(stamp) = change.delta.latest()
-            && !clock.observe(stamp, wall(), CLOCK_BOUND)
-        {
-            tracing::warn!(origin = %change.origin, %stamp, "change has a stamp far in the future; check the clock of its node");
-        }
-        origins.insert(change.origin);
-        new.push(change);
+        applied.new.extend(commit);
     }
-    if !new.is_empty() {
+    if !applied.new.is_empty() {
         reserve.check(need(largest, bytes))?;
         origins.into_iter().try_for_each(|origin| raise_prefix(transaction, origin))?;
         transaction.put(keys::CLOCK, codec::encode_stamp(clock.reading()))?;
     }
-    Ok((new, rows))
+    Ok(applied)
+}
+
+/// The changes that are not here, by commit, in the order of their first ones; incomplete commits are left out.
+fn commits(transaction: &Transaction<'_>, changes: Vec<Change>) -> Result<Vec<Vec<Change>>, StoreError> {
+    let mut commits: Vec<Vec<Change>> = Vec::new();
+    let mut places: BTreeMap<(Origin, u64), usize> = BTreeMap::new();
+    let mut named = BTreeSet::new();
+    for change in changes {
+        if !named.insert((change.origin, change.seq)) || has(transaction, change.origin, change.seq)? {
+            continue;
+        }
+        let place = *places.entry((change.origin, *change.commit().start())).or_insert(commits.len());
+        match commits.get_mut(place) {
+            Some(commit) => commit.push(change),
+            None => commits.push(vec![change]),
+        }
+    }
+    let mut whole = Vec::with_capacity(commits.len());
+    for commit in commits {
+        if is_whole(transaction, &commit, &named)? {
+            whole.push(commit);
+        } else if let Some(Change { origin, seq, .. }) = commit.first() {
+            tracing::warn!(%origin, seq, "changes left out: others of their commit are missing");
+        }
+    }
+    Ok(whole)
+}
+
+fn is_whole(
+    transaction: &Transaction<'_>,
+    commit: &[Change],
+    named: &BTreeSet<(Origin, u64)>,
+) -> Result<bool, StoreError> {
+    let Some(first) = commit.first() else { return Ok(true) };
+    for seq in first.commit().rev() {
+        if !named.contains(&(first.origin, seq)) && !has(transaction, first.origin, seq)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// True for an error of a change's own record, which a repair or a later change may end.
+pub(crate) fn can_pass(error: &StoreError) -> bool {
+    matches!(error, StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))
 }
 
 /// The have-check (rule D1): within the gap-free prefix, or in the log beyond it.
@@ -75,16 +130,37 @@ fn has(transaction: &Transaction<'_>, origin: Origin, seq: u64) -> Result<bool, 
     Ok(seq <= upto || transaction.get(&keys::change(origin, seq))?.is_some())
 }
 
-fn merge(transaction: &mut Transaction<'_>, change: &Change) -> Result<RowChange, StoreError> {
-    let key = keys::record(&change.key);
-    let mut record = match transaction.get(&key)? {
-        Some(bytes) => decode_record(&bytes)?,
-        None => Default::default(),
-    };
-    let before = Indexed::of(&record);
-    record.merge(change.delta.clone());
-    transaction.put(key, codec::encode_record(&record))?;
-    Ok(before.update(transaction, &change.key, &record)?)
+/// Merges the changes of a commit into their rows; with an error nothing is written.
+pub(crate) fn merge(transaction: &mut Transaction<'_>, commit: &[Change]) -> Result<Vec<RowChange>, StoreError> {
+    let mut rows: BTreeMap<Key, (Indexed, Record)> = BTreeMap::new();
+    for change in commit {
+        if !rows.contains_key(&change.key) {
+            let record = match transaction.get(&keys::record(&change.key))? {
+                Some(bytes) => decode_record(&bytes)?,
+                None => Record::new(),
+            };
+            rows.insert(change.key.clone(), (Indexed::of(&record), record));
+        }
+        if let Some((_, record)) = rows.get_mut(&change.key) {
+            record.merge(change.delta.clone());
+        }
+    }
+    let mut writes = Vec::with_capacity(rows.len());
+    for (key, (before, record)) in rows {
+        let (row, value) = (keys::record(&key), codec::encode_record(&record));
+        for (what, length, limit) in [("key", row.len(), MAX_KEY), ("value", value.len(), MAX_VALUE)] {
+            if length > limit {
+                return Err(DiskError::TooLarge { what, length, limit }.into());
+            }
+        }
+        writes.push((key, row, value, before, record));
+    }
+    let mut changed = Vec::with_capacity(writes.len());
+    for (key, row, value, before, record) in writes {
+        transaction.put(row, value)?;
+        changed.push(before.update(transaction, &key, &record)?);
+    }
+    Ok(changed)
 }
 
 /// Raises the prefix over the changes in the log that now adjoin it.

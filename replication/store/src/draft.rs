@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use twinbox_clock::wall;
 use twinbox_disk::{Need, Reserve, Transaction};
 use twinbox_ids::{NodeName, Origin};
-use twinbox_replication_core::{Change, Clock, Edit, Key, Record, Table};
+use twinbox_replication_core::{Change, Clock, CommitPart, Edit, Key, Record, Table};
 
 use crate::{
     StoreError, codec,
@@ -118,10 +118,13 @@ impl<'a> Draft<'a> {
         let before = decode_upto(self.transaction.get(&prefix)?.as_deref())?;
         let mut changes = Vec::with_capacity(self.order.len());
         let (mut last, mut largest, mut bytes) = (before, 0, 0);
+        let mut part = CommitPart { before: 0, after: u32::try_from(self.order.len()).unwrap_or(u32::MAX) };
         for key in self.order {
             let Some(delta) = self.deltas.remove(&key) else { continue };
             last += 1;
-            let change = Change { origin, seq: last, key, delta };
+            part.after = part.after.saturating_sub(1);
+            let change = Change { origin, seq: last, key, delta, part };
+            part.before = part.before.saturating_add(1);
             let encoded = codec::encode_change(&change);
             let delete_only = change.delta.tombstone().is_some();
             largest = largest.max(if delete_only { 0 } else { encoded.len() });

@@ -53,6 +53,8 @@ pub(crate) const LOG_BEGINS: &[u8] = b"c";
 pub(crate) const SCANNED: &[u8] = b"w";
 /// The members that can fill by state ([`crate::Store::state_fillers`]).
 pub(crate) const STATE_FILLERS: &[u8] = b"m/fillers";
+/// Prefix of blobs that a change was applied without.
+pub(crate) const LOST: &[u8] = b"a";
 /// Prefix of changes that did not apply, by origin and number.
 pub(crate) const SET_ASIDE: &[u8] = b"x";
 
@@ -109,6 +111,11 @@ pub(crate) fn unreferenced(hash: &BlobHash) -> Vec<u8> {
 /// The blob from the key of that note.
 pub(crate) fn unreferenced_hash(key: &[u8]) -> Option<BlobHash> {
     key.strip_prefix(UNREFERENCED)?.try_into().ok().map(BlobHash)
+}
+
+/// A blob that a change was applied without.
+pub(crate) fn lost(hash: &BlobHash) -> Vec<u8> {
+    [LOST, &hash.0].concat()
 }
 
 /// A blob: the places of its bytes.

@@ -84,6 +84,11 @@ impl Store {
         self.log().begins()
     }
 
+    /// For each origin the number up to which every change is durable here, set aside or not.
+    pub fn log_ends(&self) -> Vector {
+        self.holdings().into_iter().map(|(origin, seqs)| (origin, seqs.run_end(1) - 1)).collect()
+    }
+
     /// Changes that are durable here and that `theirs` does not cover, by origin in ascending order: at most
     /// `limit` and about a megabyte, but at least one if there is any.
     pub fn changes_after(&self, theirs: &Vector, limit: usize) -> Result<Vec<Change>, StoreError> {
@@ -120,21 +125,15 @@ impl Store {
             .fold(0, |sum, (origin, seqs)| sum.saturating_add(seqs.total().saturating_sub(begins.get(*origin))))
     }
 
-    /// Pins the log from now on. The vector of the pin leaves out changes that were set aside: they are not in their rows.
-    pub fn pin_log(&self) -> Result<LogPin, StoreError> {
+    /// Pins the log from now on.
+    pub fn pin_log(&self) -> LogPin {
         let pins = self.log().pins.clone();
         let mut pinned = lock(&pins);
-        let mut vector = self.vector();
-        for entry in self.disk().scan(keys::SET_ASIDE) {
-            let Some((origin, seq)) = set_aside_change(&entry?.0) else { continue };
-            if vector.covers(origin, seq) {
-                vector = vector.iter().map(|(of, upto)| (of, if of == origin { seq - 1 } else { upto })).collect();
-            }
-        }
+        let vector = self.vector();
         let number = pinned.last_key_value().map_or(0, |(number, _)| number + 1);
         pinned.insert(number, vector.clone());
         drop(pinned);
-        Ok(LogPin { pins, number, vector })
+        LogPin { pins, number, vector }
     }
 
     /// The oldest changes of an origin that are still in the log after number `after`, at most `limit`, as far as they can be

@@ -7,7 +7,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use twinbox_clock::wall;
 use twinbox_disk::{DiskError, Transaction};
-use twinbox_replication_core::{Change, Key, Lack, Record, Vector};
+use twinbox_ids::Origin;
+use twinbox_replication_core::{Change, CommitPart, Key, Lack, Record, Vector};
 
 use crate::{
     Store, StoreError,
@@ -50,7 +51,7 @@ struct Repair {
     repaired: Vec<RepairedRow>,
     rows: Vec<RowChange>,
     records: Vec<(Key, Record)>,
-    cleared: u64,
+    cleared: Vec<(Origin, u64)>,
     /// The copies are rows of a scan: a deleted one that is not here is taken.
     is_state: bool,
     /// Rows that stayed as they were.
@@ -100,7 +101,7 @@ impl Store {
             }
             repair.cleared = clear_set_aside(transaction, &looked_at)?;
             // Without a number: it is no change of any origin.
-            let note = |(key, delta)| Change { origin, seq: 0, key, delta };
+            let note = |(key, delta)| Change { origin, seq: 0, key, delta, part: CommitPart::default() };
             let notes: Vec<Change> = std::mem::take(&mut repair.records).into_iter().map(note).collect();
             audio.write_rows(transaction, &notes)?;
             Ok::<_, StoreError>((repair, notes))
@@ -109,7 +110,7 @@ impl Store {
             let Repair { repaired, rows, cleared, too_large, .. } = repair;
             written.rows_written(&notes);
             after.sums.follow(rows);
-            after.clear_set_aside(cleared);
+            after.clear_set_aside(&cleared);
             after.tell(notes.into_iter().map(Arc::new));
             (repaired, too_large)
         };
@@ -152,9 +153,12 @@ fn mend(
     Ok(size)
 }
 
-/// Clears the marks of changes of these rows that the rows hold now. Returns their number.
-fn clear_set_aside(transaction: &mut Transaction<'_>, rows: &BTreeSet<Key>) -> Result<u64, StoreError> {
-    let mut cleared = 0;
+/// Clears the marks of changes of these rows that the rows hold now, and returns these changes.
+fn clear_set_aside(
+    transaction: &mut Transaction<'_>,
+    rows: &BTreeSet<Key>,
+) -> Result<Vec<(Origin, u64)>, StoreError> {
+    let mut cleared = Vec::new();
     for (mark, _) in transaction.scan(keys::SET_ASIDE)? {
         let Some((origin, seq)) = set_aside_change(&mark) else { continue };
         let Some(bytes) = transaction.get(&keys::change(origin, seq))? else { continue };
@@ -165,7 +169,7 @@ fn clear_set_aside(transaction: &mut Transaction<'_>, rows: &BTreeSet<Key>) -> R
         let Some(bytes) = transaction.get(&keys::record(&change.key))? else { continue };
         if decode_record(&bytes).is_ok_and(|record| record.lacks(&change.delta).is_none()) {
             transaction.remove(mark);
-            cleared += 1;
+            cleared.push((origin, seq));
         }
     }
     Ok(cleared)

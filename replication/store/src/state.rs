@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use twinbox_disk::Transaction;
 use twinbox_ids::{BlobHash, Origin};
-use twinbox_replication_core::{Change, Key, Record, Tombstone, Vector};
+use twinbox_replication_core::{Change, CommitPart, Key, Record, Tombstone, Vector};
 
 use crate::{
     Store, StoreError,
     apply::raise_prefix,
     blobs::hash_of,
+    compare::set_aside_change,
     draft::{decode_record, decode_upto, encode_upto},
     index::Indexed,
     keys,
@@ -100,7 +101,8 @@ impl Store {
                 transaction.remove(row);
                 changes.push(RowChange::removed(&key, &record));
                 let tombstone = record.latest().map(|stamp| Tombstone { stamp, saw: Default::default() });
-                notes.push(Change { origin, seq: 0, key, delta: Record::from_parts([], tombstone) });
+                let (delta, part) = (Record::from_parts([], tombstone), CommitPart::default());
+                notes.push(Change { origin, seq: 0, key, delta, part });
             }
             Ok::<_, StoreError>((changes, notes))
         };
@@ -132,10 +134,16 @@ impl Store {
         let run = move |transaction: &mut Transaction<'_>| {
             let mut risen = Vec::new();
             for (origin, upto) in start.iter() {
-                let prefix = keys::prefix(origin);
-                if upto > decode_upto(transaction.get(&prefix)?.as_deref())? {
+                let (prefix, begins) = (keys::prefix(origin), keys::log_begins(origin));
+                let is_ahead = upto > decode_upto(transaction.get(&prefix)?.as_deref())?;
+                // Without that, a change which cannot be applied would keep the vector before it, and lead to one fill after another.
+                let stands_for_aside = first_set_aside(transaction, origin)?.is_some_and(|seq| seq <= upto)
+                    && upto > decode_upto(transaction.get(&begins)?.as_deref())?;
+                if is_ahead {
                     transaction.put(prefix, encode_upto(upto))?;
-                    transaction.put(keys::log_begins(origin), encode_upto(upto))?;
+                }
+                if is_ahead || stands_for_aside {
+                    transaction.put(begins, encode_upto(upto))?;
                     raise_prefix(transaction, origin)?;
                     risen.push((origin, upto));
                 }
@@ -157,6 +165,11 @@ impl Store {
         };
         Ok(self.disk().transact_then(run, then).await?)
     }
+}
+
+fn first_set_aside(transaction: &Transaction<'_>, origin: Origin) -> Result<Option<u64>, StoreError> {
+    let first = transaction.scan_from(&keys::set_aside_of(origin), &keys::set_aside(origin, 0), 1)?;
+    Ok(first.first().and_then(|(mark, _)| set_aside_change(mark)).map(|(_, seq)| seq))
 }
 
 /// Notes that rows show changes of a source up to these numbers.

@@ -1,12 +1,9 @@
 //! The store: one node's records, changes and vector.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
 
@@ -18,17 +15,17 @@ use twinbox_replication_core::{BlobRef, Change, Clock, Key, Ranges, Record, Tabl
 
 use crate::{
     Blobs, CommitError, Committed, Draft, Filled, PurgeCounts, Recordings, StoreError,
-    apply::apply,
+    apply::{Applied, apply},
     audio::open_packs,
     codec::{self, FORMAT},
-    convert::convert,
     draft::{decode_record, decode_row},
     filled::FillMark,
-    have::read_have,
+    have::Have,
     identity::{check_node, read_cluster},
     index::Indexing,
     keys,
     log::Log,
+    lost::note_lost,
     sums::Sums,
 };
 
@@ -51,7 +48,7 @@ pub struct StoreConfig {
 pub struct StoreHealth {
     /// Reason why no more writes are accepted, if so: the process is to drain and restart (rule A4).
     pub broken: Option<String>,
-    /// Changes that were set aside because their record cannot be read (rule R11).
+    /// Changes that were set aside because their record cannot be read or would grow too large (rule R11).
     pub set_aside: u64,
 }
 
@@ -87,12 +84,10 @@ type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 /// State of the committer thread.
 pub(crate) struct Shared {
     pub(crate) clock: Mutex<Clock>,
-    /// Every change that is durable here, by number.
-    have: RwLock<BTreeMap<Origin, Ranges>>,
+    have: RwLock<Have>,
     live: broadcast::Sender<Arc<Change>>,
     observers: RwLock<Vec<Observer>>,
     recordings: Recordings,
-    set_aside: AtomicU64,
     pub(crate) sums: Sums,
 }
 
@@ -106,8 +101,7 @@ impl Store {
         let new = !check_node(&disk, &dir, &node)?;
         let filled = Arc::new(FillMark::read(&disk, new)?);
         let cluster = read_cluster(&disk)?;
-        let (have, log) = (read_have(&disk)?, Log::read(&disk)?);
-        let set_aside = disk.scan(keys::SET_ASIDE).try_fold(0, |count, entry| entry.map(|_| count + 1))?;
+        let (have, log) = (Have::read(&disk)?, Log::read(&disk)?);
 
         let origin = Origin::random();
         let mut clock = Clock::new(origin);
@@ -133,7 +127,6 @@ impl Store {
         })?;
 
         let packs = open_packs(&dir, &disk, &reserve)?;
-        convert(&dir, &disk, &packs)?;
         let blobs = Blobs::open(packs, disk.clone(), reserve.clone())?;
         let recordings = Recordings::load(disk.clone(), blobs.clone(), reserve.clone())?;
         let shared = Arc::new(Shared {
@@ -142,7 +135,6 @@ impl Store {
             live: broadcast::Sender::new(LIVE),
             observers: RwLock::default(),
             recordings,
-            set_aside: AtomicU64::new(set_aside),
             sums: Sums::default(),
         });
         let cluster = Arc::new(Mutex::new(cluster));
@@ -280,7 +272,7 @@ impl Store {
         let then = move |(result, committed, changes, rows): (R, Committed, Vec<Change>, _)| {
             written.rows_written(&changes);
             after.sums.follow(rows);
-            after.announce(changes);
+            after.announce(changes, BTreeSet::new());
             (result, committed)
         };
         Ok(disk.transact_then(run, then).await?)
@@ -289,38 +281,60 @@ impl Store {
     /// Applies changes, in any order; those that are here already have no effect. Durable when it resolves. Apply a
     /// change that names a blob only when the blob is here.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        self.apply_without(changes, Vec::new()).await
+    }
+
+    /// As [`Self::apply`], without the blobs in `lost`, which these changes or earlier ones name: those that are not here are
+    /// noted with them ([`Self::lost_blobs`]).
+    pub async fn apply_without(&self, changes: Vec<Change>, lost: Vec<BlobRef>) -> Result<(), StoreError> {
         let Inner { disk, reserve, blobs, shared, .. } = &*self.0;
         let (audio, written) = (blobs.clone(), blobs.clone());
         let (reserve, before, after) = (reserve.clone(), Arc::clone(shared), Arc::clone(shared));
         let run = move |transaction: &mut Transaction<'_>| {
-            let (new, rows) = apply(transaction, changes, &mut lock(&before.clock), &reserve, &before.set_aside)?;
-            audio.write_rows(transaction, &new)?;
-            Ok::<_, StoreError>((new, rows))
+            let applied = apply(transaction, changes, &mut lock(&before.clock), &reserve)?;
+            audio.write_rows(transaction, &applied.new)?;
+            note_lost(transaction, &audio, &lost)?;
+            Ok::<_, StoreError>(applied)
         };
-        let then = move |(new, rows): (Vec<Change>, _)| {
+        let then = move |Applied { new, rows, aside }| {
             written.rows_written(&new);
             after.sums.follow(rows);
-            after.announce(new);
+            after.announce(new, aside);
         };
         Ok(disk.transact_then(run, then).await?)
     }
 
-    /// For each origin the number up to which every change is durable here.
+    /// For each origin the number up to which every change is durable and in its row here: a prefix ends before a change
+    /// that was set aside. This is what peers are told.
     pub fn vector(&self) -> Vector {
-        let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner);
-        have.iter().map(|(origin, seqs)| (*origin, seqs.run_end(1) - 1)).collect()
+        let have = self.0.shared.have();
+        have.vector(&self.begins_for(&have))
     }
 
-    /// For each origin the numbers of the changes that are durable here: the gap-free prefixes of [`Self::vector`] and
-    /// those beyond them, as of one moment.
+    /// For each origin the numbers of the changes that are durable here and in their rows, as of one moment.
+    pub fn applied(&self) -> BTreeMap<Origin, Ranges> {
+        let have = self.0.shared.have();
+        have.applied(&self.begins_for(&have))
+    }
+
+    /// The beginning of the log; only changes that were set aside ask for it.
+    fn begins_for(&self, have: &Have) -> Vector {
+        if have.aside.is_empty() { Vector::new() } else { self.log_begins() }
+    }
+
+    /// For each origin the numbers of the changes that are durable here, those that were set aside too, as of one moment.
     pub fn holdings(&self) -> BTreeMap<Origin, Ranges> {
-        self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.shared.have().durable.clone()
     }
 
-    /// True when the change is durable here, within the gap-free prefix or beyond it.
+    /// True when the change is durable here, set aside or not.
     pub fn has(&self, origin: Origin, seq: u64) -> bool {
-        let have = self.0.shared.have.read().unwrap_or_else(PoisonError::into_inner);
-        have.get(&origin).is_some_and(|seqs| seqs.contains(seq))
+        self.0.shared.have().durable.get(&origin).is_some_and(|seqs| seqs.contains(seq))
+    }
+
+    /// True when the change is durable here and in its row.
+    pub fn is_applied(&self, origin: Origin, seq: u64) -> bool {
+        self.0.shared.have().is_applied(origin, seq)
     }
 
     /// Every change that is committed or applied here from now on, in that order, once it is durable. A receiver that
@@ -351,7 +365,7 @@ impl Store {
     pub fn health(&self) -> StoreHealth {
         StoreHealth {
             broken: self.0.disk.broken().map(str::to_owned),
-            set_aside: self.0.shared.set_aside.load(Ordering::Relaxed),
+            set_aside: self.0.shared.have().aside.len() as u64,
         }
     }
 
@@ -366,6 +380,11 @@ impl Store {
         };
         self.0.disk.transact(write).await?;
         Ok(begun.elapsed())
+    }
+
+    /// Stamps by the cluster's time, which the wall clock here is this many milliseconds behind; 0: by the wall clock.
+    pub fn correct_clock(&self, behind_ms: i64) {
+        lock(&self.0.shared.clock).correct(behind_ms);
     }
 
     /// Stops all writes of this process: for a caller that finds its written data unreliable (rule A4).
@@ -413,6 +432,10 @@ impl Store {
 }
 
 impl Shared {
+    pub(crate) fn have(&self) -> RwLockReadGuard<'_, Have> {
+        self.have.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Tells observers and receivers of changes that rows were repaired, by changes without a number.
     pub(crate) fn tell(&self, repaired: impl Iterator<Item = Arc<Change>>) {
         let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
@@ -426,21 +449,24 @@ impl Shared {
     pub(crate) fn add_to_have(&self, prefixes: Vec<(Origin, u64)>) {
         let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
         for (origin, upto) in prefixes {
-            have.entry(origin).or_default().insert(1..upto.saturating_add(1));
+            have.durable.entry(origin).or_default().insert(1..upto.saturating_add(1));
         }
     }
 
     /// Changes that were set aside are in their records now.
-    pub(crate) fn clear_set_aside(&self, count: u64) {
-        self.set_aside.fetch_sub(count, Ordering::Relaxed);
+    pub(crate) fn clear_set_aside(&self, cleared: &[(Origin, u64)]) {
+        let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
+        have.aside.retain(|change| !cleared.contains(change));
     }
 
-    /// Publishes the changes of a durable commit.
-    fn announce(&self, changes: Vec<Change>) {
+    /// Publishes the changes of a durable commit; those in `aside` are not in their rows.
+    fn announce(&self, changes: Vec<Change>, aside: BTreeSet<(Origin, u64)>) {
         let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
         for change in &changes {
-            have.entry(change.origin).or_default().insert(change.seq..change.seq.saturating_add(1));
+            let seqs = have.durable.entry(change.origin).or_default();
+            seqs.insert(change.seq..change.seq.saturating_add(1));
         }
+        have.aside.extend(aside);
         drop(have);
         let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
         changes.iter().for_each(|change| observers.iter().for_each(|observer| observer(change)));

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use twinbox_ids::{NodeName, Timestamp};
+use twinbox_ids::{NodeName, Origin, Timestamp};
 use twinbox_replication_core::{Edit, Field, Record, Tag};
 
 use crate::{
@@ -132,14 +132,19 @@ impl AttemptCounts {
     }
 }
 
-/// Tries begun and not right, by node.
+/// Tries begun and not right, by node: the sum over the incarnations of its store.
 fn wrong(record: &Record) -> WrongAttempts {
     let right = cells(record, tag::RIGHT);
-    let less = |node: &NodeName| right.get(node).copied().unwrap_or_default();
-    cells(record, tag::BEGUN).iter().map(|(node, begun)| (node.clone(), begun.saturating_sub(less(node)))).collect()
+    let mut wrong = WrongAttempts::new();
+    for (owner, begun) in cells(record, tag::BEGUN) {
+        let less = right.get(&owner).copied().unwrap_or_default();
+        let of_node = wrong.entry(owner.0).or_default();
+        *of_node = of_node.saturating_add(begun.saturating_sub(less));
+    }
+    wrong
 }
 
-fn cells(record: &Record, tag: Tag) -> BTreeMap<NodeName, u64> {
+fn cells(record: &Record, tag: Tag) -> BTreeMap<(NodeName, Origin), u64> {
     match record.field(tag) {
         Some(Field::Counter(cells)) => cells.clone(),
         _ => BTreeMap::new(),

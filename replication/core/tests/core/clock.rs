@@ -22,6 +22,30 @@ fn restored_clock_continues_above_the_restored_stamp() {
 }
 
 #[test]
+fn corrected_clock_stamps_by_the_clusters_time_and_never_goes_back() {
+    const HOUR: i64 = 3_600_000;
+    let (hour, now) = (3_600_000, 100 * 3_600_000);
+    let mut behind = Clock::new(Origin(1));
+    assert_eq!(behind.tick(Timestamp(now - hour), None).wall, now - hour);
+    behind.correct(HOUR);
+    assert_eq!(behind.tick(Timestamp(now - hour), None).wall, now);
+    assert!(
+        behind.observe(stamp(now + 900, 2), Timestamp(now - hour), BOUND),
+        "the bound is by the cluster's time"
+    );
+
+    let mut ahead = Clock::new(Origin(1));
+    let before = ahead.tick(Timestamp(now + hour), None);
+    ahead.correct(-HOUR);
+    let after = ahead.tick(Timestamp(now + hour + 1), None);
+    assert!(after > before && after.wall == before.wall);
+    // An hour later the cluster's time has come there.
+    assert_eq!(ahead.tick(Timestamp(now + 2 * hour + 5), None).wall, now + hour + 5);
+    ahead.correct(0);
+    assert_eq!(ahead.tick(Timestamp(now + 2 * hour), None).wall, now + 2 * hour, "it was set right");
+}
+
+#[test]
 fn foreign_stamp_advances_the_clock_only_within_the_bound() {
     let mut clock = Clock::new(Origin(1));
     assert!(clock.observe(stamp(1900, 2), Timestamp(1000), BOUND));

@@ -3,7 +3,9 @@
 mod ack;
 mod buckets;
 mod clock;
+mod commits;
 mod convergence;
+mod patience;
 mod ranges;
 mod records;
 mod state_fill;

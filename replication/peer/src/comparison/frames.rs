@@ -122,13 +122,15 @@ pub(super) fn row_to_wire(row: &StoredRow) -> wire::Row {
     match row {
         StoredRow::Absent => wire::Row::default(),
         StoredRow::Unreadable => wire::Row { record: None, unreadable: true },
-        StoredRow::Record(record) => wire::Row { record: Some(codec::record_to_wire(record)), unreadable: false },
+        StoredRow::Record(record) => {
+            wire::Row { record: Some(codec::record_to_bytes(record).into()), unreadable: false }
+        }
     }
 }
 
 /// A row of a peer; one that this release cannot read counts as unreadable there.
 pub(super) fn read_row(row: wire::Row) -> StoredRow {
-    match row.record.map(codec::record_from_wire) {
+    match row.record.map(|record| codec::record_from_bytes(&record)) {
         Some(Ok(record)) => StoredRow::Record(record),
         Some(Err(_)) => StoredRow::Unreadable,
         None if row.unreadable => StoredRow::Unreadable,

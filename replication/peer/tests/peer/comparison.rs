@@ -83,7 +83,7 @@ async fn lost_and_damaged_rows_are_copied_from_the_side_that_has_them() {
     let dir = b.stop().await;
     damage(&dir, |transaction| {
         transaction.remove(index_key(&key("row000007")));
-        transaction.put(index_key(&key("row000008")), b"\x01\xffdamage".to_vec()).unwrap();
+        transaction.put(index_key(&key("row000008")), b"\x02\xffdamage".to_vec()).unwrap();
     })
     .await;
     let b = cluster.node_in("b", dir, &[]).await;

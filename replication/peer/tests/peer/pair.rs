@@ -293,3 +293,66 @@ async fn rest_of_a_take_is_removed_when_its_blob_was_fetched() {
     assert_eq!(b.peers.counters().blobs_fetched, 1);
     assert_eq!(b.store.recordings().open(), []);
 }
+
+#[tokio::test]
+async fn change_that_the_peer_sets_aside_is_not_on_two_until_it_is_applied() {
+    let (cluster, a, b) = connected().await;
+    let half = |tag| vec![Edit::Set(tag, Value::Bytes(vec![0; 30_000]))];
+    let write = async |node: &Node, edits: Vec<Edit>| {
+        let edit = move |draft: &mut Draft<'_>| draft.edit(key("row"), edits);
+        node.store.commit(edit).await.unwrap().1
+    };
+    // Each fits; both together are too large for a record. The two do not know of each other's.
+    a.peers.shutdown().await;
+    write(&a, half(1)).await;
+    let committed = write(&b, half(2)).await;
+    let dir = a.stop().await;
+    let a = cluster.node_in("a", dir, &[]).await;
+    a.start();
+    until("each has set the other's change aside", || {
+        a.store.health().set_aside == 1 && b.store.health().set_aside == 1
+    })
+    .await;
+    a.counts("b").await;
+    b.counts("a").await;
+    assert_eq!(b.peers.acknowledge(&committed).await, Acknowledgement::Alone);
+    assert!(a.store.has(b.store.origin(), committed.first) && b.status("a").lag_changes > 0);
+    // Others arrive, and are acknowledged.
+    b.counts("a").await;
+    assert_eq!(b.write_acknowledged("other", bytes("b")).await, on_two("a"));
+
+    write(&a, vec![Edit::Set(1, bytes("small"))]).await;
+    // The pauses between attempts grow with the time that the steps before took.
+    let tried = async {
+        while a.store.health().set_aside + b.store.health().set_aside > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(300), tried).await.unwrap();
+    until("it is acknowledged", || b.status("a").lag_changes == 0).await;
+    assert_eq!(b.peers.acknowledge(&committed).await, on_two("a"));
+    converge(&[&a, &b]).await;
+}
+
+/// Several frames' worth of changes in one commit, live and from the log: whoever sees one of them sees all.
+#[tokio::test]
+async fn commit_is_seen_as_a_whole_on_the_other_node() {
+    let (_cluster, a, b) = pair().await;
+    let (seen, parts) = (b.store.clone(), std::sync::Arc::new(std::sync::Mutex::new((0, 0))));
+    let counted = parts.clone();
+    b.store.observe(move |change| {
+        let (prefix, _) = change.key.id.split_at(change.key.id.len() - 6);
+        let row = |n: &str| seen.get(&key(&format!("{}{n}", String::from_utf8_lossy(prefix)))).unwrap();
+        let mut counted = counted.lock().unwrap();
+        counted.0 += 1;
+        counted.1 += usize::from(row("000000").is_none() || row("000699").is_none());
+    });
+    a.write_many("history", 700).await;
+    a.start();
+    b.start();
+    a.counts("b").await;
+    let committed = a.write_many("live", 700).await;
+    converge(&[&a, &b]).await;
+    assert_eq!(a.peers.acknowledge(&committed).await, on_two("b"));
+    assert_eq!(*parts.lock().unwrap(), (1_400, 0), "changes, and those of which others of the commit were missing");
+}

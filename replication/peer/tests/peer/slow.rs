@@ -14,7 +14,12 @@ use tokio::time::timeout;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{Ranges, Value};
 use twinbox_replication_peer::Acknowledgement;
+use twinbox_replication_store::codec;
 use twinbox_wire::replication::{HistoryTaken, ProbeAnswer, follower_frame, source_frame::Frame};
+
+fn seq(change: &bytes::Bytes) -> u64 {
+    codec::change_from_bytes(change).unwrap().seq
+}
 
 async fn followed() -> (Node, Raw) {
     let cluster = Cluster::new(&["a", "b"]).await;
@@ -38,9 +43,9 @@ async fn changes_beyond_the_live_queue_are_read_from_the_log() {
     let read = async {
         while (seen.len() as u64) < total {
             match raw.next().await.unwrap() {
-                Frame::Live(live) => seen.extend(live.change.iter().map(|change| change.seq)),
+                Frame::Live(live) => seen.extend(live.change.iter().map(seq)),
                 Frame::History(history) => {
-                    seen.extend(history.change.iter().map(|change| change.seq));
+                    seen.extend(history.change.iter().map(seq));
                     let taken = HistoryTaken { batch: history.batch };
                     raw.send(follower_frame::Frame::HistoryTaken(taken)).await;
                 }

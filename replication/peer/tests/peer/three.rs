@@ -1,12 +1,13 @@
 //! Three nodes of which two cannot reach each other: everything flows through the third (rule D11).
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{fs::File, os::unix::fs::FileExt, time::Duration};
 
-use crate::kit::{Cluster, audio, converge, find_in_packs, on_two, until};
+use crate::kit::{Cluster, audio, converge, find_in_packs, key, name, on_two, until};
 use bytes::Bytes;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
-use twinbox_ids::RecordingId;
-use twinbox_replication_core::Value;
+use twinbox_ids::{Origin, RecordingId, Stamp};
+use twinbox_replication_core::{Field, Part, Place, Record, Unknown, Value, state_fill::LogPolicy};
 
 #[tokio::test]
 async fn changes_and_blobs_are_relayed_by_the_third_node() {
@@ -34,6 +35,50 @@ async fn changes_and_blobs_are_relayed_by_the_third_node() {
     assert_eq!(a.store.blobs().read(&greeting.hash).await.unwrap(), audio(70_000));
     assert_eq!(a.records().len(), 3);
     assert!(!a.status("b").connected && !b.status("a").connected);
+}
+
+/// A later release wrote parts that this one does not know: they pass through a node, its log and its rows.
+#[tokio::test]
+async fn parts_of_a_later_release_are_relayed_and_filled_in() {
+    let later = |number: u8| {
+        let part = Part { number: 15, bytes: vec![0x78, number] };
+        let mut unknown = Unknown::new();
+        unknown.insert(Place::Record, part.clone());
+        unknown.insert(Place::Field(1), part);
+        let origin = Origin(u128::from(number));
+        let register =
+            Field::Register { stamp: Stamp { wall: 1, counter: 0, origin }, value: Value::Bytes(vec![number]) };
+        Record::from_parts([(1, register)], None).with_unknown(unknown)
+    };
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let nowhere = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let a = cluster.node_via("a", &[("b", nowhere)]).await;
+    let b = cluster.node_via("b", &[("a", nowhere)]).await;
+    let c = cluster.node("c").await;
+    let adopt = async |number: u8| {
+        let (key, record) = (key(&format!("row{number}")), later(number));
+        a.store.commit(move |draft| draft.adopt(key, record)).await.unwrap();
+    };
+    adopt(1).await;
+    [&a, &b, &c].iter().for_each(|node| node.start());
+    a.counts("c").await;
+    b.counts("c").await;
+    adopt(2).await;
+    converge(&[&a, &b, &c]).await;
+    for node in [&a, &b, &c] {
+        assert_eq!(node.records().into_iter().map(|(_, record)| record).collect::<Vec<_>>(), [later(1), later(2)]);
+    }
+
+    // A node that lost its disk gets them by the rows of a scan.
+    drop(c.stop().await);
+    for node in [&a, &b] {
+        node.store.set_state_fillers(["a", "b", "c"].map(name).into()).await.unwrap();
+        assert!(node.peers.cut_log(&LogPolicy::new(Duration::ZERO, 0)).await.unwrap() > 0);
+    }
+    let c = cluster.node_that_fills("c", TempDir::new().unwrap(), &[]).await;
+    c.start();
+    until("the rows are here", || c.store.filled().has_records()).await;
+    assert_eq!(c.records(), a.records());
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ const OTHER_ORIGIN: Origin = Origin(2);
 const WRITER: Origin = Origin(3);
 
 fn change(seq: u64) -> Change {
-    Change { origin: WRITER, seq, key: Key::new(Table(0), "row"), delta: Record::new() }
+    Change { origin: WRITER, seq, key: Key::new(Table(0), "row"), delta: Record::new(), part: Default::default() }
 }
 
 fn link(vector: Vector) -> (Link, StreamNumber) {

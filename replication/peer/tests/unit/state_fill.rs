@@ -31,7 +31,7 @@ fn pages_must_advance_and_their_rows_be_in_order() {
     let key = |id: &str| Key::new(Table(1), id);
     let row = |id: &str| wire::StateRow {
         key: Some(crate::state_scan::key_to_wire(&key(id))),
-        record: Some(wire::Record::default()),
+        record: Some(Default::default()),
     };
     let page = |ids: &[&str], after: Option<&str>, upto: Option<&str>| {
         let rows = ids.iter().map(|id| row(id)).collect();

@@ -109,7 +109,7 @@ async fn foreign_stamp_from_the_future_is_stored_but_does_not_advance_the_clock(
     let future = Stamp { wall: u64::MAX / 2, counter: 0, origin: Origin(5) };
     let register = |stamp, text: &str| Field::Register { stamp, value: Value::Bytes(text.into()) };
     let delta = Record::from_parts([(1, register(future, "future"))], None);
-    let change = Change { origin: Origin(5), seq: 1, key: key("x"), delta };
+    let change = Change { origin: Origin(5), seq: 1, key: key("x"), delta, part: Default::default() };
     store.apply(vec![change]).await.expect("a change");
     edit(&store, "x", set("over")).await.expect("a commit");
     edit(&store, "y", set("else")).await.expect("a commit");
@@ -119,7 +119,7 @@ async fn foreign_stamp_from_the_future_is_stored_but_does_not_advance_the_clock(
 }
 
 #[tokio::test]
-async fn change_that_cannot_be_applied_is_set_aside() {
+async fn change_that_cannot_be_applied_is_set_aside_and_tried_again() {
     let (dir_a, (dir_b, b)) = (dir(), peer());
     let a = open(dir_a.path());
     // Each fits; both together exceed the size of a record.
@@ -129,11 +129,91 @@ async fn change_that_cannot_be_applied_is_set_aside() {
     edit(&b, "y", set("after")).await.expect("a commit");
     a.apply(log_of(&b)).await.expect("both changes");
     assert_eq!((a.health().set_aside, text(&a, "y").as_deref()), (1, Some("after")));
-    assert_eq!(a.vector().get(b.origin()), 2);
+    assert_eq!(a.vector().get(b.origin()), 0, "the vector does not cover it");
+    let applied = |store: &Store, seq| (store.has(b.origin(), seq), store.is_applied(b.origin(), seq));
+    assert_eq!((applied(&a, 1), applied(&a, 2)), ((true, false), (true, true)));
     assert_eq!(log_of(&a).len(), 3, "it goes on to other nodes");
+    a.apply(log_of(&b)).await.expect("both changes again");
+    assert_eq!((a.retry_set_aside().await, a.health().set_aside), (Ok(1), 1));
     drop(a);
-    assert_eq!(open(dir_a.path()).health().set_aside, 1);
+    let a = open(dir_a.path());
+    assert_eq!((a.health().set_aside, a.vector().get(b.origin())), (1, 0));
+    assert!(!a.applied()[&b.origin()].contains(1) && a.holdings()[&b.origin()].contains(1));
+
+    // The record shrinks: the next attempt applies the change, and those who follow live changes hear of it.
+    edit(&a, "x", vec![Edit::Set(1, Value::Bytes(b"small".to_vec()))]).await.expect("a commit");
+    let mut live = a.live();
+    assert_eq!((a.retry_set_aside().await, a.health().set_aside), (Ok(0), 0));
+    let told = live.recv().await.expect("a change");
+    assert_eq!((told.seq, &told.key), (0, &key("x")));
+    assert_eq!(a.get(&key("x")).expect("a read").expect("a record").bytes(2).map(<[u8]>::len), Some(30_000));
+    assert_eq!((a.vector().get(b.origin()), applied(&a, 1)), (2, (true, true)));
+    drop(a);
+    let a = open(dir_a.path());
+    assert_eq!((a.health().set_aside, a.vector().get(b.origin())), (0, 2));
     drop(dir_b);
+}
+
+#[tokio::test]
+async fn commit_is_applied_as_a_whole_or_not_at_all() {
+    let (dir_a, (dir_b, b)) = (dir(), peer());
+    let a = open(dir_a.path());
+    edit(&a, "before", set("1")).await.expect("a commit");
+    let rows = ["one", "two", "three"];
+    a.commit(move |draft| rows.iter().try_for_each(|row| draft.edit(key(row), set("x")))).await.expect("a commit");
+    let log = log_of(&a);
+    let shown = |store: &Store| rows.iter().filter(|row| text(store, row).is_some()).count();
+    // Parts of it, in calls of their own, change nothing and are not here.
+    for part in [vec![3], vec![1, 2], vec![2, 0], vec![1]] {
+        b.apply(part.iter().map(|at| log[*at].clone()).collect()).await.expect("nothing of it");
+        assert_eq!((shown(&b), b.has(a.origin(), 2), b.has(a.origin(), 4)), (0, false, false), "{part:?}");
+    }
+    assert_eq!(b.vector().get(a.origin()), 1, "what is whole was applied");
+    drop(b);
+    let b = open_as(dir_b.path(), "b").expect("the store again");
+    assert_eq!(shown(&b), 0);
+    b.apply(vec![log[3].clone(), log[1].clone(), log[2].clone()]).await.expect("all of it");
+    assert_eq!((shown(&b), b.vector().get(a.origin()), log_of(&b)), (3, 4, log));
+}
+
+#[tokio::test]
+async fn commit_with_a_change_that_cannot_be_applied_is_set_aside_as_a_whole() {
+    let (dir_a, (_dir_b, b)) = (dir(), peer());
+    let a = open(dir_a.path());
+    let half = |tag| vec![Edit::Set(tag, Value::Bytes(vec![0; 30_000]))];
+    edit(&a, "x", half(1)).await.expect("a commit");
+    let commit = move |draft: &mut twinbox_replication_store::Draft<'_>| {
+        draft.edit(key("w"), set("of it"))?;
+        draft.edit(key("x"), half(2))?;
+        draft.edit(key("y"), set("of it"))
+    };
+    b.commit(commit).await.expect("a commit");
+    edit(&b, "z", set("after")).await.expect("a commit");
+    a.apply(log_of(&b)).await.expect("the changes");
+    assert_eq!((a.health().set_aside, text(&a, "w"), text(&a, "y")), (3, None, None));
+    assert_eq!((a.vector().get(b.origin()), text(&a, "z").as_deref()), (0, Some("after")));
+    assert_eq!(a.retry_set_aside().await, Ok(3));
+    edit(&a, "x", vec![Edit::Set(1, Value::Bytes(b"small".to_vec()))]).await.expect("a commit");
+    assert_eq!(a.retry_set_aside().await, Ok(0));
+    assert_eq!((text(&a, "w").as_deref(), text(&a, "y").as_deref()), (Some("of it"), Some("of it")));
+    assert_eq!(a.vector().get(b.origin()), 4);
+}
+
+/// The log of all others begins later by now: a fill by state must end, though it cannot apply the change either.
+#[tokio::test]
+async fn vector_of_a_scan_is_taken_though_a_change_before_it_is_set_aside() {
+    let (dir_a, (_dir_b, b)) = (dir(), peer());
+    let a = open(dir_a.path());
+    let half = |tag| vec![Edit::Set(tag, Value::Bytes(vec![0; 30_000]))];
+    edit(&a, "x", half(1)).await.expect("a commit");
+    edit(&b, "x", half(2)).await.expect("a commit");
+    a.apply(log_of(&b)).await.expect("b's change");
+    assert_eq!(a.vector().get(b.origin()), 0);
+    a.take_vector(b.vector()).await.expect("taken");
+    assert_eq!((a.vector().get(b.origin()), a.health().set_aside), (1, 1));
+    edit(&a, "x", vec![Edit::Set(1, Value::Bytes(b"small".to_vec()))]).await.expect("a commit");
+    assert_eq!(a.retry_set_aside().await, Ok(0), "it is tried all the same");
+    assert_eq!(a.get(&key("x")).expect("a read").expect("a record").bytes(2).map(<[u8]>::len), Some(30_000));
 }
 
 proptest! {
@@ -154,7 +234,7 @@ proptest! {
                 let stamp = Stamp { wall: seq, counter: 0, origin: Origin(origin) };
                 let value = Value::Bytes(vec![seq as u8]);
                 let delta = Record::from_parts([(1, Field::Register { stamp, value })], None);
-                Change { origin: Origin(origin), seq, key: key("x"), delta }
+                Change { origin: Origin(origin), seq, key: key("x"), delta, part: Default::default() }
             });
             runtime.block_on(store.apply(changes.collect())).expect("changes");
             applied.extend(batch);

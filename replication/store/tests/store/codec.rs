@@ -3,8 +3,11 @@
 use proptest::prelude::*;
 use prost::Message;
 use twinbox_ids::{BlobHash, Origin, RecordingId, Stamp};
-use twinbox_replication_core::{BlobRef, Change, Edit, Record, Value, Vector};
+use twinbox_replication_core::{
+    BlobRef, Change, CommitPart, Edit, Field, Part, Place, Record, Unknown, Value, Vector,
+};
 use twinbox_replication_store::codec::{self, DecodeError};
+use twinbox_wire::replication as wire;
 
 use crate::{key, node};
 
@@ -40,10 +43,79 @@ fn everything() -> Record {
 fn records_survive_encoding() {
     let record = everything();
     assert_eq!(codec::decode_record(&codec::encode_record(&record)), Ok(record.clone()));
-    let change = Change { origin: Origin(7), seq: u64::MAX, key: key("x"), delta: record };
+    let change = Change {
+        origin: Origin(7),
+        seq: u64::MAX,
+        key: key("x"),
+        delta: record,
+        part: CommitPart { before: 7, after: 0 },
+    };
     assert_eq!(codec::decode_change(&codec::encode_change(&change)), Ok(change));
     let vector = Vector::from_iter([(Origin(1), 5), (Origin(u128::MAX), u64::MAX)]);
     assert_eq!(codec::vector_from_wire(&codec::vector_to_wire(&vector)), Ok(vector));
+}
+
+/// The record with a part of a later release in each message, and of the change that brings it.
+fn from_a_later_release() -> Record {
+    let record = everything();
+    let mut places = vec![Place::Change, Place::Record, Place::Tombstone];
+    for (tag, field) in record.fields() {
+        places.push(Place::Field(tag));
+        match field {
+            Field::Register { stamp, value } => {
+                places.extend([Place::Register(tag, *stamp), Place::Value(tag, *stamp)]);
+                places.extend(value.blob().map(|_| Place::Blob(tag, *stamp)));
+            }
+            Field::AddWins(members) | Field::RemoveWins(members) | Field::Claim(members) => {
+                places.push(Place::Kind(tag));
+                places.extend(members.iter().map(|(value, _)| Place::Member(tag, value.to_vec())));
+            }
+            Field::Counter(cells) => {
+                places.push(Place::Kind(tag));
+                places.extend(cells.keys().map(|(node, origin)| Place::Cell(tag, node.clone(), *origin)));
+            }
+        }
+    }
+    let mut unknown = Unknown::new();
+    for place in places {
+        // Numbers 15 and 100: a varint, and bytes; two contents of the latter.
+        unknown.insert(place.clone(), Part { number: 15, bytes: vec![0x78, 0x85, 0x01] });
+        for content in [b'x', b'y'] {
+            unknown.insert(place.clone(), Part { number: 100, bytes: vec![0xa2, 0x06, 1, content] });
+        }
+    }
+    record.with_unknown(unknown)
+}
+
+#[test]
+fn parts_of_a_later_release_survive_at_their_places() {
+    let record = from_a_later_release();
+    let change = Change {
+        origin: Origin(7),
+        seq: 1,
+        key: key("x"),
+        delta: record.clone(),
+        part: CommitPart { before: 0, after: 9 },
+    };
+    let bytes = codec::change_to_bytes(&change);
+    let read = codec::change_from_bytes(&bytes).expect("a change");
+    assert_eq!(read, change);
+    assert_eq!(codec::change_to_bytes(&read), bytes, "it is forwarded as it came");
+    assert_eq!(codec::decode_change(&codec::encode_change(&change)), Ok(change.clone()));
+    // An earlier release reads the rest, and this one reads it without them.
+    let known = wire::Record::decode(&codec::record_to_bytes(&record)[..]).expect("a record").encode_to_vec();
+    assert_eq!(codec::record_from_bytes(&known), Ok(everything()));
+    // A row has what the change has, apart from what belongs to the change itself.
+    let mut row = Record::new();
+    row.merge(record.clone());
+    assert_eq!(row.unknown().at(&Place::Change).count(), 0);
+    assert_eq!(row.unknown().at(&Place::Record).count(), 3);
+    assert_eq!(codec::decode_record(&codec::encode_record(&row)), Ok(row));
+    // As a later release writes it: behind the fields that are known here.
+    let simple = [codec::record_to_bytes(&everything()), vec![0x78, 0x85, 0x01]].concat();
+    let read = codec::record_from_bytes(&simple).expect("a record");
+    assert_eq!(read.unknown().at(&Place::Record).count(), 1);
+    assert_eq!(codec::record_to_bytes(&read), simple);
 }
 
 /// The bytes of a small record, as every release from the first on reads and writes them.
@@ -53,32 +125,42 @@ fn format_on_disk_does_not_change() {
     let record = Edit::Set(5, Value::Bytes(b"hi".to_vec())).delta(&Record::new(), stamp, &node("a"));
     let hex: String = codec::encode_record(&record).iter().map(|b| format!("{b:02x}")).collect();
     let origin = "1a1000000000000000000000000000000004";
-    assert_eq!(hex, format!("010a2908051225{}{}{}", "0a1d090201000000000000", "1003", origin) + "12040a026869");
+    assert_eq!(hex, format!("020a2908051225{}{}{}", "0a1d090201000000000000", "1003", origin) + "12040a026869");
 }
 
 #[test]
 fn incomplete_or_later_formats_are_errors() {
     assert_eq!(codec::decode_record(&[]), Err(DecodeError::Empty));
-    assert_eq!(codec::decode_record(&[2, 0]), Err(DecodeError::Version { found: 2 }));
-    let change = Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything() };
-    let wire = || codec::change_to_wire(&change);
+    let later = codec::decode_record(&[codec::FORMAT + 1, 0]);
+    assert_eq!(later, Err(DecodeError::Version { found: codec::FORMAT + 1 }));
+    let earlier = codec::decode_record(&[1, 0]).expect_err("an earlier format");
+    assert!(earlier.to_string().contains("start with an empty one"), "{earlier}");
+    let change =
+        Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything(), part: CommitPart::default() };
+    let whole = wire::Change::decode(&codec::change_to_bytes(&change)[..]).expect("a change");
     let mut broken = vec![];
-    let mut case = |what: &'static str, spoil: &dyn Fn(&mut twinbox_wire::replication::Change)| {
-        let mut change = wire();
+    let mut case = |what: &'static str, spoil: &dyn Fn(&mut wire::Change)| {
+        let mut change = whole.clone();
         spoil(&mut change);
-        broken.push((what, codec::change_from_wire(change)));
+        broken.push((what, codec::change_from_bytes(&change.encode_to_vec())));
+    };
+    let of_record = |spoil: &'static dyn Fn(&mut wire::Record)| {
+        move |change: &mut wire::Change| {
+            let mut record = wire::Record::decode(&change.delta.take().expect("a delta")[..]).expect("a record");
+            spoil(&mut record);
+            change.delta = Some(record.encode_to_vec().into());
+        }
     };
     case("no key", &|c| c.key = None);
+    case("before the first", &|c| c.before = 1);
     case("no delta", &|c| c.delta = None);
     case("number 0", &|c| c.seq = 0);
     case("short origin", &|c| c.origin = vec![1, 2].into());
     case("large table", &|c| c.key.as_mut().expect("a key").table = 65_536);
     // A kind of merge of a later release arrives as none.
-    case("unknown kind", &|c| c.delta.as_mut().expect("a delta").field[0].merge = None);
-    case("large tag", &|c| c.delta.as_mut().expect("a delta").field[0].tag = 65_536);
-    case("no stamp", &|c| {
-        c.delta.as_mut().expect("a delta").tombstone.as_mut().expect("a tombstone").stamp = None;
-    });
+    case("unknown kind", &of_record(&|record| record.field[0].merge = None));
+    case("large tag", &of_record(&|record| record.field[0].tag = 65_536));
+    case("no stamp", &of_record(&|record| record.tombstone.as_mut().expect("a tombstone").stamp = None));
     for (what, result) in broken {
         assert!(result.is_err(), "{what} was taken");
     }
@@ -93,7 +175,7 @@ proptest! {
 
     #[test]
     fn spoiled_records_never_panic(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>()) {
-        let mut bytes = codec::record_to_wire(&everything()).encode_to_vec();
+        let mut bytes = codec::record_to_bytes(&everything());
         let at = at.index(bytes.len());
         bytes[at] = byte;
         bytes.truncate(cut.index(bytes.len()) + 1);

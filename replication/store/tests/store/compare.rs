@@ -159,7 +159,7 @@ async fn repair_adds_what_is_missing_and_makes_no_change() {
     drop(store);
     change_index(second.path(), |transaction| {
         transaction.remove(index_key(&key("lost")));
-        transaction.put(index_key(&key("damaged")), b"\x01\xffdamage".to_vec()).expect("a small value");
+        transaction.put(index_key(&key("damaged")), b"\x02\xffdamage".to_vec()).expect("a small value");
     })
     .await;
 
@@ -257,7 +257,7 @@ async fn repair_clears_the_changes_that_were_set_aside() {
     store.apply(whole.changes_after(&store.vector(), 10).expect("changes")).await.expect("applied");
     drop(store);
     change_index(second.path(), |transaction| {
-        transaction.put(index_key(&key("row")), b"\x01\xffdamage".to_vec()).expect("a small value");
+        transaction.put(index_key(&key("row")), b"\x02\xffdamage".to_vec()).expect("a small value");
     })
     .await;
     let store = open_as(second.path(), "b").expect("a store");

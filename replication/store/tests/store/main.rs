@@ -6,7 +6,6 @@ mod codec;
 mod commits;
 mod compact;
 mod compare;
-mod convert;
 mod damage;
 mod kills;
 mod log;

@@ -42,7 +42,10 @@ async fn new_incarnation_stamps_above_all_stamps_of_the_last() {
     let ahead = Stamp { wall: twinbox_clock::wall().0 + 30_000, counter: 0, origin: Origin(5) };
     let register = Field::Register { stamp: ahead, value: Value::Bytes(Vec::new()) };
     let delta = Record::from_parts([(1, register)], None);
-    store.apply(vec![Change { origin: Origin(5), seq: 1, key: key("x"), delta }]).await.expect("a change");
+    store
+        .apply(vec![Change { origin: Origin(5), seq: 1, key: key("x"), delta, part: Default::default() }])
+        .await
+        .expect("a change");
     drop(store);
     let store = open(dir.path());
     edit(&store, "y", set("two")).await.expect("a commit");
@@ -209,4 +212,40 @@ async fn a_recording_that_does_not_sync_breaks_the_store_and_is_no_blob() {
     assert_eq!(store.recordings().open(), [(id, 1, 4000)]);
     let blob = store.recordings().seal(id, 1).await.expect("a blob");
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(4000)));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a directory");
+    for entry in fs::read_dir(from).expect("a listing").map(|entry| entry.expect("an entry")) {
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().expect("a type").is_dir() {
+            true => copy(&from, &to),
+            false => drop(fs::copy(from, to).expect("copied")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn counts_of_a_disk_that_was_set_back_add_to_what_others_have() {
+    let (dir, yesterday, dir_b) = (dir(), crate::dir(), crate::dir());
+    let count = |n| vec![Edit::Count(1, n)];
+    let sum = |store: &twinbox_replication_store::Store| {
+        store.get(&key("x")).expect("a read").map_or(0, |record| record.counter(1))
+    };
+    let store = open(dir.path());
+    edit(&store, "x", count(5)).await.expect("a commit");
+    drop(store);
+    copy(dir.path(), yesterday.path());
+    let (store, peer) = (open(dir.path()), open_as(dir_b.path(), "b").expect("a store"));
+    edit(&store, "x", count(3)).await.expect("a commit");
+    edit(&store, "x", count(4)).await.expect("a commit");
+    peer.apply(store.changes_after(&peer.vector(), usize::MAX).expect("a log")).await.expect("applied");
+    drop(store);
+
+    let restored = open(yesterday.path());
+    assert_eq!((sum(&peer), sum(&restored)), (12, 5));
+    edit(&restored, "x", count(2)).await.expect("a commit");
+    peer.apply(restored.changes_after(&peer.vector(), usize::MAX).expect("a log")).await.expect("applied");
+    restored.apply(peer.changes_after(&restored.vector(), usize::MAX).expect("a log")).await.expect("applied");
+    assert_eq!((sum(&peer), sum(&restored)), (14, 14));
 }

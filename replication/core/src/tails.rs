@@ -11,7 +11,7 @@ use std::{
 use twinbox_ids::RecordingId;
 
 /// A recording and its take.
-pub(crate) type Take = (RecordingId, u32);
+pub type Take = (RecordingId, u32);
 
 /// Maximum recordings followed concurrently; nothing is sent of those above it, and their blobs are fetched at filing.
 const MAX_TAKES: usize = 4_096;
@@ -23,12 +23,13 @@ struct Tail {
     known: u64,
 }
 
+/// The positions of one follower.
 #[derive(Debug, Default)]
-pub(crate) struct Tails(HashMap<Take, Tail>);
+pub struct Tails(HashMap<Take, Tail>);
 
 impl Tails {
     /// The follower has `sent` bytes of a recording of which there are `known`.
-    pub(crate) fn open(&mut self, take: Take, sent: u64, known: u64) {
+    pub fn open(&mut self, take: Take, sent: u64, known: u64) {
         if self.0.len() < MAX_TAKES || self.0.contains_key(&take) {
             let tail = self.0.entry(take).or_insert(Tail { sent, known });
             tail.sent = tail.sent.max(sent);
@@ -38,7 +39,7 @@ impl Tails {
 
     /// A live chunk of `length` bytes at `offset`. Returns the number of its first bytes to leave out, or `None` when
     /// it is not to be sent now, because the follower lacks bytes before it or was sent all of it.
-    pub(crate) fn chunk(&mut self, take: Take, offset: u64, length: u64) -> Option<u64> {
+    pub fn chunk(&mut self, take: Take, offset: u64, length: u64) -> Option<u64> {
         // A recording whose beginning was not seen here is behind by the bytes before the chunk.
         self.open(take, 0, 0);
         let tail = self.0.get_mut(&take)?;
@@ -53,14 +54,14 @@ impl Tails {
     }
 
     /// A piece of at most `limit` bytes of a recording that is behind.
-    pub(crate) fn behind(&self, limit: u64) -> Option<(Take, Range<u64>)> {
+    pub fn behind(&self, limit: u64) -> Option<(Take, Range<u64>)> {
         let (take, tail) = self.0.iter().find(|(_, tail)| tail.sent < tail.known)?;
         Some((*take, tail.sent..tail.known.min(tail.sent.saturating_add(limit))))
     }
 
     /// The piece was sent up to `end`. If that is its start, the piece is not in the file yet: the next chunk makes the
     /// recording behind again.
-    pub(crate) fn caught_up(&mut self, take: Take, end: u64) {
+    pub fn caught_up(&mut self, take: Take, end: u64) {
         if let Some(tail) = self.0.get_mut(&take) {
             if end <= tail.sent {
                 tail.known = tail.sent;
@@ -71,17 +72,17 @@ impl Tails {
     }
 
     /// The recording is filed or discarded.
-    pub(crate) fn close(&mut self, take: Take) {
+    pub fn close(&mut self, take: Take) {
         self.0.remove(&take);
     }
 
     /// True when a new recording would not be followed.
-    pub(crate) fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.0.len() >= MAX_TAKES
     }
 
     /// Forgets all recordings except those still open.
-    pub(crate) fn retain(&mut self, open: &HashSet<Take>) {
+    pub fn retain(&mut self, open: &HashSet<Take>) {
         self.0.retain(|take, _| open.contains(take));
     }
 }

@@ -1,28 +1,30 @@
 //! Converts between the values of `twinbox-replication-core` and the protobuf messages of `twinbox-wire`: the disk and
 //! the peers get the same messages. On disk a format-version byte stands before each.
 //!
-//! Decoding takes bytes from anywhere: a part that is incomplete or unknown is an error, never a panic, and is never
-//! dropped silently, since a record that lost a field would forget a write.
+//! Decoding takes bytes from anywhere: a part that is incomplete, or of an unknown kind, is an error, never a panic. Fields of
+//! messages that this release does not know are kept. Nothing is dropped silently, since a record that lost a field would
+//! forget a write.
+
+mod unknown;
 
 use bytes::Bytes;
 use prost::Message;
 use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp};
 use twinbox_replication_core::{
-    BlobRef, Change, Dots, Field, Key, Member, Members, Record, Table, Tag, Tombstone, Value, Vector,
+    BlobRef, Change, CommitPart, Dots, Field, Key, Member, Members, Place, Record, Table, Tag, Tombstone, Unknown,
+    Value, Vector,
 };
 use twinbox_wire::replication as wire;
 
 /// The version of the disk format, before each value.
-pub const FORMAT: u8 = 1;
+pub const FORMAT: u8 = 2;
 
 /// Bytes could not be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// Written by a later version.
-    #[error(
-        "format version {found} is unknown, this release reads version {FORMAT}: use the release that wrote it"
-    )]
+    /// Written by a release with another format.
+    #[error("format version {found} is not that of this release, {FORMAT}: {}", remedy(*found))]
     Version {
         /// The version.
         found: u8,
@@ -41,33 +43,53 @@ pub enum DecodeError {
     Invalid(&'static str),
 }
 
+fn remedy(found: u8) -> &'static str {
+    match found < FORMAT {
+        true => {
+            "use the release that wrote it, or move the data folder to another place and start with an empty one, \
+             which the other nodes fill"
+        }
+        false => "use the release that wrote it",
+    }
+}
+
 /// A record as it lies on disk.
 pub fn encode_record(record: &Record) -> Vec<u8> {
-    versioned(&record_to_wire(record))
+    after_version(&record_to_bytes(record))
 }
 
 /// The inverse of [`encode_record`].
 pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
-    record_from_wire(unversioned(bytes)?)
+    record_from_bytes(message(bytes)?)
 }
 
 /// A change as it lies on disk.
 pub fn encode_change(change: &Change) -> Vec<u8> {
-    versioned(&change_to_wire(change))
+    after_version(&change_to_bytes(change))
 }
 
 /// The inverse of [`encode_change`].
 pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
-    change_from_wire(unversioned(bytes)?)
+    change_from_bytes(message(bytes)?)
+}
+
+/// The name of a blob as it lies on disk.
+pub fn encode_blob(blob: &BlobRef) -> Vec<u8> {
+    versioned(&blob_to_wire(blob))
+}
+
+/// The inverse of [`encode_blob`].
+pub fn decode_blob(bytes: &[u8]) -> Result<BlobRef, DecodeError> {
+    blob_from_wire(&unversioned(bytes)?)
 }
 
 /// A stamp as it lies on disk.
-pub(crate) fn encode_stamp(stamp: Stamp) -> Vec<u8> {
+pub fn encode_stamp(stamp: Stamp) -> Vec<u8> {
     versioned(&stamp_to_wire(stamp))
 }
 
 /// The inverse of [`encode_stamp`].
-pub(crate) fn decode_stamp(bytes: &[u8]) -> Result<Stamp, DecodeError> {
+pub fn decode_stamp(bytes: &[u8]) -> Result<Stamp, DecodeError> {
     stamp_from_wire(Some(unversioned(bytes)?), "stamp")
 }
 
@@ -78,36 +100,84 @@ fn versioned(message: &impl Message) -> Vec<u8> {
     bytes
 }
 
+fn after_version(message: &[u8]) -> Vec<u8> {
+    [&[FORMAT], message].concat()
+}
+
 fn unversioned<M: Message + Default>(bytes: &[u8]) -> Result<M, DecodeError> {
+    Ok(M::decode(message(bytes)?)?)
+}
+
+/// The message behind the format version.
+fn message(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     match bytes.split_first() {
         None => Err(DecodeError::Empty),
-        Some((&FORMAT, message)) => Ok(M::decode(message)?),
+        Some((&FORMAT, message)) => Ok(message),
         Some((&found, _)) => Err(DecodeError::Version { found }),
     }
 }
 
-/// A change for the wire.
-pub fn change_to_wire(change: &Change) -> wire::Change {
+/// A change for the wire, with the parts that this release does not know.
+pub fn change_to_bytes(change: &Change) -> Vec<u8> {
+    unknown::with(change_to_wire(change).encode_to_vec(), change.delta.unknown(), &Place::Change)
+}
+
+/// A change from the wire, with the parts that this release does not know.
+pub fn change_from_bytes(bytes: &[u8]) -> Result<Change, DecodeError> {
+    let message = wire::Change::decode(bytes)?;
+    let has_unknown = message.encoded_len() != bytes.len();
+    let mut change = change_from_wire(message)?;
+    if has_unknown {
+        let mut found = Unknown::new();
+        unknown::of_change(bytes)?.into_iter().for_each(|part| found.insert(Place::Change, part));
+        change.delta = change.delta.with_unknown(found);
+    }
+    Ok(change)
+}
+
+/// A record for the wire, with the parts that this release does not know.
+pub fn record_to_bytes(record: &Record) -> Vec<u8> {
+    match record.unknown().is_empty() {
+        true => record_to_wire(record).encode_to_vec(),
+        false => unknown::record_with(record),
+    }
+}
+
+/// A record from the wire, with the parts that this release does not know.
+pub fn record_from_bytes(bytes: &[u8]) -> Result<Record, DecodeError> {
+    let message = wire::Record::decode(bytes)?;
+    let has_unknown = message.encoded_len() != bytes.len();
+    let record = record_from_wire(message)?;
+    Ok(if has_unknown { record.with_unknown(unknown::of_record(bytes)?) } else { record })
+}
+
+fn change_to_wire(change: &Change) -> wire::Change {
     wire::Change {
         origin: origin_to_wire(change.origin),
         seq: change.seq,
         key: Some(wire::Key { table: change.key.table.0.into(), id: change.key.id.clone().into() }),
-        delta: Some(record_to_wire(&change.delta)),
+        delta: Some(record_to_bytes(&change.delta).into()),
+        before: change.part.before,
+        after: change.part.after,
     }
 }
 
-/// A change from the wire.
-pub fn change_from_wire(change: wire::Change) -> Result<Change, DecodeError> {
+fn change_from_wire(change: wire::Change) -> Result<Change, DecodeError> {
     let key = change.key.ok_or(DecodeError::Missing("key"))?;
     let table = u16::try_from(key.table).map_err(|_| DecodeError::Invalid("table"))?;
     if change.seq == 0 {
         return Err(DecodeError::Missing("sequence number"));
     }
+    let part = CommitPart { before: change.before, after: change.after };
+    if u64::from(part.before) >= change.seq || change.seq.checked_add(part.after.into()).is_none() {
+        return Err(DecodeError::Invalid("place in its commit"));
+    }
     Ok(Change {
+        part,
         origin: origin_from_wire(&change.origin)?,
         seq: change.seq,
         key: Key::new(Table(table), key.id),
-        delta: record_from_wire(change.delta.ok_or(DecodeError::Missing("delta"))?)?,
+        delta: record_from_bytes(&change.delta.ok_or(DecodeError::Missing("delta"))?)?,
     })
 }
 
@@ -122,8 +192,7 @@ pub fn vector_from_wire(vector: &wire::Vector) -> Result<Vector, DecodeError> {
     vector.prefix.iter().map(|prefix| Ok((origin_from_wire(&prefix.origin)?, prefix.upto))).collect()
 }
 
-/// A record for the wire.
-pub fn record_to_wire(record: &Record) -> wire::Record {
+fn record_to_wire(record: &Record) -> wire::Record {
     let field = |(tag, field): (Tag, &Field)| wire::Field { tag: tag.into(), merge: Some(field_to_wire(field)) };
     wire::Record {
         field: record.fields().map(field).collect(),
@@ -131,8 +200,7 @@ pub fn record_to_wire(record: &Record) -> wire::Record {
     }
 }
 
-/// A record from the wire.
-pub fn record_from_wire(record: wire::Record) -> Result<Record, DecodeError> {
+fn record_from_wire(record: wire::Record) -> Result<Record, DecodeError> {
     let fields: Vec<(Tag, Field)> = record
         .field
         .into_iter()
@@ -156,7 +224,11 @@ fn field_to_wire(field: &Field) -> wire::field::Merge {
         Field::RemoveWins(members) => Merge::RemoveWins(members_to_wire(members)),
         Field::Claim(members) => Merge::Claim(members_to_wire(members)),
         Field::Counter(cells) => {
-            let cell = |(node, count): (&NodeName, &u64)| wire::Cell { node: node.to_string(), count: *count };
+            let cell = |((node, origin), count): (&(NodeName, Origin), &u64)| wire::Cell {
+                node: node.to_string(),
+                count: *count,
+                origin: origin_to_wire(*origin),
+            };
             Merge::Counter(wire::Counter { cell: cells.iter().map(cell).collect() })
         }
     }
@@ -178,7 +250,7 @@ fn field_from_wire(merge: wire::field::Merge) -> Result<Field, DecodeError> {
                 .into_iter()
                 .map(|cell| {
                     let node = cell.node.parse().map_err(|_| DecodeError::Invalid("node name"))?;
-                    Ok((node, cell.count))
+                    Ok(((node, origin_from_wire(&cell.origin)?), cell.count))
                 })
                 .collect::<Result<_, DecodeError>>()?,
         ),

@@ -1,0 +1,116 @@
+//! Audio that changes were applied without: asked for until it has come (rule D12).
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::sleep};
+use tracing::{info, warn};
+use twinbox_clock::BootInstant;
+use twinbox_ids::BlobHash;
+use twinbox_replication_core::BlobRef;
+use twinbox_replication_store::StoreError;
+
+use crate::{Peers, fetch::Got, peers::Inner};
+
+/// Pause between attempts to get a blob: first value, doubling up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
+
+/// The blobs that are not here, by hash, and the next attempt for each.
+#[derive(Default)]
+pub(crate) struct LostAudio {
+    state: Mutex<BTreeMap<BlobHash, Wanted>>,
+    added: Notify,
+}
+
+#[derive(Clone, Copy)]
+struct Wanted {
+    blob: BlobRef,
+    next: BootInstant,
+    pause: Duration,
+}
+
+impl LostAudio {
+    fn state(&self) -> MutexGuard<'_, BTreeMap<BlobHash, Wanted>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// These blobs are noted in the store.
+    pub(crate) fn add(&self, blobs: impl IntoIterator<Item = BlobRef>) {
+        let now = BootInstant::now();
+        let mut state = self.state();
+        for blob in blobs {
+            state.entry(blob.hash).or_insert(Wanted { blob, next: now + RETRY.0, pause: RETRY.0 });
+        }
+        drop(state);
+        self.added.notify_one();
+    }
+
+    fn remove(&self, hash: &BlobHash) {
+        self.state().remove(hash);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.state().len() as u64
+    }
+
+    /// One that is to be asked for now.
+    fn due(&self, now: BootInstant) -> Option<BlobRef> {
+        let mut state = self.state();
+        let wanted = state.values_mut().find(|wanted| wanted.next <= now)?;
+        wanted.pause = RETRY.1.min(wanted.pause * 2);
+        wanted.next = now + wanted.pause;
+        Some(wanted.blob)
+    }
+
+    fn pause(&self, now: BootInstant) -> Duration {
+        let next = self.state().values().map(|wanted| wanted.next).min();
+        next.map_or(RETRY.1, |next| if next > now { next.since(now) } else { Duration::ZERO })
+    }
+}
+
+/// Asks for them until it is dropped.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    match inner.store.lost_blobs() {
+        Ok(lost) => inner.lost_audio.add(lost),
+        Err(error) => warn!(%error, "notes of missing audio cannot be read; the daily check asks for it"),
+    }
+    loop {
+        while let Some(blob) = inner.lost_audio.due(BootInstant::now()) {
+            match look_for(&inner, &blob).await {
+                Ok(true) => inner.lost_audio.remove(&blob.hash),
+                Ok(false) => {}
+                Err(error) => warn!(hash = %blob.hash, %error, "note of missing audio cannot be removed; retrying"),
+            }
+        }
+        let pause = inner.lost_audio.pause(BootInstant::now());
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = inner.lost_audio.added.notified() => {}
+        }
+    }
+}
+
+/// True when the blob is not lost any more: it is here, or nothing present names it.
+async fn look_for(inner: &Inner, blob: &BlobRef) -> Result<bool, StoreError> {
+    let store = &inner.store;
+    let is_unwanted = store.is_indexed() && !store.is_referenced(&blob.hash)?;
+    if !is_unwanted {
+        match inner.fetcher.get_from_any(blob).await {
+            Got::Here => info!(hash = %blob.hash, "audio that was missing has come"),
+            Got::GivenUp => {}
+            Got::Denied | Got::Failed => return Ok(false),
+        }
+    }
+    store.forget_lost(blob.hash).await?;
+    Ok(true)
+}
+
+impl Peers {
+    /// True for audio that a message is stored without, since no node that could be asked had it.
+    pub fn is_audio_lost(&self, hash: &BlobHash) -> bool {
+        self.inner().lost_audio.state().contains_key(hash)
+    }
+}
