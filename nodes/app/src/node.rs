@@ -163,6 +163,7 @@ impl Node {
         let settings = SharedSettings::open(SettingsParts {
             name: name.clone(),
             file: config.shared.clone(),
+            trunks: config.trunks.clone(),
             wan: cluster.is_wan(),
             language: config.voicemail.language.clone(),
             secrets: config.alarms.secrets.clone(),

@@ -15,6 +15,7 @@ mod shared;
 mod shared_settings;
 #[cfg(test)]
 mod tests;
+mod trunks;
 mod witness;
 
 use std::{
@@ -28,6 +29,7 @@ pub use mail::{MailConfig, MailInConfig};
 pub use node::{LogKeep, NodeConfig, RtpConfig, SEAL_SECRET, VoicemailConfig};
 pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
 pub use shared_settings::{apply_to_calls, usual_mailbox};
+pub use trunks::{FileTrunks, TrunksInForce};
 pub use twinbox_backup::S3Settings;
 pub use twinbox_mailbox::nearest;
 pub use witness::WitnessConfig;

@@ -18,6 +18,7 @@ use super::{
     reader::{Mistake, Mistakes, Section},
     shared::{ClusterConfig, LogConfig},
     shared_settings,
+    trunks::FileTrunks,
 };
 
 /// File with the secret that opens the sealed CA, in the data folder unless the configuration names another.
@@ -51,7 +52,7 @@ pub struct NodeConfig {
     pub cluster: ClusterConfig,
     /// Address at which the node's supervisor serves other members.
     pub supervisor: SocketAddr,
-    /// SIP, trunks and settings of the conversation.
+    /// SIP, the file's trunks and settings of the conversation.
     pub calls: CallsConfig,
     /// RTP.
     pub rtp: RtpConfig,
@@ -69,6 +70,8 @@ pub struct NodeConfig {
     pub links: Option<LinksConfig>,
     /// Settings that all nodes share, as far as the file names them: the cluster's first values.
     pub shared: FileValues,
+    /// Trunks that the file names: the cluster's first ones, and this node's passwords.
+    pub trunks: FileTrunks,
     /// Access to the S3-compatible store that takes backups, if there is one.
     pub backup_s3: Option<S3Settings>,
     /// Logging.
@@ -139,7 +142,8 @@ impl NodeConfig {
             let rtp = RtpConfig::read(root.section("rtp"));
             let values = Values::of(shared.iter(), cluster.as_ref().is_some_and(ClusterConfig::is_wan));
             let voicemail = VoicemailConfig::read(root.section("voicemail"));
-            let calls = super::calls::read(root, &values, rtp.as_ref());
+            let trunks = FileTrunks::read(root);
+            let calls = super::calls::read(root, &values, &trunks, rtp.as_ref());
             let mut section = root.section("prompts");
             let prompts = match Prompts::load(section.path("dir").as_deref(), &voicemail.language) {
                 Ok(prompts) => Some(Arc::new(prompts)),
@@ -178,6 +182,7 @@ impl NodeConfig {
                 mail: mail?,
                 links,
                 shared,
+                trunks,
                 backup_s3,
                 log,
             })
