@@ -59,7 +59,11 @@ const EXTRA_ROUNDS: usize = 100_000;
 
 /// The last scans of this process.
 #[derive(Default)]
-pub(crate) struct StateFills(Mutex<BTreeMap<NodeName, Attempts>>);
+pub(crate) struct StateFills {
+    attempts: Mutex<BTreeMap<NodeName, Attempts>>,
+    /// The peers that were out of reach of this node's log, as this node was of theirs.
+    split: Mutex<BTreeSet<NodeName>>,
+}
 
 #[derive(Clone, Copy)]
 struct Attempts {
@@ -71,7 +75,19 @@ struct Attempts {
 
 impl StateFills {
     fn state(&self) -> MutexGuard<'_, BTreeMap<NodeName, Attempts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way from a peer, given the present vectors. A peer whose own merge ends first has all that was here; this node
+    /// is no more behind than before, and goes on to serve callers.
+    fn way(&self, peer: &NodeName, now: Way) -> Way {
+        let mut split = self.split.lock().unwrap_or_else(PoisonError::into_inner);
+        if now == Way::Merge {
+            split.insert(peer.clone());
+        } else if now == Way::History {
+            split.remove(peer);
+        }
+        if now == Way::State && split.contains(peer) { Way::Merge } else { now }
     }
 
     /// The time since the first attempt with a peer that may be asked now; `None` while it may not.
@@ -163,7 +179,7 @@ fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
         let mut has = source.vector.clone();
         has.join(&link.has());
         candidates.push(Candidate {
-            way: Way::between(&own, &own_begins, &has, &source.log_begins),
+            way: inner.state_fills.way(&link.name, Way::between(&own, &own_begins, &has, &source.log_begins)),
             is_complete: !source.lacks_records,
             is_settled: source.opened.elapsed() >= SETTLE,
             has,

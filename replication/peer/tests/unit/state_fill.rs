@@ -49,3 +49,13 @@ fn pages_must_advance_and_their_rows_be_in_order() {
     let long = Key::new(Table(1), vec![0; KEY + 1]);
     assert!(read_key(crate::state_scan::key_to_wire(&long)).is_err());
 }
+
+#[test]
+fn of_two_nodes_that_were_split_the_second_one_merges_too_when_the_first_has_ended() {
+    let (fills, a, b) = (StateFills::default(), "a".parse().unwrap(), "b".parse().unwrap());
+    assert_eq!(fills.way(&a, Way::Merge), Way::Merge);
+    assert_eq!(fills.way(&a, Way::State), Way::Merge, "the peer has what was here, by its own merge");
+    assert_eq!(fills.way(&b, Way::State), Way::State, "this node was behind all the time");
+    assert_eq!(fills.way(&a, Way::History), Way::History);
+    assert_eq!(fills.way(&a, Way::State), Way::State, "another time");
+}
