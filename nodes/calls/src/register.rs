@@ -29,7 +29,8 @@ struct Registrant {
 /// Keeps all configured registrations until the SIP server closes. That of a trunk that was removed or changed is
 /// removed before another begins: both may have one address of record.
 pub(crate) async fn follow(server: Arc<SipServer>) {
-    let (mut trunks, mut kept) = (server.trunks(), Vec::<(Arc<Trunk>, CancellationToken, JoinHandle<()>)>::new());
+    let (mut trunks, mut kept) =
+        (server.access.subscribe(), Vec::<(Arc<Trunk>, CancellationToken, JoinHandle<()>)>::new());
     loop {
         let access = trunks.borrow_and_update().clone();
         let (stay, gone): (Vec<_>, Vec<_>) =

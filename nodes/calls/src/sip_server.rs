@@ -44,7 +44,7 @@ const MAX_TRANSACTIONS: usize = 50_000;
 pub(crate) struct SipServer {
     config: RwLock<Arc<CallsConfig>>,
     pub(crate) deps: CallsDeps,
-    access: watch::Sender<Arc<Access>>,
+    pub(crate) access: watch::Sender<Arc<Access>>,
     pub(crate) self_test: SelfTest,
     pub(crate) resolver: Resolver,
     pub(crate) admission: Arc<Admission>,
@@ -148,11 +148,6 @@ impl SipServer {
     /// The trunks, as they are now.
     pub(crate) fn access(&self) -> Arc<Access> {
         self.access.borrow().clone()
-    }
-
-    /// The trunks, and their changes.
-    pub(crate) fn trunks(&self) -> watch::Receiver<Arc<Access>> {
-        self.access.subscribe()
     }
 
     /// Time on the transactions' clock, in milliseconds.
