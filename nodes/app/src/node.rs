@@ -29,6 +29,7 @@ use twinbox_reconciler::{
     CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, file_orphans,
     first_measures, follow_members, keep_call_records, purge_deleted, retry_unfiled,
 };
+use twinbox_replication_admin::MemberStorageService;
 use twinbox_replication_peer::{LogPolicy, PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
@@ -257,6 +258,7 @@ impl Node {
             (self.roles.service(), self.roles.exits()),
             Some(NodeServices {
                 peers: self.peers.clone(),
+                storage: MemberStorageService::new(self.store.clone(), self.peers.clone(), cluster.tls.clone()),
                 signer: signer.clone(),
                 host: host.clone(),
                 operators: route,

@@ -9,6 +9,7 @@ use tracing::info;
 use twinbox_alarm_rules::name_conflicts;
 use twinbox_ids::NodeName;
 use twinbox_mailstore::{Mailstore, blocking};
+use twinbox_members::MemberClients;
 use twinbox_replication_peer::{AudioCheck, ComparisonReport, Peers};
 use twinbox_replication_store::{Filled, Store};
 use twinbox_wire::storage::{
@@ -17,7 +18,7 @@ use twinbox_wire::storage::{
     storage_server::{Storage, StorageServer},
 };
 
-use crate::{convert, store};
+use crate::{convert, member, store};
 
 /// The parts of a node that the service needs.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct StorageParts {
     pub peers: Peers,
     /// Mailboxes, for conflicts of their names.
     pub mailstore: Mailstore,
+    /// Connections to the other members.
+    pub members: Arc<MemberClients>,
 }
 
 /// Serves administrators' requests about replication and the store.
@@ -84,8 +87,12 @@ impl Storage for StorageService {
     }
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<Self::VerifyStream>, Status> {
-        let audio = if request.into_inner().audio { AudioCheck::Content } else { AudioCheck::Presence };
+        let everywhere = request.into_inner().audio;
+        let audio = if everywhere { AudioCheck::Content } else { AudioCheck::Presence };
         let parts = self.0.clone();
+        if everywhere {
+            member::has_all_audio(&parts.store)?;
+        }
         let (answers, receiver) = mpsc::channel(1);
         info!("administrator compares the stores");
         tokio::spawn(async move {
@@ -102,6 +109,14 @@ impl Storage for StorageService {
                 if answers.send(Ok(convert::comparison(&report, true))).await.is_err() {
                     return;
                 }
+            }
+            // Another node finds and replaces what is damaged on its own disk.
+            for (node, channel) in parts.members.nodes().into_iter().filter(|_| everywhere) {
+                let read = tokio::select! {
+                    read = member::ask(&node, channel) => read,
+                    () = answers.closed() => return,
+                };
+                let _ = answers.send(Ok(read)).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
