@@ -28,4 +28,6 @@ pub enum StoreCommand {
     },
     /// Records by table, changes in the log, recordings, space on the disk
     Stats,
+    /// Give the space of removed recordings back to the disk now; calls go on
+    Compact,
 }

@@ -13,8 +13,8 @@ use twinbox_members::MemberClients;
 use twinbox_replication_peer::{AudioCheck, ComparisonReport, Peers};
 use twinbox_replication_store::{Filled, Store};
 use twinbox_wire::storage::{
-    CheckReply, CheckRequest, Comparison, Conflict, ConflictsReply, ConflictsRequest, PeerReplication,
-    ReplicationStatusReply, ReplicationStatusRequest, StatsReply, StatsRequest, VerifyRequest,
+    CheckReply, CheckRequest, CompactReply, CompactRequest, Comparison, Conflict, ConflictsReply, ConflictsRequest,
+    PeerReplication, ReplicationStatusReply, ReplicationStatusRequest, StatsReply, StatsRequest, VerifyRequest,
     storage_server::{Storage, StorageServer},
 };
 
@@ -75,6 +75,7 @@ impl Storage for StorageService {
     type VerifyStream = Answers<Comparison>;
     type CheckStream = Answers<CheckReply>;
     type StatsStream = Answers<StatsReply>;
+    type CompactStream = Answers<CompactReply>;
 
     async fn replication_status(
         &self,
@@ -150,6 +151,19 @@ impl Storage for StorageService {
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<Self::StatsStream>, Status> {
         let parts = self.0.clone();
         Ok(later(async move { store::stats(&parts.store, &parts.dir).await.map_err(internal) }))
+    }
+
+    async fn compact(&self, _: Request<CompactRequest>) -> Result<Response<Self::CompactStream>, Status> {
+        member::has_all_audio(&self.0.store)?;
+        let store = self.0.store.clone();
+        let (answers, receiver) = mpsc::channel(1);
+        info!("administrator compacts the store");
+        tokio::spawn(async move {
+            if let Err(error) = store::compact(&store, &answers).await {
+                let _ = answers.send(Err(internal(error))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 

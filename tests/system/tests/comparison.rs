@@ -60,7 +60,12 @@ fn lost_message_is_copied_back_and_named() {
     });
     let status = cluster.cli("b").json(&["replication", "status"]);
     assert_eq!(status["peers"][0]["repairs"], 1, "{status}");
-    for command in [&["store", "check", "--audio"][..], &["store", "stats"], &["replication", "conflicts"]] {
+    for command in [
+        &["store", "check", "--audio"][..],
+        &["store", "stats"],
+        &["store", "compact"],
+        &["replication", "conflicts"],
+    ] {
         assert!(cluster.cli("b").run(command).status.success(), "{command:?}");
     }
 }
