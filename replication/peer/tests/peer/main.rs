@@ -5,6 +5,7 @@ mod fill;
 mod fill_missed;
 mod kit;
 mod leaving;
+mod lies;
 mod pair;
 mod purge;
 mod refusals;

@@ -37,12 +37,13 @@ fn pages_must_advance_and_their_rows_be_in_order() {
         let rows = ids.iter().map(|id| row(id)).collect();
         read_rows(rows, after.map(key).as_ref(), upto.map(key).as_ref()).is_ok()
     };
-    assert!(page(&["a", "b"], None, None) && page(&["b"], Some("a"), Some("b")) && page(&[], Some("a"), Some("b")));
+    assert!(page(&["a", "b"], None, None) && page(&["b"], Some("a"), Some("b")) && page(&[], Some("a"), None));
     assert!(!page(&["b", "a"], None, None), "backwards");
     assert!(!page(&["a", "a"], None, None), "twice");
     assert!(!page(&["a"], Some("a"), None), "again");
     assert!(!page(&["c"], None, Some("b")), "behind its end");
-    assert!(!page(&[], Some("b"), Some("b")), "an end that stays");
+    assert!(!page(&[], Some("b"), Some("b")) && !page(&["b"], None, Some("a")), "an end that stays");
+    assert!(!page(&[], Some("a"), Some("b")), "nothing, again and again");
     assert!(read_prefixes(Some(&codec::vector_to_wire(&vector(u64::MAX)))).is_err(), "from the future");
     let bare = wire::StateRow { key: None, record: None };
     assert!(read_rows(vec![bare], None, None).is_err());

@@ -1,5 +1,6 @@
 //! Whole nodes for tests: real stores in temporary directories, real TLS, real sockets on loopback.
 
+pub mod liar;
 pub mod raw;
 
 use std::{
