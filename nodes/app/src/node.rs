@@ -166,7 +166,6 @@ impl Node {
             file: config.shared.clone(),
             trunks: config.trunks.clone(),
             wan: cluster.is_wan(),
-            language: config.voicemail.language.clone(),
             secrets: config.alarms.secrets.clone(),
             mailstore: mailstore.clone(),
             peers: peers.clone(),
@@ -226,7 +225,7 @@ impl Node {
         let prompts = CustomPrompts {
             mailstore: self.mailstore.clone(),
             prompts: self.config.prompts.clone(),
-            language: self.config.voicemail.language.clone(),
+            language: self.settings.values().text(Key::Language).to_owned(),
         };
         let changes = prompts.apply_all().await;
         self.calls.restart().await?;

@@ -26,7 +26,7 @@ use std::{
 pub use alarms::{AlarmReceivers, AlarmSecrets, AlarmsConfig, ReceiverMistake};
 pub use links::LinksConfig;
 pub use mail::{MailConfig, MailInConfig};
-pub use node::{LogKeep, NodeConfig, RtpConfig, SEAL_SECRET, VoicemailConfig};
+pub use node::{LogKeep, NodeConfig, RtpConfig, SEAL_SECRET};
 pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
 pub use shared_settings::{apply_to_calls, usual_mailbox};
 pub use trunks::{FileTrunks, TrunksInForce};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use twinbox_calls::CallsConfig;
-use twinbox_cluster_settings::{FileValues, Values};
+use twinbox_cluster_settings::{FileValues, Key, Values};
 use twinbox_ids::NodeName;
 use twinbox_prompts::Prompts;
 
@@ -56,8 +56,6 @@ pub struct NodeConfig {
     pub calls: CallsConfig,
     /// RTP.
     pub rtp: RtpConfig,
-    /// Mailboxes.
-    pub voicemail: VoicemailConfig,
     /// Prompts; those of `prompts.dir` replace the built-in ones.
     pub prompts: Arc<Prompts>,
     /// Address of `/metrics`, `/livez` and `/readyz`, if any.
@@ -104,13 +102,6 @@ pub struct RtpConfig {
     pub timeout: Option<Duration>,
 }
 
-/// Rest of `[voicemail]` beside the settings that all nodes share.
-#[derive(Debug, Clone)]
-pub struct VoicemailConfig {
-    /// Language of prompts and of new mailboxes, such as `en`.
-    pub language: String,
-}
-
 impl NodeConfig {
     /// The settings that all nodes share, by this file alone.
     pub fn shared_values(&self) -> Values {
@@ -141,11 +132,11 @@ impl NodeConfig {
             let supervisor = cluster.as_ref().and_then(|cluster| read_supervisor(root, cluster.bind, supervisor));
             let rtp = RtpConfig::read(root.section("rtp"));
             let values = Values::of(shared.iter(), cluster.as_ref().is_some_and(ClusterConfig::is_wan));
-            let voicemail = VoicemailConfig::read(root.section("voicemail"));
+            root.section("voicemail").finish();
             let trunks = FileTrunks::read(root);
             let calls = super::calls::read(root, &values, &trunks, rtp.as_ref());
             let mut section = root.section("prompts");
-            let prompts = match Prompts::load(section.path("dir").as_deref(), &voicemail.language) {
+            let prompts = match Prompts::load(section.path("dir").as_deref(), values.text(Key::Language)) {
                 Ok(prompts) => Some(Arc::new(prompts)),
                 Err(error) => {
                     section.wrong("dir", error.to_string());
@@ -175,7 +166,6 @@ impl NodeConfig {
                 supervisor: supervisor?,
                 calls: calls?,
                 rtp: rtp?,
-                voicemail,
                 prompts: prompts?,
                 metrics,
                 alarms,
@@ -239,12 +229,4 @@ fn read_supervisor(root: &Section, bind: SocketAddr, set: Option<SocketAddr>) ->
         Some(address) => return Some(address),
     }
     None
-}
-
-impl VoicemailConfig {
-    fn read(mut section: Section) -> Self {
-        let language = section.word("language", &["en"], "en").to_owned();
-        section.finish();
-        Self { language }
-    }
 }

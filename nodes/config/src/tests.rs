@@ -46,8 +46,8 @@ fn new_mailboxes_have_the_settings_of_voicemail() {
         .replace("max_messages = 200", "max_messages = 7")
         .replace("max_message_seconds = 300", "max_message_seconds = 9");
     let node = load_node(&text).unwrap_or_else(|e| panic!("{e}"));
-    let usual = usual_mailbox(&node.shared_values(), "de");
-    assert_eq!((usual.timezone.as_str(), usual.language.as_str()), ("Europe/Berlin", "de"));
+    let usual = usual_mailbox(&node.shared_values());
+    assert_eq!((usual.timezone.as_str(), usual.language.as_str()), ("Europe/Berlin", "en"));
     assert_eq!((usual.quota.max_messages, usual.quota.max_message_ms), (7, 9_000));
     assert!(usual.pin.is_none());
 }

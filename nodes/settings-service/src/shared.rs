@@ -30,8 +30,6 @@ pub struct SettingsParts {
     pub trunks: FileTrunks,
     /// The cluster has the times of a wide area network.
     pub wan: bool,
-    /// Language of new mailboxes.
-    pub language: String,
     /// This node's secrets for receivers of alarms.
     pub secrets: AlarmSecrets,
     /// Mailboxes and messages.
@@ -170,7 +168,7 @@ impl SharedSettings {
                 memory_kib: values.small(Key::PinHashKib),
                 passes: values.small(Key::PinHashPasses),
             },
-            usual: usual_mailbox(values, &parts.language),
+            usual: usual_mailbox(values),
         });
         parts.calls.reconfigure(|calls| apply_to_calls(values, calls));
     }

@@ -20,13 +20,12 @@ pub fn fingerprints(config: &NodeConfig) -> BTreeMap<String, u64> {
 }
 
 fn values(config: &NodeConfig) -> Vec<(String, String)> {
-    let NodeConfig { cluster, voicemail, .. } = config;
+    let NodeConfig { cluster, .. } = config;
     let mut values: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: &dyn Debug| values.push((name.to_owned(), format!("{value:?}")));
     add("cluster.name", &cluster.name);
     add("cluster.id", &cluster.id);
     add("cluster.timing", &if cluster.timing == Timing::wan() { "wan" } else { "lan" });
-    add("voicemail.language", &voicemail.language);
     let (out, incoming) = (&config.mail.out, &config.mail.incoming);
     let domain = out.as_ref().map(|out| &out.domain).or(incoming.as_ref().map(|incoming| &incoming.domain));
     let from = out.as_ref().map(|out| &out.from).or(incoming.as_ref().map(|incoming| &incoming.reports));
