@@ -112,6 +112,15 @@ fn likely<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
 }
 
 impl TrunkError {
+    /// The mistake without the name of the property, for a reader that names it.
+    pub fn without_name(&self) -> String {
+        match self {
+            Self::Value { error, .. } => error.to_string(),
+            Self::Network(error) => error.to_string(),
+            _ => self.to_string(),
+        }
+    }
+
     pub(crate) fn no_trunk<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Self {
         Self::NoTrunk { name: name.to_owned(), near: likely(name, known) }
     }

@@ -56,7 +56,7 @@ impl FileTrunks {
             match (property.check_in_file(&text), &mut trunk) {
                 (Ok(value), Ok(trunk)) => trunk.set(property, Some(value)),
                 (Ok(_), Err(_)) => {}
-                (Err(error), _) => section.wrong(property.name(), error.to_string()),
+                (Err(error), _) => section.wrong(property.name(), error.without_name()),
             }
         }
         section.finish();
