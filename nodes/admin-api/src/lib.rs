@@ -81,6 +81,7 @@ impl AdminHandles {
             dir: self.config.data_dir.join("store"),
             peers: self.peers.clone(),
             mailstore: self.mailstore.clone(),
+            members: self.members.clone(),
         }
     }
 }

@@ -103,7 +103,7 @@ impl NodeFacts {
         }));
         let Some(node) = &self.node else { return reply };
         reply.sip = node.config.calls.listeners.iter().map(ListenerConfig::external_address).collect();
-        reply.sip_of_trunks = node.config.calls.external_addresses();
+        reply.sip_of_trunks = node.calls.config().external_addresses();
         let calls = node.calls.running();
         reply.calls = calls.as_ref().map_or(0, |c| u32::try_from(c.active()).unwrap_or(u32::MAX));
         reply.max_calls = u32::try_from(node.config.calls.max_calls).unwrap_or(u32::MAX);

@@ -61,7 +61,7 @@ impl Service {
                 likely.join(", ")
             )));
         }
-        PromptKey::new(&self.node.config.voicemail.language, name)
+        PromptKey::new(&self.node.mailstore.live().usual.language, name)
             .ok_or_else(|| Status::invalid_argument(format!("'{name}' is no name of a prompt")))
     }
 }
@@ -219,12 +219,12 @@ impl Provisioning for Service {
 
     async fn prompt_list(&self, _: Request<PromptListRequest>) -> Result<Response<PromptListReply>, Status> {
         let playing = self.node.config.prompts.replaced();
+        let live = self.node.mailstore.live();
         let prompts = self.node.mailstore.custom_prompts().await.map_err(internal)?;
         let prompts = prompts
             .into_iter()
             .map(|prompt| Prompt {
-                playing: playing.contains(&prompt.key.name)
-                    && prompt.key.language == self.node.config.voicemail.language,
+                playing: playing.contains(&prompt.key.name) && prompt.key.language == live.usual.language,
                 language: prompt.key.language,
                 name: prompt.key.name,
                 bytes: prompt.bytes,

@@ -29,6 +29,7 @@ use twinbox_reconciler::{
     CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, file_orphans,
     first_measures, follow_members, keep_call_records, purge_deleted, retry_unfiled,
 };
+use twinbox_replication_admin::MemberStorageService;
 use twinbox_replication_peer::{LogPolicy, PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
@@ -163,8 +164,8 @@ impl Node {
         let settings = SharedSettings::open(SettingsParts {
             name: name.clone(),
             file: config.shared.clone(),
+            trunks: config.trunks.clone(),
             wan: cluster.is_wan(),
-            language: config.voicemail.language.clone(),
             secrets: config.alarms.secrets.clone(),
             mailstore: mailstore.clone(),
             peers: peers.clone(),
@@ -224,7 +225,7 @@ impl Node {
         let prompts = CustomPrompts {
             mailstore: self.mailstore.clone(),
             prompts: self.config.prompts.clone(),
-            language: self.config.voicemail.language.clone(),
+            language: self.settings.values().text(Key::Language).to_owned(),
         };
         let changes = prompts.apply_all().await;
         self.calls.restart().await?;
@@ -256,6 +257,7 @@ impl Node {
             (self.roles.service(), self.roles.exits()),
             Some(NodeServices {
                 peers: self.peers.clone(),
+                storage: MemberStorageService::new(self.store.clone(), self.peers.clone(), cluster.tls.clone()),
                 signer: signer.clone(),
                 host: host.clone(),
                 operators: route,

@@ -15,6 +15,7 @@ use twinbox_enrollment::{
 };
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_pki::{AcceptRoutes, NodeIdentity, OperatorRoute};
+use twinbox_replication_admin::MemberStorageService;
 use twinbox_replication_peer::Peers;
 use twinbox_roles::{ExitsService, MemberKind, Roles, RolesConfig, RolesService};
 use twinbox_wire::roles::{exits_server::ExitsServer, roles_server::RolesServer};
@@ -58,6 +59,8 @@ pub async fn start_roles(
 pub struct NodeServices {
     /// Replication.
     pub peers: Peers,
+    /// Verification of this node's audio for others.
+    pub storage: MemberStorageService,
     /// CA keys with which the node signs.
     pub signer: Arc<Signer>,
     /// Admission of joining members.
@@ -113,6 +116,7 @@ impl PeerListener {
             .add_service(exits)
             .add_service(members.into_server())
             .add_optional_service(certificates)
+            .add_optional_service(node.as_ref().map(|node| node.storage.clone().into_server()))
             .add_optional_service(node.as_ref().map(|node| node.peers.service()));
         let (route, calls) = mpsc::channel(WAITING);
         let mut accept = AcceptRoutes { roles: Some(route), ..AcceptRoutes::default() };

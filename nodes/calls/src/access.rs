@@ -2,6 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
+use twinbox_ids::Network;
 use twinbox_sip::digest::Credentials;
 
 use crate::{Transport, TrunkConfig, wire::Flow};
@@ -27,12 +28,16 @@ impl Trunk {
 }
 
 /// All trunks.
+#[derive(Default)]
 pub(crate) struct Access(Vec<Arc<Trunk>>);
 
 impl Access {
-    /// Creates the trunks of the configuration.
-    pub(crate) fn new(trunks: &[TrunkConfig]) -> Self {
+    /// The trunks of the configuration; those that did not change are the same as here.
+    pub(crate) fn renewed(&self, trunks: &[TrunkConfig]) -> Self {
         let trunk = |config: &TrunkConfig| {
+            if let Some(same) = self.0.iter().find(|trunk| trunk.config == *config) {
+                return same.clone();
+            }
             let credentials = config.username.clone().zip(config.password.clone());
             let credentials = credentials.map(|(username, password)| Credentials { username, password });
             Arc::new(Trunk { config: config.clone(), credentials })
@@ -40,9 +45,13 @@ impl Access {
         Self(trunks.iter().map(trunk).collect())
     }
 
-    /// The trunk of a request from this address and transport.
+    /// The trunk of a request from this address and transport: that with the smallest network around the address; of
+    /// equal ones that which names its transport, then the first.
     pub(crate) fn find(&self, address: IpAddr, transport: Transport) -> Option<&Arc<Trunk>> {
-        self.0.iter().find(|trunk| trunk.covers(address, transport))
+        let covering = self.0.iter().filter(|trunk| trunk.covers(address, transport));
+        let rank = |trunk: &TrunkConfig| (Network::longest(&trunk.addresses, address), trunk.transport.is_some());
+        // Of equal ones `max_by_key` takes the last.
+        covering.rev().max_by_key(|trunk| rank(&trunk.config))
     }
 
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<Trunk>> {
@@ -51,5 +60,29 @@ impl Access {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Trunk>> {
         self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_network_decides_then_the_transport_then_the_order() {
+        let any = crate::self_test::SelfTest::new(&[]).trunk.config.clone();
+        let trunk = |name: &str, network: &str, transport| {
+            let (name, addresses) = (name.to_owned(), vec![network.parse().unwrap()]);
+            TrunkConfig { name, addresses, transport, ..any.clone() }
+        };
+        let (near, tcp) = (trunk("near", "10.0.1.0/24", None), trunk("tcp", "10.0.1.0/24", Some(Transport::Tcp)));
+        let access =
+            [trunk("wide", "10.0.0.0/8", None), near.clone(), tcp, TrunkConfig { name: "late".into(), ..near }];
+        let access = Access::default().renewed(&access);
+        let found = |address: &str, by| Some(access.find(address.parse().unwrap(), by)?.config.name.as_str());
+        assert_eq!((found("10.2.0.1", Transport::Udp), found("192.0.2.1", Transport::Udp)), (Some("wide"), None));
+        assert_eq!(
+            (found("10.0.1.9", Transport::Udp), found("10.0.1.9", Transport::Tcp)),
+            (Some("near"), Some("tcp"))
+        );
     }
 }

@@ -158,6 +158,41 @@ pub struct TrunkConfig {
     pub media_from_any_host: bool,
 }
 
+impl TrunkConfig {
+    /// All errors of this trunk that the types do not exclude: the key, the error and its remedy.
+    pub fn mistakes(&self) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        let mut report = |key: &'static str, what: &str| found.push((key, what.to_owned()));
+        if self.name.is_empty() {
+            report("name", "is empty: give the trunk a name for logs and metrics");
+        }
+        if self.addresses.is_empty() {
+            report("addresses", "is empty: list the addresses or networks that the trunk calls from");
+        }
+        for (name, template, hole) in [("mwi", &self.mwi, "{mailbox}"), ("transfer", &self.transfer, "{number}")] {
+            if let Some(text) = template
+                && (!text.contains(hole) || twinbox_sip::uri::Uri::parse(&text.replace(hole, "1")).is_none())
+            {
+                report(name, &format!("is not a SIP URI with {hole} in it: write for example \"sip:{hole}@pbx\""));
+            }
+        }
+        if let Some(registration) = &self.register {
+            if self.proxy.is_none() {
+                report("register", "has no proxy: set the registrar, such as proxy = \"pbx.example.com\"");
+            }
+            if !twinbox_sip::uri::Uri::parse(&registration.aor).is_some_and(|u| u.is_sip()) {
+                report("register_as", "is not a SIP URI: write for example \"sip:voicemail@pbx.example.com\"");
+            }
+        }
+        if let Some(proxy) = &self.proxy
+            && twinbox_sip::uri::HostPort::parse(proxy).is_none()
+        {
+            report("proxy", "is not a host or host:port: write for example \"pbx.example.com:5060\"");
+        }
+        found
+    }
+}
+
 /// Registration with a trunk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Registration {
@@ -253,43 +288,10 @@ impl CallsConfig {
         }
         for (i, trunk) in self.trunks.iter().enumerate() {
             let key = |name: &str| format!("trunks[{i}].{name}");
-            if trunk.name.is_empty() {
-                report(key("name"), "is empty: give the trunk a name for logs and metrics");
-            }
             if self.trunks.iter().take(i).any(|t| t.name == trunk.name) {
                 report(key("name"), "is used twice: trunk names are unique");
             }
-            if trunk.addresses.is_empty() {
-                report(key("addresses"), "is empty: list the addresses or networks that the trunk calls from");
-            }
-            for (name, template, hole) in
-                [("mwi", &trunk.mwi, "{mailbox}"), ("transfer", &trunk.transfer, "{number}")]
-            {
-                if let Some(text) = template
-                    && (!text.contains(hole) || twinbox_sip::uri::Uri::parse(&text.replace(hole, "1")).is_none())
-                {
-                    report(
-                        key(name),
-                        &format!("is not a SIP URI with {hole} in it: write for example \"sip:{hole}@pbx\""),
-                    );
-                }
-            }
-            if let Some(registration) = &trunk.register {
-                if trunk.proxy.is_none() {
-                    report(key("register"), "has no proxy: set the registrar, such as proxy = \"pbx.example.com\"");
-                }
-                if !twinbox_sip::uri::Uri::parse(&registration.aor).is_some_and(|u| u.is_sip()) {
-                    report(
-                        key("register_as"),
-                        "is not a SIP URI: write for example \"sip:voicemail@pbx.example.com\"",
-                    );
-                }
-            }
-            if let Some(proxy) = &trunk.proxy
-                && twinbox_sip::uri::HostPort::parse(proxy).is_none()
-            {
-                report(key("proxy"), "is not a host or host:port: write for example \"pbx.example.com:5060\"");
-            }
+            trunk.mistakes().into_iter().for_each(|(name, what)| report(key(name), &what));
         }
         if self.max_calls == 0 {
             report("max_calls".into(), "is 0: no call would be answered; drain the node instead");

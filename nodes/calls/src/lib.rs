@@ -40,7 +40,6 @@ pub use twinbox_overload::{View as LoadView, admission::Passive, limiter::Signal
 use twinbox_prompts::Prompts;
 use twinbox_sip::transaction::Guard;
 
-use access::Access;
 use sip_server::SipServer;
 use wire::{tcp::TcpEndpoint, udp::UdpEndpoint};
 
@@ -111,7 +110,6 @@ impl Calls {
         if let Some(Mistake { key, what }) = config.mistakes().into_iter().next() {
             return Err(CallsError::Config { key, what });
         }
-        let access = Access::new(&config.trunks);
         let resolver = Resolver::new(&config.dns_servers)
             .map_err(|error| CallsError::Config { key: "dns_servers".to_owned(), what: error.to_string() })?;
         let (mut udp, mut tcp, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
@@ -133,7 +131,7 @@ impl Calls {
                 }
             }
         }
-        let server = SipServer::new(config, deps, access, resolver, udp, tcp);
+        let server = SipServer::new(config, deps, resolver, udp, tcp);
         for endpoint in &server.udp {
             server.tasks.spawn(endpoint.clone().serve(server.clone(), server.stop.clone()));
         }
@@ -145,7 +143,7 @@ impl Calls {
             server.admission.overload.clone().run(twinbox_media::recent_lateness(server.deps.media.clone()));
         server.tasks.spawn(server.stop.clone().run_until_cancelled_owned(overload).map(drop));
         server.tasks.spawn(subscribe::maintain(server.clone()));
-        register::start(&server);
+        server.tasks.spawn(register::follow(server.clone()));
         for (transport, address) in &addresses {
             tracing::info!(?transport, %address, "listening for SIP");
         }

@@ -90,7 +90,7 @@ impl SipServer {
         guard: Guard,
     ) -> Result<(), NotifyError> {
         let none = || NotifyError::NoTrunk(trunk.to_owned());
-        let trunk = self.access.named(trunk).ok_or_else(none)?;
+        let trunk = self.access().named(trunk).ok_or_else(none)?.clone();
         let (template, proxy) = trunk.config.mwi.as_ref().zip(trunk.config.proxy.as_ref()).ok_or_else(none)?;
         let proxy = HostPort::parse(proxy).ok_or_else(none)?;
         let uri = template.replace("{mailbox}", number);

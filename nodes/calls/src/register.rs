@@ -3,6 +3,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use twinbox_sip::{Headers, Method, Request, Response, uri::HostPort};
 
 use crate::{access::Trunk, outgoing::SendError, sip_server::SipServer, wire::Flow};
@@ -24,17 +26,38 @@ struct Registrant {
     cseq: u32,
 }
 
-/// Starts all configured registrations.
-pub(crate) fn start(server: &Arc<SipServer>) {
-    for trunk in server.access.iter().filter(|t| t.config.register.is_some()) {
-        let registrant = Registrant::new(server, trunk);
-        server.tasks.spawn(registrant.run());
+/// Keeps all configured registrations until the SIP server closes. That of a trunk that was removed or changed is
+/// removed before another begins: both may have one address of record.
+pub(crate) async fn follow(server: Arc<SipServer>) {
+    let (mut trunks, mut kept) =
+        (server.access.subscribe(), Vec::<(Arc<Trunk>, CancellationToken, JoinHandle<()>)>::new());
+    loop {
+        let access = trunks.borrow_and_update().clone();
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            kept.into_iter().partition(|(trunk, ..)| access.iter().any(|now| Arc::ptr_eq(now, trunk)));
+        gone.iter().for_each(|(_, stop, _)| stop.cancel());
+        for (_, _, task) in gone {
+            let _ = task.await;
+        }
+        kept = stay;
+        for trunk in access.iter().filter(|trunk| trunk.config.register.is_some()) {
+            if !kept.iter().any(|(known, ..)| Arc::ptr_eq(known, trunk)) {
+                let stop = CancellationToken::new();
+                let task = server.tasks.spawn(Registrant::new(&server, trunk).run(stop.clone()));
+                kept.push((trunk.clone(), stop, task));
+            }
+        }
+        tokio::select! {
+            _ = trunks.changed() => {}
+            () = server.stop.cancelled() => return,
+        }
     }
 }
 
 /// Removes all registrations, with a timeout.
 pub(crate) async fn withdraw(server: &Arc<SipServer>) {
-    let registered = server.access.iter().filter(|t| t.config.register.is_some());
+    let access = server.access();
+    let registered = access.iter().filter(|t| t.config.register.is_some());
     let all = registered.map(|trunk| {
         let mut registrant = Registrant::new(server, trunk);
         async move { registrant.register(0).await.map(drop) }
@@ -48,9 +71,15 @@ impl Registrant {
         Self { server: server.clone(), trunk: trunk.clone(), call_id, cseq: 0 }
     }
 
-    /// Registers and refreshes until the SIP server closes. A draining node removes its registration, so that the PBX
-    /// sends its calls to another node.
-    async fn run(mut self) {
+    /// Registers and refreshes until the SIP server closes, or `stop`, which removes the registration. A draining node
+    /// removes it too, so that the PBX sends its calls to another node.
+    async fn run(mut self, stop: CancellationToken) {
+        if stop.run_until_cancelled(self.keep()).await.is_none() {
+            let _ = tokio::time::timeout(WITHDRAW_TIMEOUT, self.register(0)).await;
+        }
+    }
+
+    async fn keep(&mut self) {
         let wanted = self.trunk.config.register.as_ref().map_or(0, |r| r.seconds);
         let (mut pause, mut logged) = (FIRST_PAUSE, false);
         loop {

@@ -38,7 +38,7 @@ impl CallsService {
         self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes settings, also of the server that runs: new calls have the new ones. Listeners, trunks, `max_calls`,
+    /// Changes settings, also of the server that runs: new calls have the new ones. Listeners, `max_calls`,
     /// `max_calls_per_second`, `max_subscriptions` and the addresses of RTP change with the next restart only.
     pub fn reconfigure(&self, change: impl FnOnce(&mut CallsConfig)) {
         let mut config = self.0.config.write().unwrap_or_else(PoisonError::into_inner);

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
 use twinbox_dns::Resolver;
@@ -44,7 +44,7 @@ const MAX_TRANSACTIONS: usize = 50_000;
 pub(crate) struct SipServer {
     config: RwLock<Arc<CallsConfig>>,
     pub(crate) deps: CallsDeps,
-    pub(crate) access: Access,
+    pub(crate) access: watch::Sender<Arc<Access>>,
     pub(crate) self_test: SelfTest,
     pub(crate) resolver: Resolver,
     pub(crate) admission: Arc<Admission>,
@@ -82,6 +82,13 @@ pub(crate) struct IncomingRequest {
     pub(crate) at: BootInstant,
 }
 
+impl IncomingRequest {
+    /// Whether it came from an address of its trunk, which may have been removed since its dialog began.
+    pub(crate) fn is_from_trunk(&self) -> bool {
+        self.trunk.covers(self.flow.remote().ip(), self.flow.transport())
+    }
+}
+
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -90,7 +97,6 @@ impl SipServer {
     pub(crate) fn new(
         config: CallsConfig,
         deps: CallsDeps,
-        access: Access,
         resolver: Resolver,
         udp: Vec<Arc<UdpEndpoint>>,
         tcp: Vec<Arc<TcpEndpoint>>,
@@ -107,7 +113,7 @@ impl SipServer {
             admission: Arc::new(Admission::new(config.max_calls, config.max_calls_per_second, overload, started)),
             dialogs: Dialogs::default(),
             subscriptions: Subscriptions::new(config.max_subscriptions),
-            access,
+            access: watch::Sender::new(Arc::new(Access::default().renewed(&config.trunks))),
             resolver,
             stats: Stats::default(),
             tasks: TaskTracker::new(),
@@ -131,9 +137,17 @@ impl SipServer {
         self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Changes the settings.
+    /// Changes the settings. Calls in progress keep the trunk that they have.
     pub(crate) fn set_config(&self, config: Arc<CallsConfig>) {
+        if self.config().trunks != config.trunks {
+            self.access.send_modify(|access| *access = Arc::new(access.renewed(&config.trunks)));
+        }
         *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// The trunks, as they are now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.access.borrow().clone()
     }
 
     /// Time on the transactions' clock, in milliseconds.
@@ -178,7 +192,7 @@ impl SipServer {
 
     /// Whether the connection belongs to a trunk; if so, stores it for requests of this node.
     pub(crate) fn remember_if_trunk(&self, peer: &Arc<TcpPeer>) -> bool {
-        let is_trunk = self.access.find(peer.remote.ip(), Transport::Tcp).is_some();
+        let is_trunk = self.access().find(peer.remote.ip(), Transport::Tcp).is_some();
         if is_trunk {
             self.connections.remember(peer);
         }
@@ -207,7 +221,7 @@ impl SipServer {
             Verdict::Drop(fault) => self.stats.malformed(fault.name()),
             Verdict::Refuse(response, fault) => {
                 self.stats.malformed(fault.name());
-                if self.access.find(source.ip(), transport).is_some() || self.may_answer_stranger(at) {
+                if self.access().find(source.ip(), transport).is_some() || self.may_answer_stranger(at) {
                     let reply_to = response.headers.top_via().map(|via| via.reply_to(source));
                     let tag = format!("{:016x}", rand::random::<u64>());
                     self.send(&flow(reply_to), received(*response, source).with_to_tag(&tag).to_bytes());
@@ -229,8 +243,9 @@ impl SipServer {
                     self.request(request, flow, trunk, at);
                     return true;
                 }
-                if let Some(trunk) = self.access.find(source.ip(), transport) {
-                    self.request(request, flow, trunk.clone(), at);
+                let trunk = self.access().find(source.ip(), transport).cloned();
+                if let Some(trunk) = trunk {
+                    self.request(request, flow, trunk, at);
                 } else if let Some(trunk) = self.trunk_of_dialog(&request) {
                     self.request(request, flow, trunk, at);
                     return true;
@@ -253,11 +268,6 @@ impl SipServer {
         let (key, remote_tag) = (dialog_key(request), request.headers.tag("From"));
         let call = self.dialogs.trunk_of(&key, remote_tag);
         call.or_else(|| self.subscriptions.trunk_of(&key, remote_tag))
-    }
-
-    /// Whether the remote address of this flow is a trunk's.
-    pub(crate) fn is_from_trunk(&self, flow: &Flow) -> bool {
-        self.access.find(flow.remote().ip(), flow.transport()).is_some()
     }
 
     fn refuse_stranger(&self, request: &Request, flow: &Flow, at: BootInstant) {

@@ -107,7 +107,7 @@ pub(crate) async fn handle_new(server: Arc<SipServer>, incoming: IncomingRequest
 /// Handles a request in the dialog of a subscription: a refresh, or its end.
 pub(crate) fn handle_in_dialog(server: &Arc<SipServer>, incoming: IncomingRequest, key: &DialogKey) {
     let request = &incoming.request;
-    let trusted = server.is_from_trunk(&incoming.flow);
+    let trusted = incoming.is_from_trunk();
     let found = {
         let mut table = lock(&server.subscriptions.table);
         let id = table.by_dialog.get(key).copied();

@@ -15,6 +15,7 @@ mod steering;
 mod storage;
 mod timetable;
 mod tools;
+mod trunk;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -40,6 +41,7 @@ pub use steering::{
 pub use storage::{ReplicationCommand, StoreCommand};
 pub use timetable::TimetableCommand;
 pub use tools::{CompletionArgs, DnsCommand, DoctorArgs, ManArgs};
+pub use trunk::TrunkCommand;
 
 /// The open voicemail system that does not go down.
 #[derive(Debug, Parser)]
@@ -146,6 +148,9 @@ pub enum Command {
     /// Settings that all nodes share: limits of messages, waits, receivers of alarms; see also 'cluster settings'
     #[command(subcommand)]
     Setting(SettingCommand),
+    /// Trunks: who may call
+    #[command(subcommand)]
+    Trunk(TrunkCommand),
     /// Your own prompts instead of the standard ones, on every node
     #[command(subcommand)]
     Prompt(PromptCommand),

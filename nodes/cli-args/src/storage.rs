@@ -9,7 +9,7 @@ pub enum ReplicationCommand {
     Status,
     /// Compare the stores of this node and the others now, repair what differs, and name it; exit code 1 unless all is equal
     Verify {
-        /// Read and verify all recordings of this node, too.
+        /// Read and verify all recordings of every node, too.
         #[arg(long)]
         audio: bool,
     },
@@ -28,4 +28,6 @@ pub enum StoreCommand {
     },
     /// Records by table, changes in the log, recordings, space on the disk
     Stats,
+    /// Give the space of removed recordings back to the disk now; calls go on
+    Compact,
 }

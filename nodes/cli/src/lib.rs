@@ -92,6 +92,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
         Command::Backup(command) => block_on(commands::backup::run(&cli.socket, cli.json, command)),
         Command::Cos(command) => block_on(commands::cos::run(&cli.socket, cli.json, command)),
         Command::Setting(command) => block_on(commands::setting::run(&cli.socket, cli.json, command)),
+        Command::Trunk(command) => block_on(commands::trunk::run(&cli.socket, cli.json, command)),
         Command::Prompt(command) => block_on(commands::prompt::run(&cli.socket, cli.json, command)),
         Command::Import(command) => block_on(commands::import::run(&cli.socket, cli.json, command)),
         Command::Call(args) => block_on(commands::call::run(cli.json, args)),

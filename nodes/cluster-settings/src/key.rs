@@ -64,6 +64,8 @@ pub enum Key {
     KeyMap,
     /// Time zone of new mailboxes.
     Timezone,
+    /// Language of prompts and of new mailboxes.
+    Language,
     /// Longest message, in seconds.
     MaxMessageSeconds,
     /// Shortest message, in milliseconds.
@@ -100,7 +102,7 @@ pub enum Key {
 
 impl Key {
     /// Every key, in the order of the file.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::AckTimeoutMs,
         Self::RequireTwo,
         Self::Redirect,
@@ -112,6 +114,7 @@ impl Key {
         Self::MaxHoldSeconds,
         Self::KeyMap,
         Self::Timezone,
+        Self::Language,
         Self::MaxMessageSeconds,
         Self::MinMessageMs,
         Self::SilenceSeconds,
@@ -144,6 +147,7 @@ impl Key {
             Self::MaxHoldSeconds => "sip.max_hold_seconds",
             Self::KeyMap => "voicemail.key_map",
             Self::Timezone => "voicemail.timezone",
+            Self::Language => "voicemail.language",
             Self::MaxMessageSeconds => "voicemail.max_message_seconds",
             Self::MinMessageMs => "voicemail.min_message_ms",
             Self::SilenceSeconds => "voicemail.silence_seconds",
@@ -188,6 +192,7 @@ impl Key {
             Self::MaxHoldSeconds => Register::Hold,
             Self::KeyMap => Register::KeyMap,
             Self::Timezone => Register::Timezone,
+            Self::Language => Register::Language,
             Self::MaxMessageSeconds | Self::MinMessageMs => Register::MessageLength,
             Self::SilenceSeconds => Register::Silence,
             Self::DigitSeconds => Register::Digit,
@@ -214,6 +219,7 @@ impl Key {
             Self::MaxHoldSeconds => Kind::Number(0..=86_400),
             Self::KeyMap => Kind::Word(&["asterisk", "unity"]),
             Self::Timezone => Kind::Zone,
+            Self::Language => Kind::Word(&["en"]),
             Self::MaxMessageSeconds => Kind::Number(1..=7_200),
             Self::MinMessageMs => Kind::Number(0..=60_000),
             Self::SilenceSeconds => Kind::Number(0..=600),
@@ -248,6 +254,7 @@ impl Key {
             Self::MaxHoldSeconds | Self::MaxMessageSeconds => "300",
             Self::KeyMap => "asterisk",
             Self::Timezone => "UTC",
+            Self::Language => "en",
             Self::MinMessageMs => "1000",
             Self::SilenceSeconds => "10",
             Self::DigitSeconds => "5",
@@ -277,9 +284,12 @@ impl Key {
             | Self::PinTries
             | Self::SessionSeconds
             | Self::MinSessionSeconds => Effect::NextCall,
-            Self::Timezone | Self::MinPinLength | Self::PinHashKib | Self::PinHashPasses | Self::MaxMessages => {
-                Effect::NextNew
-            }
+            Self::Timezone
+            | Self::Language
+            | Self::MinPinLength
+            | Self::PinHashKib
+            | Self::PinHashPasses
+            | Self::MaxMessages => Effect::NextNew,
             Self::AckTimeoutMs
             | Self::RequireTwo
             | Self::MaxHoldSeconds

@@ -23,6 +23,8 @@ pub enum Register {
     KeyMap,
     /// Time zone of new mailboxes.
     Timezone,
+    /// Language of prompts and of new mailboxes.
+    Language,
     /// Longest and shortest message: the one is above the other.
     MessageLength,
     /// Silence that ends a recording.
@@ -49,7 +51,7 @@ pub enum Register {
 
 impl Register {
     /// Every register.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::AckTimeout,
         Self::RequireTwo,
         Self::Redirect,
@@ -59,6 +61,7 @@ impl Register {
         Self::Hold,
         Self::KeyMap,
         Self::Timezone,
+        Self::Language,
         Self::MessageLength,
         Self::Silence,
         Self::Digit,
@@ -84,6 +87,7 @@ impl Register {
             Self::Hold => "hold",
             Self::KeyMap => "key-map",
             Self::Timezone => "timezone",
+            Self::Language => "language",
             Self::MessageLength => "message-length",
             Self::Silence => "silence",
             Self::Digit => "digit",

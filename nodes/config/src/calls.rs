@@ -1,16 +1,20 @@
-//! `[sip]`, `[[sip.listener]]` and `[[trunk]]`, and the keys of `[rtp]` and `[voicemail]` for the SIP server.
+//! `[sip]` and `[[sip.listener]]`, and the keys of `[rtp]` and `[voicemail]` for the SIP server.
 
 use std::net::SocketAddr;
 
-use twinbox_calls::{CallsConfig, ListenerConfig, Mistake, Registration, Transport, TrunkConfig};
+use twinbox_calls::{CallsConfig, ListenerConfig, Mistake, Transport};
 use twinbox_cluster_settings::Values;
-use twinbox_ids::{Network, Pii};
 
-use super::{node::RtpConfig, reader::Section, shared_settings::apply_to_calls};
+use super::{node::RtpConfig, reader::Section, shared_settings::apply_to_calls, trunks::FileTrunks};
 
-/// Reads the settings of calls; `values` are those that all nodes share. `rtp` is `None` if its section has mistakes,
+/// Reads the settings of calls; `values` and `trunks` are those that all nodes share. `rtp` is `None` if its section has mistakes,
 /// which are already reported.
-pub(super) fn read(root: &mut Section, values: &Values, rtp: Option<&RtpConfig>) -> Option<CallsConfig> {
+pub(super) fn read(
+    root: &mut Section,
+    values: &Values,
+    trunks: &FileTrunks,
+    rtp: Option<&RtpConfig>,
+) -> Option<CallsConfig> {
     let mut usual = CallsConfig::default();
     apply_to_calls(values, &mut usual);
     let mut sip = root.section("sip");
@@ -38,7 +42,7 @@ pub(super) fn read(root: &mut Section, values: &Values, rtp: Option<&RtpConfig>)
         }
     }
     sip.finish();
-    config.trunks = root.sections("trunk").into_iter().filter_map(trunk).collect();
+    config.trunks = trunks.configs();
     // Settings that all nodes share were checked before.
     let own =
         |mistake: &Mistake| !["min_se_s", "session_expires_s", "max_message_ms"].contains(&mistake.key.as_str());
@@ -62,30 +66,6 @@ fn listener(mut section: Section) -> Option<ListenerConfig> {
     let advertise = section.text("advertise");
     section.finish();
     Some(ListenerConfig { transport, bind: bind?, advertise })
-}
-
-fn trunk(mut section: Section) -> Option<TrunkConfig> {
-    let registers = section.flag("register", false);
-    let (aor, seconds) = (section.text("register_as"), section.number("register_seconds", 60..=86_400, 600) as u32);
-    let mut trunk = TrunkConfig {
-        name: section.require::<String>("name", "a name for logs and metrics").unwrap_or_default(),
-        addresses: section.list::<Network>("addresses", "an address or network, such as \"10.0.0.0/24\""),
-        transport: transport(&mut section),
-        username: section.text("username"),
-        password: section.secret("password", "password_file").map(Pii::new),
-        proxy: section.text("proxy"),
-        register: None,
-        mwi: section.text("mwi"),
-        transfer: section.text("transfer"),
-        media_from_any_host: section.flag("media_from_any_host", false),
-    };
-    trunk.register = registers.then(|| {
-        let host = trunk.proxy.as_deref().unwrap_or_default();
-        let usual = || format!("sip:{}@{host}", trunk.username.as_deref().unwrap_or("voicemail"));
-        Registration { aor: aor.unwrap_or_else(usual), seconds }
-    });
-    section.finish();
-    Some(trunk)
 }
 
 /// Key in the file for a key of the SIP server.

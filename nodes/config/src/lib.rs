@@ -15,6 +15,7 @@ mod shared;
 mod shared_settings;
 #[cfg(test)]
 mod tests;
+mod trunks;
 mod witness;
 
 use std::{
@@ -25,9 +26,10 @@ use std::{
 pub use alarms::{AlarmReceivers, AlarmSecrets, AlarmsConfig, ReceiverMistake};
 pub use links::LinksConfig;
 pub use mail::{MailConfig, MailInConfig};
-pub use node::{LogKeep, NodeConfig, RtpConfig, SEAL_SECRET, VoicemailConfig};
+pub use node::{LogKeep, NodeConfig, RtpConfig, SEAL_SECRET};
 pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
 pub use shared_settings::{apply_to_calls, usual_mailbox};
+pub use trunks::{FileTrunks, TrunksInForce};
 pub use twinbox_backup::S3Settings;
 pub use twinbox_mailbox::nearest;
 pub use witness::WitnessConfig;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use twinbox_calls::CallsConfig;
-use twinbox_cluster_settings::{FileValues, Values};
+use twinbox_cluster_settings::{FileValues, Key, Values};
 use twinbox_ids::NodeName;
 use twinbox_prompts::Prompts;
 
@@ -18,6 +18,7 @@ use super::{
     reader::{Mistake, Mistakes, Section},
     shared::{ClusterConfig, LogConfig},
     shared_settings,
+    trunks::FileTrunks,
 };
 
 /// File with the secret that opens the sealed CA, in the data folder unless the configuration names another.
@@ -51,12 +52,10 @@ pub struct NodeConfig {
     pub cluster: ClusterConfig,
     /// Address at which the node's supervisor serves other members.
     pub supervisor: SocketAddr,
-    /// SIP, trunks and settings of the conversation.
+    /// SIP, the file's trunks and settings of the conversation.
     pub calls: CallsConfig,
     /// RTP.
     pub rtp: RtpConfig,
-    /// Mailboxes.
-    pub voicemail: VoicemailConfig,
     /// Prompts; those of `prompts.dir` replace the built-in ones.
     pub prompts: Arc<Prompts>,
     /// Address of `/metrics`, `/livez` and `/readyz`, if any.
@@ -69,6 +68,8 @@ pub struct NodeConfig {
     pub links: Option<LinksConfig>,
     /// Settings that all nodes share, as far as the file names them: the cluster's first values.
     pub shared: FileValues,
+    /// Trunks that the file names: the cluster's first ones, and this node's passwords.
+    pub trunks: FileTrunks,
     /// Access to the S3-compatible store that takes backups, if there is one.
     pub backup_s3: Option<S3Settings>,
     /// Logging.
@@ -101,13 +102,6 @@ pub struct RtpConfig {
     pub timeout: Option<Duration>,
 }
 
-/// Rest of `[voicemail]` beside the settings that all nodes share.
-#[derive(Debug, Clone)]
-pub struct VoicemailConfig {
-    /// Language of prompts and of new mailboxes, such as `en`.
-    pub language: String,
-}
-
 impl NodeConfig {
     /// The settings that all nodes share, by this file alone.
     pub fn shared_values(&self) -> Values {
@@ -138,10 +132,11 @@ impl NodeConfig {
             let supervisor = cluster.as_ref().and_then(|cluster| read_supervisor(root, cluster.bind, supervisor));
             let rtp = RtpConfig::read(root.section("rtp"));
             let values = Values::of(shared.iter(), cluster.as_ref().is_some_and(ClusterConfig::is_wan));
-            let voicemail = VoicemailConfig::read(root.section("voicemail"));
-            let calls = super::calls::read(root, &values, rtp.as_ref());
+            root.section("voicemail").finish();
+            let trunks = FileTrunks::read(root);
+            let calls = super::calls::read(root, &values, &trunks, rtp.as_ref());
             let mut section = root.section("prompts");
-            let prompts = match Prompts::load(section.path("dir").as_deref(), &voicemail.language) {
+            let prompts = match Prompts::load(section.path("dir").as_deref(), values.text(Key::Language)) {
                 Ok(prompts) => Some(Arc::new(prompts)),
                 Err(error) => {
                     section.wrong("dir", error.to_string());
@@ -171,13 +166,13 @@ impl NodeConfig {
                 supervisor: supervisor?,
                 calls: calls?,
                 rtp: rtp?,
-                voicemail,
                 prompts: prompts?,
                 metrics,
                 alarms,
                 mail: mail?,
                 links,
                 shared,
+                trunks,
                 backup_s3,
                 log,
             })
@@ -234,12 +229,4 @@ fn read_supervisor(root: &Section, bind: SocketAddr, set: Option<SocketAddr>) ->
         Some(address) => return Some(address),
     }
     None
-}
-
-impl VoicemailConfig {
-    fn read(mut section: Section) -> Self {
-        let language = section.word("language", &["en"], "en").to_owned();
-        section.finish();
-        Self { language }
-    }
 }

@@ -164,6 +164,24 @@ impl Section {
         }
     }
 
+    /// A value of any kind as text, a list with commas, if present.
+    pub fn plain(&mut self, key: &'static str) -> Option<String> {
+        Some(match self.take(key)? {
+            Value::String(text) => text,
+            Value::Array(items) => {
+                let items = items.iter().map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned));
+                items.collect::<Vec<_>>().join(",")
+            }
+            other => other.to_string(),
+        })
+    }
+
+    /// Absolute path that the text of a key names, if present; the key may be read again.
+    pub fn absolute(&self, key: &str) -> Option<String> {
+        let path = self.base.join(self.table.get(key)?.as_str()?);
+        Some(std::path::absolute(&path).unwrap_or(path).display().to_string())
+    }
+
     /// Path, if present; relative to the folder of the configuration file.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
         self.text(key).map(|text| self.base.join(text))

@@ -82,11 +82,11 @@ pub fn apply_to_calls(values: &Values, calls: &mut CallsConfig) {
 }
 
 /// A new mailbox with these settings, without number and PIN.
-pub fn usual_mailbox(values: &Values, language: &str) -> NewMailbox {
+pub fn usual_mailbox(values: &Values) -> NewMailbox {
     NewMailbox {
         pin: None,
         timezone: values.text(Key::Timezone).to_owned(),
-        language: language.to_owned(),
+        language: values.text(Key::Language).to_owned(),
         quota: Quota {
             max_messages: values.number(Key::MaxMessages),
             max_message_ms: values.number(Key::MaxMessageSeconds).saturating_mul(1_000),

@@ -1,7 +1,9 @@
 use std::{io::Write, path::Path};
 
-use twinbox_cluster_settings::{Key, Values};
+use twinbox_cluster_settings::{Key, Property, TrunkChange, TrunkRows, Values, schema};
+use twinbox_ids::{Origin, Stamp};
 use twinbox_pki::{CertificateAuthority, MemberKind};
+use twinbox_replication_core::Record;
 
 use super::*;
 
@@ -46,8 +48,8 @@ fn new_mailboxes_have_the_settings_of_voicemail() {
         .replace("max_messages = 200", "max_messages = 7")
         .replace("max_message_seconds = 300", "max_message_seconds = 9");
     let node = load_node(&text).unwrap_or_else(|e| panic!("{e}"));
-    let usual = usual_mailbox(&node.shared_values(), "de");
-    assert_eq!((usual.timezone.as_str(), usual.language.as_str()), ("Europe/Berlin", "de"));
+    let usual = usual_mailbox(&node.shared_values());
+    assert_eq!((usual.timezone.as_str(), usual.language.as_str()), ("Europe/Berlin", "en"));
     assert_eq!((usual.quota.max_messages, usual.quota.max_message_ms), (7, 9_000));
     assert!(usual.pin.is_none());
 }
@@ -198,6 +200,75 @@ fn secrets_of_receivers_stay_in_the_file_without_them() {
     assert!(
         found.traps.is_none() && mistakes.first().is_some_and(|mistake| mistake.key == "alarms.trap.community")
     );
+}
+
+/// The `[[trunk]]` of the example with these lines instead of its account.
+fn with_account(lines: &str) -> String {
+    example("node.example.toml").replace("username = \"twinbox\"\npassword = \"change me\"", lines)
+}
+
+#[test]
+fn a_trunks_password_is_the_nodes_own_before_it_is_the_clusters() {
+    let mut secret = tempfile::NamedTempFile::new().expect("a file");
+    writeln!(secret, "s3cret").expect("written");
+    let path = secret.path().display().to_string();
+    let shared = |file: &str| format!("username = \"shared\"\npassword_file = \"{file}\"");
+    // What the cluster has, as another node's file brought it.
+    let trunk =
+        |lines: &str| load_node(&with_account(lines)).unwrap_or_else(|e| panic!("{e}")).trunks.trunks()[0].clone();
+    let (account, none) = (trunk(&shared(&path)), trunk(""));
+    assert_eq!(account.get(Property::PasswordFile), Some(path.as_str()));
+    assert!(trunk("password = \"change me\"").settings().all(|setting| !setting.contains("change")));
+    let mut lost = account.clone();
+    lost.set(Property::PasswordFile, Some("/nowhere/pbx".to_owned()));
+    let own = "username = \"node-a\"\npassword = \"own\"";
+    for (what, lines, of_cluster, username, password, part) in [
+        ("of the cluster", "", &account, "shared", Some("s3cret"), ""),
+        ("of this node", own, &account, "node-a", Some("own"), ""),
+        ("of this node, where the cluster's is lost", own, &lost, "node-a", Some("own"), ""),
+        ("the password alone", "password = \"own\"", &lost, "shared", Some("own"), ""),
+        ("lost", "", &lost, "", None, "password_file '/nowhere/pbx'"),
+        ("no account", "", &none, "", None, ""),
+    ] {
+        let config = load_node(&with_account(lines)).unwrap_or_else(|e| panic!("{e}"));
+        let key = schema::trunk_key("pbx");
+        let mut row = Record::new();
+        let change =
+            TrunkRows::default().change(std::slice::from_ref(of_cluster), "pbx", &TrunkChange::Set(vec![]));
+        for (edit, wall) in change.expect("a change").1.into_iter().zip(1..) {
+            let stamp = Stamp { wall, counter: 0, origin: Origin(1) };
+            row.merge(edit.delta(&row, stamp, &config.name));
+        }
+        let found = config.trunks.in_force(&TrunkRows::of([(&key, &row)]));
+        let trunk = found.trunks.first().unwrap_or_else(|| panic!("{what}: {found:?}"));
+        assert_eq!(trunk.username.as_deref().unwrap_or_default(), username, "{what}");
+        assert_eq!(trunk.password.as_ref().map(|password| password.reveal().as_str()), password, "{what}");
+        let mistake = found.mistakes.get("pbx").map_or("", String::as_str);
+        assert!(mistake.contains(part) && mistake.is_empty() == part.is_empty(), "{what}: {mistake}");
+    }
+}
+
+/// What is left of a trunk whose other keys are the cluster's is no trunk that a node offers.
+#[test]
+fn a_trunk_with_a_password_alone_is_only_that() {
+    let text = example("node.example.toml");
+    let (before, rest) = text.split_once("[[trunk]]").expect("a trunk");
+    let (_, after) = rest.split_once("\n[voicemail]").expect("what follows");
+    let with = |trunk: &str| load_node(&format!("{before}[[trunk]]\n{trunk}\n[voicemail]{after}"));
+    let config = with("name = \"pbx\"\nusername = \"a\"\npassword = \"p\"").unwrap_or_else(|e| panic!("{e}"));
+    assert!(config.trunks.trunks().is_empty() && config.calls.trunks.is_empty());
+    for (trunk, part) in [
+        ("name = \"pbx\"", "trunk[0].addresses: is empty"),
+        ("name = \"pbx\"\naddresses = [\"10.0.0.1\"]\nmwi = \"sip:x\"", "trunk[0].mwi: is not a SIP URI"),
+        (
+            "name = \"pbx\"\naddresses = [\"10.0.0.1\"]\nregister = 5",
+            "trunk[0].register: is 5, expected true or false",
+        ),
+        ("name = \"pbx\"\nadress = \"10.0.0.1\"", "trunk[0].adress: is not a key of this section"),
+    ] {
+        let report = with(trunk).expect_err(trunk).to_string();
+        assert!(report.contains(part), "{report}");
+    }
 }
 
 #[test]

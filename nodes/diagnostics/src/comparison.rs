@@ -54,8 +54,7 @@ pub struct Load {
 }
 
 /// Settings with different values on another node: the key, and the nodes with another value. A key that only one
-/// node knows is a matter of releases, except trunks, whose list is a setting too. Of each pair, the node that is
-/// first by name reports.
+/// node knows is a matter of releases. Of each pair, the node that is first by name reports.
 fn differences(
     own: (&NodeName, &BTreeMap<String, u64>),
     others: &[(NodeName, BTreeMap<String, u64>)],

@@ -128,7 +128,8 @@ impl Purge {
         match packs {
             Ok(packs) if packs == CompactedPacks::default() => {}
             Ok(packs) => {
-                info!(removed = packs.removed, moved_bytes = packs.moved_bytes, "packs of audio compacted")
+                let CompactedPacks { removed, moved_bytes, freed_bytes } = packs;
+                info!(removed, moved_bytes, freed_bytes, "packs of audio compacted")
             }
             Err(error) => warn!(%error, "packs of audio cannot be compacted; retrying"),
         }

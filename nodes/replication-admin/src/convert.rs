@@ -38,6 +38,7 @@ pub(crate) fn comparison(report: &ComparisonReport, with_differences: bool) -> w
         more: report.more + (report.differences.len() - listed.len()) as u64,
         problem: report.problem.clone().unwrap_or_default(),
         repaired: report.repaired(),
+        by: String::new(),
     }
 }
 

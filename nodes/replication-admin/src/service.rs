@@ -9,15 +9,16 @@ use tracing::info;
 use twinbox_alarm_rules::name_conflicts;
 use twinbox_ids::NodeName;
 use twinbox_mailstore::{Mailstore, blocking};
+use twinbox_members::MemberClients;
 use twinbox_replication_peer::{AudioCheck, ComparisonReport, Peers};
 use twinbox_replication_store::{Filled, Store};
 use twinbox_wire::storage::{
-    CheckReply, CheckRequest, Comparison, Conflict, ConflictsReply, ConflictsRequest, PeerReplication,
-    ReplicationStatusReply, ReplicationStatusRequest, StatsReply, StatsRequest, VerifyRequest,
+    CheckReply, CheckRequest, CompactReply, CompactRequest, Comparison, Conflict, ConflictsReply, ConflictsRequest,
+    PeerReplication, ReplicationStatusReply, ReplicationStatusRequest, StatsReply, StatsRequest, VerifyRequest,
     storage_server::{Storage, StorageServer},
 };
 
-use crate::{convert, store};
+use crate::{convert, member, store};
 
 /// The parts of a node that the service needs.
 #[derive(Clone)]
@@ -32,6 +33,8 @@ pub struct StorageParts {
     pub peers: Peers,
     /// Mailboxes, for conflicts of their names.
     pub mailstore: Mailstore,
+    /// Connections to the other members.
+    pub members: Arc<MemberClients>,
 }
 
 /// Serves administrators' requests about replication and the store.
@@ -72,6 +75,7 @@ impl Storage for StorageService {
     type VerifyStream = Answers<Comparison>;
     type CheckStream = Answers<CheckReply>;
     type StatsStream = Answers<StatsReply>;
+    type CompactStream = Answers<CompactReply>;
 
     async fn replication_status(
         &self,
@@ -84,8 +88,12 @@ impl Storage for StorageService {
     }
 
     async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<Self::VerifyStream>, Status> {
-        let audio = if request.into_inner().audio { AudioCheck::Content } else { AudioCheck::Presence };
+        let everywhere = request.into_inner().audio;
+        let audio = if everywhere { AudioCheck::Content } else { AudioCheck::Presence };
         let parts = self.0.clone();
+        if everywhere {
+            member::has_all_audio(&parts.store)?;
+        }
         let (answers, receiver) = mpsc::channel(1);
         info!("administrator compares the stores");
         tokio::spawn(async move {
@@ -102,6 +110,14 @@ impl Storage for StorageService {
                 if answers.send(Ok(convert::comparison(&report, true))).await.is_err() {
                     return;
                 }
+            }
+            // Another node finds and replaces what is damaged on its own disk.
+            for (node, channel) in parts.members.nodes().into_iter().filter(|_| everywhere) {
+                let read = tokio::select! {
+                    read = member::ask(&node, channel) => read,
+                    () = answers.closed() => return,
+                };
+                let _ = answers.send(Ok(read)).await;
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
@@ -135,6 +151,19 @@ impl Storage for StorageService {
     async fn stats(&self, _: Request<StatsRequest>) -> Result<Response<Self::StatsStream>, Status> {
         let parts = self.0.clone();
         Ok(later(async move { store::stats(&parts.store, &parts.dir).await.map_err(internal) }))
+    }
+
+    async fn compact(&self, _: Request<CompactRequest>) -> Result<Response<Self::CompactStream>, Status> {
+        member::has_all_audio(&self.0.store)?;
+        let store = self.0.store.clone();
+        let (answers, receiver) = mpsc::channel(1);
+        info!("administrator compacts the store");
+        tokio::spawn(async move {
+            if let Err(error) = store::compact(&store, &answers).await {
+                let _ = answers.send(Err(internal(error))).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 

@@ -2,10 +2,17 @@
 
 use std::{fs, path::Path};
 
+use tokio::sync::mpsc;
+use tonic::Status;
 use twinbox_replication_store::{Store, StoreError};
 use twinbox_wire::storage as wire;
 
 use crate::{row_text, table_name};
+
+/// Packs of one step of a compaction.
+const STEP: usize = 4;
+/// Most passes: what one moves makes the packs of before old enough for the next.
+const PASSES: usize = 5;
 
 /// Reads all rows, and all audio that present ones name if `audio`: then each is verified, else it must be here.
 pub(crate) async fn check(store: &Store, audio: bool) -> Result<wire::CheckReply, StoreError> {
@@ -57,6 +64,37 @@ pub(crate) async fn stats(store: &Store, dir: &Path) -> Result<wire::StatsReply,
         })
     })
     .await
+}
+
+/// Compacts the packs, pass after pass until one changes nothing, and tells how far it is. Ends when nobody listens.
+pub(crate) async fn compact(
+    store: &Store,
+    answers: &mpsc::Sender<Result<wire::CompactReply, Status>>,
+) -> Result<(), StoreError> {
+    let (mut reply, mut cursor) = (wire::CompactReply::default(), 0);
+    for _ in 0..PASSES {
+        let (all, before) = (store.packs_from(0).len() as u64, (reply.removed, reply.moved_bytes));
+        loop {
+            let step = store.compact(&mut cursor, STEP).await?;
+            reply.removed += step.removed;
+            reply.moved_bytes += step.moved_bytes;
+            reply.freed_bytes = (reply.freed_bytes + step.freed_bytes).saturating_sub(step.moved_bytes);
+            let left = if cursor == 0 { 0 } else { store.packs_from(cursor).len() as u64 };
+            (reply.looked_at, reply.packs) = (all.saturating_sub(left), all);
+            if answers.send(Ok(reply)).await.is_err() {
+                return Ok(());
+            }
+            if cursor == 0 {
+                break;
+            }
+        }
+        if (reply.removed, reply.moved_bytes) == before {
+            break;
+        }
+    }
+    reply.done = true;
+    let _ = answers.send(Ok(reply)).await;
+    Ok(())
 }
 
 /// Bytes of all files of a folder and the folders in it, as far as they can be read: files come and go meanwhile.

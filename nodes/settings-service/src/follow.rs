@@ -6,7 +6,7 @@ use tokio::{sync::broadcast::error::RecvError, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_alarms::Outbound;
-use twinbox_cluster_settings::{Register, Rows, schema};
+use twinbox_cluster_settings::{Rows, TrunkRows, schema};
 use twinbox_mailstore::MailError;
 
 use crate::SharedSettings;
@@ -56,23 +56,27 @@ impl SharedSettings {
         if !parts.mailstore.has_all_records() {
             return false;
         }
-        if self.state().0.offers(&parts.file).is_empty() {
+        let nothing = self.trunks().0.offers(parts.trunks.trunks()).is_empty();
+        if nothing && self.state().0.offers(&parts.file).is_empty() {
             return true;
         }
-        let file = parts.file.clone();
+        let (file, trunks) = (parts.file.clone(), parts.trunks.clone());
         let offered = parts.mailstore.commit(move |draft| {
             let stored = draft.scan(schema::SETTING, &[])?;
-            let rows = Rows::of(stored.iter().map(|(key, record)| (key, record)));
+            let all = || stored.iter().map(|(key, record)| (key, record));
             let mut offered = Vec::new();
-            for (register, edits) in rows.offers(&file) {
+            for (register, edits) in Rows::of(all()).offers(&file) {
                 draft.edit(schema::row_key(register), edits)?;
-                offered.push(register);
+                offered.push(register.name().to_owned());
             }
-            Ok::<Vec<Register>, MailError>(offered)
+            for (key, edits) in TrunkRows::of(all()).offers(trunks.trunks()) {
+                offered.extend(schema::trunk_name(&key).map(|name| format!("trunk '{name}'")));
+                draft.edit(key, edits)?;
+            }
+            Ok::<Vec<String>, MailError>(offered)
         });
         match offered.await {
-            Ok((registers, _)) => {
-                let names: Vec<_> = registers.into_iter().map(Register::name).collect();
+            Ok((names, _)) => {
                 info!(settings = names.join(" "), "the values of this node's file are the cluster's first ones");
                 self.look();
                 true

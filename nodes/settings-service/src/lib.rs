@@ -1,7 +1,7 @@
 //! The settings that all nodes share, on a running node.
 //!
 //! ```text
-//! rows of the store ─► SharedSettings ─► values in force ─► calls, mailstore, replication, receivers of alarms
+//! rows of the store ─► SharedSettings ─► values and trunks in force ─► calls, mailstore, replication, receivers of alarms
 //! the node's file  ─►       │        └─► what the file says in vain: log, alarm, `setting list`, `doctor`
 //!                           └─► offers the file's values once, when this node has all records
 //! ```
@@ -9,6 +9,7 @@
 mod follow;
 mod service;
 mod shared;
+mod trunks;
 
 pub use service::SettingsService;
 pub use shared::{SettingsParts, SharedSettings};

@@ -3,14 +3,15 @@
 use tonic::{Request, Response, Status};
 use tracing::info;
 use twinbox_alarms::Kind;
-use twinbox_cluster_settings::{Entries, Key, Register, Rows, Values, schema, set_edit};
+use twinbox_cluster_settings::{Entries, Key, Register, Rows, TrunkChange, Values, schema, set_edit};
 use twinbox_mailstore::{Acknowledgement, MailError};
 use twinbox_wire::settings::{
-    NamedChange, Setting, SettingChangeRequest, SettingChanged, SettingListReply, SettingListRequest,
+    NamedChange, Setting, SettingChangeRequest, SettingChanged, SettingListReply, SettingListRequest, TrunkChanged,
+    TrunkListReply, TrunkListRequest, TrunkRequest,
     settings_server::{Settings, SettingsServer},
 };
 
-use crate::SharedSettings;
+use crate::{SharedSettings, trunks::read_properties};
 
 /// Serves administrators' requests about the settings that all nodes share.
 pub struct SettingsService(SharedSettings);
@@ -62,13 +63,21 @@ impl SettingsService {
     }
 }
 
+/// The acknowledgement of a change as text.
+pub(crate) fn words(acknowledgement: &Acknowledgement) -> String {
+    match acknowledgement {
+        Acknowledgement::OnTwo { .. } => "on two".to_owned(),
+        Acknowledgement::Alone => "alone".to_owned(),
+    }
+}
+
 fn read(change: NamedChange) -> Result<(Key, Option<String>), Status> {
     let key = Key::named(&change.name).map_err(|error| Status::invalid_argument(error.to_string()))?;
     let value = change.value.map(|value| key.check(&value)).transpose();
     Ok((key, value.map_err(|error| Status::invalid_argument(format!("{} {error}", key.name())))?))
 }
 
-fn internal(error: impl ToString) -> Status {
+pub(crate) fn internal(error: impl ToString) -> Status {
     Status::internal(error.to_string())
 }
 
@@ -95,12 +104,7 @@ impl Settings for SettingsService {
             return Err(Status::invalid_argument("no setting is named: write KEY=VALUE"));
         }
         let parts = self.0.parts();
-        if !parts.mailstore.has_all_records() {
-            return Err(Status::unavailable(
-                "this node still receives records of the others: ask another node (--node), or wait until 'twinbox \
-                 cluster status' shows it in-service",
-            ));
-        }
+        self.0.has_all()?;
         let refused = |error: twinbox_cluster_settings::GroupError| Status::failed_precondition(error.to_string());
         let expected = self.0.state().0.changed(&parts.file, &changes).map_err(refused)?;
         self.check_receivers(&expected)?;
@@ -134,10 +138,27 @@ impl Settings for SettingsService {
             parts.alarms.event(Kind::SettingChanged, key.name(), detail);
             settings.push(setting);
         }
-        let acknowledged = match acknowledgement {
-            Acknowledgement::OnTwo { .. } => "on two",
-            Acknowledgement::Alone => "alone",
-        };
-        Ok(Response::new(SettingChanged { settings, acknowledged: acknowledged.to_owned() }))
+        Ok(Response::new(SettingChanged { settings, acknowledged: words(&acknowledgement) }))
+    }
+
+    async fn trunk_list(&self, _: Request<TrunkListRequest>) -> Result<Response<TrunkListReply>, Status> {
+        Ok(Response::new(self.0.list_trunks()))
+    }
+
+    async fn trunk_add(&self, request: Request<TrunkRequest>) -> Result<Response<TrunkChanged>, Status> {
+        let TrunkRequest { name, settings } = request.into_inner();
+        self.0.change_trunk(name, TrunkChange::Add(read_properties(&settings)?)).await.map(Response::new)
+    }
+
+    async fn trunk_set(&self, request: Request<TrunkRequest>) -> Result<Response<TrunkChanged>, Status> {
+        let TrunkRequest { name, settings } = request.into_inner();
+        if settings.is_empty() {
+            return Err(Status::invalid_argument("no setting is named: write NAME=VALUE"));
+        }
+        self.0.change_trunk(name, TrunkChange::Set(read_properties(&settings)?)).await.map(Response::new)
+    }
+
+    async fn trunk_remove(&self, request: Request<TrunkRequest>) -> Result<Response<TrunkChanged>, Status> {
+        self.0.change_trunk(request.into_inner().name, TrunkChange::Remove).await.map(Response::new)
     }
 }

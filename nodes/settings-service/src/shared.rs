@@ -10,8 +10,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Channel, Code};
 use twinbox_calls::CallsService;
-use twinbox_cluster_settings::{FileValues, Key, Rows, Values, schema};
-use twinbox_config::{AlarmReceivers, AlarmSecrets, apply_to_calls, usual_mailbox};
+use twinbox_cluster_settings::{FileValues, Key, Rows, TrunkRows, Values, schema};
+use twinbox_config::{AlarmReceivers, AlarmSecrets, FileTrunks, TrunksInForce, apply_to_calls, usual_mailbox};
 use twinbox_ids::NodeName;
 use twinbox_mailbox::pin::HashCost;
 use twinbox_mailstore::{LiveSettings, MailError, Mailstore};
@@ -26,10 +26,10 @@ pub struct SettingsParts {
     pub name: NodeName,
     /// Values of the node's file.
     pub file: FileValues,
+    /// Trunks of the node's file, and its passwords for trunks.
+    pub trunks: FileTrunks,
     /// The cluster has the times of a wide area network.
     pub wan: bool,
-    /// Language of new mailboxes.
-    pub language: String,
     /// This node's secrets for receivers of alarms.
     pub secrets: AlarmSecrets,
     /// Mailboxes and messages.
@@ -56,6 +56,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     rows: Rows,
+    trunks: TrunkRows,
+    in_force: TrunksInForce,
     /// Reasons why alarms do not reach a receiver from this node.
     mistakes: Vec<String>,
     /// Alarms that were raised: subject and detail.
@@ -103,6 +105,12 @@ impl SharedSettings {
         (state.rows.clone(), state.mistakes.clone())
     }
 
+    /// The trunks that were read last, and those in force.
+    pub(crate) fn trunks(&self) -> (TrunkRows, TrunksInForce) {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.trunks.clone(), state.in_force.clone())
+    }
+
     /// Reads the store again, and gives the parts what has changed.
     pub(crate) fn refresh(&self) -> Result<(), MailError> {
         let rows = self.read()?;
@@ -110,15 +118,24 @@ impl SharedSettings {
         Ok(())
     }
 
-    fn read(&self) -> Result<Rows, MailError> {
+    fn read(&self) -> Result<(Rows, TrunkRows), MailError> {
         let rows = self.0.parts.mailstore.store().scan(schema::SETTING, &[])?;
-        Ok(Rows::of(rows.iter().map(|(key, record)| (key, record))))
+        let all = || rows.iter().map(|(key, record)| (key, record));
+        Ok((Rows::of(all()), TrunkRows::of(all())))
     }
 
-    fn take(&self, rows: Rows, first: bool) {
+    fn take(&self, (rows, trunks): (Rows, TrunkRows), first: bool) {
         let parts = &self.0.parts;
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !first && state.rows == rows {
+        if first || state.trunks != trunks {
+            state.in_force = parts.trunks.in_force(&trunks);
+            let trunks = state.in_force.trunks.clone();
+            if !first {
+                let names: Vec<_> = trunks.iter().map(|trunk| trunk.name.as_str()).collect();
+                info!(trunks = names.join(", "), "trunks of the cluster changed; these may call");
+            }
+            parts.calls.reconfigure(|calls| calls.trunks = trunks);
+        } else if state.rows == rows {
             return;
         }
         let (before, values) = (self.values(), Arc::new(rows.values(&parts.file, parts.wan)));
@@ -136,7 +153,7 @@ impl SharedSettings {
             }
             self.0.values.send_replace(values);
         }
-        state.rows = rows;
+        (state.rows, state.trunks) = (rows, trunks);
         self.report(&mut state);
     }
 
@@ -151,7 +168,7 @@ impl SharedSettings {
                 memory_kib: values.small(Key::PinHashKib),
                 passes: values.small(Key::PinHashPasses),
             },
-            usual: usual_mailbox(values, &parts.language),
+            usual: usual_mailbox(values),
         });
         parts.calls.reconfigure(|calls| apply_to_calls(values, calls));
     }
@@ -163,6 +180,12 @@ impl SharedSettings {
         let mut found: BTreeMap<String, String> = BTreeMap::new();
         for difference in state.rows.differences(&parts.file, parts.wan) {
             found.insert(subject(difference.key.name()), difference.text());
+        }
+        for (name, text) in state.trunks.differences(parts.trunks.trunks()) {
+            found.insert(subject(&format!("trunk {name}")), text);
+        }
+        for (name, text) in state.trunks.unread().into_iter().chain(state.in_force.mistakes.clone()) {
+            found.insert(subject(&format!("trunk {name}")), text);
         }
         for name in state.rows.unknown() {
             let detail = "the cluster's value is not one that this release accepts; the default is used: upgrade this \

@@ -29,6 +29,11 @@ impl Network {
         if exact == network { Ok(network) } else { Err(NetworkError::HostBits(text.to_owned(), exact)) }
     }
 
+    /// Length of the longest prefix among the networks that contain this address.
+    pub fn longest(networks: &[Self], address: IpAddr) -> Option<u8> {
+        networks.iter().filter(|network| network.contains(address)).map(|network| network.bits).max()
+    }
+
     /// A host address in the network.
     pub fn a_host(&self) -> IpAddr {
         match self.address {

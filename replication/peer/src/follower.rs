@@ -88,6 +88,7 @@ impl Session<'_> {
         link.following.store(true, Relaxed);
         let Welcome { origin, vector, lacks_records, log_begins } = welcome;
         link.welcomed(origin);
+        link.has_made(origin, vector.get(origin));
         let (opened, begins) = (BootInstant::now(), log_begins.clone());
         link.set_source(Some(Source { lacks_records, vector, sent_all: false, log_begins, opened }));
         inner.filling.notify_one();

@@ -55,6 +55,8 @@ struct State {
     report: Option<Arc<Holdings>>,
     /// The incarnation of the peer's store by its latest greeting as a source.
     welcomed: Option<Origin>,
+    /// The incarnation of the peer's store, and the number of changes that it said it has made.
+    made: Option<(Origin, u64)>,
     /// The peer's wall clock as it last said on its latest stream, and the time of that here.
     clock: Option<(u64, BootInstant)>,
     /// The peer's state for the fill of this node, while this node follows it.
@@ -140,10 +142,19 @@ impl Link {
     /// The peer's store, in this incarnation, has made changes up to `head`.
     pub(crate) fn has_made(&self, origin: Origin, head: u64) {
         let mut state = self.lock();
+        if head > 0 {
+            state.made = Some((origin, head));
+        }
         // A stale stream of an earlier incarnation does not show what the peer has now.
         if head > 0 && state.stream.as_ref().is_none_or(|stream| stream.origin == origin) {
             state.has.add(origin, 1..=head);
         }
+    }
+
+    /// The peer's incarnation and the number of changes that it has made, by its latest word, while this node follows it.
+    pub(crate) fn made(&self) -> Option<(Origin, u64)> {
+        let state = self.lock();
+        state.made.filter(|(origin, _)| state.source.is_some() && state.welcomed == Some(*origin))
     }
 
     /// Adds the changes that the peer is known to have.

@@ -59,7 +59,11 @@ const EXTRA_ROUNDS: usize = 100_000;
 
 /// The last scans of this process.
 #[derive(Default)]
-pub(crate) struct StateFills(Mutex<BTreeMap<NodeName, Attempts>>);
+pub(crate) struct StateFills {
+    attempts: Mutex<BTreeMap<NodeName, Attempts>>,
+    /// The peers that were out of reach of this node's log, as this node was of theirs.
+    split: Mutex<BTreeSet<NodeName>>,
+}
 
 #[derive(Clone, Copy)]
 struct Attempts {
@@ -71,7 +75,19 @@ struct Attempts {
 
 impl StateFills {
     fn state(&self) -> MutexGuard<'_, BTreeMap<NodeName, Attempts>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way from a peer, given the present vectors. A peer whose own merge ends first has all that was here; this node
+    /// is no more behind than before, and goes on to serve callers.
+    fn way(&self, peer: &NodeName, now: Way) -> Way {
+        let mut split = self.split.lock().unwrap_or_else(PoisonError::into_inner);
+        if now == Way::Merge {
+            split.insert(peer.clone());
+        } else if now == Way::History {
+            split.remove(peer);
+        }
+        if now == Way::State && split.contains(peer) { Way::Merge } else { now }
     }
 
     /// The time since the first attempt with a peer that may be asked now; `None` while it may not.
@@ -163,7 +179,7 @@ fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
         let mut has = source.vector.clone();
         has.join(&link.has());
         candidates.push(Candidate {
-            way: Way::between(&own, &own_begins, &has, &source.log_begins),
+            way: inner.state_fills.way(&link.name, Way::between(&own, &own_begins, &has, &source.log_begins)),
             is_complete: !source.lacks_records,
             is_settled: source.opened.elapsed() >= SETTLE,
             has,
@@ -232,6 +248,7 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     if !reaches(&begins, &start) || !has.covers(&Holdings::of(&start)) {
         return Err(bad("a scan that starts before the log of its node").into());
     }
+    check_made(inner, link, &start).await?;
     let handed_over = has.covers(&before);
     if way == Way::State && !handed_over {
         if since < HAND_OVER {
@@ -261,6 +278,25 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     Ok(rows)
 }
 
+/// Refuses a vector with changes that their node has not made: this node would never ask for the true ones. Only for
+/// nodes that it follows; their word is as old as their last probe, so it waits for the next.
+async fn check_made(inner: &Inner, source: &Link, start: &Vector) -> Result<(), StreamError> {
+    let began = BootInstant::now();
+    loop {
+        let ahead = inner.all_links().into_iter().filter(|link| link.name != source.name).find_map(|link| {
+            let (origin, made) = link.made()?;
+            (start.get(origin) > made).then(|| (link.name.clone(), made))
+        });
+        match ahead {
+            None => return Ok(()),
+            Some((name, made)) if began.elapsed() >= ACKNOWLEDGED.0 => {
+                return Err(bad(format!("changes of {name} that it has not made, which has made {made}")));
+            }
+            Some(_) => sleep(ACKNOWLEDGED.1).await,
+        }
+    }
+}
+
 /// Waits for a moment until the peer has acknowledged these changes.
 async fn acknowledged(link: &Link, vector: &Vector) {
     let began = BootInstant::now();
@@ -284,6 +320,9 @@ struct Scan<'a> {
 impl Scan<'_> {
     /// Takes a page; true when it was the last one.
     async fn take(&mut self, page: wire::StatePage) -> Result<bool, StreamError> {
+        if page.start.is_some() {
+            return Err(bad("a scan that begins anew in its middle"));
+        }
         let seen = read_prefixes(page.seen.as_ref())?;
         let upto = page.upto.map(read_key).transpose()?;
         let rows = read_rows(page.row, self.after.as_ref(), upto.as_ref())?;
@@ -406,8 +445,8 @@ fn read_rows(
         }
         read.push((key, row.record.map(|record| codec::record_from_bytes(&record)).transpose().map_err(bad)?));
     }
-    // Pages that stay where they are would never end.
-    if upto.is_some_and(|upto| after.is_some_and(|after| *upto <= *after)) {
+    // Pages that stay where they are, or that bring nothing, would never end.
+    if upto.is_some_and(|upto| read.is_empty() || after.is_some_and(|after| *upto <= *after)) {
         return Err(bad("pages that do not advance"));
     }
     Ok(read)

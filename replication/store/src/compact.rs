@@ -34,6 +34,8 @@ pub struct CompactedPacks {
     pub removed: u64,
     /// Bytes of audio that were moved to other packs.
     pub moved_bytes: u64,
+    /// Bytes of the packs that were removed.
+    pub freed_bytes: u64,
 }
 
 /// Bytes of a pack that are in use.
@@ -51,9 +53,10 @@ impl Live {
 
 impl Store {
     /// Frees space of removed audio: looks at `limit` packs from number `cursor` on, and moves it; after the last pack it
-    /// begins again. One caller at a time. After an error the next call goes on behind the pack that caused it.
+    /// begins again. Callers take turns. After an error the next call goes on behind the pack that caused it.
     pub async fn compact(&self, cursor: &mut u32, limit: usize) -> Result<CompactedPacks, StoreError> {
-        let (mut packs, active) = (self.blobs().packs().list(), self.blobs().packs().active());
+        let _turn = self.purge_counts().compacting.lock().await;
+        let packs = self.blobs().packs().list();
         let far = packs.len().checked_sub(SCANNED).and_then(|place| packs.get(place)).copied().unwrap_or(0);
         for _ in 0..limit {
             let Some(first) = self.blobs().floor().filter(|first| *first < far) else { break };
@@ -66,19 +69,27 @@ impl Store {
                 break;
             }
         }
-        packs.truncate(packs.len().saturating_sub(NEWEST));
-        packs.retain(|pack| *pack >= *cursor && Some(*pack) != active);
+        let packs = self.packs_from(*cursor);
         let mut compacted = CompactedPacks::default();
         for pack in packs.iter().take(limit) {
             *cursor = pack.saturating_add(1);
-            let CompactedPacks { removed, moved_bytes } = self.compact_pack(*pack).await?;
+            let CompactedPacks { removed, moved_bytes, freed_bytes } = self.compact_pack(*pack).await?;
             compacted.removed += removed;
             compacted.moved_bytes += moved_bytes;
+            compacted.freed_bytes += freed_bytes;
         }
         if packs.len() <= limit {
             *cursor = 0;
         }
         Ok(compacted)
+    }
+
+    /// The packs that [`Self::compact`] looks at from this number on.
+    pub fn packs_from(&self, cursor: u32) -> Vec<u32> {
+        let (mut packs, active) = (self.blobs().packs().list(), self.blobs().packs().active());
+        packs.truncate(packs.len().saturating_sub(NEWEST));
+        packs.retain(|pack| *pack >= cursor && Some(*pack) != active);
+        packs
     }
 
     async fn compact_pack(&self, pack: u32) -> Result<CompactedPacks, StoreError> {
@@ -97,8 +108,10 @@ impl Store {
                 compacted.moved_bytes += live.takes;
             }
         }
-        let store = self.clone();
-        compacted.removed = blocking(move || store.remove_pack(pack)).await?.into();
+        let (store, used) = (self.clone(), self.blobs().packs().used(pack));
+        if blocking(move || store.remove_pack(pack)).await? {
+            (compacted.removed, compacted.freed_bytes) = (1, used);
+        }
         Ok(compacted)
     }
 

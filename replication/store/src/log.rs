@@ -24,6 +24,13 @@ use crate::{
 /// Changes that one transaction removes: commits wait for it.
 const STEP: usize = 128;
 
+/// One transaction that cuts a log.
+struct Step {
+    removed: usize,
+    /// Nothing more can be cut.
+    is_last: bool,
+}
+
 /// Approximate maximum of bytes that [`Store::changes_after`] returns.
 const BATCH: usize = 1024 * 1024;
 
@@ -163,14 +170,14 @@ impl Store {
         loop {
             let store = self.clone();
             let step = self.disk().transact(move |transaction| store.cut_step(transaction, origin, upto)).await?;
-            removed += step as u64;
-            if step < STEP {
+            removed += step.removed as u64;
+            if step.is_last {
                 return Ok(removed);
             }
         }
     }
 
-    fn cut_step(&self, transaction: &mut Transaction<'_>, origin: Origin, upto: u64) -> Result<usize, StoreError> {
+    fn cut_step(&self, transaction: &mut Transaction<'_>, origin: Origin, upto: u64) -> Result<Step, StoreError> {
         let prefix = decode_upto(transaction.get(&keys::prefix(origin))?.as_deref())?;
         // Under the lock of the pins: a pin that comes later has all of the prefix.
         let pinned = lock(&self.log().pins);
@@ -184,14 +191,17 @@ impl Store {
         let step: Vec<_> = oldest.into_iter().map(|(key, _)| key).collect();
         let step: Vec<_> =
             step.into_iter().filter(|key| keys::change_seq(key).is_some_and(|seq| seq <= upto)).collect();
-        let Some(last) = step.last().and_then(|key| keys::change_seq(key)) else { return Ok(0) };
+        let Some(last) = step.last().and_then(|key| keys::change_seq(key)) else {
+            return Ok(Step { removed: 0, is_last: true });
+        };
         let begins = self.log_begins().get(origin).max(last);
         self.log().raise(origin, begins);
         drop(pinned);
         transaction.put(keys::log_begins(origin), encode_upto(begins))?;
-        let count = step.len();
+        let removed = step.len();
         step.into_iter().for_each(|key| transaction.remove(key));
-        Ok(count)
+        // Without a commit that would find nothing.
+        Ok(Step { removed, is_last: removed < STEP || last >= upto })
     }
 
     /// The last change of an origin that can be cut now, `prefix` at most.

@@ -75,6 +75,8 @@ pub struct PurgeCounts {
     pub blobs: AtomicU64,
     /// Bytes of the blobs.
     pub bytes: AtomicU64,
+    /// One compaction at a time.
+    pub(crate) compacting: tokio::sync::Mutex<()>,
 }
 
 impl std::ops::AddAssign for FreedSpace {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Invite, Spec, Transport, begin_to_speak, g711::Law, hang_up, leave_message, wait_until,
+    Call, Cluster, Endpoint, Invite, Place, Spec, Transport, begin_to_speak, g711::Law, hang_up, leave_message,
+    wait_until,
 };
 
 /// Limit of waits for what takes seconds on a quiet machine.
@@ -42,9 +43,13 @@ fn refused(cluster: &Cluster, arguments: &[&str], code: i32, parts: &[&str]) {
 
 /// Status with which a new call to this number is refused; none if it is answered.
 fn refusal(cluster: &Cluster, node: &str, number: &str) -> Option<u16> {
-    let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+    refusal_from(cluster.phones(), cluster, node, number)
+}
+
+fn refusal_from(place: &Place, cluster: &Cluster, node: &str, number: &str) -> Option<u16> {
+    let endpoint = Endpoint::open(place, Law::Mu);
     let invite = Invite::new(number, "2001", endpoint.address());
-    match Call::place(cluster.phones(), cluster.sip(node), Transport::Udp, &invite) {
+    match Call::place(place, cluster.sip(node), Transport::Udp, &invite) {
         Ok(call) => {
             call.bye();
             None
@@ -164,4 +169,76 @@ fn require_two_is_switched_under_a_call() {
     wait_until("new calls to be answered by two nodes", SOON, || {
         refusal(&cluster, "a", Cluster::USERS[1].number).is_none()
     });
+}
+
+fn trunk(cluster: &Cluster, node: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = cluster.cli(node).run(&[&["trunk"], arguments].concat());
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.code(), text)
+}
+
+#[test]
+fn a_trunk_is_added_and_removed_on_both_nodes_without_a_restart() {
+    let mut cluster = Cluster::start(&Spec::default());
+    let number = Cluster::USERS[0].number;
+    let octets = cluster.phones().ip.octets();
+    let pbx = cluster.phones().at([127, 78, octets[2], 1].into());
+    let address = pbx.ip.to_string();
+    let from_pbx = |cluster: &Cluster| ["a", "b"].map(|node| refusal_from(&pbx, cluster, node, number));
+    let wait_for = |cluster: &Cluster, what: &str, answer: Option<u16>| {
+        wait_until(what, SOON, || from_pbx(cluster) == [answer, answer]);
+    };
+    // The files' trunk is the cluster's first one.
+    let of_files = || cluster.cli("b").try_json(&["trunk", "show", "phones"]).unwrap_or_default();
+    wait_until("the trunk of the files", SOON, || of_files()["origin"] == "first file");
+    assert_eq!(from_pbx(&cluster), [Some(403), Some(403)]);
+
+    for (arguments, code, part) in [
+        (&["add", "pbx", "adresses=10.0.0.1"][..], 2, "did you mean 'addresses'?"),
+        (&["add", "pbx", "addresses=10.0.0.1/8"], 2, "write 10.0.0.0/8"),
+        (&["add", "pbx", "addresses=10.0.0.1", "password=s3cret"], 2, "password_file=/PATH"),
+        (&["add", "pbx", "addresses=10.0.0.1", "mwi=sip:pbx"], 1, "mwi is not a SIP URI with {mailbox}"),
+        (&["add", "pbx", "addresses=10.0.0.1", "username=x", "password_file=/nowhere"], 1, "/nowhere"),
+        (&["add", "phones", "addresses=10.0.0.1"], 1, "'twinbox trunk set phones"),
+        (&["set", "phone", "transport=udp"], 1, "did you mean 'phones'?"),
+    ] {
+        let (status, text) = trunk(&cluster, "a", arguments);
+        assert_eq!(status, Some(code), "{arguments:?}: {text}");
+        assert!(text.contains(part) && !text.contains("s3cret"), "{arguments:?}: {text}");
+    }
+    let (status, text) = trunk(&cluster, "a", &["add", "pbx", &format!("addresses={address}"), "transport=udp"]);
+    assert_eq!(status, Some(0), "{text}");
+    wait_for(&cluster, "calls of the new trunk on both nodes", None);
+
+    // A call goes on while its trunk is removed, and its message is kept.
+    let endpoint = Endpoint::open(&pbx, Law::Mu);
+    let invite = Invite::new(number, "2001", endpoint.address());
+    let call = Call::place(&pbx, cluster.sip("b"), Transport::Udp, &invite).expect("answered");
+    let speech = begin_to_speak(&endpoint, &call);
+    let (status, text) = trunk(&cluster, "a", &["remove", "pbx"]);
+    assert_eq!(status, Some(0), "{text}");
+    wait_for(&cluster, "calls of the removed trunk to be refused on both nodes", Some(403));
+    let deposit = hang_up(call, &endpoint, speech);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
+    let events = cluster.cli("a").run(&["events"]);
+    let events = String::from_utf8_lossy(&events.stdout).into_owned();
+    assert!(events.contains("trunk pbx"), "{events}");
+
+    // The files' own trunk is changed, then removed: it stays so after a restart, and the node says that its file does
+    // not count.
+    let (status, text) = trunk(&cluster, "b", &["set", "phones", &format!("addresses={address}")]);
+    assert_eq!(status, Some(0), "{text}");
+    wait_for(&cluster, "calls of the changed trunk on both nodes", None);
+    wait_until("calls of its former address to be refused", SOON, || {
+        ["a", "b"].map(|node| refusal(&cluster, node, number)) == [Some(403); 2]
+    });
+    let (status, text) = trunk(&cluster, "b", &["remove", "phones"]);
+    assert_eq!(status, Some(0), "{text}");
+    wait_for(&cluster, "no calls", Some(403));
+    wait_until("the alarm", SOON, || drifts(&cluster, "a", "trunk phones on a"));
+    cluster.kill("b");
+    cluster.start_member("b");
+    wait_until("b to answer", SOON, || refusal(&cluster, "b", number) == Some(403));
+    let (_, text) = trunk(&cluster, "b", &["list"]);
+    assert!(text.contains("was removed from the cluster") && !text.contains("first file"), "{text}");
 }

@@ -36,7 +36,7 @@ impl Call {
             response.reason = "CSeq out of order".to_owned();
             return self.server.respond(&incoming.id, response);
         }
-        lock(&self.dialog).retarget(&request.method, &request.headers, self.server.is_from_trunk(&incoming.flow));
+        lock(&self.dialog).retarget(&request.method, &request.headers, incoming.is_from_trunk());
         self.note_allow(&request.headers);
         match request.method {
             Method::Bye => self.caller_hung_up(incoming),
@@ -110,7 +110,7 @@ impl Call {
             self.set_session(timer);
             return server.respond(id, accepted);
         }
-        let trusted = server.is_from_trunk(&incoming.flow);
+        let trusted = incoming.is_from_trunk();
         let described =
             answer::describe(&mut self.local, offer.as_ref()).map_err(|error| format!("305 twinbox \"{error}\""));
         let described = described.and_then(|(stream, body)| match stream {

@@ -156,7 +156,7 @@ impl TcpEndpoint {
         mut kind: ConnectionKind,
         stop: &CancellationToken,
     ) -> Option<Arc<TcpPeer>> {
-        if server.access.find(remote.ip(), Transport::Tcp).is_some() {
+        if server.access().find(remote.ip(), Transport::Tcp).is_some() {
             kind = ConnectionKind::Trunk;
         }
         let slot = match kind {

@@ -43,6 +43,7 @@ pub struct Node {
     pub incarnation: Incarnation,
     pub store: Store,
     pub media: Engine,
+    pub deps: CallsDeps,
     dir: TempDir,
 }
 
@@ -110,13 +111,13 @@ impl Node {
             prompts: Arc::new(Prompts::load(None, "en").expect("prompts")),
             media: media.clone(),
         };
-        let calls = Calls::start(options.calls, deps).await?;
+        let calls = Calls::start(options.calls, deps.clone()).await?;
         let address = |transport| {
             let found = calls.addresses().iter().find(|(t, _)| *t == transport);
             found.expect("a listener").1
         };
         let (udp, tcp) = (address(Transport::Udp), address(Transport::Tcp));
-        Ok(Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, store, media, dir })
+        Ok(Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, store, media, deps, dir })
     }
 
     pub async fn raw(&self) -> Raw {

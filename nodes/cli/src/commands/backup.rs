@@ -380,18 +380,18 @@ async fn whole(json: bool, dir: &Path, name: Option<String>, file: &Path) -> Res
 }
 
 /// One line on the terminal that shows how far the work is.
-struct ProgressLine {
+pub(super) struct ProgressLine {
     began: BootInstant,
     shown: AtomicU64,
     on_terminal: bool,
 }
 
 impl ProgressLine {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { began: BootInstant::now(), shown: AtomicU64::new(0), on_terminal: stderr().is_terminal() }
     }
 
-    fn show(&self, phase: &str, done: u64, total: u64, bytes: u64) {
+    pub(super) fn show(&self, phase: &str, done: u64, total: u64, bytes: u64) {
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let every = u64::try_from(SHOWN_EVERY.as_millis()).unwrap_or(u64::MAX);
         if !self.on_terminal || now < self.shown.load(Relaxed).saturating_add(every) {
@@ -404,7 +404,7 @@ impl ProgressLine {
         let _ = write!(stderr(), "\r\x1b[K{phase}: {done}{of}{bytes}");
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         if self.on_terminal {
             let _ = write!(stderr(), "\r\x1b[K");
         }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use serde::Serialize;
+use twinbox_cluster_settings::Property;
 use twinbox_config::{ClusterConfig, Config, ConfigError, NodeConfig, WitnessConfig, members_file};
 use twinbox_diagnostics::{
     doctor::{
@@ -23,7 +24,7 @@ use twinbox_diagnostics::{
 use twinbox_dns::Transport;
 use twinbox_wire::{
     admin::{ClusterStatusReply, ClusterStatusRequest, Member, NodeInfoReply},
-    settings::SettingListRequest,
+    settings::{SettingListRequest, TrunkListReply, TrunkListRequest},
 };
 
 use self::config_files::ConfigFiles;
@@ -167,7 +168,7 @@ async fn node(config: &NodeConfig, args: &DoctorArgs, report: &mut Report) {
     }
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     advertised(config, &nodes, args.timeout, report).await;
-    trunks(config, args.timeout, report).await;
+    trunks(config, status.is_some(), args.timeout, report).await;
     if let Some(name) = &args.name {
         if status.is_none() {
             // The node does not run and cannot report its addresses.
@@ -349,20 +350,52 @@ async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, re
     report.add("addresses", findings::media(config.rtp.advertise.unwrap_or(config.rtp.bind), outside));
 }
 
-/// Checks that every trunk's proxy has an address and answers.
-async fn trunks(config: &NodeConfig, timeout: Duration, report: &mut Report) {
+/// Checks that there are trunks, and that the proxy of each, of the file and of the cluster, has an address and answers.
+async fn trunks(config: &NodeConfig, runs: bool, timeout: Duration, report: &mut Report) {
     report.mark_checked("trunks");
-    if config.calls.trunks.is_empty() {
-        let what = "no [[trunk]] is configured: every caller is refused with 403";
-        report.add("trunks", [Finding::new("trunks", what, "set the addresses of the PBX in a [[trunk]]")]);
+    let shared = if runs { shared_trunks(&config.admin_socket).await } else { None };
+    let (known, mistakes) = match shared {
+        Some(reply) => (reply.trunks, reply.mistakes),
+        None => (Vec::new(), Vec::new()),
+    };
+    if config.calls.trunks.is_empty() && known.is_empty() {
+        let what = "there is no trunk: every caller is refused with 403";
+        let remedy = "name the addresses of the PBX: 'twinbox trunk add pbx addresses=…', or [[trunk]] in the file";
+        report.add("trunks", [Finding::new("trunks", what, remedy)]);
     }
-    for trunk in &config.calls.trunks {
-        let Some(proxy) = &trunk.proxy else { continue };
-        let (host, port) = probe::host_and_port(proxy);
-        if let Err(why) = probe::ask(config, (host, port, trunk.transport), timeout).await {
-            report.add("trunks", [findings::trunk(&trunk.name, proxy, &why)]);
+    let remedy = "mend it with 'twinbox trunk set', or in this node's file";
+    report.add("trunks", mistakes.into_iter().map(|mistake| Finding::new("trunks", mistake, remedy)));
+    let of_file =
+        config.calls.trunks.iter().map(|trunk| (trunk.name.clone(), trunk.proxy.clone(), trunk.transport));
+    let of_cluster = known.iter().map(|trunk| {
+        let read = |wanted: Property| {
+            let mut settings = trunk.settings.iter().filter_map(|text| Property::setting(text).ok());
+            settings.find_map(|(property, value)| value.filter(|_| property == wanted))
+        };
+        let transport = read(Property::Transport).map(|word| match word.as_str() {
+            "tcp" => Transport::Tcp,
+            _ => Transport::Udp,
+        });
+        (trunk.name.clone(), read(Property::Proxy), transport)
+    });
+    let mut asked = Vec::new();
+    for (name, proxy, transport) in of_file.chain(of_cluster) {
+        let Some(proxy) = proxy else { continue };
+        if asked.contains(&(name.clone(), proxy.clone(), transport)) {
+            continue;
         }
+        let (host, port) = probe::host_and_port(&proxy);
+        if let Err(why) = probe::ask(config, (host, port, transport), timeout).await {
+            report.add("trunks", [findings::trunk(&name, &proxy, &why)]);
+        }
+        asked.push((name, proxy, transport));
     }
+}
+
+/// The trunks of the cluster; `None` from a node of an earlier release.
+async fn shared_trunks(socket: &Path) -> Option<TrunkListReply> {
+    let mut client = client::settings(socket).await.ok()?;
+    client.trunk_list(TrunkListRequest {}).await.ok().map(tonic::Response::into_inner)
 }
 
 /// Checks that the shared name leads to each node, by every transport.

@@ -78,8 +78,9 @@ fn show(json: bool, joined: &Joined) -> Result<(), CliError> {
     );
     match member.kind {
         MemberKind::Node => println!(
-            "Set [[trunk]] and [voicemail] in {config} as on {by}, check it with \
-             'twinbox config check {config}', and start 'twinbox node --config {config}'."
+            "Trunks and other settings that all nodes share come with the records; set what is left of [mail] and passwords \
+             of trunks in {config} as on {by}, check it with 'twinbox config check {config}', and start 'twinbox node \
+             --config {config}'."
         ),
         MemberKind::Witness => println!("Start 'twinbox witness --config {config}'."),
     }

@@ -32,5 +32,6 @@ pub mod setting;
 pub mod steering;
 pub mod store;
 pub mod timetable;
+pub mod trunk;
 pub mod user;
 pub mod users;

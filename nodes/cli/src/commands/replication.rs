@@ -134,8 +134,11 @@ fn conflicts(reply: ConflictsReply) -> String {
 }
 
 fn verified(comparison: &Comparison) -> String {
-    let Comparison { peer, took_ms, rows, equal, differences, more, problem, .. } = comparison;
-    let seconds = format!("{}.{:03} s", took_ms / 1_000, took_ms % 1_000);
+    let Comparison { took_ms, rows, equal, differences, more, problem, .. } = comparison;
+    let (peer, seconds) = (subject(comparison), format!("{}.{:03} s", took_ms / 1_000, took_ms % 1_000));
+    if *equal && !comparison.by.is_empty() {
+        return format!("{peer}: all there and undamaged ({seconds})");
+    }
     if *equal {
         return format!("{peer}: equal, {rows} records ({seconds})");
     }
@@ -152,6 +155,14 @@ fn verified(comparison: &Comparison) -> String {
     lines.join("\n")
 }
 
+/// The node that was compared, or whose recordings were read.
+fn subject(comparison: &Comparison) -> String {
+    match comparison.by.as_str() {
+        "" => comparison.peer.clone(),
+        by => format!("recordings of {by}"),
+    }
+}
+
 fn difference(difference: &Difference) -> String {
     let Difference { table, id, audio, node, fault, fields, deletion, outcome } = difference;
     let subject = if audio.is_empty() { format!("{table} {id}") } else { format!("recording {audio}") };
@@ -165,7 +176,7 @@ fn difference(difference: &Difference) -> String {
 
 /// Success only if every comparison was completed and found everything equal.
 fn outcome(comparisons: &[Comparison]) -> Result<(), CliError> {
-    let differ: Vec<&str> = comparisons.iter().filter(|c| !c.equal).map(|c| c.peer.as_str()).collect();
+    let differ: Vec<String> = comparisons.iter().filter(|c| !c.equal).map(subject).collect();
     match (comparisons, differ.as_slice()) {
         ([], _) => Err(CliError::Failed("there is no other node to compare with".to_owned())),
         (_, []) => Ok(()),
@@ -205,6 +216,11 @@ mod tests {
         assert!(text.contains("message 0x01: incomplete on b (field 1, field 9, deletion): repaired"), "{text}");
         let problem = Comparison { problem: "not possible with b".to_owned(), ..comparison(false) };
         assert_eq!(verified(&problem), "b: not compared completely: not possible with b");
+        let read = Comparison { by: "c".to_owned(), ..comparison(true) };
+        assert_eq!(verified(&read), "recordings of c: all there and undamaged (1.250 s)");
+        let failed = Comparison { equal: false, problem: "c is away".to_owned(), ..read };
+        assert_eq!(verified(&failed), "recordings of c: not compared completely: c is away");
+        assert!(outcome(&[comparison(true), failed]).unwrap_err().to_string().contains("recordings of c"));
     }
 
     #[test]

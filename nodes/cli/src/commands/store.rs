@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use tonic::Streaming;
-use twinbox_wire::storage::{CheckReply, CheckRequest, StatsReply, StatsRequest};
+use twinbox_wire::storage::{CheckReply, CheckRequest, CompactReply, CompactRequest, StatsReply, StatsRequest};
 
-use super::backup::size;
+use super::backup::{ProgressLine, size};
 use crate::output;
 use twinbox_admin_client::{CliError, client};
 use twinbox_cli_args::StoreCommand;
@@ -30,6 +30,23 @@ pub async fn run(socket: &Path, json: bool, command: StoreCommand) -> Result<(),
             }
             println!("{}", stats(reply));
             Ok(())
+        }
+        StoreCommand::Compact => {
+            let mut steps = node.compact(CompactRequest {}).await?.into_inner();
+            let line = ProgressLine::new();
+            while let Some(step) = steps.message().await? {
+                if !step.done {
+                    line.show("packs", step.looked_at, step.packs, step.freed_bytes);
+                    continue;
+                }
+                line.clear();
+                if json {
+                    return output::json(&step);
+                }
+                println!("{}", compacted(&step));
+                return Ok(());
+            }
+            Err(CliError::Failed("the node stopped before it had compacted everything".to_owned()))
         }
     }
 }
@@ -72,6 +89,14 @@ fn outcome(reply: &CheckReply) -> Result<(), CliError> {
     }
 }
 
+fn compacted(reply: &CompactReply) -> String {
+    let CompactReply { removed, moved_bytes, freed_bytes, .. } = reply;
+    match removed {
+        0 => "nothing to compact: no pack is less than half full".to_owned(),
+        _ => format!("{} freed: {removed} packs removed, {} moved", size(*freed_bytes), size(*moved_bytes)),
+    }
+}
+
 fn stats(reply: StatsReply) -> String {
     let StatsReply { tables, log_changes, log_bytes, audio, audio_bytes, disk_bytes, free_bytes } = reply;
     let rows = tables.into_iter().map(|table| {
@@ -92,6 +117,14 @@ fn stats(reply: StatsReply) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn compaction_says_what_it_freed() {
+        let reply =
+            CompactReply { removed: 3, moved_bytes: 1_000_000, freed_bytes: 64_000_000, ..Default::default() };
+        assert_eq!(compacted(&reply), "64.0 MB freed: 3 packs removed, 1.0 MB moved");
+        assert!(compacted(&CompactReply::default()).contains("nothing to compact"));
+    }
 
     #[test]
     fn check_fails_for_each_kind_of_damage_and_names_it() {

@@ -3,7 +3,6 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use twinbox_calls::TrunkConfig;
 use twinbox_config::NodeConfig;
 use twinbox_roles::Timing;
 
@@ -21,13 +20,12 @@ pub fn fingerprints(config: &NodeConfig) -> BTreeMap<String, u64> {
 }
 
 fn values(config: &NodeConfig) -> Vec<(String, String)> {
-    let NodeConfig { cluster, calls, voicemail, .. } = config;
+    let NodeConfig { cluster, .. } = config;
     let mut values: Vec<(String, String)> = Vec::new();
     let mut add = |name: &str, value: &dyn Debug| values.push((name.to_owned(), format!("{value:?}")));
     add("cluster.name", &cluster.name);
     add("cluster.id", &cluster.id);
     add("cluster.timing", &if cluster.timing == Timing::wan() { "wan" } else { "lan" });
-    add("voicemail.language", &voicemail.language);
     let (out, incoming) = (&config.mail.out, &config.mail.incoming);
     let domain = out.as_ref().map(|out| &out.domain).or(incoming.as_ref().map(|incoming| &incoming.domain));
     let from = out.as_ref().map(|out| &out.from).or(incoming.as_ref().map(|incoming| &incoming.reports));
@@ -41,24 +39,11 @@ fn values(config: &NodeConfig) -> Vec<(String, String)> {
     // The job moves with the publisher: a node without access would fail it. Keys and endpoint may differ.
     add("backup.s3", &config.backup_s3.is_some());
     add("links.url", &config.links.as_ref().map(|links| &links.url));
-    let mut trunks: Vec<&str> = calls.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
-    trunks.sort_unstable();
-    add("trunk", &trunks);
-    for trunk in &calls.trunks {
-        add(&format!("trunk {}", trunk.name), &comparable(trunk));
-    }
     // A member that joined later knows more members than the founders' files; a different address is a mistake.
     for member in &cluster.members {
         add(&format!("cluster.member {}", member.name), &(member.kind, &member.address));
     }
     values
-}
-
-/// Properties of a trunk that must be equal on all nodes; the registration, if any, may differ.
-fn comparable(trunk: &TrunkConfig) -> impl Debug {
-    let mut addresses: Vec<String> = trunk.addresses.iter().map(ToString::to_string).collect();
-    addresses.sort_unstable();
-    (addresses, trunk.transport, trunk.proxy.clone(), trunk.mwi.clone(), trunk.transfer.clone())
 }
 
 #[cfg(test)]
@@ -108,6 +93,8 @@ mod tests {
         assert_eq!(differing(&|text| text.replace("timing = \"lan\"", "timing = \"wan\"")), ["cluster.timing"]);
         let shared = |text: String| text.replace("redirect = \"first\"", "redirect = \"last\"");
         assert!(differing(&shared).is_empty(), "a setting of the cluster");
+        let trunk = |text: String| text.replace("\"10.0.1.0/24\"", "\"10.0.2.0/24\"");
+        assert!(differing(&trunk).is_empty(), "a trunk of the cluster");
         assert!(differing(&|text| text.replace("password = \"change me\"", "password = \"another\"")).is_empty());
         assert!(differing(&|text| text.replace("max_calls = 500", "max_calls = 400")).is_empty(), "a node's own");
         assert!(base.values().collect::<BTreeSet<_>>().len() == base.len());

@@ -5,6 +5,7 @@ mod fill;
 mod fill_missed;
 mod kit;
 mod leaving;
+mod lies;
 mod lost_audio;
 mod pair;
 mod purge;

@@ -192,7 +192,7 @@ async fn changes_during_a_scan_are_here_after_it() {
     b.start();
     let mut n = 0;
     let mut ended = false;
-    while !ended || n < 200 {
+    while !ended {
         ended = b.peers.counters().state_fills > 0;
         a.write(&format!("many{:06}", (n * 37) % 6_000), Value::Bytes(vec![n as u8])).await;
         // Before the cursor of the scan, and behind it.
@@ -231,21 +231,23 @@ async fn scan_is_begun_anew_with_another_node() {
     converge(&[&a, &c]).await;
     purge(&a).await;
     purge(&c).await;
-    cut_all(&a).await;
-    cut_all(&c).await;
+    tokio::join!(cut_all(&a), cut_all(&c));
 
-    // c cannot be reached at first.
+    // c cannot be reached at first, and the way to a ends in the middle of the scan.
     let (cable, to_c) = (Cable::to(cluster.address("a")).await, Cable::to(cluster.address("c")).await);
     to_c.cut();
+    cable.cut_after(1_000_000);
     let b = cluster.node_that_fills("b", dir, &[("a", cable.address), ("c", to_c.address)]).await;
     b.start();
+    until("the scan is cut", || cable.is_cut()).await;
     until("some rows are there", || b.records().len() > 500).await;
-    cable.cut();
     assert!(!b.store.filled().has_records());
-    a.stop().await;
-    // The rest of the connection ends.
-    cable.restore();
-    to_c.restore();
+    // The rest of its connections ends at once, as if the process had ended: a stop waits for them.
+    let restored = async {
+        cable.restore();
+        to_c.restore();
+    };
+    tokio::join!(a.stop(), restored);
     until("all is there", || b.store.filled() == Filled::Complete).await;
     assert_eq!(b.store.vector(), c.store.vector());
     assert_eq!(b.records(), c.records());

@@ -37,15 +37,26 @@ fn pages_must_advance_and_their_rows_be_in_order() {
         let rows = ids.iter().map(|id| row(id)).collect();
         read_rows(rows, after.map(key).as_ref(), upto.map(key).as_ref()).is_ok()
     };
-    assert!(page(&["a", "b"], None, None) && page(&["b"], Some("a"), Some("b")) && page(&[], Some("a"), Some("b")));
+    assert!(page(&["a", "b"], None, None) && page(&["b"], Some("a"), Some("b")) && page(&[], Some("a"), None));
     assert!(!page(&["b", "a"], None, None), "backwards");
     assert!(!page(&["a", "a"], None, None), "twice");
     assert!(!page(&["a"], Some("a"), None), "again");
     assert!(!page(&["c"], None, Some("b")), "behind its end");
-    assert!(!page(&[], Some("b"), Some("b")), "an end that stays");
+    assert!(!page(&[], Some("b"), Some("b")) && !page(&["b"], None, Some("a")), "an end that stays");
+    assert!(!page(&[], Some("a"), Some("b")), "nothing, again and again");
     assert!(read_prefixes(Some(&codec::vector_to_wire(&vector(u64::MAX)))).is_err(), "from the future");
     let bare = wire::StateRow { key: None, record: None };
     assert!(read_rows(vec![bare], None, None).is_err());
     let long = Key::new(Table(1), vec![0; KEY + 1]);
     assert!(read_key(crate::state_scan::key_to_wire(&long)).is_err());
+}
+
+#[test]
+fn of_two_nodes_that_were_split_the_second_one_merges_too_when_the_first_has_ended() {
+    let (fills, a, b) = (StateFills::default(), "a".parse().unwrap(), "b".parse().unwrap());
+    assert_eq!(fills.way(&a, Way::Merge), Way::Merge);
+    assert_eq!(fills.way(&a, Way::State), Way::Merge, "the peer has what was here, by its own merge");
+    assert_eq!(fills.way(&b, Way::State), Way::State, "this node was behind all the time");
+    assert_eq!(fills.way(&a, Way::History), Way::History);
+    assert_eq!(fills.way(&a, Way::State), Way::State, "another time");
 }

@@ -93,7 +93,8 @@ async fn sparse_packs_are_moved_together_and_leave_the_disk() {
         store.blobs().put(content(n)).await.expect("a blob");
     }
     assert_eq!(fill(&store, 0..0).await, [], "all of these are removed");
-    let CompactedPacks { removed, moved_bytes } = compact(&store).await;
+    let CompactedPacks { removed, moved_bytes, freed_bytes } = compact(&store).await;
+    assert!(freed_bytes > LENGTH as u64, "{freed_bytes}");
     assert!(removed >= 2 && moved_bytes == 0, "{removed} packs, {moved_bytes} bytes");
 }
 
@@ -112,6 +113,22 @@ async fn dense_packs_stay_and_the_cursor_goes_round() {
     }
     assert!(rounds >= 3, "one call for each pack");
     assert!(oldest(dir.path()).exists());
+}
+
+/// The node compacts by itself, and an administrator may ask for it meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_callers_compact_without_harm_and_free_each_pack_once() {
+    let dir = dir();
+    let store = open(dir.path());
+    let kept = fill(&store, 0..24).await;
+    let packs = damage::packs(dir.path()).len() as u64;
+    let (one, other) = (store.clone(), store.clone());
+    let one = tokio::spawn(async move { compact(&one).await });
+    let other = tokio::spawn(async move { compact(&other).await });
+    let (one, other) = (one.await.expect("one"), other.await.expect("the other"));
+    assert!((1..packs).contains(&(one.removed + other.removed)), "{one:?} {other:?}, {packs} packs");
+    assert!(one.freed_bytes + other.freed_bytes > one.moved_bytes + other.moved_bytes, "{one:?} {other:?}");
+    check(&store, &kept).await;
 }
 
 /// A reader that has read the places of a blob, and not yet its bytes, finds them in the new pack.

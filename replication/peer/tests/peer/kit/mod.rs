@@ -1,5 +1,6 @@
 //! Whole nodes for tests: real stores in temporary directories, real TLS, real sockets on loopback.
 
+pub mod liar;
 pub mod raw;
 
 use std::{
@@ -38,14 +39,15 @@ pub fn key(text: &str) -> Key {
     Key::new(TABLE, text.as_bytes())
 }
 
-/// Waits until the condition is true, for a bounded time.
+/// Waits until the condition is true, for a bounded time: long, for a slow machine; a test that passes never waits for
+/// its end.
 pub async fn until(what: &str, mut true_now: impl FnMut() -> bool) {
     let wait = async {
         while !true_now() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    if tokio::time::timeout(Duration::from_secs(20), wait).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(90), wait).await.is_err() {
         panic!("condition never fulfilled: {what}");
     }
 }
@@ -266,26 +268,39 @@ pub fn audio(length: usize) -> Vec<u8> {
 pub struct Cable {
     pub address: SocketAddr,
     cut: watch::Sender<bool>,
+    /// Bytes towards the near side until the cable is cut by itself.
+    left: Arc<AtomicU64>,
 }
 
 impl Cable {
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (cut, seen) = watch::channel(false);
+        let (cut, left) = (watch::Sender::new(false), Arc::new(AtomicU64::new(u64::MAX)));
+        let inner = Self { address, cut: cut.clone(), left: left.clone() };
+        let inner = Arc::new(inner);
         tokio::spawn(async move {
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
-                let seen = seen.clone();
+                let cable = inner.clone();
                 tokio::spawn(async move {
                     let Ok(mut far) = TcpStream::connect(target).await else { return };
                     near.set_nodelay(true).unwrap();
                     far.set_nodelay(true).unwrap();
-                    carry(&mut near, &mut far, seen).await;
+                    carry(&mut near, &mut far, &cable).await;
                 });
             }
         });
-        Self { address, cut }
+        Self { address, cut, left }
+    }
+
+    /// Cuts it when this many more bytes have come to the near side, whatever the pace of both.
+    pub fn cut_after(&self, bytes: u64) {
+        self.left.store(bytes, Relaxed);
+    }
+
+    pub fn is_cut(&self) -> bool {
+        *self.cut.borrow()
     }
 
     pub fn cut(&self) {
@@ -293,15 +308,16 @@ impl Cable {
     }
 
     pub fn restore(&self) {
+        self.left.store(u64::MAX, Relaxed);
         self.cut.send_replace(false);
     }
 }
 
-async fn carry(near: &mut TcpStream, far: &mut TcpStream, mut cut: watch::Receiver<bool>) {
+async fn carry(near: &mut TcpStream, far: &mut TcpStream, cable: &Cable) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let (mut near_in, mut near_out) = near.split();
     let (mut far_in, mut far_out) = far.split();
-    let mut other = cut.clone();
+    let (mut cut, mut other) = (cable.cut.subscribe(), cable.cut.subscribe());
     let there = async {
         let mut buffer = vec![0; 16 * 1024];
         loop {
@@ -319,6 +335,9 @@ async fn carry(near: &mut TcpStream, far: &mut TcpStream, mut cut: watch::Receiv
             let mended = other.wait_for(|cut| !cut).await.is_ok();
             if n == 0 || !mended || near_out.write_all(&buffer[..n]).await.is_err() {
                 return;
+            }
+            if cable.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(n as u64)).is_err() {
+                cable.cut();
             }
         }
     };

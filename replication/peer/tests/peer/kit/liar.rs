@@ -1,0 +1,138 @@
+//! A source written by hand, with a certificate of the cluster: its greeting is in order, its scan is what a test says.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use twinbox_ids::{ClusterId, Origin};
+use twinbox_replication_core::Vector;
+use twinbox_replication_store::codec;
+use twinbox_wire::replication::{
+    BlobPart, CompareReply, CompareRequest, FetchBlobRequest, FollowerFrame, Probe, RepairReply, RepairRequest,
+    ScanStateRequest, SourceFrame, StatePage, Welcome,
+    replication_server::{Replication, ReplicationServer},
+    source_frame::Frame,
+};
+
+use super::Cluster;
+
+/// Changes that it says it has, all beyond the beginning of its log.
+pub const CHANGES: u64 = 100;
+
+/// Page number so-and-so of a scan; `None`: nothing more, and no end.
+pub type Pages = Arc<dyn Fn(u64) -> Option<StatePage> + Send + Sync>;
+
+/// The running source.
+#[derive(Clone)]
+pub struct Liar {
+    pub origin: Origin,
+    cluster: ClusterId,
+    name: String,
+    pages: Pages,
+    /// Pages that were sent.
+    pub sent: Arc<AtomicU64>,
+}
+
+impl Liar {
+    /// Answers at the address of this node.
+    pub async fn start(cluster: &Cluster, name: &str, origin: Origin, pages: Pages) -> Self {
+        let liar = Self {
+            origin,
+            cluster: cluster.authority.cluster(),
+            name: name.to_owned(),
+            pages,
+            sent: Arc::new(AtomicU64::new(0)),
+        };
+        let tls = cluster.identity(name);
+        let incoming = tls.listen(TcpListener::bind(cluster.address(name)).await.unwrap());
+        let serve = tls.server().add_service(ReplicationServer::new(liar.clone())).serve_with_incoming(incoming);
+        tokio::spawn(async move { serve.await.unwrap() });
+        liar
+    }
+
+    /// What it has, and where its log begins.
+    pub fn vector(origin: Origin) -> Vector {
+        [(origin, CHANGES)].into_iter().collect()
+    }
+}
+
+type Answers<T> = ReceiverStream<Result<T, Status>>;
+
+#[tonic::async_trait]
+impl Replication for Liar {
+    type FollowStream = Answers<SourceFrame>;
+    type ScanStateStream = Answers<StatePage>;
+    type FetchBlobStream = Answers<BlobPart>;
+
+    async fn follow(
+        &self,
+        request: Request<Streaming<FollowerFrame>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let vector = Some(codec::vector_to_wire(&Self::vector(self.origin)));
+        let welcome = Welcome {
+            protocol: 1,
+            cluster: Bytes::copy_from_slice(&self.cluster.to_bytes()),
+            name: self.name.clone(),
+            origin: codec::origin_to_wire(self.origin),
+            vector: vector.clone(),
+            lacks_records: false,
+            log_begins: vector,
+        };
+        let (frames, receiver) = mpsc::channel(4);
+        tokio::spawn(async move {
+            let mut answers = request.into_inner();
+            let mut next = Frame::Welcome(welcome);
+            for number in 1.. {
+                if frames.send(Ok(SourceFrame { frame: Some(next) })).await.is_err() {
+                    return;
+                }
+                next = Frame::Probe(Probe { number, ..Probe::default() });
+                // Whatever the follower says is read, and believed or not.
+                let _ = tokio::time::timeout(Duration::from_millis(500), async {
+                    while let Ok(Some(_)) = answers.message().await {}
+                    std::future::pending::<()>().await;
+                })
+                .await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn scan_state(&self, _: Request<ScanStateRequest>) -> Result<Response<Self::ScanStateStream>, Status> {
+        let (pages, receiver) = mpsc::channel(1);
+        let liar = self.clone();
+        tokio::spawn(async move {
+            for number in 0.. {
+                let Some(page) = (liar.pages)(number) else { break };
+                if pages.send(Ok(page)).await.is_err() {
+                    return;
+                }
+                liar.sent.fetch_add(1, Relaxed);
+            }
+            pages.closed().await;
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn fetch_blob(&self, _: Request<FetchBlobRequest>) -> Result<Response<Self::FetchBlobStream>, Status> {
+        let (parts, receiver) = mpsc::channel(1);
+        let _ = parts.send(Ok(BlobPart { data: Bytes::from_static(b"other audio") })).await;
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+
+    async fn compare(&self, _: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
+        Err(Status::unavailable("not now"))
+    }
+
+    async fn repair(&self, _: Request<RepairRequest>) -> Result<Response<RepairReply>, Status> {
+        Err(Status::unavailable("not now"))
+    }
+}

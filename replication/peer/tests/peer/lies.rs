@@ -1,0 +1,256 @@
+//! Scans of all rows that lie, and followers that ask for scans as no node does: refused by name, nothing of a lie stays,
+//! and another source is taken (rules D1, D2, D3).
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tonic::{Code, Status, Streaming};
+use twinbox_ids::{Origin, RecordingId};
+use twinbox_replication_core::{Record, Value, Vector};
+use twinbox_replication_peer::LogPolicy;
+use twinbox_replication_store::codec;
+use twinbox_wire::replication::{
+    Field, Key, Record as WireRecord, Register, Report, ScanStateRequest, Stamp, StatePage, StateRow, StateStart,
+    field, replication_client::ReplicationClient,
+};
+
+use crate::kit::{
+    Cluster, Node, TABLE, audio, key,
+    liar::{CHANGES, Liar, Pages},
+    name, until,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+/// Cuts everything.
+const NOTHING: LogPolicy = LogPolicy { stable_for: DAY, keep_for: DAY, keep_bytes: 0 };
+
+/// The log of this process.
+#[derive(Clone, Default)]
+struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    /// Before the first cluster, which would write the log elsewhere.
+    fn start() -> Self {
+        let captured = Self::default();
+        let writer = captured.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        log.with_env_filter("twinbox=info").try_init().expect("the only log of this process");
+        captured
+    }
+
+    fn has(&self, parts: &[&str]) -> bool {
+        let text = String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned();
+        text.lines().any(|line| parts.iter().all(|part| line.contains(part)))
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn wire_key(id: &[u8]) -> Key {
+    Key { table: TABLE.0.into(), id: id.to_vec().into() }
+}
+
+fn row(id: &[u8]) -> StateRow {
+    StateRow { key: Some(wire_key(id)), record: Some(codec::record_to_wire(&Record::new())) }
+}
+
+/// A first page in order, with this vector as the start.
+fn first(start: &Vector) -> StatePage {
+    let vector = Some(codec::vector_to_wire(start));
+    let has = Report { vector: vector.clone(), ..Report::default() };
+    StatePage { start: Some(StateStart { vector, has: Some(has) }), ..StatePage::default() }
+}
+
+fn page(rows: Vec<StateRow>, upto: Option<&[u8]>) -> StatePage {
+    StatePage { row: rows, upto: upto.map(wire_key), ..StatePage::default() }
+}
+
+fn pages(all: Vec<StatePage>) -> Pages {
+    Arc::new(move |number| all.get(number as usize).cloned())
+}
+
+/// A node with rows and audio whose log no other node can use.
+async fn honest(cluster: &Cluster) -> Node {
+    let c = cluster.node("c").await;
+    c.write_many("row", 50).await;
+    let blob = c.record(RecordingId::random(), &audio(20_000)).await;
+    c.write("message", Value::Blob(blob)).await;
+    c.store.set_state_fillers(["a", "b"].map(name).into()).await.unwrap();
+    while c.store.stats().unwrap().log.0 > 0 {
+        c.peers.cut_log(&NOTHING).await.unwrap();
+    }
+    c.start();
+    c
+}
+
+/// The lies, each with a part of the reason for which it is refused. `origin`: of the liar, `own` and `other`: those of the
+/// node that fills and of the third one.
+fn lies(origin: Origin, own: Origin, other: Origin) -> Vec<(&'static str, Pages)> {
+    let truth = Liar::vector(origin);
+    let with = |extra: (Origin, u64)| -> Vector { truth.iter().chain([extra]).collect() };
+    let started = |rest: Vec<StatePage>| pages([vec![first(&truth)], rest].concat());
+    let damaged = WireRecord {
+        field: vec![Field {
+            tag: 1,
+            merge: Some(field::Merge::Register(Register { stamp: Some(Stamp::default()), value: None })),
+        }],
+        tombstone: None,
+    };
+    let damaged = StateRow { record: Some(damaged), ..row(b"lie") };
+    let begin = truth.clone();
+    let empty: Pages = Arc::new(move |number| match number {
+        0 => Some(first(&begin)),
+        _ => Some(page(Vec::new(), Some(format!("k{number:09}").as_bytes()))),
+    });
+    let many = (0..9_000_u32).map(|n| row(&n.to_be_bytes())).collect();
+    let mut ahead_of_has = first(&truth);
+    ahead_of_has.start.as_mut().unwrap().has = Some(Report::default());
+    vec![
+        ("that does not say its start", pages(vec![page(vec![row(b"lie")], None)])),
+        ("rows that are not in order", started(vec![page(vec![row(b"lie b"), row(b"lie a")], None)])),
+        ("pages that do not advance", empty),
+        ("too many rows in a page", started(vec![page(many, None)])),
+        ("a key that is too long", started(vec![page(vec![row(&[b'l'; 1_025])], None)])),
+        ("is not valid", started(vec![page(vec![damaged], None)])),
+        (
+            "begins anew in its middle",
+            started(vec![page(vec![row(b"lie")], Some(b"lie")), first(&with((Origin(7), 9)))]),
+        ),
+        ("starts before the log of its node", pages(vec![first(&[(origin, CHANGES - 1)].into_iter().collect())])),
+        ("starts before the log of its node", pages(vec![ahead_of_has])),
+        ("this node's own origin", pages(vec![first(&with((own, 7)))])),
+        ("a number of a change that no store has reached", pages(vec![first(&with((Origin(7), u64::MAX / 2)))])),
+        ("changes of c that it has not made", pages(vec![first(&with((other, 1_000_000)))])),
+    ]
+}
+
+/// A node without data gets everything from the honest node, and nothing that a lie would give it.
+async fn fill_despite(lie: usize, log: Captured) {
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let c = honest(&cluster).await;
+    let b = cluster.node_that_fills("b", TempDir::new().unwrap(), &[]).await;
+    let origin = Origin::random();
+    let (reason, pages) = lies(origin, b.store.origin(), c.store.origin()).swap_remove(lie);
+    if reason.contains("changes of c") {
+        // What a node has made is known only of one that is followed.
+        b.start();
+        until("b follows c", || b.status("c").following).await;
+    }
+    let liar = Liar::start(&cluster, "a", origin, pages).await;
+    b.start();
+    until("the lie is refused, and the other source taken", || {
+        let counters = b.peers.counters();
+        counters.state_fills_failed > 0 && counters.state_fills > 0
+    })
+    .await;
+    until("the rows of the honest node", || b.store.vector().get(c.store.origin()) == c.store.vector().total())
+        .await;
+    assert!(log.has(&["rows of peer cannot be scanned", "peer=a", reason]), "{reason}");
+    let of_c = c.records();
+    assert!(of_c.iter().all(|row| b.records().contains(row)), "{reason}");
+    let lied: Vec<_> = b.records().into_iter().filter(|row| !of_c.contains(row)).collect();
+    // A row that came before the lie was in order: it is merged, as any row of a member.
+    assert!(lied.is_empty() || reason == "begins anew in its middle", "{reason}: {lied:?}");
+    let vector = b.store.vector();
+    assert_eq!((vector.get(origin), vector.get(Origin(7))), (0, 0), "{reason}");
+    assert_eq!(b.peers.counters().own_origin_alarms > 0, reason.contains("own origin"), "{reason}");
+    assert!(liar.sent.load(Relaxed) < 1_000, "{reason}: it is not read on and on");
+    // The blob comes from the node that has it, whatever the other one sends under its hash.
+    let blob = c.value("message").and_then(|value| value.blob().map(|blob| blob.hash)).unwrap();
+    until("the audio", || b.store.blobs().has(&blob)).await;
+    assert_eq!(b.store.blobs().read(&blob).await.unwrap(), audio(20_000));
+}
+
+#[tokio::test]
+async fn a_scan_that_lies_is_refused_by_name_and_another_source_is_taken() {
+    let log = Captured::start();
+    let count = lies(Origin(1), Origin(2), Origin(3)).len();
+    let mut cases = JoinSet::new();
+    for lie in 0..count {
+        cases.spawn(fill_despite(lie, log.clone()));
+    }
+    cases.join_all().await;
+}
+
+#[tokio::test]
+async fn a_scan_without_an_end_is_given_up() {
+    let log = Captured::start();
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let c = honest(&cluster).await;
+    let b = cluster.node_that_fills("b", TempDir::new().unwrap(), &[]).await;
+    let origin = Origin::random();
+    let begun = vec![first(&Liar::vector(origin)), page(vec![row(b"early")], Some(b"early"))];
+    let liar = Liar::start(&cluster, "a", origin, pages(begun)).await;
+    b.start();
+    until("the scan begins", || liar.sent.load(Relaxed) >= 2).await;
+    until("its first row is here", || b.store.get(&key("early")).unwrap().is_some()).await;
+    // The time for a page passes.
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    until("another source is taken", || b.peers.counters().state_fills > 0).await;
+    assert!(log.has(&["rows of peer cannot be scanned", "peer=a", "sent nothing in time"]));
+    assert!(c.records().iter().all(|row| b.records().contains(row)));
+    assert_eq!(b.store.vector().get(origin), 0, "what a scan without an end was to bring");
+}
+
+/// Asks a node for a scan, as the member of this certificate.
+async fn scan(cluster: &Cluster, certificate: &str, version: u32) -> Result<Streaming<StatePage>, Status> {
+    let endpoint = cluster.identity(certificate).endpoint(&name("a"), &cluster.address("a").to_string()).unwrap();
+    let mut client = ReplicationClient::new(endpoint.connect().await.unwrap()).max_decoding_message_size(16 << 20);
+    Ok(client.scan_state(ScanStateRequest { version }).await?.into_inner())
+}
+
+/// Reads a scan to its end; true when the last page came.
+async fn read_all(mut pages: Streaming<StatePage>) -> bool {
+    let mut last = false;
+    while let Ok(Some(page)) = pages.message().await {
+        last = page.start.is_none() && page.upto.is_none();
+    }
+    last
+}
+
+#[tokio::test]
+async fn a_follower_gets_one_scan_at_a_time_and_holds_the_log_only_while_it_reads() {
+    let cluster = Cluster::new(&["a", "b"]).await;
+    let a = cluster.node("a").await;
+    a.write_many("row", 12_000).await;
+    a.store.set_state_fillers([name("b")].into()).await.unwrap();
+    assert_eq!(scan(&cluster, "x", 1).await.err().unwrap().code(), Code::PermissionDenied);
+    let refused = scan(&cluster, "b", 9).await.err().unwrap();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(refused.message().contains("upgrade the older one"), "{}", refused.message());
+
+    let mut early = scan(&cluster, "b", 1).await.unwrap();
+    assert!(early.message().await.unwrap().unwrap().start.is_some());
+    assert_eq!(a.peers.cut_log(&NOTHING).await.unwrap(), 0, "the scan has pinned the log");
+    // A second scan ends the first one; this one comes to its end.
+    let later = scan(&cluster, "b", 1).await.unwrap();
+    let (first, second) = tokio::join!(read_all(early), read_all(later));
+    assert_eq!((first, second), (false, true));
+
+    // One that is given up lets go of the log.
+    let mut given_up = scan(&cluster, "b", 1).await.unwrap();
+    assert!(given_up.message().await.unwrap().unwrap().start.is_some());
+    drop(given_up);
+    let mut left = u64::MAX;
+    while left > 0 {
+        a.peers.cut_log(&NOTHING).await.unwrap();
+        left = a.store.stats().unwrap().log.0;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
