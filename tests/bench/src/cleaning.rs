@@ -99,7 +99,8 @@ impl Cleaner {
 
     /// Looks at the next packs; true after the last one.
     pub async fn compact(&mut self) -> Result<bool, MailError> {
-        let CompactedPacks { removed, moved_bytes } = self.mailstore.store().compact(&mut self.pack, PACKS).await?;
+        let CompactedPacks { removed, moved_bytes, .. } =
+            self.mailstore.store().compact(&mut self.pack, PACKS).await?;
         self.cleaned.packs.removed += removed;
         self.cleaned.packs.moved_bytes += moved_bytes;
         Ok(self.pack == 0)

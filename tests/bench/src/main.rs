@@ -200,6 +200,9 @@ enum Figure {
         /// The callers hang up before they leave a message.
         #[arg(long)]
         no_messages: bool,
+        /// Messages that are there before the first call, so that caches are full.
+        #[arg(long, default_value_t = 150_000)]
+        before: usize,
     },
     /// `user list` with many messages: warm, and right after a start
     UserList {
@@ -357,7 +360,9 @@ fn main() -> ExitCode {
         Figure::Overload { calls } => judged = overload::run(&mut report, &calls, seconds),
         Figure::Readable { messages } => readable::run(&mut report, messages),
         Figure::Failover { rounds } => failover::run(&mut report, rounds),
-        Figure::Memory { calls, rate, no_messages } => judged = memory::run(&mut report, calls, rate, !no_messages),
+        Figure::Memory { calls, rate, no_messages, before } => {
+            judged = memory::run(&mut report, calls, rate, !no_messages, before);
+        }
         Figure::UserList { users, messages } => user_list::run(&mut report, users, messages),
         Figure::Idle => idle::run(&mut report, seconds),
         Figure::Notify { count } => notify::run(&mut report, count as usize),

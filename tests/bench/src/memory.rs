@@ -3,7 +3,9 @@
 //! Method: open loop. Callers leave messages of about 0.5 s (a call of 1.5 s) on node `a` at a steady rate, each
 //! acknowledged on two, in many mailboxes in turn. With `--no-messages` they hang up during the tone instead and leave
 //! nothing: the difference is the growth by messages. After every [`SAMPLES`]th part of the calls the resident memory of
-//! both nodes is read from `/proc`. Memory is *flat* when it does not grow with calls once caches are full: over the
+//! both nodes is read from `/proc`. Before the first call a process of the benchmark writes `before` imported messages into
+//! the store of node a, node b receives them, and both nodes read all of their records: the caches of their indexes are
+//! full. Memory is *flat* when it does not grow with calls once caches are full: over the
 //! second half of the run the line through the samples (least squares) rises by less than [`FLAT`] bytes per call, in
 //! addition to the bounded growth that [`STATED`] names. A run that is not flat ends with an error.
 
@@ -11,9 +13,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Arrivals, Driver, resident_bytes};
+use twinbox_testkit::{Arrivals, Cluster, Driver, resident_bytes, wait_until};
 
-use crate::{load, machine, report::Report};
+use crate::{load, machine, population::Population, report::Report, writer::write_and_kill};
+
+/// Limit of the waits before the first call.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// Mailboxes of the messages before the first call.
+const MAILBOXES_BEFORE: usize = 1_000;
 
 /// From `#` to BYE: the tone and half a second of speech.
 const STAY: Duration = Duration::from_millis(1_400);
@@ -29,11 +36,12 @@ const STATED: f64 = 64.0 + 50.0;
 /// One failed call in this many is too many: the run would have made too few calls.
 const FAILED_OF: usize = 20;
 
-/// Makes `calls` calls at `rate` a second, each of which leaves a message if `messages`. The error names the nodes whose
-/// memory is not flat.
-pub fn run(report: &mut Report, calls: usize, rate: u32, messages: bool) -> Result<(), String> {
+/// Makes `calls` calls at `rate` a second, each of which leaves a message if `messages`, with `before` messages in the
+/// stores. The error names the nodes whose memory is not flat.
+pub fn run(report: &mut Report, calls: usize, rate: u32, messages: bool, before: usize) -> Result<(), String> {
     let (stay, stated) = if messages { (STAY, STATED) } else { (STAY_WITHOUT_MESSAGE, 0.0) };
-    let cluster = load::cluster();
+    let mut cluster = load::cluster();
+    fill_caches(&mut cluster, before);
     let numbers = load::mailboxes(&cluster);
     machine::prefer();
     let (node, pids) = (cluster.sip("a"), ["a", "b"].map(|name| cluster.member(name).pid()));
@@ -84,6 +92,30 @@ pub fn run(report: &mut Report, calls: usize, rate: u32, messages: bool) -> Resu
     match grown.is_empty() {
         true => Ok(()),
         false => Err(format!("memory is not flat: {} ({stated} are stated, {FLAT} are flat)", grown.join("; "))),
+    }
+}
+
+/// Writes so many messages, and has both nodes read them.
+fn fill_caches(cluster: &mut Cluster, messages: usize) {
+    if messages == 0 {
+        return;
+    }
+    cluster.kill_all();
+    let store = cluster.member("a").data_dir.join("store");
+    let population =
+        Population { mailboxes: MAILBOXES_BEFORE, messages, audio: 1_600, imported: true, deleted: false };
+    write_and_kill(&store, &cluster.dir().join("writer.log"), population);
+    cluster.start_all();
+    machine::pin_process(cluster.member("a").pid(), machine::UNDER_TEST);
+    for name in ["a", "b"] {
+        let cli = cluster.cli(name);
+        wait_until(&format!("node {name} to list all messages"), PATIENCE, || {
+            let listed = cli.try_json(&["user", "list"]).unwrap_or_default();
+            let users = listed["users"].as_array().into_iter().flatten();
+            users.filter_map(|user| user["new_messages"].as_u64()).sum::<u64>() >= messages as u64
+        });
+        let checked = cli.run(&["store", "check"]);
+        assert!(checked.status.success(), "{checked:?}");
     }
 }
 
