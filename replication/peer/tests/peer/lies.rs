@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use prost::Message;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
@@ -65,7 +66,7 @@ fn wire_key(id: &[u8]) -> Key {
 }
 
 fn row(id: &[u8]) -> StateRow {
-    StateRow { key: Some(wire_key(id)), record: Some(codec::record_to_wire(&Record::new())) }
+    StateRow { key: Some(wire_key(id)), record: Some(codec::record_to_bytes(&Record::new()).into()) }
 }
 
 /// A first page in order, with this vector as the start.
@@ -110,7 +111,7 @@ fn lies(origin: Origin, own: Origin, other: Origin) -> Vec<(&'static str, Pages)
         }],
         tombstone: None,
     };
-    let damaged = StateRow { record: Some(damaged), ..row(b"lie") };
+    let damaged = StateRow { record: Some(damaged.encode_to_vec().into()), ..row(b"lie") };
     let begin = truth.clone();
     let empty: Pages = Arc::new(move |number| match number {
         0 => Some(first(&begin)),
