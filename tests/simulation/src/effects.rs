@@ -76,7 +76,7 @@ impl World {
         if accepted.is_err() {
             self.note(|| format!("an effect of {duty} in {epoch} arrives"));
         }
-        self.decide_solo(member);
+        self.write_ended(member);
         accepted
     }
 

@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_roles_core::{CallHeir, HEIRS_LEVEL, Measures, MemberKind, State, Voters, heirs_by_proof};
+use twinbox_roles_core::{CallCounts, CallHeir, HEIRS_LEVEL, Measures, MemberKind, State, Voters};
 
 use crate::{
     Mutant, Violation,
     clock::{MS, Micros},
-    member::Member,
+    member::{Member, Process},
     world::World,
 };
 
@@ -35,25 +35,18 @@ impl World {
     /// Records the calls that a member has inherited by its present knowledge.
     pub(crate) fn record_heirs(&mut self, member: usize) -> Result<(), Violation> {
         let name = self.members[member].name.clone();
-        let wall_ms = self.members[member].clock.wall_ms(self.now);
-        let voters = self.known_voters(member);
+        self.inherit_by_proof(member);
         let Some(process) = self.awake(member) else { return Ok(()) };
         let own = (&name, process.incarnation);
-        let by_proof = heirs_by_proof(&process.state, &voters, own, &process.exits, &process.call_counts, wall_ms);
         let ours = |item: &&CallHeir| (&item.heir, item.heir_incarnation) == own;
-        let believed: Vec<_> = process.state.heirs.iter().filter(ours).chain(&by_proof).cloned().collect();
-        for item in &by_proof {
-            process.call_counts.forget(&item.node, item.incarnation);
-            if let Some(ledger) = process.leads.as_mut().and_then(|leader| leader.ledger.as_mut()) {
-                ledger.inherited(&item.node, item.incarnation);
-            }
-        }
+        let agreed = process.state.heirs.iter().filter(ours);
+        let believed: Vec<_> = agreed.chain(process.holder.inherited()).cloned().collect();
         let heir: MemberIncarnation = (name.clone(), process.incarnation);
         for item in believed {
             let known = self.heirs.entry((item.node.clone(), item.incarnation)).or_insert_with(|| heir.clone());
             if *known != heir {
                 let detail = format!("{name} inherits from {} what {} has inherited", item.node, known.0);
-                return Err(Violation::Untrue { detail });
+                return Err(Violation::TwoHeirs { detail });
             }
         }
         Ok(())
@@ -76,8 +69,12 @@ impl World {
         // The present leader has sent that incarnation to every possible next leader.
         let others = self.members.iter().enumerate().filter(|(m, _)| *m != victim);
         let mut others = others.filter_map(|(_, other)| other.process.as_ref());
-        let known = others.all(|process| process.call_counts.calls(&name, incarnation).is_some())
-            && self.agreed().feature_level >= HEIRS_LEVEL;
+        let known = |process: &Process| {
+            let granted = process.holder.grant().map(|grant| &grant.call_counts);
+            let counts = |counts: &CallCounts| counts.calls(&name, incarnation).is_some();
+            counts(&process.call_counts) && granted.is_some_and(counts)
+        };
+        let known = others.all(known) && self.agreed().feature_level >= HEIRS_LEVEL;
         let survives = |m: usize| {
             let Member { name: own, voter_ids, process, .. } = &self.members[m];
             let state = process.as_ref().filter(|_| m != victim).map(|process| &process.state);

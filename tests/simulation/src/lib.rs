@@ -12,6 +12,7 @@ mod clock;
 mod effects;
 mod faults;
 mod heirs;
+mod holder;
 mod liveness;
 mod member;
 mod messages;
@@ -60,6 +61,8 @@ pub enum Mutant {
     SoloUnkept,
     /// The leader leases a duty of a pair before the other knows of the generation (rule R7).
     SoloUnlearned,
+    /// A grant brings back calls that the node has inherited by proof alone (rule C4).
+    InheritedReturns,
     /// A node that failed before the last one died stays out of service (rule R9).
     LastStaysOut,
     /// An effect is acted on without a durable attempt (rule E1).
@@ -72,7 +75,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All mutants.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::NoNewLeaderWait,
         Self::LeaseFromReceipt,
         Self::StandingClock,
@@ -88,6 +91,7 @@ impl Mutant {
         Self::SoloUnseen,
         Self::SoloUnkept,
         Self::SoloUnlearned,
+        Self::InheritedReturns,
         Self::LastStaysOut,
         Self::NoDurableAttempt,
         Self::DoneBeforeAct,
@@ -98,6 +102,7 @@ impl Mutant {
     /// serves, none does. Those of the outbox are shown by what a receiver gets twice, or never.
     pub fn is_shown_by(self, violation: &Violation) -> bool {
         match self {
+            Self::InheritedReturns => matches!(violation, Violation::TwoHeirs { .. }),
             Self::LastStaysOut => matches!(violation, Violation::Unserved),
             Self::NoDurableAttempt | Self::NoQuestion => matches!(violation, Violation::Repeated { .. }),
             Self::DoneBeforeAct => matches!(violation, Violation::Lost { .. }),

@@ -7,13 +7,12 @@ use std::{
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    CallCounts, Command, Duty, Echo, Exits, Holder, KeepAlive, Ledger, Measures, MemberKind, Report, ServiceHealth,
-    Solo, SoloRecord, State, Timing,
+    CallCounts, Command, Duty, Exits, Ledger, Measures, MemberKind, Solo, SoloRecord, SoloReport, State, Timing,
 };
+use twinbox_roles_member::HolderStep;
 
 use crate::{
     clock::{Clock, Micros},
-    heirs::with_calls,
     outbox::DutyWork,
     raft::{Log, Pending},
 };
@@ -47,7 +46,14 @@ pub(crate) struct Process {
     /// Number of applied entries.
     pub(crate) applied: usize,
     pub(crate) state: State,
-    pub(crate) holders: BTreeMap<Duty, Holder>,
+    /// Its side of its leases.
+    pub(crate) holder: HolderStep,
+    /// The open gates: the epoch to act in, and its end by its own clock.
+    pub(crate) gates: BTreeMap<Duty, (Epoch, Duration)>,
+    /// Gates closed for release, until nothing is in flight.
+    pub(crate) releases: Vec<(Duty, Epoch)>,
+    /// Send times, by its own clock, of keep-alives without an answer.
+    pub(crate) requests: Vec<Duration>,
     /// Writes that have been checked and have not arrived.
     pub(crate) in_flight: Vec<(Duty, Epoch)>,
     /// Work from the outbox.
@@ -59,12 +65,6 @@ pub(crate) struct Process {
     pub(crate) leads: Option<Leader>,
     /// The last member that claimed leadership here.
     pub(crate) leader: Option<usize>,
-    /// Time of its next request for leases, by its own clock.
-    pub(crate) keep_alive_at: Duration,
-    /// The last grant received.
-    pub(crate) echo: Option<Echo>,
-    /// Time of the request for that grant.
-    pub(crate) granted: Option<Duration>,
     /// The proofs of death received.
     pub(crate) exits: Exits,
     /// The reported calls of incarnations.
@@ -92,7 +92,6 @@ pub(crate) struct Leader {
 impl Member {
     /// Starts a process on this member's disk.
     pub(crate) fn start(&mut self, now: Micros, incarnation: Incarnation, timing: Timing) {
-        let holder = |duty| (duty, Holder::new(duty, self.name.clone(), incarnation, timing));
         let wall_ms = self.clock.wall_ms(now);
         self.process = Some(Process {
             incarnation,
@@ -100,7 +99,10 @@ impl Member {
             hangs_until: 0,
             applied: 0,
             state: State::default(),
-            holders: Duty::ALL.into_iter().map(holder).collect(),
+            holder: HolderStep::new(self.name.clone(), incarnation, timing, self.clock.at(now)),
+            gates: BTreeMap::new(),
+            releases: Vec::new(),
+            requests: Vec::new(),
             in_flight: Vec::new(),
             outbox: BTreeMap::new(),
             failing: false,
@@ -108,9 +110,6 @@ impl Member {
             sluggish: 0,
             leads: None,
             leader: None,
-            keep_alive_at: Duration::ZERO,
-            echo: None,
-            granted: None,
             exits: Exits::default(),
             call_counts: CallCounts::default(),
             solo: Solo::new(self.name.clone(), timing, self.solo_record.clone(), wall_ms),
@@ -139,42 +138,12 @@ impl Process {
             }
             self.applied += 1;
         }
-        self.holders.values_mut().for_each(|holder| holder.applied(&self.state));
     }
 
-    /// Gives back the requested duties, once no write is in flight.
-    pub(crate) fn release(&mut self, in_flight_too: bool) -> bool {
-        let mut released = false;
-        for (duty, holder) in &mut self.holders {
-            let wanted = holder.must_release().cloned();
-            let attempts = |epoch: &Epoch| self.outbox.get(duty).is_some_and(|work| work.flies_in(epoch));
-            let writes = |epoch: &Epoch| self.in_flight.iter().any(|(of, flying)| of == duty && flying == epoch);
-            let flies = |epoch: &Epoch| attempts(epoch) || writes(epoch);
-            let flying = |epoch: &Epoch| !in_flight_too && flies(epoch);
-            if let Some(epoch) = wanted.filter(|epoch| !flying(epoch)) {
-                holder.release(epoch);
-                released = true;
-            }
-        }
-        released
-    }
-
-    pub(crate) fn keep_alive(&self, name: &NodeName, raft_id: u64, kind: MemberKind) -> KeepAlive {
-        let failed = || ServiceHealth { name: "store".to_owned(), ok: false, detail: String::new() };
-        let (persisted, solo) = (self.solo.persisted(), self.solo.report().cloned());
-        let measures = with_calls(self.measures, kind, self.incarnation);
-        let report = Report { measures, persisted, solo, ..Report::default() };
-        KeepAlive {
-            node: name.clone(),
-            raft_id,
-            run: self.run,
-            incarnation: self.incarnation,
-            failing: Some(if self.failing { vec![failed()] } else { Vec::new() }),
-            released: self.holders.iter().filter_map(|(d, h)| Some((*d, h.released()?.clone()))).collect(),
-            leaving: false,
-            echo: self.echo,
-            report,
-        }
+    /// Whether a write or an attempt of this epoch is in flight under this duty.
+    pub(crate) fn flies_under(&self, duty: Duty, epoch: &Epoch) -> bool {
+        let attempts = self.outbox.get(&duty).is_some_and(|work| work.flies_in(epoch));
+        attempts || self.in_flight.iter().any(|(of, flying)| *of == duty && flying == epoch)
     }
 
     /// Whether a write or an attempt of this epoch is in flight, under any duty.
@@ -185,10 +154,23 @@ impl Process {
 
     /// The epoch in which it may begin a write under this duty now, and whether that is a solo epoch.
     pub(crate) fn may_act(&self, duty: Duty, now: Duration) -> Option<(&Epoch, bool)> {
-        let solo = self.acts_solo.as_ref().filter(|(_, until)| now < *until && self.solo.runs(duty));
-        let solo = solo.map(|(epoch, _)| (epoch, true));
-        let holder = self.holders.get(&duty)?;
-        solo.or_else(|| holder.may_act(now).map(|(epoch, _)| (epoch, false)))
+        let (epoch, until) = self.gates.get(&duty)?;
+        let is_solo = self.solo.report().is_some_and(|report| report.epoch == *epoch);
+        (now < *until).then_some((epoch, is_solo))
+    }
+
+    /// Whether its record says that it acts solo.
+    pub(crate) fn acts_alone(&self) -> bool {
+        self.solo.report().is_some_and(SoloReport::is_acting)
+    }
+
+    /// The duties that it runs solo, each with the epoch to act in and its end.
+    pub(crate) fn solo_leases(&self) -> BTreeMap<Duty, (Epoch, Duration)> {
+        let runs = |lease: &(Epoch, Duration)| {
+            let runs = Duty::ALL.into_iter().filter(|duty| self.solo.runs(*duty));
+            runs.map(|duty| (duty, lease.clone())).collect()
+        };
+        self.acts_solo.as_ref().map(runs).unwrap_or_default()
     }
 
     /// Whether it may begin a write under any duty now.

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use twinbox_roles_core::{KeepAlive, PersistedBounds};
+use twinbox_roles_core::{Grant, KeepAlive, NoGrant, PersistedBounds};
+use twinbox_roles_member::LeaseDenied;
 
 use crate::{
     Mutant,
     clock::MS,
+    holder::LeaseAnswer,
     world::{Event, Message, World},
 };
 
@@ -22,18 +24,9 @@ impl World {
             Message::Heartbeat { term, sent, commit } => self.take_heartbeat(from, to, term, sent, commit),
             Message::Answer { term, sent } => self.take_answer(from, to, term, sent),
             Message::KeepAlive { sent, request } => self.take_keep_alive(from, to, sent, *request),
-            Message::Grant { sent, incarnation, grant } => {
-                let counted = if self.is(Mutant::LeaseFromReceipt) { self.local(to) } else { sent };
-                let Some(process) = self.awake(to).filter(|process| process.incarnation == incarnation) else {
-                    return;
-                };
-                if process.echo.is_none_or(|echo| (echo.term, echo.at) < (grant.term, grant.at)) {
-                    process.echo = Some(grant.echo());
-                    process.call_counts.clone_from(&grant.call_counts);
-                }
-                process.granted = process.granted.max(Some(sent));
-                process.holders.values_mut().for_each(|holder| holder.granted(counted, &grant));
-                self.decide_solo(to);
+            Message::LeaseAnswer(answer) => {
+                self.take_lease_answer(from, to, answer);
+                self.turn(to);
             }
         }
     }
@@ -57,7 +50,7 @@ impl World {
         }
         self.send(to, from, Message::Answer { term, sent });
         if news {
-            self.send_keep_alive(to);
+            self.turn(to);
         }
     }
 
@@ -76,33 +69,41 @@ impl World {
         }
     }
 
-    fn take_keep_alive(&mut self, from: usize, to: usize, sent: Duration, mut request: KeepAlive) {
-        let now = self.local(to);
-        let blind = self.is(Mutant::NoQuorumNeeded);
-        let unseen = self.is(Mutant::SoloUnseen);
-        let unlearned = self.is(Mutant::SoloUnlearned);
-        let voters: Vec<u64> = self.voters.iter().map(|m| self.members[*m].raft_id).collect();
-        let Some(process) = self.awake(to) else { return };
-        let Some(leader) = process.leads.as_mut() else { return };
-        let (Some(ledger), Some(last_contact)) = (leader.ledger.as_mut(), leader.quorum_contact) else { return };
-        let last_contact = if blind { now } else { last_contact };
-        let released = !request.released.is_empty();
+    pub(crate) fn take_keep_alive(&mut self, from: usize, to: usize, sent: Duration, request: KeepAlive) {
         let incarnation = request.incarnation;
-        if unseen {
-            request.report.solo = None;
-        }
-        if unlearned {
-            request.report.persisted = PersistedBounds { generation: u64::MAX, longest_lease_ms: u64::MAX };
-        }
-        ledger.voters(voters);
-        let Ok(grant) = ledger.keep_alive(now, last_contact, &process.state, &request) else { return };
-        if released {
+        let released = !request.released.is_empty();
+        let result = self.grant(to, request).map(Box::new);
+        if released && result.is_ok() {
             self.after(MS, Event::LeaderWork(to));
         }
-        let answer = Message::Grant { sent, incarnation, grant: Box::new(grant) };
+        let answer = LeaseAnswer { sent, incarnation, result };
         match from == to {
-            true => self.deliver(to, to, answer),
-            false => self.send(to, from, answer),
+            true => self.take_lease_answer(to, to, answer),
+            false => self.send(to, from, Message::LeaseAnswer(answer)),
         }
+    }
+
+    /// The answer of a member to a keep-alive.
+    fn grant(&mut self, to: usize, mut request: KeepAlive) -> Result<Grant, LeaseDenied> {
+        let now = self.local(to);
+        let blind = self.is(Mutant::NoQuorumNeeded);
+        if self.is(Mutant::SoloUnseen) {
+            request.report.solo = None;
+        }
+        if self.is(Mutant::SoloUnlearned) {
+            request.report.persisted = PersistedBounds { generation: u64::MAX, longest_lease_ms: u64::MAX };
+        }
+        let voters: Vec<u64> = self.voters.iter().map(|m| self.members[*m].raft_id).collect();
+        let process = self.awake(to).ok_or(LeaseDenied::NoLeader)?;
+        let leader = process.leads.as_mut().ok_or(LeaseDenied::NoLeader)?;
+        let (Some(ledger), Some(last_contact)) = (leader.ledger.as_mut(), leader.quorum_contact) else {
+            return Err(LeaseDenied::NoLeader);
+        };
+        let last_contact = if blind { now } else { last_contact };
+        ledger.voters(voters);
+        ledger.keep_alive(now, last_contact, &process.state, &request).map_err(|no| match no {
+            NoGrant::NoQuorum { .. } => LeaseDenied::NoLeader,
+            reason => LeaseDenied::Refused(reason.to_string()),
+        })
     }
 }

@@ -59,6 +59,11 @@ pub enum Violation {
         /// The effect, and the rule.
         detail: String,
     },
+    /// Two incarnations inherited the calls of one (rule C4).
+    TwoHeirs {
+        /// The heirs, and the node of the ended incarnation.
+        detail: String,
+    },
     /// The record does not match the events.
     Untrue {
         /// The difference.
@@ -87,7 +92,7 @@ impl fmt::Display for Violation {
                 f.write_str("long after all faults were healed: nodes are live and none is in service")
             }
             Self::Repeated { at, detail } | Self::Outbox { at, detail } => write!(f, "at {at} µs {detail}"),
-            Self::Lost { detail } => f.write_str(detail),
+            Self::Lost { detail } | Self::TwoHeirs { detail } => f.write_str(detail),
             Self::Restless { detail } => write!(f, "the planner repeats an applied plan: {detail}"),
             Self::Untrue { detail } => write!(f, "a record does not match the events: {detail}"),
         }

@@ -39,11 +39,6 @@ impl World {
             let Some(process) = self.members[member].process.as_mut().filter(|p| p.hangs_until <= at) else {
                 return;
             };
-            let agreed = timing.agreed(&process.state);
-            let recent = process.granted.is_some_and(|sent| now.saturating_sub(sent) <= agreed.quorum_lost());
-            let quorum_contact = process.leads.as_ref().and_then(|leader| leader.quorum_contact);
-            let leads =
-                quorum_contact.is_some_and(|last_contact| now.saturating_sub(last_contact) <= timing.election_max);
             let solo_epoch = process.solo.report().map(|report| report.epoch.clone());
             let early = if too_soon { timing.election_max + timing.margin } else { Duration::ZERO };
             let facts = SoloInputs {
@@ -52,14 +47,16 @@ impl World {
                 state: &process.state,
                 raft_id,
                 voters: &voters,
-                quorum: recent || leads,
+                quorum: process.holder.has_quorum(now, &process.state),
                 last_contact: process.last_contact.saturating_sub(early),
                 arbiter: process.arbiter,
                 in_flight: solo_epoch.as_ref().is_some_and(|epoch| process.flies_in(epoch)),
             };
             match process.solo.decide(&facts) {
                 SoloVerdict::Idle | SoloVerdict::Wait(_) | SoloVerdict::Stop => {
-                    process.acts_solo = None;
+                    if process.acts_solo.take().is_some() {
+                        process.gates.clear();
+                    }
                     return;
                 }
                 SoloVerdict::Act(epoch, until) => {
@@ -67,7 +64,9 @@ impl World {
                     return;
                 }
                 SoloVerdict::Store(record) => {
-                    process.acts_solo = None;
+                    if process.acts_solo.take().is_some() {
+                        process.gates.clear();
+                    }
                     process.solo.stored(record.clone());
                     if !not_stored {
                         self.members[member].solo_record = Some(record.clone());
