@@ -1,7 +1,7 @@
 //! A store that cannot be opened is built again: the old index is set aside, the changes that it and its journal still have
 //! are applied to a new one, and the rest comes from the other nodes as in a first fill (rules D1, D2, D13).
 //!
-//! Nothing is deleted. A start that is interrupted in between goes on with the next one: until its changes are taken over,
+//! The same is done with a store that an administrator gives up ([`overwrite`]). Nothing is deleted. A start that is interrupted in between goes on with the next one: until its changes are taken over,
 //! a folder that was set aside has no file `taken-over`.
 
 mod audio;
@@ -9,4 +9,4 @@ mod folder;
 mod open;
 
 pub use folder::{SetAside, find};
-pub use open::{RebuildError, open};
+pub use open::{Overwritten, RebuildError, TakenOver, open, overwrite};

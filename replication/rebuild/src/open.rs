@@ -1,6 +1,7 @@
 //! Opening a store, and building it again when its index is damaged.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 use tokio::runtime::Handle;
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Findings, salvage, set_aside};
+use twinbox_ids::ClusterId;
 use twinbox_replication_core::{Change, CommitAssembly};
 use twinbox_replication_store::{
     Store, StoreConfig, StoreError,
@@ -47,9 +49,70 @@ pub enum RebuildError {
         /// The reason.
         source: StoreError,
     },
+    /// Data that is to be overwritten is not there.
+    #[error("'{}' does not exist: there is no data to overwrite", index.display())]
+    NoData {
+        /// The folder of the index.
+        index: PathBuf,
+    },
+    /// Data that is to be overwritten is of another cluster: nothing of it belongs to this one.
+    #[error("the data is of cluster {found}, not of {expected}: nothing was changed")]
+    OtherCluster {
+        /// The cluster of the data.
+        found: ClusterId,
+        /// The cluster of the node.
+        expected: ClusterId,
+    },
     /// The runtime has ended.
     #[error("the start was interrupted")]
     Interrupted,
+}
+
+/// What was taken over from a folder that was set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenOver {
+    /// Number of changes.
+    pub changes: u64,
+    /// Number of recordings, or other pieces of audio, that were found in the packs.
+    pub audio: u64,
+    /// What could be read.
+    pub findings: Findings,
+}
+
+impl TakenOver {
+    /// True when nothing of the index and its journal was unreadable.
+    pub fn is_whole(&self) -> bool {
+        let Findings { index, journal } = &self.findings;
+        index.is_none() && journal.gaps == 0 && journal.unreadable == 0
+    }
+}
+
+impl fmt::Display for TakenOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { changes, audio, findings: Findings { index, journal } } = self;
+        let index = index.as_ref().map_or("the index was read".to_owned(), |error| format!("index: {error}"));
+        let missing = match (journal.gaps, journal.unreadable) {
+            (0, 0) => String::new(),
+            (gaps, files) => format!(", with {gaps} gaps and {files} unreadable files"),
+        };
+        let batches = journal.batches;
+        write!(
+            f,
+            "{changes} changes taken over; journal: {batches} batches{missing}; {audio} recordings found; {index}"
+        )
+    }
+}
+
+/// Data that was set aside by order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overwritten {
+    /// The folder of the old index.
+    pub folder: PathBuf,
+    /// What the new store has of it.
+    pub taken_over: TakenOver,
+    /// Number of older changes that had left the log: what no other node has of them is in the old folder only. `None` if the
+    /// old index could not be opened.
+    pub cut: Option<u64>,
 }
 
 /// Opens a store. If its index is damaged, sets it aside, opens a new one, and takes over the changes that the old one and
@@ -63,33 +126,80 @@ pub async fn open(config: StoreConfig) -> Result<Store, RebuildError> {
 
 fn open_blocking(config: &StoreConfig, runtime: &Handle) -> Result<Store, RebuildError> {
     let index = config.dir.join("db");
-    match attempt(config, &index, runtime) {
+    let opened = match attempt(config, &index, runtime) {
         Err(RebuildError::Store(damage)) if damage.is_damage() => {
             tracing::error!(error = %damage, "the store cannot be opened: it is built again");
-            put_aside(&index, damage)?;
+            put_aside(&index, |source| RebuildError::Stuck {
+                damage: Box::new(damage),
+                index: index.clone(),
+                source,
+            })?;
             attempt(config, &index, runtime)
         }
         opened => opened,
-    }
+    };
+    opened.map(|(store, _)| store)
 }
 
-/// Opens the store, and takes over what an earlier attempt has set aside.
-fn attempt(config: &StoreConfig, index: &Path, runtime: &Handle) -> Result<Store, RebuildError> {
+/// Sets the index of a node that does not run aside, whether it is damaged or not, and takes over to a new one the changes that it
+/// still has, and the audio in the packs. The node fills from the others at its next start, and sends them what they lack of the
+/// changes (rule D2). Interrupted, the next start goes on. Runs within a runtime of several threads.
+pub async fn overwrite(config: StoreConfig, cluster: ClusterId) -> Result<Overwritten, RebuildError> {
+    let runtime = Handle::current();
+    let done = tokio::task::spawn_blocking(move || overwrite_blocking(&config, cluster, &runtime)).await;
+    done.unwrap_or(Err(RebuildError::Interrupted))
+}
+
+fn overwrite_blocking(
+    config: &StoreConfig,
+    cluster: ClusterId,
+    runtime: &Handle,
+) -> Result<Overwritten, RebuildError> {
+    let index = config.dir.join("db");
+    if !index.is_dir() {
+        return Err(RebuildError::NoData { index });
+    }
+    // What an earlier attempt has set aside comes first: it is a part of this data.
+    let cut = match attempt(config, &index, runtime) {
+        Ok((store, _)) => {
+            if let Some(found) = store.cluster_id().filter(|found| *found != cluster) {
+                return Err(RebuildError::OtherCluster { found, expected: cluster });
+            }
+            Some(store.log_begins().total())
+        }
+        Err(RebuildError::Store(damage)) if damage.is_damage() => None,
+        Err(error) => return Err(error),
+    };
+    let folder = put_aside(&index, |error| StoreError::from(error).into())?;
+    let (_, taken_over) = attempt(config, &index, runtime)?;
+    let taken_over = taken_over.ok_or_else(|| RebuildError::NoData { index })?;
+    Ok(Overwritten { folder, taken_over, cut })
+}
+
+/// Opens the store, and takes over what was set aside; with what came from the last of these folders.
+fn attempt(
+    config: &StoreConfig,
+    index: &Path,
+    runtime: &Handle,
+) -> Result<(Store, Option<TakenOver>), RebuildError> {
     let pending = pending(index)?;
     if pending.is_empty() {
-        return Ok(Store::open(config.clone())?);
+        return Ok((Store::open(config.clone())?, None));
     }
     let audio = prepare(config, index, &pending)?;
     let store = Store::open(config.clone())?;
+    let mut last = None;
     for folder in pending {
         let taken = take_over(&store, &folder, runtime);
         let (findings, changes) =
             taken.map_err(|source| RebuildError::Unsalvaged { folder: folder.clone(), source })?;
-        let text = summary(&findings, changes, audio);
+        let taken = TakenOver { changes, audio, findings };
+        let text = taken.to_string();
         tracing::warn!(folder = %folder.display(), text, "taken over from the old index");
         folder::note(&folder, &text).map_err(StoreError::from)?;
+        last = Some(taken);
     }
-    Ok(store)
+    Ok((store, last))
 }
 
 /// The folders from which not all was taken over.
@@ -98,18 +208,16 @@ fn pending(index: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found.map(|found| found.folder).collect())
 }
 
-fn put_aside(index: &Path, damage: StoreError) -> Result<(), RebuildError> {
+fn put_aside(index: &Path, stuck: impl FnOnce(DiskError) -> RebuildError) -> Result<PathBuf, RebuildError> {
     let mut attempt = 0;
     loop {
         match set_aside(index, wall().0) {
-            Ok(_) => return Ok(()),
+            Ok(folder) => return Ok(folder),
             Err(DiskError::InUse { .. }) if attempt < ATTEMPTS => {
                 attempt += 1;
                 thread::sleep(Duration::from_millis(10));
             }
-            Err(source) => {
-                return Err(RebuildError::Stuck { damage: Box::new(damage), index: index.to_owned(), source });
-            }
+            Err(error) => return Err(stuck(error)),
         }
     }
 }
@@ -157,15 +265,4 @@ fn take_over(store: &Store, folder: &Path, runtime: &Handle) -> Result<(Findings
     // The rest of their commits is destroyed here: unless another node has it, they are all that is left.
     apply(assembly.into_remains());
     failure.map_or(Ok((findings, count)), Err)
-}
-
-fn summary(findings: &Findings, changes: u64, audio: u64) -> String {
-    let Findings { index, journal } = findings;
-    let index = index.as_ref().map_or("the index was read".to_owned(), |error| format!("index: {error}"));
-    let missing = match (journal.gaps, journal.unreadable) {
-        (0, 0) => String::new(),
-        (gaps, files) => format!(", with {gaps} gaps and {files} unreadable files"),
-    };
-    let batches = journal.batches;
-    format!("{changes} changes taken over; journal: {batches} batches{missing}; {audio} recordings found; {index}")
 }

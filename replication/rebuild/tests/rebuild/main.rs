@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use twinbox_disk::{Disk, DiskError, Transaction};
-use twinbox_ids::RecordingId;
-use twinbox_rebuild::{RebuildError, find, open};
+use twinbox_ids::{ClusterId, RecordingId};
+use twinbox_rebuild::{RebuildError, find, open, overwrite};
 use twinbox_replication_core::{BlobRef, Edit, Key, Record, Table, Value};
 use twinbox_replication_store::{Filled, Store, StoreConfig, StoreError};
 
@@ -268,4 +268,64 @@ async fn takes_in_progress_outlive_the_index() {
     let open = store.recordings().open();
     assert!(open.contains(&(recording, 1, 4_000)), "{open:?}");
     assert_eq!(store.recordings().read(recording, 1, 0..4_000).await.expect("audio"), audio(3, 4_000));
+}
+
+/// A store that opens, but is not to be trusted: a row of it is gone, and one is not as the other node has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn overwritten_store_hands_over_what_only_it_has_and_keeps_no_row_of_its_own() {
+    let cluster = ClusterId::random();
+    let (dir, other, _other_dir, alone) = pair().await;
+    let store = open(config(dir.path(), "a")).await.expect("a store");
+    store.set_cluster_id(cluster).await.expect("its cluster");
+    store.set_filled(Filled::Complete).await.expect("the mark");
+    let used = overwrite(config(dir.path(), "a"), cluster).await;
+    assert!(matches!(used, Err(RebuildError::Store(_))), "a node that runs: {used:?}");
+    drop(store);
+    let lost = key("alone");
+    let row = [&b"r"[..], &TABLE.0.to_be_bytes(), &lost.id].concat();
+    let disk = Disk::open(&dir.path().join("db")).expect("the index");
+    let remove = move |transaction: &mut Transaction<'_>| {
+        transaction.remove(row);
+        Ok::<_, DiskError>(())
+    };
+    disk.transact_blocking(remove).expect("removed");
+    drop(disk);
+
+    let foreign = overwrite(config(dir.path(), "a"), ClusterId::random()).await;
+    assert!(matches!(foreign, Err(RebuildError::OtherCluster { .. })), "{foreign:?}");
+    assert_eq!(find(&dir.path().join("db")).expect("the folders"), [], "nothing was changed");
+
+    let done = overwrite(config(dir.path(), "a"), cluster).await.expect("overwritten");
+    assert!(done.taken_over.is_whole() && done.taken_over.changes > 5, "{done:?}");
+    assert_eq!(done.cut, Some(0));
+    let aside = find(&dir.path().join("db")).expect("the folders");
+    assert_eq!((aside.len(), &aside[0].folder), (1, &done.folder));
+    assert_eq!(aside[0].taken_over, Some(done.taken_over.to_string()));
+    assert!(done.folder.join("index").is_dir(), "the old data is kept");
+
+    let store = open(config(dir.path(), "a")).await.expect("a store");
+    assert_eq!(store.filled(), Filled::Partly, "it is to be filled");
+    assert!(store.get(&lost).expect("a read").is_some(), "its change is taken over, not its row");
+    hand_over(&store, &other).await;
+    assert_eq!(fetch(&store, &other).await, 1, "the audio of the deposit alone");
+    assert_eq!(other.blobs().read(&alone.hash).await.expect("audio"), audio(9, 50_000));
+    hand_over(&other, &store).await;
+    assert_eq!((records(&store), records(&store).len()), (records(&other), SHARED + 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_store_is_overwritten_as_far_as_it_can_be_read_and_what_cannot_is_said() {
+    let (dir, other, _other_dir, _) = pair().await;
+    spoil_index(dir.path());
+    let done = overwrite(config(dir.path(), "a"), ClusterId::random()).await.expect("overwritten");
+    assert_eq!(done.cut, None, "nobody knows");
+    assert!(!done.taken_over.is_whole() && done.taken_over.to_string().contains("index: "), "{done:?}");
+    let store = open(config(dir.path(), "a")).await.expect("a store");
+    hand_over(&store, &other).await;
+    hand_over(&other, &store).await;
+    assert_eq!(records(&store), records(&other));
+
+    let empty = TempDir::new().expect("a folder");
+    let nothing = overwrite(config(empty.path(), "a"), ClusterId::random()).await;
+    assert!(matches!(nothing, Err(RebuildError::NoData { .. })), "{nothing:?}");
 }
