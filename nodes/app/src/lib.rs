@@ -12,6 +12,7 @@ mod next_release;
 mod node;
 mod peering;
 mod set_aside;
+mod stopped;
 mod supervised;
 mod timetable;
 #[cfg(debug_assertions)]
@@ -21,6 +22,8 @@ mod witness;
 use std::{io, net::SocketAddr};
 
 pub use node::run_node;
+pub use set_aside::overwrite_data;
+pub use stopped::{StoppedBackup, back_up_stopped};
 pub use supervised::supervise_node;
 pub use witness::{ask_witness, run_witness};
 
@@ -61,6 +64,12 @@ pub enum AppError {
         /// The data folder.
         dir: std::path::PathBuf,
     },
+    /// The data folder has no store.
+    #[error("there is no store in '{}': the data of a node is in the folder that data_dir of its configuration names", .0.display())]
+    NoStore(std::path::PathBuf),
+    /// A backup cannot be made.
+    #[error(transparent)]
+    Backup(#[from] twinbox_backup::BackupError),
     /// Raft's data cannot be used.
     #[error("the role manager cannot start")]
     Roles(#[from] twinbox_roles::RolesError),

@@ -1,4 +1,5 @@
-//! Stores that were damaged and set aside at a start: their alarm stands as long as their folders are there.
+//! Stores that were set aside, by a start because they were damaged or by order: their alarm stands as long as their folders are
+//! there.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,8 +9,12 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use twinbox_alarms::{Alarms, Code};
+use twinbox_config::NodeConfig;
 use twinbox_ids::NodeName;
-use twinbox_rebuild::find;
+use twinbox_rebuild::{Overwritten, find};
+use twinbox_replication_store::StoreConfig;
+
+use crate::AppError;
 
 /// Pause between two looks at the folders.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -23,6 +28,20 @@ pub(crate) fn data_index(data_dir: &Path) -> PathBuf {
 /// one complete.
 pub(crate) fn is_data_rebuilt(data_dir: &Path) -> bool {
     !find(&data_index(data_dir)).is_ok_and(|found| found.is_empty())
+}
+
+/// Sets the data of a node that does not run aside, and takes over to an empty store what the other nodes may lack: the node
+/// fills from them at its next start, and sends them that (rule D2).
+pub async fn overwrite_data(config: &NodeConfig) -> Result<Overwritten, AppError> {
+    if let Some(backup) = twinbox_backup::unfinished_restore(&config.data_dir) {
+        return Err(AppError::Unrestored { backup, dir: config.data_dir.clone() });
+    }
+    let store = StoreConfig {
+        dir: config.data_dir.join("store"),
+        node: config.name.clone(),
+        reserve_bytes: config.reserve_bytes,
+    };
+    Ok(twinbox_rebuild::overwrite(store, config.cluster.id).await?)
 }
 
 /// The alarm's detail; empty when nothing was set aside.

@@ -14,6 +14,9 @@ pub enum BackupCommand {
     Create {
         /// The folder, from the root on; the node must be able to write to it. Or s3://BUCKET/PREFIX.
         dir: PathBuf,
+        /// Configuration of a node that does not run, such as one that was removed: its data is backed up, without a node.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
     },
     /// The backups in a folder or a bucket
     List {

@@ -38,7 +38,7 @@ pub use steering::{
     AddArgs, DeactivateArgs, DutyCommand, FailbackArgs, FailbackWord, GoOnAloneArgs, ModeWord, RemoveArgs,
     ReplaceArgs, SetArgs, SteeringCommand,
 };
-pub use storage::{ReplicationCommand, StoreCommand};
+pub use storage::{OverwriteArgs, ReplicationCommand, StoreCommand};
 pub use timetable::TimetableCommand;
 pub use tools::{CompletionArgs, DnsCommand, DoctorArgs, ManArgs};
 pub use trunk::TrunkCommand;

@@ -1,6 +1,9 @@
 //! Arguments of `replication` and `store`.
 
-use clap::Subcommand;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use twinbox_ids::NodeName;
 
 /// `replication`
 #[derive(Debug, Subcommand)]
@@ -30,4 +33,20 @@ pub enum StoreCommand {
     Stats,
     /// Give the space of removed recordings back to the disk now; calls go on
     Compact,
+    /// Give up the data of a stopped node and let it fill from another one; what only it has is salvaged, the old data is kept aside
+    OverwriteData(OverwriteArgs),
+}
+
+/// `store overwrite-data`
+#[derive(Debug, Args)]
+pub struct OverwriteArgs {
+    /// Another node that has the data; it must answer now.
+    #[arg(long, value_name = "NODE")]
+    pub from: NodeName,
+    /// Configuration of the node whose data is given up, which must not run.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Do not ask for confirmation.
+    #[arg(long)]
+    pub yes: bool,
 }

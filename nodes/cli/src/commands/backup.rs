@@ -13,9 +13,10 @@ use std::{
 use serde_json::json;
 use tonic::Streaming;
 use twinbox_admin_client::{CliError, client};
+use twinbox_app::StoppedBackup;
 use twinbox_backup::{
-    Backup, BackupFolder, EntryState, Observer, Progress, Pruned, RestoreTarget, Restored, Verified, is_s3, prune,
-    restore, verify,
+    Backup, BackupFolder, EntryState, Manifest, MissingAudio, Observer, Progress, Pruned, RestoreTarget, Restored,
+    Verified, is_s3, prune, restore, verify,
 };
 use twinbox_cli_args::{BackupCommand, RestoreArgs};
 use twinbox_clock::BootInstant;
@@ -33,7 +34,8 @@ const SHOWN_EVERY: Duration = Duration::from_millis(200);
 /// Executes the command: with the node, or on the folder alone.
 pub async fn run(socket: &Path, json: bool, command: BackupCommand) -> Result<(), CliError> {
     match command {
-        BackupCommand::Create { dir } => create(socket, json, &dir).await,
+        BackupCommand::Create { dir, config: Some(config) } => create_stopped(json, &dir, &config).await,
+        BackupCommand::Create { dir, config: None } => create(socket, json, &dir).await,
         BackupCommand::List { dir, config } => {
             let reply = match dir {
                 // Without a configuration, only the node has the keys.
@@ -114,9 +116,40 @@ async fn create(socket: &Path, json: bool, dir: &Path) -> Result<(), CliError> {
     let events =
         client::backups(socket).await?.create(CreateRequest { dir: text(dir)?.to_owned() }).await?.into_inner();
     let Event::Created(backup) = follow(events).await? else { return Err(lost()) };
+    show_created(json, &backup)?;
+    incomplete(backup.missing.len(), "recordings are on no node that answers, and not in the backup; see --json")
+}
+
+/// Backs up the data of a node that does not run.
+async fn create_stopped(json: bool, dir: &Path, file: &Path) -> Result<(), CliError> {
+    let config = NodeConfig::load(file).map_err(|error| CliError::Usage(error.to_string()))?;
+    let folder = match dir.to_str().filter(|dir| is_s3(dir)) {
+        Some(destination) => bucket(destination, file, config.backup_s3.as_ref())?,
+        None => BackupFolder::at(dir),
+    };
+    let line = Arc::new(ProgressLine::new());
+    let made = twinbox_app::back_up_stopped(&config, &folder, env!("CARGO_PKG_VERSION"), &observer(&line)).await;
+    let StoppedBackup { created, had_all } = made.map_err(super::run::report)?;
+    line.clear();
+    let named = wire::Backup { dir: folder.location(), name: created.name, ..wire::Backup::default() };
+    let backup = complete(named, created.manifest);
+    show_created(json, &backup)?;
+    if !had_all {
+        return Err(CliError::Incomplete(format!(
+            "warning: {} had not received all records of the other nodes: never restore this backup as a whole, only mailboxes",
+            config.name
+        )));
+    }
+    incomplete(
+        backup.missing.len(),
+        "recordings are not on the disk of this node, and not in the backup; see --json",
+    )
+}
+
+fn show_created(json: bool, backup: &wire::Backup) -> Result<(), CliError> {
     let seconds = backup.ended_ms.saturating_sub(backup.began_ms) / 1_000;
     if json {
-        output::json(&backup)?;
+        output::json(backup)?;
     } else {
         println!(
             "backup {} made in {seconds} s: {} mailboxes, {} messages, {} recordings ({}), of which {} are new here ({})",
@@ -129,7 +162,7 @@ async fn create(socket: &Path, json: bool, dir: &Path) -> Result<(), CliError> {
             size(backup.copied_bytes)
         );
     }
-    incomplete(backup.missing.len(), "recordings are on no node that answers, and not in the backup; see --json")
+    Ok(())
 }
 
 async fn one_mailbox(socket: &Path, json: bool, request: RestoreMailboxRequest) -> Result<(), CliError> {
@@ -192,31 +225,33 @@ fn here(folder: &BackupFolder) -> Result<ListReply, CliError> {
             EntryState::Unreadable(error) => {
                 wire::Backup { state: "unreadable".to_owned(), reason: error.to_string(), ..named }
             }
-            EntryState::Complete(manifest) => wire::Backup {
-                state: "complete".to_owned(),
-                mailboxes: manifest.mailboxes(),
-                messages: manifest.messages(),
-                records: manifest.records(),
-                cluster: manifest.cluster,
-                node: manifest.node.to_string(),
-                release: manifest.release,
-                began_ms: manifest.began_ms,
-                ended_ms: manifest.ended_ms,
-                audio: manifest.audio.count,
-                audio_bytes: manifest.audio.bytes,
-                copied: manifest.audio.copied,
-                copied_bytes: manifest.audio.copied_bytes,
-                missing: manifest
-                    .audio
-                    .missing
-                    .into_iter()
-                    .map(|lost| wire::MissingAudio { hash: lost.hash, bytes: lost.bytes, reason: lost.reason })
-                    .collect(),
-                ..named
-            },
+            EntryState::Complete(manifest) => complete(named, *manifest),
         }
     });
     Ok(ListReply { backups: backups.collect() })
+}
+
+/// A backup as the node would describe it.
+fn complete(named: wire::Backup, manifest: Manifest) -> wire::Backup {
+    let missing =
+        |lost: MissingAudio| wire::MissingAudio { hash: lost.hash, bytes: lost.bytes, reason: lost.reason };
+    wire::Backup {
+        state: "complete".to_owned(),
+        mailboxes: manifest.mailboxes(),
+        messages: manifest.messages(),
+        records: manifest.records(),
+        cluster: manifest.cluster,
+        node: manifest.node.to_string(),
+        release: manifest.release,
+        began_ms: manifest.began_ms,
+        ended_ms: manifest.ended_ms,
+        audio: manifest.audio.count,
+        audio_bytes: manifest.audio.bytes,
+        copied: manifest.audio.copied,
+        copied_bytes: manifest.audio.copied_bytes,
+        missing: manifest.audio.missing.into_iter().map(missing).collect(),
+        ..named
+    }
 }
 
 fn table(backups: Vec<wire::Backup>) -> String {

@@ -27,7 +27,7 @@ pub fn witness(file: &Path) -> Result<(), CliError> {
 }
 
 /// Error with all its causes, on one line.
-fn report(error: twinbox_app::AppError) -> CliError {
+pub(super) fn report(error: twinbox_app::AppError) -> CliError {
     let mut text = format!("twinbox: {error}");
     let mut cause = std::error::Error::source(&error);
     while let Some(inner) = cause {

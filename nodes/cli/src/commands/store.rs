@@ -1,21 +1,29 @@
 //! `twinbox store …`.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
+use serde_json::json;
+use tokio::{net::TcpStream, time::timeout};
 use tonic::Streaming;
+use twinbox_config::{NodeConfig, members_file};
+use twinbox_roles::MemberKind;
 use twinbox_wire::storage::{CheckReply, CheckRequest, CompactReply, CompactRequest, StatsReply, StatsRequest};
 
 use super::backup::{ProgressLine, size};
 use crate::output;
 use twinbox_admin_client::{CliError, client};
-use twinbox_cli_args::StoreCommand;
+use twinbox_cli_args::{OverwriteArgs, StoreCommand};
+
+/// Time for another node to take a connection.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: StoreCommand) -> Result<(), CliError> {
-    let mut node = client::storage(socket).await?;
     match command {
+        StoreCommand::OverwriteData(args) => overwrite(json, args).await,
         StoreCommand::Check { audio } => {
-            let reply = only(node.check(CheckRequest { audio }).await?.into_inner()).await?;
+            let reply =
+                only(client::storage(socket).await?.check(CheckRequest { audio }).await?.into_inner()).await?;
             if json {
                 output::json(&reply)?;
             } else {
@@ -24,7 +32,7 @@ pub async fn run(socket: &Path, json: bool, command: StoreCommand) -> Result<(),
             outcome(&reply)
         }
         StoreCommand::Stats => {
-            let reply = only(node.stats(StatsRequest {}).await?.into_inner()).await?;
+            let reply = only(client::storage(socket).await?.stats(StatsRequest {}).await?.into_inner()).await?;
             if json {
                 return output::json(&reply);
             }
@@ -48,6 +56,65 @@ pub async fn run(socket: &Path, json: bool, command: StoreCommand) -> Result<(),
             }
             Err(CliError::Failed("the node stopped before it had compacted everything".to_owned()))
         }
+    }
+}
+
+/// Sets the data of a stopped node aside, and begins an empty store with what the other nodes may lack.
+async fn overwrite(json: bool, args: OverwriteArgs) -> Result<(), CliError> {
+    let OverwriteArgs { from, config, yes } = args;
+    let config = NodeConfig::load(&config).map_err(|error| CliError::Usage(error.to_string()))?;
+    let known = members_file::known(&config.cluster);
+    let mut nodes = known.iter().filter(|member| member.kind == MemberKind::Node && member.name != config.name);
+    let Some(source) = nodes.clone().find(|member| member.name == from) else {
+        let names: Vec<&str> = nodes.by_ref().map(|member| member.name.as_str()).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        return Err(CliError::Usage(format!("'{from}' is no other node of this cluster; these are: {names}")));
+    };
+    let answers = timeout(ANSWER, TcpStream::connect(&source.address)).await;
+    if !matches!(answers, Ok(Ok(_))) {
+        return Err(CliError::Unreachable(format!(
+            "{from} does not answer at {}: nothing was changed; start it first, since {} has to fill from it",
+            source.address, config.name
+        )));
+    }
+    if !yes {
+        eprintln!(
+            "The data of {name} in {dir} is set aside, and {name} fills from the other nodes at its next start. Until then it \
+             answers callers 503. What only {name} has is taken over first, as far as it can be read.",
+            name = config.name,
+            dir = config.data_dir.display()
+        );
+        output::confirm("Type the name of this node to confirm: ", config.name.as_str())?;
+    }
+    let done = twinbox_app::overwrite_data(&config).await.map_err(super::run::report)?;
+    let (taken, folder) = (&done.taken_over, done.folder.display().to_string());
+    if json {
+        output::json(&json!({
+            "node": config.name.as_str(),
+            "folder": folder,
+            "changes": taken.changes,
+            "audio": taken.audio,
+            "unreadable": (!taken.is_whole()).then(|| taken.to_string()),
+            "left_log": done.cut,
+        }))?;
+    } else {
+        println!("{}: {} changes and {} recordings were taken over", config.name, taken.changes, taken.audio);
+        match done.cut {
+            Some(0) => {}
+            Some(cut) => println!(
+                "{cut} older changes have left the log, after all nodes had them or log_keep_hours had passed: what no other node \
+                 has of these is only in {folder}"
+            ),
+            None => println!("The old index cannot be opened: what it had beyond that is not known."),
+        }
+        println!(
+            "The old data is in {folder}. Start the node; when 'twinbox replication status' says that all data is here, compare \
+             ('twinbox replication verify --audio') and remove that folder."
+        );
+    }
+    match taken.is_whole() {
+        true => Ok(()),
+        false => Err(CliError::Incomplete(format!("warning: not all of the old data can be read: {taken}"))),
     }
 }
 
