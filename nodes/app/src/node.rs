@@ -312,7 +312,8 @@ impl Node {
         tasks.spawn(forget_founding(config.data_dir.join(FOUNDER_MARK), self.roles.clone(), stop.clone()));
         #[cfg(debug_assertions)]
         {
-            crate::wedge::obey(self.store.clone(), self.duties.notifier.clone());
+            let (store, peers) = (self.store.clone(), self.peers.clone());
+            crate::wedge::obey(store, peers, self.duties.notifier.clone());
             tasks.spawn(crate::next_release::write(self.mailstore.clone(), stop.clone()));
         }
 

@@ -1,0 +1,192 @@
+//! Members that are away, apart, or replaced while callers leave messages: every acknowledged message is on both nodes
+//! afterwards, and what was deleted stays deleted.
+
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_system_tests::{assert_all_kept, assert_kept, growing::number};
+use twinbox_testkit::{
+    Cluster, Deposit, Lab, Place, Spec, leave_message, need, parameter, try_leave_message, wait_until,
+};
+
+/// Limit of waits for what takes seconds.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Mailboxes that are never full: a caller that hangs up on that prompt gets `200` as well.
+fn roomy() -> Spec {
+    Spec { voicemail: vec!["max_messages = 10000".to_owned()], ..Spec::default() }
+}
+
+/// Leaves messages on a node, one after the other, until it is over; those that were acknowledged. A refused call is tried again.
+fn call_until(over: &AtomicBool, phones: &Place, node: std::net::SocketAddr, mailbox: &str) -> Vec<Deposit> {
+    let mut kept = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        match try_leave_message(phones, node, mailbox, 1.2) {
+            Ok(deposit) => kept.extend(Some(deposit).filter(Deposit::acknowledged)),
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    }
+    kept
+}
+
+/// A number that `replication status` of a node has.
+fn replication(cluster: &Cluster, node: &str, name: &str) -> u64 {
+    cluster.cli(node).try_json(&["replication", "status"]).map_or(0, |status| number(&status[name]))
+}
+
+#[test]
+fn node_that_was_cut_off_from_the_log_fills_by_state_and_hands_over_what_it_took_alone() {
+    let files = tempfile::tempdir().expect("a folder");
+    let order = files.path().join("a");
+    let env = vec![("a", "TWINBOX_TEST_WEDGE", order.to_string_lossy().into_owned())];
+    let mut cluster = Cluster::start(&Spec { env, ..Spec::default() });
+    let user = Cluster::USERS[0].number;
+    let leave = |cluster: &Cluster, node| {
+        let deposit = leave_message(cluster.phones(), cluster.sip(node), user, 1.2);
+        assert!(deposit.acknowledged(), "{:?}", deposit.bye);
+        deposit
+    };
+    let both = leave(&cluster, "a");
+    let deleted = leave(&cluster, "b");
+    for node in ["a", "b"] {
+        cluster.wait_for_messages(node, user, 2, SOON);
+    }
+    let (gone, ..) = cluster.find("a", user, &deleted.speech, deleted.spoken).expect("the message");
+    cluster.stop("a");
+    let alone = leave(&cluster, "b");
+    cluster.stop("b");
+
+    cluster.start_member("a");
+    cluster.wait_for_status(&["a"], "in-service");
+    let meanwhile = leave(&cluster, "a");
+    cluster.cli("a").json(&["message", "delete", user, &gone.id]);
+    cluster.wait_for_messages("a", user, 2, SOON);
+    // Its log as it is after weeks.
+    fs::write(&order, "cut-log\n").expect("written");
+    wait_until("a to cut its log", SOON, || replication(&cluster, "a", "log_cut") > 0);
+    wait_until("all of it to be cut", SOON, || replication(&cluster, "a", "log_changes") < 10);
+    fs::write(&order, "").expect("written");
+
+    cluster.start_member("b");
+    cluster.wait_in_service();
+    assert!(replication(&cluster, "b", "state_fills") > 0, "no log reached it");
+    for node in ["a", "b"] {
+        for deposit in [&both, &alone, &meanwhile] {
+            assert_kept(&cluster, node, user, deposit, 0.9, SOON);
+        }
+        cluster.wait_for_messages(node, user, 3, SOON);
+    }
+}
+
+/// As long as `TWINBOX_SPLIT_SECONDS` says: calls, deletions and new users on both sides.
+#[test]
+fn both_nodes_are_used_while_they_are_split_and_nothing_is_lost_or_comes_back() {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let lab = Lab::new(&["a", "b", "w"]);
+    let cluster = Cluster::start_in(&lab, &roomy());
+    let (nodes, users) = (["a", "b"], Cluster::USERS);
+    let deleted = nodes.map(|node| {
+        let deposit = leave_message(cluster.phones(), cluster.sip(node), users[0].number, 1.2);
+        assert!(deposit.acknowledged());
+        deposit
+    });
+    nodes.iter().for_each(|node| drop(cluster.wait_for_messages(node, users[0].number, 2, SOON)));
+
+    // Node b is alone: no majority is on its side.
+    lab.cut("a", "b");
+    lab.cut("b", "w");
+    let began = BootInstant::now();
+    let split = Duration::from_secs(parameter("TWINBOX_SPLIT_SECONDS", 20));
+    let over = AtomicBool::new(false);
+    let kept: Vec<Vec<Deposit>> = thread::scope(|scope| {
+        let (over, cluster) = (&over, &cluster);
+        let calls: Vec<_> = nodes
+            .into_iter()
+            .flat_map(|node| users.map(|user| (node, user.number)))
+            .map(|(node, user)| scope.spawn(move || call_until(over, cluster.phones(), cluster.sip(node), user)))
+            .collect();
+        for (node, deposit) in nodes.into_iter().zip(&deleted) {
+            // Each deletes what it took itself, and makes a user of its own.
+            let found = cluster.find(node, users[0].number, &deposit.speech, deposit.spoken);
+            let (message, ..) = found.expect("the message");
+            cluster.cli(node).json(&["message", "delete", users[0].number, &message.id]);
+            let number = if node == "a" { "1101" } else { "1102" };
+            cluster.cli(node).json(&["user", "add", number, "--name", node]);
+        }
+        while began.elapsed() < split {
+            thread::sleep(Duration::from_millis(200));
+        }
+        over.store(true, Ordering::Relaxed);
+        calls.into_iter().map(|call| call.join().expect("a caller does not panic")).collect()
+    });
+    println!("split for {:?}; acknowledged: {:?}", began.elapsed(), kept.iter().map(Vec::len).collect::<Vec<_>>());
+    assert!(kept.iter().all(|kept| !kept.is_empty()), "each side takes calls for each mailbox");
+    lab.heal();
+    cluster.wait_in_service();
+    for (at, user) in users.iter().enumerate() {
+        let kept: Vec<Deposit> = kept.iter().skip(at).step_by(users.len()).flatten().cloned().collect();
+        for node in nodes {
+            assert_all_kept(&cluster, node, user.number, &kept, 0.9, SOON);
+        }
+    }
+    for node in nodes {
+        for deposit in &deleted {
+            wait_until("the deletion of the other side", SOON, || {
+                cluster.find(node, users[0].number, &deposit.speech, deposit.spoken).is_none()
+            });
+        }
+    }
+    for node in nodes {
+        for number in ["1101", "1102"] {
+            wait_until("the other side's user", SOON, || cluster.cli(node).try_messages(number).is_ok());
+        }
+    }
+}
+
+#[test]
+fn disk_that_is_replaced_under_load_is_filled_and_no_acknowledged_message_is_missing() {
+    let mut cluster = Cluster::start(&roomy());
+    let mailbox = Cluster::USERS[0].number;
+    let (phones, [a, b]) = (cluster.phones().clone(), ["a", "b"].map(|node| cluster.sip(node)));
+    let over = [(); 3].map(|()| AtomicBool::new(false));
+    let count = |cluster: &Cluster, node| cluster.cli(node).try_messages(mailbox).map_or(0, |found| found.len());
+    let kept: Vec<Deposit> = thread::scope(|scope| {
+        let call = |over, node| {
+            let phones = &phones;
+            scope.spawn(move || call_until(over, phones, node, mailbox))
+        };
+        let [over_on_a, before, after] = &over;
+        let load = [call(over_on_a, a), call(over_on_a, a)];
+        let first = [call(before, b), call(before, b)];
+        wait_until("messages of both nodes", SOON, || count(&cluster, "a") >= 6);
+        before.store(true, Ordering::Relaxed);
+        let mut kept: Vec<Deposit> = first.into_iter().flat_map(|call| call.join().expect("no panic")).collect();
+        // What b acknowledged alone, if a was slow, would go with its disk.
+        assert_all_kept(&cluster, "a", mailbox, &kept, 0.9, SOON);
+        cluster.kill("b");
+        cluster.wipe("b");
+        let known = count(&cluster, "a");
+        wait_until("calls that only a takes", SOON, || count(&cluster, "a") > known + 1);
+        cluster.start_member("b");
+        cluster.wait_in_service();
+        let second = [call(after, b), call(after, b)];
+        let known = count(&cluster, "b");
+        wait_until("calls on both", SOON, || count(&cluster, "b") > known + 3);
+        over.iter().for_each(|over| over.store(true, Ordering::Relaxed));
+        kept.extend(load.into_iter().chain(second).flat_map(|call| call.join().expect("no panic")));
+        kept
+    });
+    println!("{} acknowledged", kept.len());
+    for node in ["a", "b"] {
+        assert_all_kept(&cluster, node, mailbox, &kept, 0.9, SOON);
+    }
+    let present = count(&cluster, "a");
+    cluster.wait_for_messages("b", mailbox, present, SOON);
+}
