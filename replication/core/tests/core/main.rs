@@ -5,6 +5,7 @@ mod buckets;
 mod clock;
 mod commits;
 mod convergence;
+mod data_plane;
 mod patience;
 mod ranges;
 mod records;
