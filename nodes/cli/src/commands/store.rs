@@ -40,7 +40,7 @@ pub async fn run(socket: &Path, json: bool, command: StoreCommand) -> Result<(),
             Ok(())
         }
         StoreCommand::Compact => {
-            let mut steps = node.compact(CompactRequest {}).await?.into_inner();
+            let mut steps = client::storage(socket).await?.compact(CompactRequest {}).await?.into_inner();
             let line = ProgressLine::new();
             while let Some(step) = steps.message().await? {
                 if !step.done {
