@@ -2,7 +2,6 @@
 
 mod commands;
 mod output;
-mod upload;
 
 use std::process::ExitCode;
 

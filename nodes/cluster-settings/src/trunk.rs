@@ -293,7 +293,7 @@ impl Trunk {
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let shared = |trunk: &Self| {
             let mut trunk = trunk.clone();
-            [Property::Username, Property::PasswordFile].map(|own| trunk.set(own, None));
+            [Property::Username, Property::PasswordFile].into_iter().for_each(|own| trunk.set(own, None));
             trunk
         };
         shared(self) == shared(other)

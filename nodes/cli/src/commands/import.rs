@@ -17,10 +17,11 @@ use twinbox_wire::admin::{GreetingHeader, GreetingPart, MessageHeader, MessagePa
 
 use self::mail::{MailColumns, Texts};
 use super::users::{self, ImportResult};
-use crate::{output, upload};
+use crate::output;
 use twinbox_admin_client::{
     CliError,
     client::{self, Provisioning},
+    upload,
 };
 use twinbox_cli_args::{AsteriskArgs, ImportCommand, Law};
 

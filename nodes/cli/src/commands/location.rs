@@ -6,8 +6,8 @@ use twinbox_wire::sending::{
     Location, LocationListRequest, LocationRequest, MessageSendHeader, MessageSendPart, SentTo,
 };
 
-use crate::{output, upload};
-use twinbox_admin_client::{CliError, client};
+use crate::output;
+use twinbox_admin_client::{CliError, client, upload};
 use twinbox_cli_args::{LocationCommand, SendArgs};
 
 /// Sends the request and prints the result.

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use twinbox_wire::admin::{PromptListRequest, PromptPart, PromptRequest};
 
-use crate::{output, upload};
-use twinbox_admin_client::{CliError, client};
+use crate::output;
+use twinbox_admin_client::{CliError, client, upload};
 use twinbox_cli_args::PromptCommand;
 
 /// Sends the request and prints the result.

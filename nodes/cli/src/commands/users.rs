@@ -13,10 +13,11 @@ use twinbox_wire::admin::{
     UserRequest,
 };
 
-use crate::{output, upload};
+use crate::output;
 use twinbox_admin_client::{
     CliError,
     client::{self, Provisioning},
+    upload,
 };
 use twinbox_cli_args::{UserImportArgs, UserSetArgs};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use bytes::Bytes;
 use tokio_stream::Stream;
 
-use twinbox_admin_client::CliError;
+use crate::CliError;
 
 /// Size of one part, in bytes.
 const PART: usize = 64 * 1024;
