@@ -248,7 +248,7 @@ fn a_trunks_password_is_the_nodes_own_before_it_is_the_clusters() {
     }
 }
 
-/// What is left of a trunk whose other keys are the cluster's is no trunk that a node offers.
+/// The rest of a trunk whose other keys are the cluster's is no trunk that a node offers.
 #[test]
 fn a_trunk_with_a_password_alone_is_only_that() {
     let text = example("node.example.toml");

@@ -68,14 +68,14 @@ pub enum RebuildError {
     Interrupted,
 }
 
-/// What was taken over from a folder that was set aside.
+/// Data taken over from a folder that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakenOver {
     /// Number of changes.
     pub changes: u64,
     /// Number of recordings, or other pieces of audio, that were found in the packs.
     pub audio: u64,
-    /// What could be read.
+    /// Readable parts.
     pub findings: Findings,
 }
 
@@ -108,7 +108,7 @@ impl fmt::Display for TakenOver {
 pub struct Overwritten {
     /// The folder of the old index.
     pub folder: PathBuf,
-    /// What the new store has of it.
+    /// Its data in the new store.
     pub taken_over: TakenOver,
     /// Number of older changes that had left the log: what no other node has of them is in the old folder only. `None` if the
     /// old index could not be opened.

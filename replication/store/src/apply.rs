@@ -21,7 +21,7 @@ use crate::{
 /// Maximum distance of a foreign stamp ahead of the wall clock at which it still moves this node's clock (rule D5).
 pub(crate) const CLOCK_BOUND: Duration = Duration::from_secs(60);
 
-/// What came of applying changes.
+/// Result of applying changes.
 #[derive(Default)]
 pub(crate) struct Applied {
     /// The changes that were not here.

@@ -51,9 +51,12 @@ async fn wrong_key_missing_bucket_and_no_server_are_told_apart() {
     let found = failure("s3://other/x", &right).await;
     assert_eq!(found.kind, S3FailureKind::NoBucket, "{found}");
     assert!(found.to_string().contains("'other'"), "{found}");
-    let free = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
-    let none =
-        S3Settings { endpoint: Some(format!("http://{free}")), timeout: Duration::from_secs(2), ..right.clone() };
+    // Bound and never listening: no other test gets its port.
+    let closed = tokio::net::TcpSocket::new_v4().expect("a socket");
+    closed.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let closed_at = closed.local_addr().expect("an address");
+    let endpoint = Some(format!("http://{closed_at}"));
+    let none = S3Settings { endpoint, timeout: Duration::from_secs(2), ..right.clone() };
     let found = failure("s3://voicemail/x", &none).await;
     assert_eq!(found.kind, S3FailureKind::Unreachable, "{found}");
     assert!(found.to_string().contains("voicemail"), "{found}");

@@ -66,7 +66,7 @@ struct Fill {
     next: u8,
 }
 
-/// What is on a disk, and the scan of the process.
+/// Content of a disk, and the scan of the process.
 #[derive(Debug, Clone, Default)]
 struct Member {
     rows: BTreeMap<u8, Row>,

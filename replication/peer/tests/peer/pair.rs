@@ -334,7 +334,7 @@ async fn change_that_the_peer_sets_aside_is_not_on_two_until_it_is_applied() {
     converge(&[&a, &b]).await;
 }
 
-/// Several frames' worth of changes in one commit, live and from the log: whoever sees one of them sees all.
+/// Several frames' worth of changes in one commit, live and from the log: a reader that sees one of them sees all.
 #[tokio::test]
 async fn commit_is_seen_as_a_whole_on_the_other_node() {
     let (_cluster, a, b) = pair().await;

@@ -58,7 +58,7 @@ impl Liar {
         liar
     }
 
-    /// What it has, and where its log begins.
+    /// Its changes, and the beginning of its log.
     pub fn vector(origin: Origin) -> Vector {
         [(origin, CHANGES)].into_iter().collect()
     }
