@@ -219,6 +219,8 @@ impl World {
         if self.damaged.is_some() {
             return;
         }
+        // What only the disk before had does not come back with a later copy of it.
+        self.copies[at] = None;
         let origin = self.members[at].origin;
         self.members[at] = disk;
         if self.mistake == Mistake::ReusedOrigin {
