@@ -234,14 +234,12 @@ impl Fetcher {
         let mut bytes = Vec::new();
         let (mut last, mut all_denied, mut given_up) = (FetchError::Nobody, true, false);
         for name in first.into_iter().chain(others) {
-            let result = match self.fetch_from(name, hash, length, &mut bytes).await {
-                Ok(()) => {
-                    // It is verified before it is stored.
-                    let whole = Bytes::from(std::mem::take(&mut bytes));
-                    self.store.blobs().put_as(hash, whole).await.map(drop).map_err(FetchError::Store)
-                }
-                Err(error) => Err(error),
-            };
+            let continues = !bytes.is_empty();
+            let mut result = self.fetch_whole(name, hash, length, &mut bytes).await;
+            if continues && matches!(result, Err(FetchError::Store(_))) {
+                // The beginning was another node's, and may be wrong: this node sends all of it.
+                result = self.fetch_whole(name, hash, length, &mut bytes).await;
+            }
             match result {
                 Ok(()) => return Ok(()),
                 Err(error) => {
@@ -264,6 +262,20 @@ impl Fetcher {
             _ if all_denied => FetchError::Denied,
             last => last,
         })
+    }
+
+    /// Fetches the rest of a blob after these bytes, and stores all of it. They are gone when it does not have the hash.
+    async fn fetch_whole(
+        &self,
+        name: &NodeName,
+        hash: BlobHash,
+        length: Option<u64>,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), FetchError> {
+        self.fetch_from(name, hash, length, bytes).await?;
+        // It is verified before it is stored.
+        let whole = Bytes::from(std::mem::take(bytes));
+        self.store.blobs().put_as(hash, whole).await.map(drop).map_err(FetchError::Store)
     }
 
     async fn fetch_from(

@@ -65,7 +65,7 @@ fn node_that_was_cut_off_from_the_log_fills_by_state_and_hands_over_what_it_took
     cluster.wait_for_status(&["a"], "in-service");
     let meanwhile = leave(&cluster, "a");
     cluster.cli("a").json(&["message", "delete", user, &gone.id]);
-    cluster.wait_for_messages("a", user, 2, SOON);
+    cluster.wait_for_messages("a", user, 3, SOON);
     // Its log as it is after weeks.
     fs::write(&order, "cut-log\n").expect("written");
     wait_until("a to cut its log", SOON, || replication(&cluster, "a", "log_cut") > 0);
@@ -79,7 +79,10 @@ fn node_that_was_cut_off_from_the_log_fills_by_state_and_hands_over_what_it_took
         for deposit in [&both, &alone, &meanwhile] {
             assert_kept(&cluster, node, user, deposit, 0.9, SOON);
         }
-        cluster.wait_for_messages(node, user, 3, SOON);
+        // Deleted ones are listed until they are purged.
+        let listed = cluster.wait_for_messages(node, user, 4, SOON);
+        let deleted: Vec<_> = listed.iter().filter(|m| m.state == "deleted").map(|m| &m.id).collect();
+        assert_eq!(deleted, [&gone.id], "{node}");
     }
 }
 
@@ -139,7 +142,8 @@ fn both_nodes_are_used_while_they_are_split_and_nothing_is_lost_or_comes_back() 
     for node in nodes {
         for deposit in &deleted {
             wait_until("the deletion of the other side", SOON, || {
-                cluster.find(node, users[0].number, &deposit.speech, deposit.spoken).is_none()
+                let found = cluster.find(node, users[0].number, &deposit.speech, deposit.spoken);
+                found.is_some_and(|(message, ..)| message.state == "deleted")
             });
         }
     }

@@ -21,7 +21,7 @@ use twinbox_wire::replication::{
 };
 
 use crate::kit::{
-    Cluster, Node, TABLE, audio, key,
+    Cluster, Node, TABLE, audio,
     liar::{CHANGES, Liar, Pages},
     name, until,
 };
@@ -172,7 +172,7 @@ async fn fill_despite(lie: usize, log: Captured) {
     assert!(liar.sent.load(Relaxed) < 1_000, "{reason}: it is not read on and on");
     // The blob comes from the node that has it, whatever the other one sends under its hash.
     let blob = c.value("message").and_then(|value| value.blob().map(|blob| blob.hash)).unwrap();
-    until("the audio", || b.store.blobs().has(&blob)).await;
+    until(&format!("the audio: {reason}"), || b.store.blobs().has(&blob)).await;
     assert_eq!(b.store.blobs().read(&blob).await.unwrap(), audio(20_000));
 }
 
@@ -198,7 +198,6 @@ async fn a_scan_without_an_end_is_given_up() {
     let liar = Liar::start(&cluster, "a", origin, pages(begun)).await;
     b.start();
     until("the scan begins", || liar.sent.load(Relaxed) >= 2).await;
-    until("its first row is here", || b.store.get(&key("early")).unwrap().is_some()).await;
     // The time for a page passes.
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(31)).await;
@@ -226,7 +225,7 @@ async fn read_all(mut pages: Streaming<StatePage>) -> bool {
 }
 
 #[tokio::test]
-async fn a_follower_gets_one_scan_at_a_time_and_holds_the_log_only_while_it_reads() {
+async fn a_scan_holds_the_log_only_while_its_follower_reads() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     a.write_many("row", 12_000).await;
@@ -242,10 +241,10 @@ async fn a_follower_gets_one_scan_at_a_time_and_holds_the_log_only_while_it_read
     a.peers.cut_log(&NOTHING).await.unwrap();
     let left = a.store.stats().unwrap().log.0;
     assert!(left >= 50, "the scan has pinned the log from its start on: {left} are left");
-    // A second scan ends the first one; this one comes to its end.
+    // A second one begins while the first one is read, and comes to its end.
     let later = scan(&cluster, "b", 1).await.unwrap();
-    let (first, second) = tokio::join!(read_all(early), read_all(later));
-    assert_eq!((first, second), (false, true));
+    let (_, second) = tokio::join!(read_all(early), read_all(later));
+    assert!(second);
 
     // One that is given up lets go of the log.
     let mut given_up = scan(&cluster, "b", 1).await.unwrap();
