@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 use twinbox_ids::{Origin, RecordingId};
 use twinbox_replication_core::{Record, Value, Vector};
 use twinbox_replication_peer::LogPolicy;
-use twinbox_replication_store::codec;
+use twinbox_replication_store::{Filled, codec};
 use twinbox_wire::replication::{
     Field, Key, Record as WireRecord, Register, Report, ScanStateRequest, Stamp, StatePage, StateRow, StateStart,
     field, replication_client::ReplicationClient,
@@ -170,10 +170,8 @@ async fn fill_despite(lie: usize, log: Captured) {
     assert_eq!((vector.get(origin), vector.get(Origin(7))), (0, 0), "{reason}");
     assert_eq!(b.peers.counters().own_origin_alarms > 0, reason.contains("own origin"), "{reason}");
     assert!(liar.sent.load(Relaxed) < 1_000, "{reason}: it is not read on and on");
-    // The blob comes from the node that has it, whatever the other one sends under its hash.
-    let blob = c.value("message").and_then(|value| value.blob().map(|blob| blob.hash)).unwrap();
-    until(&format!("the audio: {reason}"), || b.store.blobs().has(&blob)).await;
-    assert_eq!(b.store.blobs().read(&blob).await.unwrap(), audio(20_000));
+    // The liar may have changes that no other node has: the first fill goes on until it is mended, or removed.
+    assert!(b.store.filled() != Filled::Complete, "{reason}");
 }
 
 #[tokio::test]
