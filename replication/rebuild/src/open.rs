@@ -172,7 +172,7 @@ fn overwrite_blocking(
     };
     let folder = put_aside(&index, |error| StoreError::from(error).into())?;
     let (_, taken_over) = attempt(config, &index, runtime)?;
-    let taken_over = taken_over.ok_or_else(|| RebuildError::NoData { index })?;
+    let taken_over = taken_over.ok_or(RebuildError::NoData { index })?;
     Ok(Overwritten { folder, taken_over, cut })
 }
 
