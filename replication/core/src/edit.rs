@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use twinbox_ids::{NodeName, Stamp};
+use twinbox_ids::{NodeName, Origin, Stamp};
 
 use crate::{Dots, Field, Member, Members, Record, Tag, Tombstone, Value};
 
@@ -29,12 +29,15 @@ pub enum Edit {
     Delete,
 }
 
+/// Cells of one node in a counter. An incarnation beyond that counts in the cell of an earlier one, which a disk that was
+/// set back can then lose counts of.
+const OWN_CELLS: usize = 64;
+
 impl Edit {
     /// The change: merging it into `current` is the edit's effect. Empty when the edit changes nothing.
     ///
     /// `stamp` must be above every stamp in `current` (see [`crate::Clock::tick`]), `current` must be the record as the
-    /// writer sees it, and `node` and the origin of the stamp name
-    /// the writer's cell in counters.
+    /// writer sees it, and `node` and the origin of the stamp name the writer's cell in counters.
     pub fn delta(&self, current: &Record, stamp: Stamp, node: &NodeName) -> Record {
         let field =
             match self {
@@ -50,13 +53,14 @@ impl Edit {
                 }
                 Self::Revoke(tag, value) => Some((*tag, Field::RemoveWins(Members::one(value, marked(stamp))))),
                 Self::Count(tag, n) => {
-                    let owner = (node.clone(), stamp.origin);
-                    let cell = match current.field(*tag) {
-                        Some(Field::Counter(cells)) => cells.get(&owner).copied().unwrap_or(0),
-                        _ => 0,
+                    let none = BTreeMap::new();
+                    let cells = match current.field(*tag) {
+                        Some(Field::Counter(cells)) => cells,
+                        _ => &none,
                     };
-                    let cells = BTreeMap::from([(owner, cell.saturating_add(*n))]);
-                    (*n > 0).then_some((*tag, Field::Counter(cells)))
+                    let owner = counting_cell(cells, node, stamp.origin);
+                    let count = cells.get(&owner).copied().unwrap_or(0).saturating_add(*n);
+                    (*n > 0).then(|| (*tag, Field::Counter(BTreeMap::from([(owner, count)]))))
                 }
                 Self::Claim(tag, value) => {
                     let already = undone(current.field(*tag), value).is_some();
@@ -67,6 +71,17 @@ impl Edit {
                 Self::Delete => return delete(current, stamp),
             };
         Record::from_parts(field, None)
+    }
+}
+
+/// The cell in which an incarnation of a node's store counts: its own, or, when the node has [`OWN_CELLS`] others, the
+/// last of them, so that a record does not grow for ever. No two incarnations count at the same time.
+fn counting_cell(cells: &BTreeMap<(NodeName, Origin), u64>, node: &NodeName, origin: Origin) -> (NodeName, Origin) {
+    let own = (node.clone(), origin);
+    let mut others = cells.keys().filter(|(of, _)| of == node);
+    match others.clone().count() >= OWN_CELLS && !cells.contains_key(&own) {
+        true => others.next_back().cloned().unwrap_or(own),
+        false => own,
     }
 }
 

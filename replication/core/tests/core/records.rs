@@ -123,6 +123,25 @@ fn counters_add_up_over_nodes_without_double_counting() {
     assert_eq!(full.counter(1), u64::MAX);
 }
 
+/// A node that starts each night for years.
+#[test]
+fn counter_of_many_incarnations_keeps_its_sum_in_a_bounded_number_of_cells() {
+    let mut record = Record::new();
+    for start in 0..1_000_u64 {
+        for name in ["a", "b"] {
+            // Origins are in no order of time.
+            let origin = u128::from(start.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            for again in 0..2 {
+                let delta = Edit::Count(1, 1).delta(&record, stamp(start * 10 + again, origin), &node(name));
+                record.merge(delta);
+            }
+        }
+    }
+    assert_eq!(record.counter(1), 4_000);
+    let Some(Field::Counter(cells)) = record.field(1) else { panic!("{record:?}") };
+    assert_eq!(cells.len(), 128);
+}
+
 #[test]
 fn conflicting_kinds_under_one_tag_converge() {
     concurrent(Record::new(), &[Edit::Claim(1, b"c".into())], &[Edit::Set(1, value("late"))], |record| {
