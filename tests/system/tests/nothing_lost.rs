@@ -74,7 +74,9 @@ fn node_that_was_cut_off_from_the_log_fills_by_state_and_hands_over_what_it_took
 
     cluster.start_member("b");
     cluster.wait_in_service();
-    assert!(replication(&cluster, "b", "state_fills") > 0, "no log reached it");
+    wait_until("b to have filled by state, since no log reaches it", SOON, || {
+        replication(&cluster, "b", "state_fills") > 0
+    });
     for node in ["a", "b"] {
         for deposit in [&both, &alone, &meanwhile] {
             assert_kept(&cluster, node, user, deposit, 0.9, SOON);
