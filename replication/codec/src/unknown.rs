@@ -68,7 +68,7 @@ pub(super) fn of_record(message: &[u8]) -> Result<Unknown, DecodeError> {
     Ok(found)
 }
 
-/// Finds the parts of a message beyond the last field that is known; nothing is looked for within those.
+/// Finds the parts of a message after the last known field; it does not search within them.
 fn beside(message: &[u8], last: u32, place: &Place, found: &mut Unknown) -> Result<(), DecodeError> {
     let unknown = fields(message)?.into_iter().filter(|raw| raw.number > last);
     unknown.for_each(|raw| found.insert(place.clone(), part(&raw)));

@@ -56,7 +56,7 @@ impl LostAudio {
         self.state().len() as u64
     }
 
-    /// One that is to be asked for now.
+    /// A blob whose next attempt is due.
     fn due(&self, now: BootInstant) -> Option<BlobRef> {
         let mut state = self.state();
         let wanted = state.values_mut().find(|wanted| wanted.next <= now)?;

@@ -33,7 +33,7 @@ struct Timing {
 }
 
 impl Timing {
-    /// True when the changes that are set aside, `count` in number, are to be tried now. A further one begins anew.
+    /// True when the changes that are set aside, `count` in number, are due for an attempt. A further one starts the pauses again.
     fn is_due(&mut self, count: u64, now: BootInstant) -> bool {
         let is_more = count > std::mem::replace(&mut self.known, count);
         match self.next {

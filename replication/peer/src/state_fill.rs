@@ -321,7 +321,7 @@ impl Scan<'_> {
     /// Takes a page; true when it was the last one.
     async fn take(&mut self, page: wire::StatePage) -> Result<bool, StreamError> {
         if page.start.is_some() {
-            return Err(bad("a scan that begins anew in its middle"));
+            return Err(bad("a scan that begins again in its middle"));
         }
         let seen = read_prefixes(page.seen.as_ref())?;
         let upto = page.upto.map(read_key).transpose()?;

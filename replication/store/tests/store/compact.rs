@@ -115,7 +115,7 @@ async fn dense_packs_stay_and_the_cursor_goes_round() {
     assert!(oldest(dir.path()).exists());
 }
 
-/// The node compacts by itself, and an administrator may ask for it meanwhile.
+/// The node compacts automatically, and an administrator may ask for it meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_callers_compact_without_harm_and_free_each_pack_once() {
     let dir = dir();

@@ -37,6 +37,8 @@ pub struct Liar {
     cluster: ClusterId,
     name: String,
     pages: Pages,
+    /// It says that its own first fill goes on, so it is no source.
+    lacks_records: bool,
     /// Pages that were sent.
     pub sent: Arc<AtomicU64>,
 }
@@ -49,8 +51,27 @@ impl Liar {
             cluster: cluster.authority.cluster(),
             name: name.to_owned(),
             pages,
+            lacks_records: false,
             sent: Arc::new(AtomicU64::new(0)),
         };
+        liar.serve(cluster).await
+    }
+
+    /// Like [`Self::start`], and it says that it lacks records.
+    pub async fn start_filling(cluster: &Cluster, name: &str) -> Self {
+        let liar = Self {
+            origin: Origin::random(),
+            cluster: cluster.authority.cluster(),
+            name: name.to_owned(),
+            pages: Arc::new(|_| None),
+            lacks_records: true,
+            sent: Arc::default(),
+        };
+        liar.serve(cluster).await
+    }
+
+    async fn serve(self, cluster: &Cluster) -> Self {
+        let (liar, name) = (self.clone(), self.name.as_str());
         let tls = cluster.identity(name);
         let incoming = tls.listen(TcpListener::bind(cluster.address(name)).await.unwrap());
         let serve = tls.server().add_service(ReplicationServer::new(liar.clone())).serve_with_incoming(incoming);
@@ -83,7 +104,7 @@ impl Replication for Liar {
             name: self.name.clone(),
             origin: codec::origin_to_wire(self.origin),
             vector: vector.clone(),
-            lacks_records: false,
+            lacks_records: self.lacks_records,
             log_begins: vector,
         };
         let (frames, receiver) = mpsc::channel(4);

@@ -268,7 +268,7 @@ pub fn audio(length: usize) -> Vec<u8> {
 pub struct Cable {
     pub address: SocketAddr,
     cut: watch::Sender<bool>,
-    /// Bytes towards the near side until the cable is cut by itself.
+    /// Bytes towards the near side until the cable is cut automatically.
     left: Arc<AtomicU64>,
 }
 
