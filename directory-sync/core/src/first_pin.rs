@@ -35,7 +35,7 @@ pub enum FirstPinError {
     NoAddress,
     /// Mail out is not configured.
     #[error(
-        "no first PIN: mail out is not configured; set [mail] domain and smarthost on every node, or set a PIN with \
+        "no first PIN: mail out is not configured; set mail.domain and mail.smarthost, or set a PIN with \
          `twinbox user set-pin`"
     )]
     NoMailOut,

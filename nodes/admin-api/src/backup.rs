@@ -65,11 +65,11 @@ impl Backups for Service {
             true => BTreeSet::from([asked]),
             false => job_folders(&self.0)?,
         };
-        let s3 = self.0.config.backup_s3.clone();
+        let services = self.0.settings.services();
         let listed = tokio::task::spawn_blocking(move || {
             let mut backups = Vec::new();
             for dir in folders {
-                match BackupFolder::open(&dir, s3.as_ref()).and_then(|folder| list(&folder)) {
+                match services.backup_folder(&dir).and_then(|folder| list(&folder)) {
                     Ok(found) => backups.extend(found),
                     Err(error) if named => return Err(refused(error)),
                     // A folder of another node, or one that no job has written to yet.
@@ -146,7 +146,7 @@ fn observer(events: Events) -> Observer {
 /// The bucket, or the folder, if its path is absolute.
 fn open(node: &AdminHandles, dir: &str) -> Result<BackupFolder, Status> {
     match is_s3(dir) || Path::new(dir).is_absolute() {
-        true => BackupFolder::open(dir, node.config.backup_s3.as_ref()).map_err(refused),
+        true => node.settings.services().backup_folder(dir).map_err(refused),
         false => Err(refused(BackupError::Relative(dir.into()))),
     }
 }

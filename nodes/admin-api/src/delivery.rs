@@ -21,7 +21,6 @@ use crate::{AdminHandles, admin::acknowledged};
 
 pub(crate) use devices::served;
 pub(crate) use holds::note as holds_note;
-pub use mail_route::MailRoute;
 pub use mwi::MwiResync;
 pub(crate) use mwi::answer as answer_resync;
 

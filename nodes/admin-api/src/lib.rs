@@ -34,7 +34,7 @@ use twinbox_roles::Roles;
 use twinbox_settings_service::SharedSettings;
 
 pub use admin::{AdminService, AdminSocket, SocketError};
-pub use delivery::{MailRoute, MwiResync};
+pub use delivery::MwiResync;
 pub use directory::DirectoryOrders;
 pub use node_info::{NodeFacts, NodeInfoService, NodeState};
 pub use operators::Operators;
@@ -68,8 +68,6 @@ pub struct AdminHandles {
     pub mailbox_sync: MailboxSyncDuty,
     /// Texts of notifications.
     pub templates: Arc<Templates>,
-    /// Way of mail out, for its test; `None` without a section `[mail]`.
-    pub mail: Option<MailRoute>,
 }
 
 impl AdminHandles {

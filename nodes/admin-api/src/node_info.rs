@@ -11,6 +11,7 @@ use twinbox_directory_duty::DirectoryDuty;
 use twinbox_health::{Health, ROLE_MANAGER, RestartRefused};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_mailbox_sync_duty::MailboxSyncDuty;
+use twinbox_mailstore::Mailstore;
 use twinbox_notifier::{NotifierService, mwi};
 use twinbox_pki::NodeIdentity;
 use twinbox_reconciler::SharedDrain;
@@ -42,6 +43,8 @@ pub struct NodeState {
     pub calls: CallsService,
     /// Replication with the other nodes.
     pub peers: Peers,
+    /// Mailboxes and messages.
+    pub mailstore: Mailstore,
     /// Role manager.
     pub roles: Roles,
     /// Drain time of this node.
@@ -102,6 +105,9 @@ impl NodeFacts {
             ..Default::default()
         }));
         let Some(node) = &self.node else { return reply };
+        let own = node.roles.watch().borrow().member(&self.name).map(|member| member.status.to_string());
+        reply.status = own.unwrap_or_else(|| "removed from the cluster".to_owned());
+        reply.lacks_records = !node.mailstore.has_all_records();
         reply.sip = node.config.calls.listeners.iter().map(ListenerConfig::external_address).collect();
         reply.sip_of_trunks = node.calls.config().external_addresses();
         let calls = node.calls.running();

@@ -90,12 +90,12 @@ impl Service {
         };
         match peer.last_contact_ms {
             Some(ms) => format!(
-                "what {name} took or recorded by itself after it was last heard here, {} s ago, and told no other node, is \
+                "what {name} took or recorded alone after its last contact with this node, {} s ago, is \
                  lost with its disk; everything that was acknowledged on two is here",
                 ms / 1_000
             ),
             None => format!(
-                "{name} has not been heard here since this node started: what it took by itself and told no other node is \
+                "{name} has had no contact with this node since this node started: what it took alone is \
                  lost with its disk; everything that was acknowledged on two is on two"
             ),
         }
@@ -261,7 +261,7 @@ fn durations(timing: &Timing) -> Vec<wire::Duration> {
         row("K", "keep-alive interval", ms(timing.keep_alive)),
         row("", "keep-alives that may be missed in a row", timing.missed.to_string()),
         row("L", "lease: the missed keep-alives, and the answer to the last", ms(timing.lease)),
-        row("M", "margin: a gate closes so long before its lease is out", ms(timing.margin)),
+        row("M", "margin: a gate closes so long before its lease expires", ms(timing.margin)),
         row("G", "grace for a local restart of a failed service", ms(timing.health_grace)),
         row("ρ", "bound of clock drift", format!("{} %", f64::from(timing.drift_ppm) / 10_000.0)),
         row("", "heartbeat of Raft's leader", ms(timing.heartbeat)),

@@ -1,6 +1,7 @@
 //! Rules that raise and clear alarms from the state of the role manager, of replication and of the overload control.
 //!
 //! Each rule is pure: state and time in, [`Report`]s out. [`AlarmRules`] polls the sources and writes the reports.
+//! The alarm of a store that was set aside follows its folder ([`stores_set_aside`]).
 
 mod comparison;
 mod load;
@@ -8,6 +9,7 @@ mod name_clashes;
 mod names;
 mod replication;
 mod roles;
+pub mod stores_set_aside;
 
 use std::time::Duration;
 

@@ -1,6 +1,9 @@
 //! Alarms from the counters and state of replication. Pure.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use twinbox_alarms::{Code, Kind};
 use twinbox_clock::BootInstant;
@@ -32,6 +35,8 @@ pub struct ReplicationRules {
     damaged: [u64; 3],
     /// Number of fills by the rows of a peer, and number of failed attempts.
     state_fills: (u64, u64),
+    /// Members without which the fill of this node goes on.
+    stuck: BTreeSet<NodeName>,
 }
 
 impl ReplicationRules {
@@ -45,6 +50,7 @@ impl ReplicationRules {
             apart: BTreeMap::new(),
             damaged: [0; 3],
             state_fills: (0, 0),
+            stuck: BTreeSet::new(),
         }
     }
 
@@ -63,6 +69,7 @@ impl ReplicationRules {
         self.alone(peers, counters.alone, counting, now, &mut reports);
         self.lag(peers, now, &mut reports);
         self.apart(peers, view, now, &mut reports);
+        self.stuck(peers, &mut reports);
         let (reused, lost) = (counters.own_origin_alarms, counters.audio_lost);
         let [reused_before, set_aside_before, lost_before] =
             std::mem::replace(&mut self.damaged, [reused, set_aside, lost]);
@@ -93,6 +100,24 @@ impl ReplicationRules {
             reports.push(Report::Raise(Code::StateFillFailed, own, detail));
         }
         reports
+    }
+
+    fn stuck(&mut self, peers: &[PeerStatus], reports: &mut Vec<Report>) {
+        let is_stuck = |name: &NodeName| peers.iter().any(|peer| peer.name == *name && peer.stuck.is_some());
+        self.stuck.retain(|name| {
+            let stays = is_stuck(name);
+            if !stays {
+                reports.push(Report::Clear(Code::FillStuck, name.to_string()));
+            }
+            stays
+        });
+        for peer in peers {
+            if let Some(reason) = &peer.stuck
+                && self.stuck.insert(peer.name.clone())
+            {
+                reports.push(Report::Raise(Code::FillStuck, peer.name.to_string(), reason.clone()));
+            }
+        }
     }
 
     /// A cluster of one node has no second disk: no alarm.
@@ -184,6 +209,7 @@ mod tests {
             last_contact_ms: None,
             sent_bytes: 0,
             received_bytes: 0,
+            stuck: None,
         }
     }
 
@@ -254,7 +280,27 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_is_an_alarm_at_once() {
+    fn member_that_brings_nothing_is_an_alarm_until_it_does_or_is_removed() {
+        let mut copies = ReplicationRules::new(&"a".parse().expect("a name"));
+        let view = crate::roles::tests::view(&[]);
+        let over = Report::Clear(Code::FillStuck, "b".to_owned());
+        let stuck = PeerStatus { stuck: Some("nothing came".to_owned()), ..peer(0, true) };
+        for (ms, peers, is_raised, is_over) in [
+            (0, vec![peer(0, true)], false, false),
+            (1, vec![stuck.clone()], true, false),
+            (2, vec![stuck.clone()], false, false),
+            (3, vec![peer(0, true)], false, true),
+            (4, vec![stuck], true, false),
+            (5, vec![], false, true),
+        ] {
+            let reports = copies.look(&peers, &counted(0), 1, 0, &view, BootInstant::from_nanos(ms));
+            let seen = (raised(&reports) == [Code::FillStuck], reports.contains(&over));
+            assert_eq!(seen, (is_raised, is_over), "{ms}: {reports:?}");
+        }
+    }
+
+    #[test]
+    fn damage_raises_an_alarm_immediately() {
         let mut copies = ReplicationRules::new(&"a".parse().expect("a name"));
         let view = crate::roles::tests::view(&[]);
         let counters = PeersCounters { own_origin_alarms: 1, ..PeersCounters::default() };

@@ -236,6 +236,11 @@ codes! {
         "A node was away for longer than the logs of the others reach, and cannot copy all of their records.",
         "The log of the node has the reason: upgrade the older node, make room on its disk, or repair the connection. \
          It retries automatically, and answers callers 503 until it succeeds.";
+    FillStuck = "fill-stuck", Major, WhenEnded,
+        "A node that fills gets nothing from a member that is connected, and goes on with another one if there is one.",
+        "The detail has the reason, and the log of that member perhaps more: upgrade or mend it, or repair the connection. \
+         If it cannot be mended, remove it with 'twinbox cluster remove NAME', and give it an empty data folder. It is asked \
+         again automatically; without another source the node answers callers 503 until then.";
     AudioLost = "audio-lost", Major, WhenEnded,
         "Messages, greetings or prompts are stored on a node without their audio, because no node that can be asked has it.",
         "Bring back the nodes that are away: the audio is fetched automatically, which ends the alarm. If it is lost for \

@@ -12,9 +12,9 @@ use twinbox_diagnostics::{
 use twinbox_mail_gateway::MailListener;
 use twinbox_metrics::HttpListener;
 use twinbox_recording_links::LinkListener;
-use twinbox_runtime::{SideRuntime, StopSignals};
+use twinbox_runtime::{SideRuntime, StopSignals, Supervised};
 
-use crate::{AppError, peering::PeerListener, supervised::Supervised};
+use crate::{AppError, peering::PeerListener};
 
 /// Everything that can refuse a start: an address in use or an invalid setting ends it here, and nothing is changed.
 pub(crate) struct Bound {

@@ -5,26 +5,19 @@
 mod alert_gate;
 mod bound;
 mod duties;
-mod leftovers;
 mod links;
 #[cfg(debug_assertions)]
 mod next_release;
 mod node;
 mod peering;
-mod set_aside;
-mod stopped;
-mod supervised;
+mod supervise;
 mod timetable;
-#[cfg(debug_assertions)]
-mod wedge;
 mod witness;
 
 use std::{io, net::SocketAddr};
 
 pub use node::run_node;
-pub use set_aside::overwrite_data;
-pub use stopped::{StoppedBackup, back_up_stopped};
-pub use supervised::supervise_node;
+pub use supervise::supervise_node;
 pub use witness::{ask_witness, run_witness};
 
 /// Reason why a process did not start, or ended.
@@ -55,21 +48,8 @@ pub enum AppError {
     #[error("the store in the data folder (data_dir) cannot be used")]
     Rebuild(#[from] twinbox_rebuild::RebuildError),
     /// A backup was restored into the data folder only in part.
-    #[error(
-        "the restore of backup {backup} into {} did not end: run 'twinbox backup restore' again", dir.display()
-    )]
-    Unrestored {
-        /// Name of the backup.
-        backup: String,
-        /// The data folder.
-        dir: std::path::PathBuf,
-    },
-    /// The data folder has no store.
-    #[error("there is no store in '{}': the data of a node is in the folder that data_dir of its configuration names", .0.display())]
-    NoStore(std::path::PathBuf),
-    /// A backup cannot be made.
     #[error(transparent)]
-    Backup(#[from] twinbox_backup::BackupError),
+    Unrestored(#[from] twinbox_backup::UnfinishedRestore),
     /// Raft's data cannot be used.
     #[error("the role manager cannot start")]
     Roles(#[from] twinbox_roles::RolesError),

@@ -7,8 +7,8 @@ use tokio::runtime::Builder;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use twinbox_admin_api::{AdminService, NodeFacts, NodeInfoService, Operators};
-use twinbox_alarm_rules::AlarmRules;
-use twinbox_alarms::{Alarms, Kind, Outbound, Syslog};
+use twinbox_alarm_rules::{AlarmRules, stores_set_aside};
+use twinbox_alarms::{Alarms, Code, Kind, Outbound, Syslog};
 use twinbox_calls::{CallsDeps, CallsService};
 use twinbox_cluster_settings::Key;
 use twinbox_config::{NodeConfig, members_file};
@@ -18,7 +18,7 @@ use twinbox_enrollment::{
     certificates::{CertificateRenewer, Signer},
     init::FOUNDER_MARK,
 };
-use twinbox_health::{DutyHandles, Health, NodeHandles, liveness, watchdog};
+use twinbox_health::{DutyHandles, Health, NodeHandles, failed_store, liveness, watchdog};
 use twinbox_ids::Incarnation;
 use twinbox_mail_gateway::{Gateway, MailFiling};
 use twinbox_mailstore::{Mailstore, PromptsWatch, Settings};
@@ -26,8 +26,9 @@ use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
 use twinbox_notifier::mwi::ClusterMwiSender;
 use twinbox_reconciler::{
-    CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, file_orphans,
-    first_measures, follow_members, keep_call_records, purge_deleted, retry_unfiled,
+    CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, file_leftovers,
+    file_leftovers_when_filled, file_orphans, first_measures, follow_members, keep_call_records, purge_deleted,
+    retry_unfiled,
 };
 use twinbox_replication_admin::MemberStorageService;
 use twinbox_replication_peer::{LogPolicy, PeerAddress, PeerConfig, Peers};
@@ -35,14 +36,14 @@ use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_roles::{Duty, MemberAddress, MemberKind, Roles};
 use twinbox_runtime::SystemdNotifier;
 use twinbox_settings_service::{SettingsParts, SharedSettings};
+use twinbox_supervisor::EXIT_DISK_FAILED;
 
 use crate::{
     AppError,
     alert_gate::AlertGate,
     bound::{Bound, Sockets},
-    duties, leftovers,
+    duties,
     peering::{self, NodeServices},
-    set_aside,
 };
 
 mod handles;
@@ -66,8 +67,17 @@ async fn run(config: Arc<NodeConfig>) -> Result<(), AppError> {
     tokio::select! {
         () = bound.stop_signals.next() => info!("stopping: no new calls; a second signal ends those in progress"),
         reason = node.roles.removed() => error!("{reason}; this node takes no new calls, and stops when those in progress have ended"),
+        reason = failed_store::of_node(&node.store, &node.roles, &node.calls, node.config.drain) => {
+            error!("{reason}; this process ends, and the next one reads from the disk");
+            // A disk that hangs must not hold up the next process.
+            let _in_time = tokio::time::timeout(CLOSING, node.close(running, &mut bound, Duration::ZERO)).await.is_ok();
+            std::process::exit(EXIT_DISK_FAILED)
+        }
     }
-    node.stop(running, &mut bound).await;
+    running.systemd.stopping(node.config.drain + CLOSING);
+    let drain = node.config.drain;
+    node.close(running, &mut bound, drain).await;
+    bound.supervised.ends_well();
     info!("stopped");
     Ok(())
 }
@@ -111,9 +121,7 @@ impl Node {
         let known = members_file::known(cluster);
         let nodes: Vec<_> = known.iter().filter(|m| m.kind == MemberKind::Node).collect();
 
-        if let Some(backup) = twinbox_backup::unfinished_restore(&config.data_dir) {
-            return Err(AppError::Unrestored { backup, dir: config.data_dir.clone() });
-        }
+        twinbox_backup::refuse_unfinished(&config.data_dir)?;
         let store = twinbox_rebuild::open(StoreConfig {
             dir: config.data_dir.join("store"),
             node: name.clone(),
@@ -122,7 +130,7 @@ impl Node {
         .await?;
         store.set_cluster_id(cluster.id).await?;
         let founds = config.data_dir.join(FOUNDER_MARK).exists();
-        let rebuilt = set_aside::is_data_rebuilt(&config.data_dir);
+        let rebuilt = stores_set_aside::is_data_rebuilt(&config.data_dir);
         if founds && !rebuilt {
             // The founder has all existing records (rule D13).
             store.set_filled(Filled::Complete).await?;
@@ -167,6 +175,7 @@ impl Node {
             trunks: config.trunks.clone(),
             wan: cluster.is_wan(),
             secrets: config.alarms.secrets.clone(),
+            services: config.services.clone(),
             mailstore: mailstore.clone(),
             peers: peers.clone(),
             calls: calls.clone(),
@@ -180,8 +189,8 @@ impl Node {
             margin: cluster.timing.margin,
         };
         let (stopping, comparison) = (CancellationToken::new(), Arc::new(Comparison::default()));
-        let duties = duties::build(&config, &mailstore, &roles, &alarms, sender, &comparison);
-        let gateway = duties::mail_gateway(&config, &mailstore, &alarms);
+        let duties = duties::build(&config, &settings, &mailstore, &roles, &alarms, sender, &comparison);
+        let gateway = duties::mail_gateway(&config, &settings, &mailstore, &alarms);
         let handles = NodeHandles {
             name: name.clone(),
             store: store.clone(),
@@ -220,7 +229,7 @@ impl Node {
     /// Takes calls. Recordings of a killed incarnation become messages before new calls are taken.
     async fn open(&self) -> Result<(CustomPrompts, PromptsWatch), AppError> {
         if !self.lacks_records_of_takes() {
-            leftovers::file(&self.mailstore).await;
+            file_leftovers(&self.mailstore).await;
         }
         let prompts = CustomPrompts {
             mailstore: self.mailstore.clone(),
@@ -240,7 +249,7 @@ impl Node {
     fn start(&self, bound: &mut Bound, prompts: (CustomPrompts, PromptsWatch)) -> Result<Running, AppError> {
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         if self.lacks_records_of_takes() {
-            tasks.spawn(leftovers::file_when_filled(self.mailstore.clone(), stop.clone()));
+            tasks.spawn(file_leftovers_when_filled(self.mailstore.clone(), stop.clone()));
         }
         let sockets =
             bound.sockets.take().ok_or_else(|| AppError::Runtime(std::io::ErrorKind::NotConnected.into()))?;
@@ -313,11 +322,11 @@ impl Node {
         #[cfg(debug_assertions)]
         {
             let (store, peers) = (self.store.clone(), self.peers.clone());
-            crate::wedge::obey(store, peers, self.duties.notifier.clone());
+            twinbox_health::wedge::obey(store, peers, self.duties.notifier.clone());
             tasks.spawn(crate::next_release::write(self.mailstore.clone(), stop.clone()));
         }
 
-        duties::serve_mail(self.gateway.as_ref(), mail, &tasks, &stop);
+        duties::serve_mail(self.gateway.as_ref(), config, &self.settings, mail, &tasks, &stop);
         crate::links::serve(config, &self.mailstore, links, &tasks, &stop);
 
         // Administrators and probes.
@@ -330,14 +339,17 @@ impl Node {
 
         // Reports of the start to supervisor and service manager.
         let systemd = Arc::new(SystemdNotifier::from_env());
+        if let Some(exit) = bound.supervised.log_last_exit() {
+            self.alarms.raise(Code::Exited, config.name.as_str(), exit);
+        }
+        bound.supervised.ready();
+        systemd.ready();
+        // After `ready`: else its first keep-alive may overtake the report of the start.
         let watched = {
             let (systemd, media, stop) = (systemd.clone(), self.media.clone(), stop.clone());
             async move { systemd.watchdog(|| liveness::stall_reason(&media), stop).await }
         };
         tasks.spawn_on(watched, &probes);
-        bound.supervised.report_last_exit(&config.name, &self.alarms);
-        bound.supervised.ready();
-        systemd.ready();
         tasks.spawn({
             let (supervised, stop) = (bound.supervised.clone(), stop.clone());
             async move { supervised.watch_supervisor(stop).await }
@@ -345,11 +357,10 @@ impl Node {
         Ok(Running { stop, tasks, stop_members, systemd })
     }
 
-    /// Refuses new calls, returns the duties, waits for the calls in progress, then stops the rest.
-    async fn stop(self, running: Running, bound: &mut Bound) {
-        let Running { stop, tasks, stop_members, systemd } = running;
+    /// Refuses new calls, returns the duties, waits for the calls in progress up to `drain`, then stops the rest.
+    async fn close(self, running: Running, bound: &mut Bound, drain: Duration) {
+        let Running { stop, tasks, stop_members, .. } = running;
         self.alarms.event(Kind::NodeStopping, self.config.name.as_str(), "");
-        systemd.stopping(self.config.drain + CLOSING);
         self.stopping.cancel();
         let calls = self.calls.running();
         if let Some(calls) = &calls {
@@ -360,7 +371,7 @@ impl Node {
         if let Some(calls) = calls {
             tokio::select! {
                 () = calls.idle() => {}
-                () = tokio::time::sleep(self.config.drain) => {}
+                () = tokio::time::sleep(drain) => {}
                 () = bound.stop_signals.next() => {}
             }
             calls.shutdown().await;
@@ -370,7 +381,6 @@ impl Node {
         stop_members.cancel();
         tasks.close();
         tasks.wait().await;
-        bound.supervised.ends_well();
     }
 
     /// Writes alarms and events, delivers them to outside receivers, and applies the rules.
@@ -379,7 +389,7 @@ impl Node {
         let (alarms, writing) = (self.alarms.clone(), stop.clone());
         tasks.spawn(async move { alarms.serve(syslog, writing).await });
         let (node, data_dir) = (self.config.name.clone(), self.config.data_dir.clone());
-        tasks.spawn(set_aside::watch(self.alarms.clone(), node, data_dir, stop.clone()));
+        tasks.spawn(stores_set_aside::watch(self.alarms.clone(), node, data_dir, stop.clone()));
         let gate = AlertGate(self.roles.gate(Duty::Notifier));
         let outbound = Outbound::new(&self.config.cluster.name, self.alarms.clone(), gate);
         tasks.spawn(self.settings.clone().deliver_alarms(outbound, stop.clone()));

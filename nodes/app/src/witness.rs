@@ -12,9 +12,11 @@ use twinbox_diagnostics::{
     folder::{Folder, Owner},
 };
 use twinbox_enrollment::certificates::CertificateRenewer;
+use twinbox_health::failed_store;
 use twinbox_ids::Incarnation;
 use twinbox_members::MemberClients;
 use twinbox_roles::{MemberKind, Roles, RolesError, StoreError};
+use twinbox_supervisor::EXIT_DISK_FAILED;
 use twinbox_wire::admin::{NodeInfoRequest, node_info_client::NodeInfoClient};
 
 use twinbox_runtime::{StopSignals, SystemdNotifier};
@@ -23,6 +25,9 @@ use crate::{
     AppError,
     peering::{self, PeerListener},
 };
+
+/// Time limit of a stop.
+const CLOSING: Duration = Duration::from_secs(15);
 
 /// Runs a witness until it gets a stop signal.
 pub fn run_witness(config: WitnessConfig) -> Result<(), AppError> {
@@ -93,12 +98,12 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
     }
     info!(name = %config.name, clusters = config.clusters.len(), "the witness runs");
     let systemd = Arc::new(SystemdNotifier::from_env());
+    systemd.ready();
     let ended = CancellationToken::new();
     let watchdog = tokio::spawn({
         let (systemd, ended) = (systemd.clone(), ended.clone());
         async move { systemd.watchdog(|| None, ended).await }
     });
-    systemd.ready();
     let all_removed = async { while removals.join_next().await.is_some() {} };
     tokio::select! {
         () = stop.next() => {
@@ -106,17 +111,27 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
             unreadable = None;
         }
         () = all_removed => info!("removed from every cluster: stopping"),
+        reason = failed_store::of_witness(&served) => {
+            error!("{reason}; this process ends, and the next one reads from the disk");
+            // A disk that hangs must not hold up the next process.
+            let _in_time = tokio::time::timeout(CLOSING, shut_down(&served)).await.is_ok();
+            std::process::exit(EXIT_DISK_FAILED)
+        }
     }
-    systemd.stopping(Duration::from_secs(15));
-    for roles in served {
-        roles.shutdown().await;
-    }
+    systemd.stopping(CLOSING);
+    shut_down(&served).await;
     stops.iter().for_each(CancellationToken::cancel);
     while servers.join_next().await.is_some() {}
     ended.cancel();
     // The result of the watchdog does not matter: the witness has stopped.
     let _ = watchdog.await;
     unreadable.map_or(Ok(()), |broken| Err(broken.into()))
+}
+
+async fn shut_down(served: &[Roles]) {
+    for roles in served {
+        roles.shutdown().await;
+    }
 }
 
 /// Checks whether the witness of this configuration lives on this machine: each listener must answer with its own

@@ -66,7 +66,9 @@ pub enum BackupError {
     #[error("'{0}' is no destination: write s3://BUCKET/PREFIX")]
     S3Destination(String),
     /// Nothing tells where and how buckets are reached.
-    #[error("s3:// needs the section [backup.s3] in the node's configuration (docs/backup.md)")]
+    #[error(
+        "s3:// needs the settings backup.s3, with 'twinbox setting set' or in the node's file (docs/backup.md)"
+    )]
     NoS3Settings,
     /// There is no complete backup of that name.
     #[error("there is no complete backup {name} in {}: 'twinbox backup list DIR' shows those there are", dir.display())]

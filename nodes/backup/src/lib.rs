@@ -33,7 +33,7 @@ pub use mailbox::{MailboxRestore, MailboxRestored, NotRestored, restore_mailbox}
 pub use manifest::{AudioSummary, FORMAT, Manifest, MissingAudio, RowsSummary};
 pub use place::{S3Failure, S3FailureKind, S3Settings, S3SettingsError, is_s3};
 pub use prune::{Pruned, prune};
-pub use restore::{RestoreTarget, Restored, restore, unfinished_restore};
+pub use restore::{RestoreTarget, Restored, UnfinishedRestore, refuse_unfinished, restore};
 pub use verify::{Verified, verify};
 
 /// Step of the work.
@@ -71,7 +71,7 @@ pub struct Progress {
     pub bytes: u64,
 }
 
-/// Is told of progress; it must be short.
+/// Called with the progress; it must be short.
 pub type Observer = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// Runs work that waits for files on a thread that may block.

@@ -64,14 +64,25 @@ pub struct Restored {
     pub missing: Vec<String>,
 }
 
-/// Name of the backup whose restore into this data folder has begun and not ended; a node must not start there. A mark
-/// that cannot be read counts too: with the reason in place of the name.
-pub fn unfinished_restore(data_dir: &Path) -> Option<String> {
-    match fs::read_to_string(data_dir.join(MARK)) {
-        Ok(name) => Some(name.trim().to_owned()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => Some(format!("of unknown name ({error})")),
-    }
+/// A backup was restored into a data folder only in part.
+#[derive(Debug, thiserror::Error)]
+#[error("the restore of backup {backup} into {} did not end: run 'twinbox backup restore' again", .dir.display())]
+pub struct UnfinishedRestore {
+    /// Name of the backup.
+    pub backup: String,
+    /// The data folder.
+    pub dir: PathBuf,
+}
+
+/// Refuses a data folder into which a restore has begun and not ended: a node must not start there. A mark that cannot be read
+/// counts too, with the reason in place of the name.
+pub fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore> {
+    let backup = match fs::read_to_string(data_dir.join(MARK)) {
+        Ok(name) => name.trim().to_owned(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => format!("of unknown name ({error})"),
+    };
+    Err(UnfinishedRestore { backup, dir: data_dir.to_owned() })
 }
 
 /// Restores all records and all audio of a backup. Interrupted, it can be run again with the same backup; until it has
@@ -145,7 +156,7 @@ async fn under_lock(
 /// Opens the store, which must be empty, or hold a part of this backup.
 fn open(target: &RestoreTarget, name: &str) -> Result<Store, BackupError> {
     let dir = target.data_dir.join("store");
-    let begun = unfinished_restore(&target.data_dir);
+    let begun = refuse_unfinished(&target.data_dir).err().map(|unfinished| unfinished.backup);
     if let Some(unfinished) = begun.clone().filter(|begun| begun != name) {
         return Err(BackupError::OtherUnfinished { unfinished });
     }

@@ -23,7 +23,8 @@ pub enum BackupCommand {
         /// The folder, on this machine, or s3://BUCKET/PREFIX; without it, the node lists the destinations of the
         /// timetable's backup jobs.
         dir: Option<PathBuf>,
-        /// Configuration whose section [backup.s3] reaches the bucket; without it, the node lists the bucket.
+        /// Configuration of a stopped node, or file with a section [backup.s3], which reaches the bucket; without it, the
+        /// node lists the bucket.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },
@@ -31,7 +32,7 @@ pub enum BackupCommand {
     Verify {
         /// The folder, or s3://BUCKET/PREFIX.
         dir: PathBuf,
-        /// Configuration whose section [backup.s3] reaches the bucket.
+        /// Configuration of a stopped node, or file with a section [backup.s3], which reaches the bucket.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Only the backup of this name.
@@ -44,7 +45,7 @@ pub enum BackupCommand {
     Prune {
         /// The folder, or s3://BUCKET/PREFIX.
         dir: PathBuf,
-        /// Configuration whose section [backup.s3] reaches the bucket.
+        /// Configuration of a stopped node, or file with a section [backup.s3], which reaches the bucket.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         /// Number of backups of each node that stay, the newest ones.

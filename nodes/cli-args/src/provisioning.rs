@@ -120,7 +120,7 @@ pub struct AsteriskArgs {
     pub dry_run: bool,
 }
 
-/// A law of G.711.
+/// Words of `--law`, with their help. The codec itself is `Codec` in `proto/rtp`, which also reads other names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Law {
     /// North America, Japan

@@ -40,7 +40,7 @@ pub enum StoreCommand {
 /// `store overwrite-data`
 #[derive(Debug, Args)]
 pub struct OverwriteArgs {
-    /// Another node that has the data; it must answer now.
+    /// Another node of the cluster that has the data; it must be in service now.
     #[arg(long, value_name = "NODE")]
     pub from: NodeName,
     /// Configuration of the node whose data is given up, which must not run.

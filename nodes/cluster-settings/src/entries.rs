@@ -33,6 +33,21 @@ pub enum GroupError {
     /// A number would lead to two menus.
     #[error("'{0}' is in sip.pilot and in sip.pilot_ask: keep it in one of them; set both in one command")]
     Pilot(String),
+    /// Two ways of mails out.
+    #[error(
+        "mail.direct is true beside mail.smarthost = {0}: keep one of them; '-' as value unsets the other in one command"
+    )]
+    TwoRoutes(String),
+    /// TLS that this way of mails out does not have.
+    #[error("mail.tls '{word}' is not one of {known} (with {route}): set both in one command")]
+    Tls {
+        /// The value.
+        word: String,
+        /// The words that fit.
+        known: &'static str,
+        /// The way of mails out.
+        route: &'static str,
+    },
     /// A part of a receiver without the receiver.
     #[error("{0} is set without {1}: set both in one command, or unset it")]
     Without(&'static str, &'static str),
@@ -112,6 +127,19 @@ impl Entries {
             Register::Webhook if self.get(Key::WebhookUrl).is_none() && self.get(Key::WebhookCaFile).is_some() => {
                 return Err(GroupError::Without(Key::WebhookCaFile.name(), Key::WebhookUrl.name()));
             }
+            Register::Sms if self.get(Key::SmsUrl).is_none() && self.get(Key::SmsCaFile).is_some() => {
+                return Err(GroupError::Without(Key::SmsCaFile.name(), Key::SmsUrl.name()));
+            }
+            Register::MailIdentity if self.get(Key::MailDomain).is_none() && self.get(Key::MailFrom).is_some() => {
+                return Err(GroupError::Without(Key::MailFrom.name(), Key::MailDomain.name()));
+            }
+            Register::MailRoute => self.check_mail_route()?,
+            Register::MailSignature if self.get(Key::DkimSelector).is_none() => {
+                let part = [Key::DkimKeyFile, Key::DkimDomain].into_iter().find(|key| self.get(*key).is_some());
+                if let Some(part) = part {
+                    return Err(GroupError::Without(part.name(), Key::DkimSelector.name()));
+                }
+            }
             Register::Trap if self.get(Key::TrapReceivers).is_none() => {
                 let part = [Key::TrapUser, Key::TrapAuth].into_iter().find(|key| self.get(*key).is_some());
                 if let Some(part) = part {
@@ -121,5 +149,21 @@ impl Entries {
             _ => {}
         }
         Ok(())
+    }
+
+    fn check_mail_route(&self) -> Result<(), GroupError> {
+        if self.get(Key::MailPasswordFile).is_some() && self.get(Key::MailUser).is_none() {
+            return Err(GroupError::Without(Key::MailPasswordFile.name(), Key::MailUser.name()));
+        }
+        let (known, route) = match (self.get(Key::MailSmarthost), self.get(Key::MailDirect) == Some("true")) {
+            (Some(host), true) => return Err(GroupError::TwoRoutes(host.to_owned())),
+            (Some(_), false) => ("starttls, tls, opportunistic, off", Key::MailSmarthost.name()),
+            (None, true) => ("opportunistic, required", "mail.direct = true"),
+            (None, false) => return Ok(()),
+        };
+        match self.get(Key::MailTls).filter(|word| !known.split(", ").any(|fits| fits == *word)) {
+            Some(word) => Err(GroupError::Tls { word: word.to_owned(), known, route }),
+            None => Ok(()),
+        }
     }
 }

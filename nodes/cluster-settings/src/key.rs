@@ -1,4 +1,4 @@
-//! The keys: names as in the file, kinds of their values, defaults.
+//! The keys: a table with a row each.
 
 use twinbox_mailbox::nearest;
 
@@ -39,132 +39,165 @@ pub struct UnknownKey {
     near: String,
 }
 
-/// A setting that all nodes share.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Key {
+/// Properties of a key.
+struct Row {
+    name: &'static str,
+    register: Register,
+    kind: Kind,
+    default: &'static str,
+    /// Default in a cluster with the timing `wan`, if it differs.
+    wan: Option<&'static str>,
+    effect: Effect,
+}
+
+/// Makes [`Key`], with its order, and the row of each key from the table below.
+macro_rules! keys {
+    ($(
+        $(#[$doc:meta])*
+        $key:ident: $name:literal, $register:ident, $kind:expr, $default:literal $((wan $wan:literal))?, $effect:ident;
+    )*) => {
+        /// A setting that all nodes share.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Key {
+            $($(#[$doc])* $key,)*
+        }
+
+        impl Key {
+            /// Every key, in the order of the file.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$key),*];
+
+            fn row(self) -> &'static Row {
+                match self {
+                    $(Self::$key => {
+                        static ROW: Row = Row {
+                            name: $name,
+                            register: Register::$register,
+                            kind: $kind,
+                            default: $default,
+                            wan: keys!(@wan $($wan)?),
+                            effect: Effect::$effect,
+                        };
+                        &ROW
+                    })*
+                }
+            }
+        }
+    };
+    (@wan) => { None };
+    (@wan $wan:literal) => { Some($wan) };
+}
+
+// Key: name in the file, register, kind of the value, default (empty: none), time at which a change takes effect.
+keys! {
     /// Wait of an acknowledgement for the other node's disk, in milliseconds.
-    AckTimeoutMs,
+    AckTimeoutMs: "cluster.ack_timeout_ms", AckTimeout, Kind::Number(10..=10_000), "250" (wan "1000"), Now;
     /// Refuse messages while no other node takes a copy.
-    RequireTwo,
+    RequireTwo: "cluster.require_two", RequireTwo, Kind::Flag, "false", Now;
     /// Redirecting party whose mailbox gets a call.
-    Redirect,
+    Redirect: "sip.redirect", Redirect, Kind::Word(&["first", "last"]), "first", NextCall;
     /// Answer to a call for an unknown mailbox.
-    UnknownMailbox,
+    UnknownMailbox: "sip.unknown_mailbox", UnknownMailbox, Kind::Word(&["404", "apology"]), "404", NextCall;
     /// Numbers that sign in to the caller's mailbox.
-    Pilot,
+    Pilot: "sip.pilot", Pilots, Kind::List("a number, such as \"*97\""), "*97", NextCall;
     /// Numbers that ask for a mailbox.
-    PilotAsk,
+    PilotAsk: "sip.pilot_ask", Pilots, Kind::List("a number, such as \"*97\""), "*98", NextCall;
     /// Session interval that is offered, in seconds.
-    SessionSeconds,
+    SessionSeconds: "sip.session_seconds", Session, Kind::Number(90..=86_400), "1800", NextCall;
     /// Shortest session interval that is taken, in seconds.
-    MinSessionSeconds,
+    MinSessionSeconds: "sip.min_session_seconds", Session, Kind::Number(90..=86_400), "90", NextCall;
     /// Time limit of a call on hold, in seconds; 0: none.
-    MaxHoldSeconds,
+    MaxHoldSeconds: "sip.max_hold_seconds", Hold, Kind::Number(0..=86_400), "300", Now;
     /// Keys of the menus.
-    KeyMap,
+    KeyMap: "voicemail.key_map", KeyMap, Kind::Word(&["asterisk", "unity"]), "asterisk", NextCall;
     /// Time zone of new mailboxes.
-    Timezone,
+    Timezone: "voicemail.timezone", Timezone, Kind::Zone, "UTC", NextNew;
     /// Language of prompts and of new mailboxes.
-    Language,
+    Language: "voicemail.language", Language, Kind::Word(&["en"]), "en", NextNew;
     /// Longest message, in seconds.
-    MaxMessageSeconds,
+    MaxMessageSeconds: "voicemail.max_message_seconds", MessageLength, Kind::Number(1..=7_200), "300", NextCall;
     /// Shortest message, in milliseconds.
-    MinMessageMs,
+    MinMessageMs: "voicemail.min_message_ms", MessageLength, Kind::Number(0..=60_000), "1000", Now;
     /// Silence that ends a recording, in seconds; 0: none does.
-    SilenceSeconds,
+    SilenceSeconds: "voicemail.silence_seconds", Silence, Kind::Number(0..=600), "10", NextCall;
     /// Wait for a digit, in seconds.
-    DigitSeconds,
+    DigitSeconds: "voicemail.digit_seconds", Digit, Kind::Number(1..=60), "5", NextCall;
     /// Wrong PINs before a call ends.
-    PinTries,
+    PinTries: "voicemail.pin_tries", PinTries, Kind::Number(1..=10), "3", NextCall;
     /// Shortest new PIN.
-    MinPinLength,
+    MinPinLength: "voicemail.min_pin_length", PinLength, Kind::Number(3..=12), "4", NextNew;
     /// Memory of a PIN's hash, in KiB.
-    PinHashKib,
+    PinHashKib: "voicemail.pin_hash_kib", PinHash, Kind::Number(1_024..=1_048_576), "19456", NextNew;
     /// Passes of a PIN's hash.
-    PinHashPasses,
+    PinHashPasses: "voicemail.pin_hash_passes", PinHash, Kind::Number(1..=20), "2", NextNew;
     /// Messages in a new mailbox before it is full.
-    MaxMessages,
+    MaxMessages: "voicemail.max_messages", MaxMessages, Kind::Number(1..=100_000), "200", NextNew;
     /// Time for which a deleted message can be undeleted, in seconds.
-    DeletedGraceSeconds,
+    DeletedGraceSeconds: "voicemail.deleted_grace_seconds", DeletedGrace,
+        Kind::Number(SHORTEST_GRACE_SECONDS..=31_536_000), "2592000", Now;
     /// Receiver of alarms by HTTP.
-    WebhookUrl,
+    WebhookUrl: "alarms.webhook.url", Webhook, Kind::Url, "", Now;
     /// CA certificates that verify it.
-    WebhookCaFile,
+    WebhookCaFile: "alarms.webhook.ca_file", Webhook, Kind::Path, "", Now;
     /// Receivers of alarms by SNMP.
-    TrapReceivers,
+    TrapReceivers: "alarms.trap.receivers", Trap, Kind::List("HOST or HOST:PORT"), "", Now;
     /// User of SNMP v3.
-    TrapUser,
+    TrapUser: "alarms.trap.user", Trap, Kind::Text, "", Now;
     /// Authentication of SNMP v3.
-    TrapAuth,
+    TrapAuth: "alarms.trap.auth", Trap, Kind::Word(&["sha1", "sha256", "sha512"]), "sha256", Now;
+    /// Domain of the mailboxes, and of Message-IDs.
+    MailDomain: "mail.domain", MailIdentity, Kind::Domain, "", Now;
+    /// Sender of notifications; none: `voicemail` at the domain.
+    MailFrom: "mail.from", MailIdentity, Kind::Text, "", Now;
+    /// Display name of that sender.
+    MailFromName: "mail.from_name", MailIdentity, Kind::Text, "Voicemail", Now;
+    /// Mail server that takes all mails.
+    MailSmarthost: "mail.smarthost", MailRoute, Kind::Server, "", Now;
+    /// Deliver to the servers of each recipient's domain, in place of a smarthost.
+    MailDirect: "mail.direct", MailRoute, Kind::Flag, "false", Now;
+    /// Use of TLS; none: `starttls` with a smarthost, else `opportunistic`.
+    MailTls: "mail.tls", MailRoute, Kind::Word(&["starttls", "tls", "opportunistic", "required", "off"]), "", Now;
+    /// User name at the smarthost.
+    MailUser: "mail.user", MailRoute, Kind::Text, "", Now;
+    /// File with the password of that user, on every node.
+    MailPasswordFile: "mail.password_file", MailRoute, Kind::Path, "", Now;
+    /// CA certificates that verify mail servers.
+    MailCaFile: "mail.ca_file", MailRoute, Kind::Path, "", Now;
+    /// Selector of signatures, under which DNS has the public key.
+    DkimSelector: "mail.dkim.selector", MailSignature, Kind::Text, "", Now;
+    /// Domain of signatures; none: that of the mailboxes.
+    DkimDomain: "mail.dkim.domain", MailSignature, Kind::Domain, "", Now;
+    /// File with the private key of signatures, on every node.
+    DkimKeyFile: "mail.dkim.key_file", MailSignature, Kind::Path, "", Now;
+    /// Gateway for text messages.
+    SmsUrl: "sms.url", Sms, Kind::Url, "", Now;
+    /// CA certificates that verify it.
+    SmsCaFile: "sms.ca_file", Sms, Kind::Path, "", Now;
+    /// URL with which links to recordings begin.
+    LinksUrl: "links.url", Links, Kind::Url, "", Now;
     /// Days for which call records stay.
-    KeepDays,
+    KeepDays: "reports.keep_days", KeepCalls, Kind::Number(1..=3_650), "90", Now;
+    /// URL of the store that takes backups; none: that of Amazon in the region.
+    S3Endpoint: "backup.s3.endpoint", S3, Kind::Url, "", Now;
+    /// Region that requests are signed for.
+    S3Region: "backup.s3.region", S3, Kind::Text, "us-east-1", Now;
+    /// File with the id of the access key, on every node.
+    S3AccessKeyFile: "backup.s3.access_key_file", S3, Kind::Path, "", Now;
+    /// File with the secret access key, on every node.
+    S3SecretKeyFile: "backup.s3.secret_key_file", S3, Kind::Path, "", Now;
+    /// CA certificates that verify the store.
+    S3CaFile: "backup.s3.ca_file", S3, Kind::Path, "", Now;
+    /// Send recordings in clear text over the network.
+    S3AllowHttp: "backup.s3.allow_http", S3, Kind::Flag, "false", Now;
+    /// The bucket's name is a part of the host's name.
+    S3VirtualHost: "backup.s3.virtual_host", S3, Kind::Flag, "false", Now;
+    /// Limit of a request, in seconds.
+    S3TimeoutSeconds: "backup.s3.timeout_seconds", S3, Kind::Number(1..=300), "60", Now;
 }
 
 impl Key {
-    /// Every key, in the order of the file.
-    pub const ALL: [Self; 28] = [
-        Self::AckTimeoutMs,
-        Self::RequireTwo,
-        Self::Redirect,
-        Self::UnknownMailbox,
-        Self::Pilot,
-        Self::PilotAsk,
-        Self::SessionSeconds,
-        Self::MinSessionSeconds,
-        Self::MaxHoldSeconds,
-        Self::KeyMap,
-        Self::Timezone,
-        Self::Language,
-        Self::MaxMessageSeconds,
-        Self::MinMessageMs,
-        Self::SilenceSeconds,
-        Self::DigitSeconds,
-        Self::PinTries,
-        Self::MinPinLength,
-        Self::PinHashKib,
-        Self::PinHashPasses,
-        Self::MaxMessages,
-        Self::DeletedGraceSeconds,
-        Self::WebhookUrl,
-        Self::WebhookCaFile,
-        Self::TrapReceivers,
-        Self::TrapUser,
-        Self::TrapAuth,
-        Self::KeepDays,
-    ];
-
     /// Its name, as in the file: sections and key, joined by dots.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::AckTimeoutMs => "cluster.ack_timeout_ms",
-            Self::RequireTwo => "cluster.require_two",
-            Self::Redirect => "sip.redirect",
-            Self::UnknownMailbox => "sip.unknown_mailbox",
-            Self::Pilot => "sip.pilot",
-            Self::PilotAsk => "sip.pilot_ask",
-            Self::SessionSeconds => "sip.session_seconds",
-            Self::MinSessionSeconds => "sip.min_session_seconds",
-            Self::MaxHoldSeconds => "sip.max_hold_seconds",
-            Self::KeyMap => "voicemail.key_map",
-            Self::Timezone => "voicemail.timezone",
-            Self::Language => "voicemail.language",
-            Self::MaxMessageSeconds => "voicemail.max_message_seconds",
-            Self::MinMessageMs => "voicemail.min_message_ms",
-            Self::SilenceSeconds => "voicemail.silence_seconds",
-            Self::DigitSeconds => "voicemail.digit_seconds",
-            Self::PinTries => "voicemail.pin_tries",
-            Self::MinPinLength => "voicemail.min_pin_length",
-            Self::PinHashKib => "voicemail.pin_hash_kib",
-            Self::PinHashPasses => "voicemail.pin_hash_passes",
-            Self::MaxMessages => "voicemail.max_messages",
-            Self::DeletedGraceSeconds => "voicemail.deleted_grace_seconds",
-            Self::WebhookUrl => "alarms.webhook.url",
-            Self::WebhookCaFile => "alarms.webhook.ca_file",
-            Self::TrapReceivers => "alarms.trap.receivers",
-            Self::TrapUser => "alarms.trap.user",
-            Self::TrapAuth => "alarms.trap.auth",
-            Self::KeepDays => "reports.keep_days",
-        }
+        self.row().name
     }
 
     /// The key of a name.
@@ -182,126 +215,23 @@ impl Key {
 
     /// The register that holds its value.
     pub fn register(self) -> Register {
-        match self {
-            Self::AckTimeoutMs => Register::AckTimeout,
-            Self::RequireTwo => Register::RequireTwo,
-            Self::Redirect => Register::Redirect,
-            Self::UnknownMailbox => Register::UnknownMailbox,
-            Self::Pilot | Self::PilotAsk => Register::Pilots,
-            Self::SessionSeconds | Self::MinSessionSeconds => Register::Session,
-            Self::MaxHoldSeconds => Register::Hold,
-            Self::KeyMap => Register::KeyMap,
-            Self::Timezone => Register::Timezone,
-            Self::Language => Register::Language,
-            Self::MaxMessageSeconds | Self::MinMessageMs => Register::MessageLength,
-            Self::SilenceSeconds => Register::Silence,
-            Self::DigitSeconds => Register::Digit,
-            Self::PinTries => Register::PinTries,
-            Self::MinPinLength => Register::PinLength,
-            Self::PinHashKib | Self::PinHashPasses => Register::PinHash,
-            Self::MaxMessages => Register::MaxMessages,
-            Self::DeletedGraceSeconds => Register::DeletedGrace,
-            Self::WebhookUrl | Self::WebhookCaFile => Register::Webhook,
-            Self::TrapReceivers | Self::TrapUser | Self::TrapAuth => Register::Trap,
-            Self::KeepDays => Register::KeepCalls,
-        }
+        self.row().register
     }
 
     /// Kind of its value.
     pub fn kind(self) -> Kind {
-        match self {
-            Self::AckTimeoutMs => Kind::Number(10..=10_000),
-            Self::RequireTwo => Kind::Flag,
-            Self::Redirect => Kind::Word(&["first", "last"]),
-            Self::UnknownMailbox => Kind::Word(&["404", "apology"]),
-            Self::Pilot | Self::PilotAsk => Kind::List("a number, such as \"*97\""),
-            Self::SessionSeconds | Self::MinSessionSeconds => Kind::Number(90..=86_400),
-            Self::MaxHoldSeconds => Kind::Number(0..=86_400),
-            Self::KeyMap => Kind::Word(&["asterisk", "unity"]),
-            Self::Timezone => Kind::Zone,
-            Self::Language => Kind::Word(&["en"]),
-            Self::MaxMessageSeconds => Kind::Number(1..=7_200),
-            Self::MinMessageMs => Kind::Number(0..=60_000),
-            Self::SilenceSeconds => Kind::Number(0..=600),
-            Self::DigitSeconds => Kind::Number(1..=60),
-            Self::PinTries => Kind::Number(1..=10),
-            Self::MinPinLength => Kind::Number(3..=12),
-            Self::PinHashKib => Kind::Number(1_024..=1_048_576),
-            Self::PinHashPasses => Kind::Number(1..=20),
-            Self::MaxMessages => Kind::Number(1..=100_000),
-            Self::DeletedGraceSeconds => Kind::Number(SHORTEST_GRACE_SECONDS..=31_536_000),
-            Self::WebhookUrl => Kind::Url,
-            Self::WebhookCaFile => Kind::Path,
-            Self::TrapReceivers => Kind::List("HOST or HOST:PORT"),
-            Self::TrapUser => Kind::Text,
-            Self::TrapAuth => Kind::Word(&["sha1", "sha256", "sha512"]),
-            Self::KeepDays => Kind::Number(1..=3_650),
-        }
+        self.row().kind.clone()
     }
 
     /// Its value without any setting; empty: none. `wan`: the cluster has the timing of that profile.
     pub fn default(self, wan: bool) -> &'static str {
-        match self {
-            Self::AckTimeoutMs if wan => "1000",
-            Self::AckTimeoutMs => "250",
-            Self::RequireTwo => "false",
-            Self::Redirect => "first",
-            Self::UnknownMailbox => "404",
-            Self::Pilot => "*97",
-            Self::PilotAsk => "*98",
-            Self::SessionSeconds => "1800",
-            Self::MinSessionSeconds => "90",
-            Self::MaxHoldSeconds | Self::MaxMessageSeconds => "300",
-            Self::KeyMap => "asterisk",
-            Self::Timezone => "UTC",
-            Self::Language => "en",
-            Self::MinMessageMs => "1000",
-            Self::SilenceSeconds => "10",
-            Self::DigitSeconds => "5",
-            Self::PinTries => "3",
-            Self::MinPinLength => "4",
-            Self::PinHashKib => "19456",
-            Self::PinHashPasses => "2",
-            Self::MaxMessages => "200",
-            Self::DeletedGraceSeconds => "2592000",
-            Self::WebhookUrl | Self::WebhookCaFile | Self::TrapReceivers | Self::TrapUser => "",
-            Self::TrapAuth => "sha256",
-            Self::KeepDays => "90",
-        }
+        let row = self.row();
+        row.wan.filter(|_| wan).unwrap_or(row.default)
     }
 
     /// Time at which a change of it takes effect.
     pub fn effect(self) -> Effect {
-        match self {
-            Self::Redirect
-            | Self::UnknownMailbox
-            | Self::Pilot
-            | Self::PilotAsk
-            | Self::KeyMap
-            | Self::MaxMessageSeconds
-            | Self::SilenceSeconds
-            | Self::DigitSeconds
-            | Self::PinTries
-            | Self::SessionSeconds
-            | Self::MinSessionSeconds => Effect::NextCall,
-            Self::Timezone
-            | Self::Language
-            | Self::MinPinLength
-            | Self::PinHashKib
-            | Self::PinHashPasses
-            | Self::MaxMessages => Effect::NextNew,
-            Self::AckTimeoutMs
-            | Self::RequireTwo
-            | Self::MaxHoldSeconds
-            | Self::MinMessageMs
-            | Self::DeletedGraceSeconds
-            | Self::WebhookUrl
-            | Self::WebhookCaFile
-            | Self::TrapReceivers
-            | Self::TrapUser
-            | Self::TrapAuth
-            | Self::KeepDays => Effect::Now,
-        }
+        self.row().effect
     }
 
     /// The value as it is stored and shown.

@@ -26,6 +26,10 @@ pub enum Kind {
     Path,
     /// URL, `http` or `https`.
     Url,
+    /// Name of a domain, in lower case.
+    Domain,
+    /// Name or address of a server, with or without a port.
+    Server,
     /// Any text of one line.
     Text,
 }
@@ -71,6 +75,12 @@ pub enum ValueError {
     /// Not a URL. Its text may hold a secret, and is not repeated.
     #[error("is not a URL: write http://HOST/PATH or https://HOST/PATH, without a user or a password")]
     Url,
+    /// Not the name of a domain.
+    #[error("'{0}' is no domain: write a name such as voicemail.example.com")]
+    Domain(String),
+    /// Not a server.
+    #[error("'{0}' is no server: write HOST or HOST:PORT, such as mail.example.com:587")]
+    Server(String),
     /// Empty, too long, or of several lines.
     #[error("is empty, has more than {LONGEST} bytes or several lines: write a short text")]
     Text,
@@ -116,6 +126,12 @@ impl Kind {
                     false => Ok(text.to_owned()),
                 }
             }
+            Self::Domain if is_domain(text) => Ok(text.to_ascii_lowercase()),
+            Self::Domain => Err(ValueError::Domain(text.to_owned())),
+            Self::Server => match host_and_port(text) {
+                Some(_) => Ok(text.to_owned()),
+                None => Err(ValueError::Server(text.to_owned())),
+            },
             Self::Text => Ok(text.to_owned()),
         }
     }
@@ -130,7 +146,29 @@ impl Kind {
             Self::List(item) => format!("list of {item}"),
             Self::Path => "absolute path".to_owned(),
             Self::Url => "http://… or https://…".to_owned(),
+            Self::Domain => "domain, such as voicemail.example.com".to_owned(),
+            Self::Server => "HOST or HOST:PORT".to_owned(),
             Self::Text => "text".to_owned(),
         }
     }
+}
+
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| {
+        let fits = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        fits && !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
+    };
+    text.len() <= 253 && text.split('.').all(is_label)
+}
+
+/// Host and port of a server, if the text has a port; `None`: it names no server. An IPv6 address has brackets.
+pub fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            (host, Some(port.parse().ok().filter(|port| *port > 0)?))
+        }
+        Some(_) if !text.starts_with('[') => return None,
+        _ => (text, None),
+    };
+    (!host.is_empty() && host.chars().all(|c| c.is_ascii_graphic())).then_some((host, port))
 }

@@ -23,7 +23,7 @@ mod values;
 pub use entries::{Entries, GroupError};
 pub use file::FileValues;
 pub use key::{Effect, Key, UnknownKey};
-pub use kind::{Kind, ValueError};
+pub use kind::{Kind, ValueError, host_and_port};
 pub use register::Register;
 pub use rows::{Difference, Origin, Row, Rows, set_edit};
 pub use trunk::{Property, Trunk, TrunkError};

@@ -45,13 +45,25 @@ pub enum Register {
     Webhook,
     /// Receivers of alarms by SNMP.
     Trap,
+    /// Domain of the mailboxes and sender of mails.
+    MailIdentity,
+    /// Way of mails out: server, TLS, account.
+    MailRoute,
+    /// Signatures of mails.
+    MailSignature,
+    /// Gateway for text messages.
+    Sms,
+    /// Begin of links to recordings.
+    Links,
     /// Time for which call records stay.
     KeepCalls,
+    /// Store that takes backups.
+    S3,
 }
 
 impl Register {
     /// Every register.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 27] = [
         Self::AckTimeout,
         Self::RequireTwo,
         Self::Redirect,
@@ -72,7 +84,13 @@ impl Register {
         Self::DeletedGrace,
         Self::Webhook,
         Self::Trap,
+        Self::MailIdentity,
+        Self::MailRoute,
+        Self::MailSignature,
+        Self::Sms,
+        Self::Links,
         Self::KeepCalls,
+        Self::S3,
     ];
 
     /// Its permanent name, the id of its row.
@@ -98,7 +116,13 @@ impl Register {
             Self::DeletedGrace => "deleted-grace",
             Self::Webhook => "alarm-webhook",
             Self::Trap => "alarm-trap",
+            Self::MailIdentity => "mail-identity",
+            Self::MailRoute => "mail-route",
+            Self::MailSignature => "mail-signature",
+            Self::Sms => "sms",
+            Self::Links => "links",
             Self::KeepCalls => "keep-calls",
+            Self::S3 => "backup-s3",
         }
     }
 

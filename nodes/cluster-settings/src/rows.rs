@@ -104,7 +104,16 @@ impl Rows {
 
     /// The values in force.
     pub fn values(&self, file: &FileValues, wan: bool) -> Values {
-        let all: Vec<Entries> = Register::ALL.map(|register| self.entries(register, file)).into();
+        self.values_with(&[], file, wan)
+    }
+
+    /// The values in force once these registers have changed.
+    pub fn values_with(&self, changed: &[(Register, Entries)], file: &FileValues, wan: bool) -> Values {
+        let entries = |register| match changed.iter().find(|(of, _)| *of == register) {
+            Some((_, entries)) => entries.clone(),
+            None => self.entries(register, file),
+        };
+        let all = Register::ALL.map(entries);
         Values::of(all.iter().flat_map(Entries::iter), wan)
     }
 

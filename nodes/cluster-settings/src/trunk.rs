@@ -31,7 +31,7 @@ pub enum Property {
     RegisterAs,
     /// Duration of a registration, in seconds.
     RegisterSeconds,
-    /// URI template of message lights.
+    /// URI template of message-waiting indications (MWI).
     Mwi,
     /// URI template of transfers.
     Transfer,

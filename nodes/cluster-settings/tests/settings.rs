@@ -55,6 +55,13 @@ fn every_key_has_a_valid_default_its_own_name_and_one_register() {
 }
 
 #[test]
+fn each_key_has_one_row_and_rows_have_the_order_of_the_keys() {
+    for (row, key) in Key::ALL.into_iter().enumerate() {
+        assert_eq!(key as usize, row, "{}", key.name());
+    }
+}
+
+#[test]
 fn values_are_checked_and_errors_say_what_is_expected() {
     for (key, text, expected) in [
         (Key::AckTimeoutMs, "0250", Ok("250")),
@@ -81,6 +88,23 @@ fn values_are_checked_and_errors_say_what_is_expected() {
         ),
         (Key::TrapUser, "a\nb", Err("is empty, has more than 1024 bytes or several lines: write a short text")),
         (Key::TrapUser, "", Err("is empty, has more than 1024 bytes or several lines: write a short text")),
+        (Key::MailDomain, "VM.Example.com", Ok("vm.example.com")),
+        (Key::MailDomain, "a..b", Err("'a..b' is no domain: write a name such as voicemail.example.com")),
+        (Key::MailDomain, "x@y", Err("'x@y' is no domain: write a name such as voicemail.example.com")),
+        (Key::MailSmarthost, "mail.example.com", Ok("mail.example.com")),
+        (Key::MailSmarthost, "[2001:db8::1]:25", Ok("[2001:db8::1]:25")),
+        (
+            Key::MailSmarthost,
+            "mail:0",
+            Err("'mail:0' is no server: write HOST or HOST:PORT, such as mail.example.com:587"),
+        ),
+        (
+            Key::MailSmarthost,
+            "2001:db8::1",
+            Err("'2001:db8::1' is no server: write HOST or HOST:PORT, such as mail.example.com:587"),
+        ),
+        (Key::MailTls, "ssl", Err("'ssl' is not one of starttls, tls, opportunistic, required, off")),
+        (Key::S3TimeoutSeconds, "0", Err("is 0, expected a whole number from 1 to 300")),
     ] {
         let found = key.check(text).map_err(|error| error.to_string());
         assert_eq!(found.as_deref().map_err(String::as_str), expected, "{}={text}", key.name());
@@ -169,10 +193,38 @@ fn keys_that_make_sense_only_together_are_one_value() {
         (vec![set(Key::Pilot, "*97,*98")], "'*98' is in sip.pilot"),
         (vec![set(Key::TrapUser, "x")], "alarms.trap.user is set without alarms.trap.receivers"),
         (vec![set(Key::WebhookCaFile, "/x")], "alarms.webhook.ca_file is set without alarms.webhook.url"),
+        (vec![set(Key::MailFrom, "a@b.example")], "mail.from is set without mail.domain"),
+        (vec![set(Key::MailPasswordFile, "/x")], "mail.password_file is set without mail.user"),
+        (
+            vec![set(Key::MailSmarthost, "h"), set(Key::MailDirect, "true")],
+            "mail.direct is true beside mail.smarthost = h",
+        ),
+        (
+            vec![set(Key::MailSmarthost, "h"), set(Key::MailTls, "required")],
+            "mail.tls 'required' is not one of starttls",
+        ),
+        (
+            vec![set(Key::MailDirect, "true"), set(Key::MailTls, "off")],
+            "mail.tls 'off' is not one of opportunistic",
+        ),
+        (vec![set(Key::DkimKeyFile, "/x")], "mail.dkim.key_file is set without mail.dkim.selector"),
+        (vec![set(Key::SmsCaFile, "/x")], "sms.ca_file is set without sms.url"),
     ] {
         let error = Rows::default().changed(&none, &changes).expect_err(part).to_string();
         assert!(error.contains(part), "{error}");
     }
+    // From one way of mail to the other in one command.
+    let direct = [set(Key::MailDirect, "true"), (Key::MailSmarthost, None), (Key::MailTls, None)];
+    let own = file(&[(Key::MailSmarthost, "h"), (Key::MailTls, "off")]);
+    let changed = Rows::default().changed(&own, &direct).expect("goes together");
+    assert_eq!(changed[0].1.text(), "mail.direct=true\n");
+    let after = Rows::default().values_with(&changed, &own, false);
+    assert!(after.flag(Key::MailDirect) && after.given(Key::MailSmarthost).is_none());
+    assert_eq!(
+        Rows::default().values(&own, false).given(Key::MailSmarthost),
+        Some("h"),
+        "nothing is changed by that"
+    );
     // A split in which each side changed one of two: one side's pair counts, never a mixture.
     let key = schema::row_key(Register::MessageLength);
     let (mut left, mut right) = (Record::new(), Record::new());

@@ -83,7 +83,7 @@ fn set(texts: &[&str]) -> TrunkChange {
 }
 
 #[test]
-fn what_is_given_is_checked_and_an_error_names_it_and_the_remedy() {
+fn properties_are_checked_and_an_error_names_the_property_and_the_remedy() {
     for (text, stored) in [
         ("addresses=10.0.1.0/24, 10.0.0.10", "10.0.0.10/32,10.0.1.0/24"),
         ("addresses=10.0.0.10,10.0.0.10/32", "10.0.0.10/32"),
@@ -200,7 +200,7 @@ fn a_removal_beats_a_change_that_did_not_see_it_and_both_sides_trunks_stay() {
 }
 
 #[test]
-fn what_a_later_release_added_does_not_close_a_trunk_and_a_refused_value_does() {
+fn property_of_a_later_release_does_not_close_a_trunk_and_a_refused_value_does() {
     for (line, may_call, part) in [
         ("codec=opus", true, "does not know (codec)"),
         ("transport=tls", false, "refuses its transport"),

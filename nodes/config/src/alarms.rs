@@ -10,7 +10,7 @@ use twinbox_alarms::{
 use twinbox_cluster_settings::{Key, Values};
 use twinbox_ids::NodeName;
 
-use super::reader::Section;
+use super::{reader::Section, services::SettingMistake};
 
 /// The `[alarms]` section.
 #[derive(Debug, Clone, Default)]
@@ -53,23 +53,9 @@ impl AlarmReceivers {
     }
 }
 
-/// Reason why alarms do not reach a receiver from this node.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {what}")]
-pub struct ReceiverMistake {
-    /// The key to which it belongs.
-    pub key: &'static str,
-    /// The mistake and its remedy.
-    pub what: String,
-}
-
-fn mistake(key: &'static str, what: impl Into<String>) -> ReceiverMistake {
-    ReceiverMistake { key, what: what.into() }
-}
-
 impl AlarmSecrets {
     /// The receivers by these settings, with this node's secrets, and the mistakes of those that cannot be used.
-    pub fn receivers(&self, values: &Values, node: &NodeName) -> (AlarmReceivers, Vec<ReceiverMistake>) {
+    pub fn receivers(&self, values: &Values, node: &NodeName) -> (AlarmReceivers, Vec<SettingMistake>) {
         let mut mistakes = Vec::new();
         let webhook = self.webhook(values).unwrap_or_else(|mistake| {
             mistakes.push(mistake);
@@ -82,20 +68,22 @@ impl AlarmSecrets {
         (AlarmReceivers { webhook, traps }, mistakes)
     }
 
-    fn webhook(&self, values: &Values) -> Result<Option<Webhook>, ReceiverMistake> {
+    fn webhook(&self, values: &Values) -> Result<Option<Webhook>, SettingMistake> {
         let Some(url) = values.given(Key::WebhookUrl) else { return Ok(None) };
         let authorities = values.given(Key::WebhookCaFile).map(PathBuf::from);
         Webhook::new(url, self.authorization.as_deref(), authorities).map(Some).map_err(|error| {
             let key = match &error {
-                WebhookError::Url(_) => return mistake(Key::WebhookUrl.name(), "is not a URL of a receiver"),
+                WebhookError::Url(_) => {
+                    return SettingMistake::new(Key::WebhookUrl.name(), "is not a URL of a receiver");
+                }
                 WebhookError::Authorization => "alarms.webhook.authorization",
                 WebhookError::Authorities { .. } | WebhookError::NoAuthorities => Key::WebhookCaFile.name(),
             };
-            mistake(key, error.to_string())
+            SettingMistake::new(key, error.to_string())
         })
     }
 
-    fn traps(&self, values: &Values, node: &NodeName) -> Result<Option<TrapReceivers>, ReceiverMistake> {
+    fn traps(&self, values: &Values, node: &NodeName) -> Result<Option<TrapReceivers>, SettingMistake> {
         let receivers = values.list(Key::TrapReceivers);
         if receivers.is_empty() {
             return Ok(None);
@@ -103,14 +91,14 @@ impl AlarmSecrets {
         let security = match (self.community.clone(), values.given(Key::TrapUser)) {
             (Some(_), Some(_)) => {
                 let both = "is given beside community: keep community for SNMP v2c, or user for v3";
-                return Err(mistake(Key::TrapUser.name(), both));
+                return Err(SettingMistake::new(Key::TrapUser.name(), both));
             }
             (Some(community), None) => TrapSecurity::Community(community),
             (None, Some(name)) => {
                 let Some(password) = self.auth_password.clone() else {
                     let missing =
                         "is missing in this node's file: SNMP v3 needs a password of 8 characters or more";
-                    return Err(mistake("alarms.trap.auth_password", missing));
+                    return Err(SettingMistake::new("alarms.trap.auth_password", missing));
                 };
                 let how = TrapAuthentication::named(values.text(Key::TrapAuth));
                 let privacy = self.priv_password.clone().map(|secret| (TrapPrivacy::Aes128, secret));
@@ -119,12 +107,12 @@ impl AlarmSecrets {
             (None, None) => {
                 let missing = "is missing in this node's file: write community for SNMP v2c, or set alarms.trap.user \
                                and write auth_password for v3";
-                return Err(mistake("alarms.trap.community", missing));
+                return Err(SettingMistake::new("alarms.trap.community", missing));
             }
         };
         TrapReceivers::new(node, &receivers, &security)
             .map(Some)
-            .map_err(|error| mistake(Key::TrapReceivers.name(), error.to_string()))
+            .map_err(|error| SettingMistake::new(Key::TrapReceivers.name(), error.to_string()))
     }
 }
 
@@ -145,8 +133,8 @@ impl AlarmsConfig {
         };
         trap.finish();
         let mistakes = node.map(|node| secrets.receivers(values, node).1).unwrap_or_default();
-        for ReceiverMistake { key, what } in mistakes {
-            section.wrong(key.strip_prefix("alarms.").unwrap_or(key), what);
+        for SettingMistake { key, what, .. } in mistakes {
+            section.wrong(key.strip_prefix("alarms.").unwrap_or(&key), what);
         }
         section.finish();
         Self { syslog: target.map(|target| (target, facility)), secrets }

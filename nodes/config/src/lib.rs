@@ -11,6 +11,7 @@ mod mail;
 pub mod members_file;
 mod node;
 mod reader;
+mod services;
 mod shared;
 mod shared_settings;
 #[cfg(test)]
@@ -23,14 +24,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-pub use alarms::{AlarmReceivers, AlarmSecrets, AlarmsConfig, ReceiverMistake};
+pub use alarms::{AlarmReceivers, AlarmSecrets, AlarmsConfig};
 pub use links::LinksConfig;
 pub use mail::{MailConfig, MailInConfig};
 pub use node::{LogKeep, NodeConfig, RtpConfig, SEAL_SECRET};
+pub use services::{OwnServices, Services, SettingMistake};
 pub use shared::{ClusterConfig, LogConfig, LogFormat, Member};
 pub use shared_settings::{apply_to_calls, usual_mailbox};
 pub use trunks::{FileTrunks, TrunksInForce};
-pub use twinbox_backup::S3Settings;
 pub use twinbox_mailbox::nearest;
 pub use witness::WitnessConfig;
 

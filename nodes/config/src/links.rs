@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio_rustls::rustls::ServerConfig;
-use twinbox_devices::LinkBase;
 
 use super::{mail::read_certificate, reader::Section};
 
@@ -12,8 +11,6 @@ use super::{mail::read_certificate, reader::Section};
 pub struct LinksConfig {
     /// Address on which the node listens.
     pub bind: SocketAddr,
-    /// URL with which links begin; it leads to every node.
-    pub url: LinkBase,
     /// Certificate of the listener; `None`: clear text, because a proxy has the certificate.
     pub tls: Option<Arc<ServerConfig>>,
 }
@@ -25,7 +22,6 @@ impl LinksConfig {
             return None;
         }
         let bind: Option<SocketAddr> = section.require("bind", "an address and port, such as \"0.0.0.0:8443\"");
-        let url: Option<LinkBase> = section.require("url", "a URL, such as \"https://voicemail.example.com:8443\"");
         let tls = read_certificate(&mut section);
         let plain = section.flag("plain", false);
         match (&tls, plain) {
@@ -37,6 +33,6 @@ impl LinksConfig {
             _ => {}
         }
         section.finish();
-        Some(Self { bind: bind?, url: url?, tls: tls.ok()? })
+        Some(Self { bind: bind?, tls: tls.ok()? })
     }
 }

@@ -1,4 +1,5 @@
-//! The sections `[mail]`, `[notifications]` and `[sms]`: mail in and out, the texts of notifications, text messages.
+//! The sections `[mail]`, `[notifications]` and `[sms]`: mail in, the texts of notifications, and a node's own part of mail
+//! out and of text messages.
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::Arc};
 
@@ -8,12 +9,13 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
 };
 use twinbox_devices::Templates;
-use twinbox_mail::{Address, dkim};
-use twinbox_mail_gateway::{Limits, Networks, Protocol, Settings};
-use twinbox_mta::{Authorities, MailSender, Mailer, MailerConfig, MxTls, Route, Smarthost, TlsMode};
-use twinbox_notifier::SmsGateway;
+use twinbox_ids::Pii;
+use twinbox_mail_gateway::{Limits, Networks, Protocol};
 
-use super::reader::Section;
+use super::{
+    reader::Section,
+    services::{OwnMail, OwnServices},
+};
 
 /// Languages and files beyond this number in the folder of templates are a mistake.
 const MOST_TEMPLATES: usize = 500;
@@ -21,43 +23,41 @@ const MOST_TEMPLATES: usize = 500;
 /// Mail in.
 #[derive(Debug, Clone)]
 pub struct MailInConfig {
-    /// Domain of the mailboxes.
-    pub domain: String,
-    /// Address to which reports of failure come back.
-    pub reports: Address,
     /// Addresses on which the node listens, each with its protocol.
     pub listeners: Vec<(SocketAddr, Protocol)>,
-    /// Name, networks, and whether strangers may send.
-    pub settings: Settings,
+    /// Networks whose hosts may send without a password.
+    pub networks: Networks,
+    /// Hosts outside these networks may send to the mailboxes as well.
+    pub open: bool,
     /// Limits.
     pub limits: Limits,
     /// Certificate for STARTTLS.
     pub tls: Option<Arc<ServerConfig>>,
 }
 
-/// The sections `[mail]`, `[sms]` and `[notifications]`.
+/// The part of the sections `[mail]`, `[sms]` and `[notifications]` that is not shared by all nodes.
 #[derive(Debug, Clone)]
 pub struct MailConfig {
-    /// Mail out; `None`: no mail is sent.
-    pub out: Option<MailSender>,
     /// Mail in; `None`: the node listens for no mail.
     pub incoming: Option<MailInConfig>,
     /// Texts of notifications.
     pub templates: Arc<Templates>,
-    /// Gateway for text messages.
-    pub sms: Option<SmsGateway>,
 }
 
 impl MailConfig {
-    pub(super) fn read(root: &mut Section) -> Option<Self> {
+    /// Reads the sections, and what this node's file alone says about mail and text messages.
+    pub(super) fn read(root: &mut Section) -> (Option<Self>, OwnServices) {
         let mut section = root.section("mail");
-        let identity = read_identity(&mut section);
-        let incoming = section.section("in");
-        let mut incoming = read_in(incoming, identity.as_ref());
-        let out = read_out(&mut section, identity);
-        if let Some(incoming) = &mut incoming {
-            incoming.settings.reports = out.is_some();
-        }
+        let incoming = read_in(section.section("in"));
+        let mut dkim = section.section("dkim");
+        let mail = OwnMail {
+            hello: section.text("hello"),
+            password: section.text("password").map(Pii::new),
+            dkim_key: dkim.text("key").map(Pii::new),
+            dns_servers: section.list::<SocketAddr>("dns_servers", "ADDRESS:PORT"),
+            listens: incoming.is_some(),
+        };
+        dkim.finish();
         section.finish();
         let mut section = root.section("notifications");
         let templates = match read_templates(section.path("templates").as_deref()) {
@@ -68,69 +68,13 @@ impl MailConfig {
             }
         };
         section.finish();
-        let sms = read_sms(root.section("sms"));
-        Some(Self { out, incoming, templates: templates?, sms })
+        let sms_authorization = read_sms(root.section("sms"));
+        let own = OwnServices { mail, sms_authorization, ..OwnServices::default() };
+        (templates.map(|templates| Self { incoming, templates }), own)
     }
 }
 
-/// Names under which the cluster sends and receives.
-struct Identity {
-    domain: String,
-    from: Address,
-    hello: String,
-}
-
-fn read_identity(section: &mut Section) -> Option<Identity> {
-    let (domain, from, hello) = (section.text("domain"), section.text("from"), section.text("hello"));
-    let domain = domain?.to_ascii_lowercase();
-    let from = from.unwrap_or_else(|| format!("voicemail@{domain}"));
-    let from = Address::parse(&from).map_err(|error| section.wrong("from", error.to_string())).ok()?;
-    let hello = hello.unwrap_or_else(|| domain.clone());
-    Some(Identity { domain, from, hello })
-}
-
-fn read_out(section: &mut Section, identity: Option<Identity>) -> Option<MailSender> {
-    let from_name = section.text("from_name").unwrap_or_else(|| "Voicemail".to_owned());
-    let smarthost = section.text("smarthost");
-    let tls = section.text("tls");
-    let user = section.text("user");
-    let password = section.secret("password", "password_file");
-    let authorities = section.path("ca_file").map_or(Authorities::System, Authorities::File);
-    let dns_servers = section.list::<SocketAddr>("dns_servers", "ADDRESS:PORT");
-    let direct = section.flag("direct", false);
-    let dkim = section.section("dkim");
-    let key = read_dkim(dkim, identity.as_ref().map(|identity| identity.domain.as_str()));
-    if user.is_some() != password.is_some() {
-        section.wrong("user", "needs password or password_file beside it, and the other way round");
-    }
-
-    let Some(Identity { domain, from, hello }) = identity else {
-        if smarthost.is_some() || direct {
-            section.wrong(
-                "domain",
-                "is missing: write the domain of the mailboxes, such as \"voicemail.example.com\"",
-            );
-        }
-        return None;
-    };
-    let route = match (smarthost, direct) {
-        (Some(_), true) => {
-            section.wrong("direct", "is given beside smarthost: keep one of them");
-            None
-        }
-        // Only mail in, or none.
-        (None, false) => return None,
-        (Some(host), false) => {
-            read_smarthost(section, &host, tls.as_deref(), user.zip(password)).map(Route::Smarthost)
-        }
-        (None, true) => Some(Route::mx(read_mx_tls(section, tls.as_deref()))),
-    };
-    let config = MailerConfig { authorities, dns_servers, ..MailerConfig::new(route?, &hello) };
-    let mailer = Mailer::new(config).map_err(|error| section.wrong("smarthost", error.to_string())).ok();
-    Some(MailSender { domain, from, from_name, mailer: mailer?, dkim: key })
-}
-
-fn read_in(mut section: Section, identity: Option<&Identity>) -> Option<MailInConfig> {
+fn read_in(mut section: Section) -> Option<MailInConfig> {
     let mut listeners: Vec<(SocketAddr, Protocol)> = Vec::new();
     let expected = "ADDRESS:PORT";
     listeners.extend(section.list::<SocketAddr>("smtp", expected).into_iter().map(|at| (at, Protocol::Smtp)));
@@ -140,23 +84,10 @@ fn read_in(mut section: Section, identity: Option<&Identity>) -> Option<MailInCo
     let open = section.flag("open", false);
     let mail_mb = section.number("mail_mb", 1..=1_024, 25) as usize;
     let tls = read_certificate(&mut section).ok().flatten();
-    let made = match identity {
-        _ if listeners.is_empty() => None,
-        None => {
-            section.wrong("smtp", "needs [mail] domain: write the domain of the mailboxes there");
-            None
-        }
-        Some(identity) => networks.map(|networks| MailInConfig {
-            domain: identity.domain.clone(),
-            reports: identity.from.clone(),
-            listeners,
-            settings: Settings { hostname: identity.hello.clone(), networks, open, reports: false },
-            limits: Limits { mail: mail_mb << 20, ..Limits::default() },
-            tls,
-        }),
-    };
     section.finish();
-    made
+    let limits = Limits { mail: mail_mb << 20, ..Limits::default() };
+    let networks = networks.filter(|_| !listeners.is_empty())?;
+    Some(MailInConfig { listeners, networks, open, limits, tls })
 }
 
 /// The certificate that clients of a listener see, from `certificate_file` and `key_file`; an error was recorded as a
@@ -186,87 +117,10 @@ fn server_tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, Strin
     made.map(Arc::new).map_err(|error: rustls::Error| unusable(certificate, &error))
 }
 
-fn read_smarthost(
-    section: &Section,
-    text: &str,
-    tls: Option<&str>,
-    login: Option<(String, String)>,
-) -> Option<Smarthost> {
-    let tls = match tls.unwrap_or("starttls") {
-        "starttls" => TlsMode::StartTls,
-        "tls" => TlsMode::Tls,
-        "opportunistic" => TlsMode::Opportunistic,
-        "off" => TlsMode::Off,
-        other => {
-            section.wrong("tls", format!("'{other}' is not one of starttls, tls, opportunistic, off"));
-            return None;
-        }
-    };
-    let usual = if tls == TlsMode::Tls { 465 } else { 587 };
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()),
-        _ => (text, Some(usual)),
-    };
-    let Some(port) = port.filter(|port| *port > 0) else {
-        section.wrong("smarthost", format!("'{text}' has no valid port: write HOST or HOST:PORT"));
-        return None;
-    };
-    Some(Smarthost { host: host.to_owned(), port, tls, login })
-}
-
-fn read_mx_tls(section: &Section, tls: Option<&str>) -> MxTls {
-    match tls.unwrap_or("opportunistic") {
-        "opportunistic" => MxTls::Opportunistic,
-        "required" => MxTls::Required,
-        other => {
-            section.wrong("tls", format!("'{other}' is not one of opportunistic, required (with direct = true)"));
-            MxTls::Opportunistic
-        }
-    }
-}
-
-fn read_dkim(mut section: Section, domain: Option<&str>) -> Option<Arc<dkim::Signer>> {
-    let selector = section.text("selector");
-    let signing = section.text("domain").or_else(|| domain.map(str::to_owned));
-    let key = section.secret("key", "key_file");
-    let made = match (selector, key) {
-        (None, None) => None,
-        (Some(selector), Some(key)) => signing.and_then(|domain| {
-            dkim::Key::ed25519(&key)
-                .or_else(|_| dkim::Key::rsa(&key))
-                .and_then(|key| dkim::Signer::new(&domain, &selector, key, &dkim::HEADERS))
-                .map_err(|error| section.wrong("key_file", error.to_string()))
-                .ok()
-        }),
-        (None, Some(_)) => {
-            section.wrong("selector", "is missing: write the selector under which DNS has the public key");
-            None
-        }
-        (Some(_), None) => {
-            section.wrong("key_file", "is missing: write the file of the private key (PEM, PKCS #8)");
-            None
-        }
-    };
+fn read_sms(mut section: Section) -> Option<Pii<String>> {
+    let authorization = section.secret("authorization", "authorization_file").map(Pii::new);
     section.finish();
-    made.map(Arc::new)
-}
-
-fn read_sms(mut section: Section) -> Option<SmsGateway> {
-    let url = section.text("url");
-    let authorization = section.secret("authorization", "authorization_file");
-    let authorities = section.path("ca_file");
-    let made = match url {
-        None if authorization.is_some() || authorities.is_some() => {
-            section.wrong("url", "is missing: write the URL of the gateway, such as \"https://sms.example/send\"");
-            None
-        }
-        None => None,
-        Some(url) => SmsGateway::new(&url, authorization.as_deref(), authorities)
-            .map_err(|error| section.wrong("url", error.to_string()))
-            .ok(),
-    };
-    section.finish();
-    made
+    authorization
 }
 
 /// The built-in texts, with those of the folder in their place: `LANGUAGE/FILE`.

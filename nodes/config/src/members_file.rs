@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_learned_is_read_as_it_was_written_and_damage_is_no_end() {
+    fn members_file_is_read_as_written_and_damage_is_no_end() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(FILE);
         assert_eq!(read(&file), MembersFile::default());

@@ -14,8 +14,11 @@ use twinbox_ids::NodeName;
 use twinbox_prompts::Prompts;
 
 use super::{
-    AlarmsConfig, ConfigError, LinksConfig, MailConfig, S3Settings, checked,
+    AlarmsConfig, ConfigError, LinksConfig, MailConfig,
+    backup::OwnS3,
+    checked,
     reader::{Mistake, Mistakes, Section},
+    services::OwnServices,
     shared::{ClusterConfig, LogConfig},
     shared_settings,
     trunks::FileTrunks,
@@ -62,16 +65,16 @@ pub struct NodeConfig {
     pub metrics: Option<SocketAddr>,
     /// Receivers of alarms, in addition to the log and `/metrics`.
     pub alarms: AlarmsConfig,
-    /// Mail, text messages, and the texts of notifications.
+    /// Mail in, text messages, and the texts of notifications.
     pub mail: MailConfig,
+    /// This node's secrets for services to the outside.
+    pub services: OwnServices,
     /// Recordings by link, if the node serves them.
     pub links: Option<LinksConfig>,
     /// Settings that all nodes share, as far as the file names them: the cluster's first values.
     pub shared: FileValues,
     /// Trunks that the file names: the cluster's first ones, and this node's passwords.
     pub trunks: FileTrunks,
-    /// Access to the S3-compatible store that takes backups, if there is one.
-    pub backup_s3: Option<S3Settings>,
     /// Logging.
     pub log: LogConfig,
 }
@@ -148,10 +151,12 @@ impl NodeConfig {
             let metrics = section.parse("bind", "an address and port, such as \"127.0.0.1:9090\"");
             section.finish();
             let alarms = AlarmsConfig::read(root.section("alarms"), &values, name.as_ref());
-            let mail = MailConfig::read(root);
+            let (mail, mut services) = MailConfig::read(root);
             let links = LinksConfig::read(root.section("links"));
+            services.serves_links = links.is_some();
             root.section("reports").finish();
-            let backup_s3 = super::backup::read_s3(root);
+            services.s3 = OwnS3::read(root);
+            name.iter().for_each(|name| services.check(root, &values, name));
             let log = LogConfig::read(root.section("log"));
             Some(Self {
                 name: name?,
@@ -170,10 +175,10 @@ impl NodeConfig {
                 metrics,
                 alarms,
                 mail: mail?,
+                services,
                 links,
                 shared,
                 trunks,
-                backup_s3,
                 log,
             })
         })

@@ -7,12 +7,12 @@ use twinbox_replication_core::Record;
 
 use super::*;
 
-fn example(name: &str) -> String {
+pub(super) fn example(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy").join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-fn load_node(text: &str) -> Result<NodeConfig, ConfigError> {
+pub(super) fn load_node(text: &str) -> Result<NodeConfig, ConfigError> {
     let tls = certificates("a", MemberKind::Node);
     NodeConfig::from_table(Path::new("node.toml"), with_certificates(text, tls.path()))
 }
@@ -87,6 +87,7 @@ fn the_example_has_every_key() {
         include_str!("mail.rs"),
         include_str!("links.rs"),
         include_str!("backup.rs"),
+        include_str!("services.rs"),
     ] {
         for call in [
             "text(\"",
@@ -298,7 +299,7 @@ fn the_environment_overrides_and_a_secret_comes_from_its_file() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_values_are_named() {
     let report = load_node("").expect_err("empty").to_string();
     for key in ["node.name: is missing", "node.data_dir: is missing", "cluster.id: is missing", "sip.listener"] {
         assert!(report.contains(key), "no '{key}' in:\n{report}");
@@ -356,16 +357,26 @@ fn links_need_a_certificate_unless_a_proxy_has_one() {
     let (bind, url) = ("bind = \"0.0.0.0:8443\"", "url = \"https://voicemail.example.com/\"");
     for (lines, expected) in [
         (format!("{bind}\n{url}"), "links.certificate_file: is missing"),
-        (format!("{bind}\nplain = true"), "links.url: is missing"),
         (url.to_owned(), "links.bind: is missing"),
-        (format!("{bind}\nplain = true\nurl = \"voicemail.example.com\""), "links.url: 'voicemail.example.com'"),
+        (format!("{bind}\nplain = true\nurl = \"voicemail.example.com\""), "links.url: is not a URL"),
+        (format!("{bind}\nplain = true\nurl = \"https://voicemail.example.com?x\""), "links.url: it is no URL"),
         (format!("{bind}\n{url}\nkey_file = \"/nowhere.key\""), "links.certificate_file: needs key_file"),
     ] {
         let report = with(&lines).expect_err(&lines).to_string();
         assert!(report.contains(expected), "no '{expected}' in:\n{report}");
     }
-    let links = with(&format!("{bind}\n{url}\nplain = true")).expect("valid").links.expect("links");
-    assert!(links.tls.is_none() && links.url.to_string() == "https://voicemail.example.com");
+    let config = with(&format!("{bind}\n{url}\nplain = true")).expect("valid");
+    let services = config.services.in_force(&config.shared_values(), &config.name).0;
+    assert!(config.links.expect("links").tls.is_none());
+    assert_eq!(services.links.expect("a base").to_string(), "https://voicemail.example.com");
+    // The cluster may have the URL.
+    let config = with(&format!("{bind}\nplain = true")).expect("valid");
+    assert!(config.services.in_force(&config.shared_values(), &config.name).0.links.is_none());
+    let set = Values::of([(Key::LinksUrl, "https://other.example")], false);
+    assert!(config.services.in_force(&set, &config.name).0.links.is_some());
+    // A node that answers no links refuses them.
+    let (services, mistakes) = OwnServices::default().in_force(&set, &config.name);
+    assert!(services.links.is_none() && mistakes[0].key == "links.bind", "{mistakes:?}");
 }
 
 /// The example's file with a section for backups in buckets.
@@ -375,19 +386,21 @@ fn with_s3(section: &str) -> String {
 
 #[test]
 fn access_to_a_bucket_has_its_secret_from_a_file_and_shows_it_nowhere() {
-    assert!(load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}")).backup_s3.is_none());
+    let s3 = |node: &NodeConfig| node.services.in_force(&node.shared_values(), &node.name).0.s3;
+    let bare = load_node(&example("node.example.toml")).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(s3(&bare), Ok(None));
     let dir = tempfile::tempdir().expect("a folder");
     let secret = dir.path().join("secret");
     std::fs::write(&secret, "hush-hush\n").expect("written");
     let keys = format!("access_key = \"AKIA1\"\nsecret_key_file = \"{}\"", secret.display());
     let node = load_node(&with_s3(&format!("{keys}\nendpoint = \"https://s3.example.com\"")));
-    let settings = node.unwrap_or_else(|e| panic!("{e}")).backup_s3.expect("settings");
+    let settings = s3(&node.unwrap_or_else(|e| panic!("{e}"))).expect("usable").expect("settings");
     assert_eq!((settings.access_key.as_str(), settings.secret_key.as_str()), ("AKIA1", "hush-hush"));
     assert_eq!((settings.region.as_str(), settings.timeout.as_secs()), ("us-east-1", 60));
     assert!(!format!("{settings:?}").contains("hush"), "{settings:?}");
 
     for (section, key) in [
-        ("access_key = \"AKIA1\"".to_owned(), "backup.s3.secret_key"),
+        (format!("{keys}\nsecret_key = \"hush\""), "backup.s3.secret_key: is given twice"),
         (format!("{keys}\nendpoint = \"http://10.0.0.1:9000\""), "backup.s3.endpoint"),
         ("access_key = \"AKIA1\"\nsecret_key = \"\"".to_owned(), "backup.s3.secret_key"),
         (format!("{keys}\ntimeout_seconds = 0"), "backup.s3.timeout_seconds"),
@@ -409,4 +422,10 @@ fn a_file_with_this_section_alone_gives_access_to_a_bucket() {
     assert_eq!(settings.endpoint_url(), "https://s3.us-east-1.amazonaws.com");
     file.write_all(b"[node]\nname = 1\n").expect("written");
     assert!(Config::backup_s3(file.path()).is_ok(), "other sections are not read");
+
+    // Without a node, no cluster has the rest.
+    let mut half = tempfile::NamedTempFile::new().expect("a file");
+    half.write_all(b"[backup.s3]\naccess_key = \"a\"\n").expect("written");
+    let error = Config::backup_s3(half.path()).expect_err("no secret").to_string();
+    assert!(error.contains("backup.s3.secret_key_file: is missing"), "{error}");
 }

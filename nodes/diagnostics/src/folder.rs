@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_used_is_refused_and_left_alone() {
+    fn unusable_folder_is_refused_and_left_alone() {
         let dir = tempfile::tempdir().expect("a folder");
         let a = of("a", Some(7));
         let missing = take(&dir.path().join("none"), &a).expect_err("missing");

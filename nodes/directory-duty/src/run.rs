@@ -137,7 +137,7 @@ impl Run<'_> {
             rings.flat_map(|(ring, steps)| steps.map(move |at| (at, ring))).collect();
         let mut steps = Vec::with_capacity(difference.steps.len());
         for (at, step) in difference.steps.iter().enumerate() {
-            let (mut step, problem) = applied(step, &self.settings.first_pin, min_pin, self.parts.mail_out);
+            let (mut step, problem) = applied(step, &self.settings.first_pin, min_pin, (self.parts.mail_out)());
             step.exchange = exchanges.get(&at).copied();
             // Names of a directory may contain control characters.
             ended.add_lines(problem.map(|problem| format!("{}: {problem}", step.dn.reveal().escape_debug())));

@@ -44,17 +44,23 @@ pub(crate) struct DutyParts {
     pub mailstore: Mailstore,
     pub gate: Gate,
     pub alarms: Alarms,
-    /// Mail out is configured: first PINs can be sent.
-    pub mail_out: bool,
+    /// Whether mail out is configured now: first PINs can be sent.
+    pub mail_out: Arc<dyn Fn() -> bool + Send + Sync>,
     pub orders: Orders,
     pub counts: Arc<DirectoryCounts>,
 }
 
 impl DirectoryDuty {
-    /// The duty behind this gate, without a running task; [`Self::restart`] starts one. `mail_out`: mail out is
-    /// configured, so that first PINs can be sent.
-    pub fn new(mailstore: Mailstore, gate: Gate, alarms: Alarms, mail_out: bool) -> Self {
+    /// The duty behind this gate, without a running task; [`Self::restart`] starts one. `mail_out`: whether mail
+    /// out is configured now, so that first PINs can be sent.
+    pub fn new(
+        mailstore: Mailstore,
+        gate: Gate,
+        alarms: Alarms,
+        mail_out: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
         let (orders, counts) = (Orders::default(), Arc::new(DirectoryCounts::default()));
+        let mail_out = Arc::new(mail_out);
         let parts = DutyParts { mailstore, gate, alarms, mail_out, orders, counts };
         Self(Arc::new(Inner { parts, task: DutyTask::default() }))
     }

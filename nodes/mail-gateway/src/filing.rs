@@ -43,28 +43,38 @@ pub enum FilingRecipient {
     Reports,
 }
 
+/// Names under which the cluster takes and sends mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MailIdentity {
+    /// Domain of the mailboxes, in lower case.
+    pub domain: String,
+    /// Sender of notifications: reports of failure come back to it.
+    pub from: Address,
+}
+
+/// The names as they are whenever the function is called: administrators change them while the node runs. `None`: no mail
+/// is taken.
+pub type CurrentIdentity = Arc<dyn Fn() -> Option<Arc<MailIdentity>> + Send + Sync>;
+
 /// Files mails in mailboxes. Cheap to clone.
 #[derive(Clone)]
 pub struct MailFiling {
     mailstore: Mailstore,
     alarms: Alarms,
-    /// Domain of the mailboxes, in lower case.
-    domain: Arc<str>,
-    /// Address that sends notifications.
-    reports: Arc<Address>,
+    identity: CurrentIdentity,
     returns: Returns,
 }
 
 impl MailFiling {
-    /// Files mails to `NUMBER@domain` and to addresses of users, and reads the reports of failure that come to
-    /// `reports`. Messages that were not delivered elsewhere come back to their senders by `returns`.
-    pub fn new(mailstore: Mailstore, alarms: Alarms, domain: &str, reports: Address, returns: Returns) -> Self {
-        Self { mailstore, alarms, domain: domain.to_ascii_lowercase().into(), reports: Arc::new(reports), returns }
+    /// Files mails to `NUMBER@DOMAIN` and to addresses of users, and reads the reports of failure that come to the sender
+    /// of notifications. Messages that were not delivered elsewhere come back to their senders by `returns`.
+    pub fn new(mailstore: Mailstore, alarms: Alarms, identity: CurrentIdentity, returns: Returns) -> Self {
+        Self { mailstore, alarms, identity, returns }
     }
 
     /// The mailbox that a mail address leads to.
-    async fn find(&self, address: &Address) -> Result<Option<Mailbox>, MailError> {
-        for name in names(address, &self.domain) {
+    async fn find(&self, address: &Address, domain: &str) -> Result<Option<Mailbox>, MailError> {
+        for name in names(address, domain) {
             let found = match name {
                 MailName::Number(number) => self.mailstore.find_by_number(&number).await?,
                 MailName::Address(address) => self.mailstore.find_by_address(&address).await?,
@@ -155,7 +165,8 @@ impl MailFiling {
     async fn note_report(&self, report: &Bounce) -> Result<(), String> {
         let text = |error: MailError| error.to_string();
         let failed = || report.recipients.iter().filter(|recipient| recipient.action == Action::Failed);
-        let id = report.original_message_id.as_deref().and_then(|id| effect_of(id, &self.domain));
+        let identity = (self.identity)().ok_or("the domain of the mailboxes was unset")?;
+        let id = report.original_message_id.as_deref().and_then(|id| effect_of(id, &identity.domain));
         let (Some(first), Some(id)) = (failed().next(), id) else { return Ok(()) };
         let effect = self.mailstore.effect(id).map_err(text)?;
         let Some(effect) = effect else {
@@ -190,15 +201,16 @@ impl MailHandler for MailFiling {
 
     async fn recipient(&self, address: &str, _: &Sender) -> Result<FilingRecipient, RecipientError> {
         let address = Address::parse(address).map_err(|_| RecipientError::Unknown)?;
-        let is_ours = address.domain() == &*self.domain;
-        if is_ours && address.local().eq_ignore_ascii_case(self.reports.local()) {
+        let identity = (self.identity)().ok_or(RecipientError::NotReady)?;
+        let is_ours = address.domain() == identity.domain;
+        if is_ours && address.local().eq_ignore_ascii_case(identity.from.local()) {
             return Ok(FilingRecipient::Reports);
         }
         // Without all records, a mailbox that is not here may exist (rule D13).
         if !self.ready() {
             return Err(RecipientError::NotReady);
         }
-        let found = self.find(&address).await.map_err(|_| RecipientError::NotReady)?;
+        let found = self.find(&address, &identity.domain).await.map_err(|_| RecipientError::NotReady)?;
         let unknown = if is_ours { RecipientError::Unknown } else { RecipientError::RelayingDenied };
         let mailbox = found.ok_or(unknown)?;
         if !self.mailstore.takes_messages(&mailbox) {
@@ -270,9 +282,9 @@ impl Parsed {
         let incoming = read.map_err(|_| "the node is stopping".to_owned())?.map_err(|error| error.to_string())?;
         let user = match (&mail.trust.user, mail.trust.trusted_network) {
             (Some(user), _) => filing.mailstore.find_by_number(user).await.ok().flatten(),
-            (None, true) => match &incoming.from {
-                Some(from) => filing.find(from).await.ok().flatten(),
-                None => None,
+            (None, true) => match (&incoming.from, (filing.identity)()) {
+                (Some(from), Some(identity)) => filing.find(from, &identity.domain).await.ok().flatten(),
+                _ => None,
             },
             (None, false) => None,
         };

@@ -31,7 +31,7 @@ mod slots;
 mod tls;
 
 pub use counts::{Counter, GatewayCounts};
-pub use filing::{FilingRecipient, MailFiling};
+pub use filing::{CurrentIdentity, FilingRecipient, MailFiling, MailIdentity};
 pub use handler::{Delivery, Mail, MailHandler, RecipientError, Sender, SuccessReport};
 pub use limits::Limits;
 pub use lines::LineError;

@@ -18,13 +18,13 @@ use crate::{
 };
 
 /// Settings of the duty.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct MailboxSyncConfig {
     /// The cluster, which Message-IDs name.
     pub cluster: ClusterId,
-    /// Address of the senders of all mails, whose display names are those of the callers; `None`, or one that is not
-    /// valid: an address that does not exist.
-    pub from: Option<String>,
+    /// Address of the senders of all mails as it is now, whose display names are those of the callers; `None`, or one that
+    /// is not valid: an address that does not exist.
+    pub from: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
 /// Counts since the start of the process, and the present connections.

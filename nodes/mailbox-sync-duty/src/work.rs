@@ -91,7 +91,7 @@ impl Job {
             None => self.server.connect(&self.account, &self.lease).await?,
         };
         let config = &self.parts.config;
-        let from = sender(config.cluster, config.from.as_deref());
+        let from = sender(config.cluster, (config.from)().as_deref());
         let from = from.map_err(|error| SyncError::Settings(error.to_string()))?;
         let session = Session {
             mailstore: &self.parts.mailstore,

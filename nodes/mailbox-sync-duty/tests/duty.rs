@@ -1,6 +1,11 @@
 //! The duty on a node: orders, failing accounts, alarms.
 
-use std::{collections::BTreeMap, fs, sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -44,7 +49,7 @@ impl World {
             async move { alarms.serve(None, stop).await }
         });
         let gate = Gate::new(Duty::MailboxSync);
-        let config = MailboxSyncConfig { cluster: CLUSTER, from: None };
+        let config = MailboxSyncConfig { cluster: CLUSTER, from: Arc::new(|| None) };
         let duty = MailboxSyncDuty::new(node.mailstore.clone(), gate.clone(), alarms.clone(), config);
         duty.restart();
         let store = MailboxSyncStore::of(&node.mailstore);

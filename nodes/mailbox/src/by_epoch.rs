@@ -11,7 +11,7 @@ use crate::{schema::BY_EPOCH, value::set_bytes};
 pub enum Author {
     /// The holder of the duty, in this epoch.
     Duty(Epoch),
-    /// An administrator or a door, on this node: in the epoch of the value that is replaced.
+    /// An administrator or an inbound service, on this node: in the epoch of the value that is replaced.
     Local(NodeName),
 }
 

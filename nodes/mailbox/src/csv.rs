@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_rows_are_read_back() {
         let row = ["1001", "Ada \"the\" L, Countess", " padded ", "a\nb", ""];
         let text = write(&row);
         assert_eq!(read(&("h,h,h,h,h\n".to_owned() + &text)).unwrap()[1].1, row);

@@ -147,7 +147,7 @@ impl CountsWatch {
         let mailbox = match change.key.table {
             schema::MESSAGE => schema::message_of(&change.key)?.0,
             schema::MAILBOX => schema::mailbox_of(&change.key)?,
-            schema::NUMBER => match self.newcomer(change) {
+            schema::NUMBER => match self.new_holder(change) {
                 Some(mailbox) => mailbox,
                 None => return Some(CountsChange::Everything),
             },
@@ -165,7 +165,7 @@ impl CountsWatch {
 
     /// The mailbox that claimed a number which no other mailbox claims: then no other MWI is affected. Thousands of new
     /// users must not each trigger a read of all mailboxes.
-    fn newcomer(&self, change: &Change) -> Option<MailboxId> {
+    fn new_holder(&self, change: &Change) -> Option<MailboxId> {
         let mailbox = holder(&change.delta)?;
         let record = self.mailstore.store().get(&change.key).ok()??;
         let alone = record.losers(schema::number::HOLDER).is_empty() && holder(&record) == Some(mailbox);

@@ -63,8 +63,9 @@ impl Mailstore {
     /// Begins a recording. Its record is durable here when this returns, so that a node which gets its chunks can file
     /// them.
     pub async fn begin_recording(&self, meta: RecordingMeta) -> Result<LiveRecording, MailError> {
+        let began = twinbox_clock::wall();
         let recording = Recording {
-            id: RecordingId::random(),
+            id: RecordingId::at(began),
             mailbox: meta.mailbox,
             owner: self.settings().node.clone(),
             incarnation: self.settings().incarnation,
@@ -72,7 +73,7 @@ impl Mailstore {
             caller: meta.caller,
             caller_name: meta.caller_name,
             codec: meta.codec,
-            began: twinbox_clock::wall(),
+            began,
             call_began: self.inner.calls.began(meta.call),
             state: RecordingState::Recording,
             take: 1,

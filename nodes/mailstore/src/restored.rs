@@ -51,7 +51,7 @@ impl Mailstore {
     ) -> Result<(MessageId, Acknowledgement), MailError> {
         let RestoredMessage { mailbox, from, new, folder, partial, audio } = message;
         let blob = self.store().blobs().put(audio).await?;
-        let id = MessageId::random();
+        let id = MessageId::at(twinbox_clock::wall());
         let ((), acknowledgement) = self
             .commit(move |draft| {
                 mailbox_in(draft, mailbox)?;

@@ -39,6 +39,24 @@ async fn heard_message_survives_a_restart() {
 }
 
 #[tokio::test]
+async fn ids_of_messages_sort_by_the_time_of_their_calls() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let mut left = Vec::new();
+    for _ in 0..4 {
+        let now = twinbox_clock::wall();
+        while twinbox_clock::wall() == now {
+            tokio::task::yield_now().await;
+        }
+        left.push(node.leave(mailbox, &audio(1_000)).await.message);
+    }
+    assert!(left.is_sorted_by(|a, b| a < b), "{left:?}");
+    let listed: Vec<MessageId> = node.mailstore.messages(mailbox).await.unwrap().iter().map(|m| m.id).collect();
+    assert_eq!(listed, left);
+}
+
+#[tokio::test]
 async fn marks_change_folder_and_counts() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");

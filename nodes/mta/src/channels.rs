@@ -2,10 +2,11 @@
 
 use std::{any::Any, os::fd::BorrowedFd, sync::Arc};
 
+use twinbox_clock::wall;
 use twinbox_devices::{Kind, Text};
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
 use twinbox_gate::InFlight;
-use twinbox_ids::{EffectId, Epoch};
+use twinbox_ids::{EffectId, Epoch, Timestamp};
 use twinbox_mail::{
     Address,
     compose::{Attachment, Notice},
@@ -37,6 +38,47 @@ pub struct MailSender {
     pub dkim: Option<Arc<dkim::Signer>>,
 }
 
+/// Mail out of a node.
+#[derive(Debug, Clone, Default)]
+pub enum MailOut {
+    /// Not configured: mails are dead letters.
+    #[default]
+    Off,
+    /// Configured, and this node cannot use it for this reason: mails wait.
+    Unusable(String),
+    /// The sender.
+    Ready(Arc<MailSender>),
+}
+
+/// Mail out as it is whenever the function is called: administrators change it while the node runs.
+pub type CurrentMailOut = Arc<dyn Fn() -> MailOut + Send + Sync>;
+
+impl MailOut {
+    /// True when mails may be queued: they leave from this node, or wait.
+    pub fn is_configured(&self) -> bool {
+        !matches!(self, Self::Off)
+    }
+
+    /// The sender, if this node can send.
+    pub fn sender(&self) -> Option<&Arc<MailSender>> {
+        match self {
+            Self::Ready(sender) => Some(sender),
+            Self::Off | Self::Unusable(_) => None,
+        }
+    }
+
+    /// The sender, else the end of a preparation; `off`: its end while mail out is not configured.
+    pub(crate) fn or_end<W>(self, off: impl FnOnce(&str) -> Prepared<W>) -> Result<Arc<MailSender>, Prepared<W>> {
+        match self {
+            Self::Ready(sender) => Ok(sender),
+            Self::Unusable(reason) => {
+                Err(Prepared::Later(Timestamp(wall().0.saturating_add(UNUSABLE_PAUSE_MS)), reason))
+            }
+            Self::Off => Err(off(NOT_CONFIGURED)),
+        }
+    }
+}
+
 /// A mail that is ready to leave.
 pub enum MailWork {
     /// A notification.
@@ -59,7 +101,7 @@ pub enum MailWork {
 /// The channels of the duty.
 pub struct MailChannels {
     notifications: Notifications,
-    sender: Option<MailSender>,
+    out: CurrentMailOut,
     returns: Returns,
     reports: ReportSource,
     room: AudioRoom,
@@ -91,14 +133,9 @@ impl MailSender {
 
 impl MailChannels {
     /// Channels for these notifications, for voice messages, which come back by `returns`, and for mails of the system,
-    /// which may have one of `reports`; without a sender, mails are dead letters.
-    pub fn new(
-        notifications: Notifications,
-        sender: Option<MailSender>,
-        returns: Returns,
-        reports: ReportSource,
-    ) -> Self {
-        Self { notifications, sender, returns, reports, room: AudioRoom::new(ROOM_MIB) }
+    /// which may have one of `reports`.
+    pub fn new(notifications: Notifications, out: CurrentMailOut, returns: Returns, reports: ReportSource) -> Self {
+        Self { notifications, out, returns, reports, room: AudioRoom::new(ROOM_MIB) }
     }
 
     /// Limits the memory for the audio of mails under way to this many MiB.
@@ -108,10 +145,11 @@ impl MailChannels {
 
     /// The mail of a notification; `Err` with the reason if there cannot be one.
     async fn mail(&self, effect: &Effect, due: DueNotification) -> Result<MailWork, MailRefused> {
-        let sender = self.sender.as_ref();
-        let sender = sender.ok_or_else(|| {
-            MailRefused::Never("mail out is not configured: set [mail] domain and smarthost".to_owned())
-        })?;
+        let sender = match (self.out)() {
+            MailOut::Ready(sender) => sender,
+            MailOut::Unusable(reason) => return Err(MailRefused::Later(UNUSABLE_PAUSE_MS, reason)),
+            MailOut::Off => return Err(MailRefused::Never(NOT_CONFIGURED.to_owned())),
+        };
         let never = |error: &dyn std::fmt::Display| MailRefused::Never(error.to_string());
         let (Kind::Mail { address, .. } | Kind::Pager { address } | Kind::SmsMail { address }) = &due.device.kind
         else {
@@ -170,6 +208,12 @@ enum MailRefused {
     Later(u64, String),
 }
 
+/// Reason why no mail leaves.
+const NOT_CONFIGURED: &str =
+    "mail out is not configured: set mail.domain and mail.smarthost ('twinbox setting set')";
+/// Pause while this node cannot use mail out, in milliseconds: a corrected one, or the next holder of the duty, sends what
+/// waits.
+const UNUSABLE_PAUSE_MS: u64 = 30_000;
 /// Pause when the audio cannot be read, in milliseconds.
 const AUDIO_PAUSE_MS: u64 = 10_000;
 /// Bytes of G.711 in a millisecond.
@@ -187,15 +231,15 @@ impl Channels for MailChannels {
     }
 
     async fn prepare(&self, effect: &Effect) -> Prepared<MailWork> {
-        let (mailstore, sender) = (self.notifications.mailstore(), self.sender.as_ref());
+        let mailstore = self.notifications.mailstore();
         if effect.new.channel == Channel::Report {
-            return report::prepare(mailstore, sender, effect).map(MailWork::Report);
+            return report::prepare(mailstore, (self.out)(), effect).map(MailWork::Report);
         }
         if effect.new.channel == Channel::System {
-            return system::prepare(mailstore, &self.reports, sender, effect).await.map(MailWork::System);
+            return system::prepare(mailstore, &self.reports, (self.out)(), effect).await.map(MailWork::System);
         }
         if effect.is_sent() {
-            return voice::prepare(mailstore, sender, &self.room, effect)
+            return voice::prepare(mailstore, (self.out)(), &self.room, effect)
                 .await
                 .map(|(outgoing, room)| MailWork::Voice(outgoing, room));
         }
@@ -205,7 +249,7 @@ impl Channels for MailChannels {
                 match self.mail(effect, due).await {
                     Ok(work) => Prepared::Act(work),
                     Err(MailRefused::Later(pause_ms, reason)) => {
-                        Prepared::Later(twinbox_ids::Timestamp(twinbox_clock::wall().0 + pause_ms), reason)
+                        Prepared::Later(Timestamp(wall().0.saturating_add(pause_ms)), reason)
                     }
                     Err(MailRefused::Never(reason)) => {
                         Prepared::Impossible(reason, self.notifications.refused(effect, &device).await)
@@ -230,11 +274,15 @@ impl Channels for MailChannels {
         | MailWork::Voice(outgoing, _)
         | MailWork::Report(outgoing)
         | MailWork::System(outgoing)) = work;
-        self.sender.as_ref().map(|sender| sender.mailer.route_to(&outgoing.recipient)).unwrap_or_default()
+        (self.out)().sender().map(|sender| sender.mailer.route_to(&outgoing.recipient)).unwrap_or_default()
     }
 
     async fn act(&self, effect: &Effect, work: MailWork, permit: Arc<InFlight>) -> ActOutcome {
-        let Some(sender) = &self.sender else { return ActOutcome::Failed("mail out is not configured".to_owned()) };
+        let sender = match (self.out)() {
+            MailOut::Ready(sender) => sender,
+            MailOut::Unusable(reason) => return ActOutcome::Failed(reason),
+            MailOut::Off => return ActOutcome::Failed(NOT_CONFIGURED.to_owned()),
+        };
         let is_report = matches!(work, MailWork::Report(_));
         let (outgoing, due, _room) = match work {
             MailWork::Notification { outgoing, due, room } => (outgoing, Some(due), room),

@@ -29,7 +29,7 @@ mod system;
 mod tls;
 mod voice;
 
-pub use channels::{MailChannels, MailSender};
+pub use channels::{CurrentMailOut, MailChannels, MailOut, MailSender, MailWork};
 pub use config::{Authorities, MailerConfig, MailerError, MxTls, Route, Smarthost, Timeouts, TlsMode};
 pub use envelope::{Notify, Outgoing};
 pub use failure::{Delivered, Problem, SendFailure, Step};

@@ -8,13 +8,13 @@ use twinbox_mail::{Address, report::DeliveryReport};
 use twinbox_mailstore::Mailstore;
 use twinbox_outbox::Effect;
 
-use crate::{MailSender, Notify, Outgoing};
+use crate::{MailOut, Notify, Outgoing};
 
 /// Pause when the store cannot be read, in milliseconds.
 const STORE_PAUSE_MS: u64 = 10_000;
 
 /// Prepares the mail of a report, the same at every attempt.
-pub(crate) fn prepare(mailstore: &Mailstore, sender: Option<&MailSender>, effect: &Effect) -> Prepared<Outgoing> {
+pub(crate) fn prepare(mailstore: &Mailstore, out: MailOut, effect: &Effect) -> Prepared<Outgoing> {
     let unwanted = |reason: &str| Prepared::Unwanted(reason.to_owned());
     let report = match mailstore.report_of(effect) {
         Ok(Some(report)) => report,
@@ -24,7 +24,10 @@ pub(crate) fn prepare(mailstore: &Mailstore, sender: Option<&MailSender>, effect
             return Prepared::Later(pause, error.to_string());
         }
     };
-    let Some(sender) = sender else { return unwanted("mail out is not configured") };
+    let sender = match out.or_end(unwanted) {
+        Ok(sender) => sender,
+        Err(end) => return end,
+    };
     let Ok(to) = Address::parse(report.to.reveal()) else { return unwanted("the sender has no valid address") };
     let seconds = |at: Timestamp| i64::try_from(at.0 / 1_000).unwrap_or_default();
     let (id, date_unix) = (effect.receiver_id().to_string(), seconds(effect.new.created));

@@ -13,12 +13,11 @@ use twinbox_outbox::{Effect, Transition};
 use twinbox_reports::{MailedReport, MailedReportError, ReportSource};
 use twinbox_system_mail::{SystemText, system_text};
 
-use crate::{MailSender, Notify, Outgoing};
+use crate::{MailOut, MailSender, Notify, Outgoing};
 
 /// Pause when the store cannot be read, in milliseconds.
 const STORE_PAUSE_MS: u64 = 10_000;
-/// Pause while mail out is not configured on this node, in milliseconds: a corrected one, or the next holder of the duty,
-/// sends what waits.
+/// Pause while mail out is not configured, in milliseconds.
 const SENDER_PAUSE_MS: u64 = 60_000;
 
 /// Prepares the mail of an effect. Its facts are the same at every attempt; a report reads the call
@@ -26,7 +25,7 @@ const SENDER_PAUSE_MS: u64 = 60_000;
 pub(crate) async fn prepare(
     mailstore: &Mailstore,
     reports: &ReportSource,
-    sender: Option<&MailSender>,
+    out: MailOut,
     effect: &Effect,
 ) -> Prepared<Outgoing> {
     let mail = match mailstore.system_mail_of(effect) {
@@ -37,8 +36,9 @@ pub(crate) async fn prepare(
         Ok(None) => return Prepared::Unwanted("its content was removed".to_owned()),
         Err(error) => return later(STORE_PAUSE_MS, &error.to_string()),
     };
-    let Some(sender) = sender else {
-        return later(SENDER_PAUSE_MS, "mail out is not configured: set [mail] domain and smarthost");
+    let sender = match out.or_end(|reason| later(SENDER_PAUSE_MS, reason)) {
+        Ok(sender) => sender,
+        Err(end) => return end,
     };
     let attached = match &mail.content {
         SystemContent::CallReport { report, from, to, zone, .. } => {
@@ -50,7 +50,7 @@ pub(crate) async fn prepare(
         }
         SystemContent::FirstPin { .. } | SystemContent::Quota { .. } | SystemContent::Ageing { .. } => None,
     };
-    match compose(sender, &mail, attached, effect) {
+    match compose(&sender, &mail, attached, effect) {
         Ok(mail) => Prepared::Act(mail),
         Err(reason) => impossible(&reason),
     }

@@ -16,7 +16,7 @@ use twinbox_mailstore::{Audio, GreetingKind, MailError, Mailbox, Mailstore, Outg
 use twinbox_outbox::Effect;
 
 use crate::{
-    MailSender, Notify, Outgoing,
+    MailOut, MailSender, Notify, Outgoing,
     audio_room::{AudioRoom, ROOM_PAUSE_MS, RoomTaken},
 };
 
@@ -33,11 +33,11 @@ const G711_BYTES_PER_SECOND: usize = 8_000;
 /// Prepares the mail of a message that a user sent.
 pub(crate) async fn prepare(
     mailstore: &Mailstore,
-    sender: Option<&MailSender>,
+    out: MailOut,
     room: &AudioRoom,
     effect: &Effect,
 ) -> Prepared<(Outgoing, RoomTaken)> {
-    match try_prepare(mailstore, sender, room, effect).await {
+    match try_prepare(mailstore, out, room, effect).await {
         Ok(prepared) => prepared,
         Err(error) => later(STORE_PAUSE_MS, &error.to_string()),
     }
@@ -45,7 +45,7 @@ pub(crate) async fn prepare(
 
 async fn try_prepare(
     mailstore: &Mailstore,
-    sender: Option<&MailSender>,
+    out: MailOut,
     room: &AudioRoom,
     effect: &Effect,
 ) -> Result<Prepared<(Outgoing, RoomTaken)>, MailError> {
@@ -69,8 +69,9 @@ async fn try_prepare(
     if !location.enabled {
         return Ok(later(DISABLED_PAUSE_MS, "the location is disabled"));
     }
-    let Some(sender) = sender.cloned() else {
-        return impossible("mail out is not configured: set [mail] domain and smarthost");
+    let sender = match out.or_end(|reason| Prepared::Impossible(reason.to_owned(), Vec::new())) {
+        Ok(sender) => sender,
+        Err(end) => return Ok(end),
     };
     let Some(room) = room.take(message.audio.length) else {
         return Ok(later(ROOM_PAUSE_MS, "the recordings of other mails fill the memory for them"));

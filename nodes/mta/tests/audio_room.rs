@@ -1,6 +1,9 @@
-//! Memory of mails under way: those with recordings share it.
+//! Preparation of mails: memory for those with recordings, and mail out as administrators change it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use tempfile::TempDir;
 use twinbox_alarms::Alarms;
@@ -9,7 +12,9 @@ use twinbox_duty::{Channels, Notifications, Prepared};
 use twinbox_ids::{DeviceId, MailboxId, MessageId, Pii, Timestamp};
 use twinbox_mail::Address;
 use twinbox_mailstore::{Audio, Codec, MailedMessage, NewMessage, Returns};
-use twinbox_mta::{MailChannels, MailSender, Mailer, MailerConfig, MxTls, Route};
+use twinbox_mta::{
+    CurrentMailOut, MailChannels, MailOut, MailSender, MailWork, Mailer, MailerConfig, MxTls, Route,
+};
 use twinbox_outbox::Effect;
 use twinbox_prompts::Prompts;
 use twinbox_reports::ReportSource;
@@ -46,6 +51,48 @@ fn sender() -> MailSender {
     }
 }
 
+async fn channels(node: &Node, out: CurrentMailOut) -> MailChannels {
+    let templates = Templates::with_overrides(&BTreeMap::new()).expect("the built-in texts");
+    let notifications = Notifications::new(node.mailstore.clone(), Arc::new(templates));
+    let returns =
+        Returns::new(node.mailstore.clone(), Arc::new(Prompts::load(None, "en").expect("the embedded prompts")));
+    let alarms = Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms");
+    let reports = ReportSource { mailstore: node.mailstore.clone(), alarms };
+    MailChannels::new(notifications, out, returns, reports)
+}
+
+/// An administrator changes mail out while the duty runs. Where this node lacks a file that others have, mails wait; they
+/// are dead letters only without mail out.
+#[tokio::test]
+async fn mail_out_of_the_moment_counts() {
+    let dir = TempDir::new().expect("a folder");
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let settings = [DeviceChange::Address(Pii::new("anna@example.com".to_owned()))];
+    let device = Device::new(mailbox, DeviceId::random(), "office", KindName::Mail, &settings).expect("a device");
+    node.mailstore.add_device(device).await.expect("added");
+    let effect = message(&node, mailbox, 1, 1_000).await;
+    let now = Arc::new(Mutex::new(MailOut::Off));
+    let current = now.clone();
+    let channels = channels(&node, Arc::new(move || current.lock().expect("not poisoned").clone())).await;
+    let set = |out: MailOut| *now.lock().expect("not poisoned") = out;
+
+    let Prepared::Impossible(reason, _) = channels.prepare(&effect).await else { panic!("no mail out") };
+    assert!(reason.contains("mail.smarthost"), "{reason}");
+    set(MailOut::Unusable("mail.password_file: '/x' cannot be read".to_owned()));
+    let before = twinbox_clock::wall();
+    let Prepared::Later(at, reason) = channels.prepare(&effect).await else { panic!("it waits") };
+    assert!(at > before && reason.contains("/x"), "{reason}");
+    for domain in ["vm.example", "new.example"] {
+        set(MailOut::Ready(Arc::new(MailSender { domain: domain.to_owned(), ..sender() })));
+        let Prepared::Act(MailWork::Notification { outgoing, .. }) = channels.prepare(&effect).await else {
+            panic!("a mail")
+        };
+        let mail = String::from_utf8_lossy(&outgoing.bytes).into_owned();
+        assert!(mail.contains(&format!("@{domain}>")), "{mail}");
+    }
+}
+
 #[tokio::test]
 async fn mail_with_a_recording_waits_while_others_fill_the_memory_and_one_without_does_not() {
     let dir = TempDir::new().expect("a folder");
@@ -60,13 +107,8 @@ async fn mail_with_a_recording_waits_while_others_fill_the_memory_and_one_withou
     let second = message(&node, mailbox, 2, 60_000).await;
     let large = message(&node, mailbox, 3, 300_000).await;
 
-    let templates = Templates::with_overrides(&BTreeMap::new()).expect("the built-in texts");
-    let notifications = Notifications::new(node.mailstore.clone(), Arc::new(templates));
-    let returns =
-        Returns::new(node.mailstore.clone(), Arc::new(Prompts::load(None, "en").expect("the embedded prompts")));
-    let alarms = Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms");
-    let reports = ReportSource { mailstore: node.mailstore.clone(), alarms };
-    let channels = MailChannels::new(notifications, Some(sender()), returns, reports).with_audio_room(4);
+    let out = MailOut::Ready(Arc::new(sender()));
+    let channels = channels(&node, Arc::new(move || out.clone())).await.with_audio_room(4);
 
     let Prepared::Act(under_way) = channels.prepare(&first).await else { panic!("room for one") };
     let Prepared::Act(half) = channels.prepare(&large).await else { panic!("it takes half of all") };

@@ -17,6 +17,9 @@ use twinbox_outbox::{Channel, Effect, Transition};
 
 /// Pause when the store cannot be read or written, in milliseconds.
 const STORE_PAUSE_MS: u64 = 5_000;
+/// Pause while this node cannot use the gateway for text messages, in milliseconds: a corrected one, or the next holder of
+/// the duty, sends what waits.
+const UNUSABLE_PAUSE_MS: u64 = 30_000;
 
 /// Gateway that takes text messages as JSON: `{"to": "+49…", "text": "…", "id": "…"}`.
 #[derive(Debug, Clone)]
@@ -27,6 +30,27 @@ impl SmsGateway {
     pub fn new(url: &str, authorization: Option<&str>, authorities: Option<PathBuf>) -> Result<Self, TargetError> {
         HttpTarget::new(url, authorization, authorities).map(Self)
     }
+}
+
+/// Text messages out of a node.
+#[derive(Debug, Clone, Default)]
+pub enum SmsOut {
+    /// There is no gateway: text messages are dead letters.
+    #[default]
+    Off,
+    /// There is one, and this node cannot use it for this reason: text messages wait.
+    Unusable(String),
+    /// The gateway.
+    Ready(SmsGateway),
+}
+
+/// The settings of these channels, as they are whenever a function is called.
+#[derive(Clone)]
+pub struct HttpSettings {
+    /// Gateway for text messages.
+    pub sms: Arc<dyn Fn() -> SmsOut + Send + Sync>,
+    /// URL with which links to recordings begin; `None`: notifications have no links.
+    pub links: Arc<dyn Fn() -> Option<LinkBase> + Send + Sync>,
 }
 
 /// A request that is ready to leave.
@@ -41,42 +65,36 @@ pub struct HttpWork {
 /// The notifier's channels.
 pub struct HttpChannels {
     notifications: Notifications,
-    sms: Option<SmsGateway>,
-    links: Option<LinkBase>,
+    settings: HttpSettings,
 }
 
 impl HttpChannels {
-    /// Channels for these notifications; without a gateway, text messages are dead letters.
-    pub fn new(notifications: Notifications, sms: Option<SmsGateway>) -> Self {
-        Self { notifications, sms, links: None }
-    }
-
-    /// Has links to recordings begin so; without a base, notifications have none.
-    pub fn with_links(self, links: Option<LinkBase>) -> Self {
-        Self { links, ..self }
+    /// Channels for these notifications.
+    pub fn new(notifications: Notifications, settings: HttpSettings) -> Self {
+        Self { notifications, settings }
     }
 
     /// The link to the recording, if the device wants one and the class of service lets it leave.
     async fn link(&self, due: &DueNotification) -> Result<Option<Pii<String>>, MailError> {
-        let Some((base, message)) = self.links.as_ref().zip(due.message.as_ref()) else { return Ok(None) };
+        let Some((base, message)) = (self.settings.links)().zip(due.message.as_ref()) else { return Ok(None) };
         if !due.audio_allowed || !link::has_links(&due.device) {
             return Ok(None);
         }
         let key = self.notifications.mailstore().link_key_or_new(due.mailbox.id, due.device.id).await?;
-        Ok(key.and_then(|key| link::url(base, &due.device, &key, message.id, time(wall()))))
+        Ok(key.and_then(|key| link::url(&base, &due.device, &key, message.id, time(wall()))))
     }
 
-    /// The request of a notification; `Err` with the reason if there cannot be one.
+    /// The request of a notification.
     fn request(
         &self,
         effect: &Effect,
         due: DueNotification,
         audio_url: Option<Pii<String>>,
-    ) -> Result<HttpWork, String> {
+    ) -> Result<HttpWork, Refused> {
         let id = effect.receiver_id().to_string();
         match &due.device.kind {
             Kind::Webhook { url, secret, .. } => {
-                let target = HttpTarget::new(url.reveal(), None, None).map_err(|error| error.to_string())?;
+                let target = HttpTarget::new(url.reveal(), None, None).map_err(|error| never(error.to_string()))?;
                 let event = match (effect.new.cause.transition, effect.new.repeat) {
                     (Transition::Test, _) => Event::Test,
                     _ if !due.content.earlier.is_empty() => Event::Digest,
@@ -100,16 +118,19 @@ impl HttpChannels {
                 Ok(HttpWork { target, body: body.to_json(), secret: Some(secret.clone()), due })
             }
             Kind::SmsHttp { number } => {
-                let gateway =
-                    self.sms.as_ref().ok_or("this node has no gateway for text messages: set [sms] url")?;
-                let form = due.device.kind.name().form().ok_or("a text message has no form")?;
+                let gateway = match (self.settings.sms)() {
+                    SmsOut::Ready(gateway) => gateway,
+                    SmsOut::Unusable(reason) => return Err(Refused::ForNow(reason)),
+                    SmsOut::Off => return Err(never("there is no gateway for text messages: set sms.url")),
+                };
+                let form = due.device.kind.name().form().ok_or_else(|| never("a text message has no form"))?;
                 let text = self.notifications.templates().compose(form, due.language(), &due.content, &due.zone);
-                let text = text.map_err(|error| error.to_string())?;
+                let text = text.map_err(|error| never(error.to_string()))?;
                 let body = json!({ "to": number.reveal(), "text": text.body.reveal(), "id": id }).to_string();
-                Ok(HttpWork { target: gateway.0.clone(), body, secret: None, due })
+                Ok(HttpWork { target: gateway.0, body, secret: None, due })
             }
             Kind::Mail { .. } | Kind::Pager { .. } | Kind::SmsMail { .. } => {
-                Err("the device was replaced by one of another kind".to_owned())
+                Err(never("the device was replaced by one of another kind"))
             }
         }
     }
@@ -138,7 +159,12 @@ impl Channels for HttpChannels {
                 };
                 match self.request(effect, due, link) {
                     Ok(work) => Prepared::Act(work),
-                    Err(reason) => Prepared::Impossible(reason, self.notifications.refused(effect, &device).await),
+                    Err(Refused::ForNow(reason)) => {
+                        Prepared::Later(Timestamp(wall().0 + UNUSABLE_PAUSE_MS), reason)
+                    }
+                    Err(Refused::Never(reason)) => {
+                        Prepared::Impossible(reason, self.notifications.refused(effect, &device).await)
+                    }
                 }
             }
             Prepared::Unwanted(reason) => Prepared::Unwanted(reason),
@@ -185,6 +211,18 @@ impl Channels for HttpChannels {
     async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {
         self.notifications.deletes_message(effect).await
     }
+}
+
+/// Reason why there is no request for a notification.
+enum Refused {
+    /// There will be none.
+    Never(String),
+    /// This node cannot use the gateway now.
+    ForNow(String),
+}
+
+fn never(reason: impl Into<String>) -> Refused {
+    Refused::Never(reason.into())
 }
 
 /// Reason why an effect is given up after a request.

@@ -8,5 +8,6 @@ mod devices;
 pub mod mwi;
 mod service;
 
-pub use devices::{HttpChannels, SmsGateway};
+pub use devices::{HttpChannels, HttpSettings, SmsGateway, SmsOut};
 pub use service::NotifierService;
+pub use twinbox_http_post::TargetError;

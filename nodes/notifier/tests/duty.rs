@@ -87,7 +87,7 @@ impl MwiSender for Pbx {
         vec![trunk("pbx"), trunk("dead"), Target::Subscribers(name())]
     }
 
-    async fn send(&self, to: &Target, light: &MwiUpdate, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
+    async fn send(&self, to: &Target, update: &MwiUpdate, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
         if *to == trunk("dead") {
             return std::future::pending().await;
         }
@@ -102,8 +102,8 @@ impl MwiSender for Pbx {
         if !guard.allows() {
             return Err(SendError::NotHolder);
         }
-        let MessageCounts { new, saved } = light.counts;
-        let _ = self.arrivals.send((light.number.clone(), new, saved, epoch.number));
+        let MessageCounts { new, saved } = update.counts;
+        let _ = self.arrivals.send((update.number.clone(), new, saved, epoch.number));
         if self.deaf.load(SeqCst) { Err(SendError::Unreachable("no answer".to_owned())) } else { Ok(()) }
     }
 }
@@ -186,7 +186,7 @@ impl Rig {
 }
 
 #[tokio::test]
-async fn who_becomes_holder_sends_all_and_then_what_changes() {
+async fn new_holder_sends_all_states_and_then_changes() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     let (first, second) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
@@ -239,7 +239,7 @@ async fn one_that_rests_is_told_from_one_that_hangs() {
 }
 
 #[tokio::test]
-async fn what_does_not_arrive_is_sent_again_with_the_latest_state() {
+async fn unanswered_state_is_sent_again_as_the_latest() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
@@ -258,7 +258,7 @@ async fn what_does_not_arrive_is_sent_again_with_the_latest_state() {
 }
 
 #[tokio::test]
-async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
+async fn lost_lease_stops_the_holder_immediately_even_during_a_write() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
@@ -285,7 +285,7 @@ async fn who_loses_the_lease_stops_at_once_even_with_a_write_under_way() {
 }
 
 #[tokio::test]
-async fn an_epoch_that_follows_another_begins_anew() {
+async fn next_epoch_sends_all_states_again() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     rig.mailbox("1001").await;
@@ -324,7 +324,7 @@ async fn resync_sends_states_again_only_while_the_duty_is_held() {
 
 /// The other trunk hangs on its first send the whole time, and the subscribers fail repeatedly.
 #[tokio::test]
-async fn what_does_not_answer_holds_up_no_other_and_repeats_nothing_there() {
+async fn silent_target_holds_up_no_other_and_gets_no_repetition() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
@@ -381,6 +381,6 @@ async fn a_mailbox_that_cannot_be_read_is_left_out_once() {
     rig.leave(whole).await;
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 1, 0, 1));
     // Long enough for two more reads.
-    assert!(timeout(Duration::from_millis(2_500), rig.arrivals.recv()).await.is_err(), "and its lamp stays");
+    assert!(timeout(Duration::from_millis(2_500), rig.arrivals.recv()).await.is_err(), "and its MWI stays");
     assert_eq!(warnings.0.load(SeqCst), 1);
 }

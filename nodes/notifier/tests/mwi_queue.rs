@@ -24,7 +24,7 @@ fn at(ms: u64) -> BootInstant {
     BootInstant::from_nanos(ms * 1_000_000)
 }
 
-fn light(mailbox: u128, new: u32) -> MwiUpdate {
+fn mwi(mailbox: u128, new: u32) -> MwiUpdate {
     MwiUpdate {
         mailbox: MailboxId(mailbox),
         number: format!("100{mailbox}"),
@@ -46,33 +46,33 @@ fn refused() -> Result<(), SendError> {
 
 /// State that may be sent at that time.
 fn next(queue: &mut MwiQueue, ms: u64) -> Option<(u128, u32)> {
-    queue.next(at(ms)).map(|light| (light.mailbox.0, light.counts.new))
+    queue.next(at(ms)).map(|update| (update.mailbox.0, update.counts.new))
 }
 
 #[test]
-fn what_is_new_is_sent_once_and_what_is_the_same_is_not() {
+fn new_state_is_sent_once_and_an_equal_one_is_not() {
     let mut queue = queue();
     assert_eq!((next(&mut queue, 0), queue.wake()), (None, None));
-    queue.want(light(1, 2), at(5));
+    queue.want(mwi(1, 2), at(5));
     assert_eq!(queue.wake(), Some(at(5)));
     assert_eq!(next(&mut queue, 5), Some((1, 2)));
     assert_eq!(next(&mut queue, 500), None);
-    queue.finished(&light(1, 2), Ok(()), at(20), 0);
-    queue.want(light(1, 2), at(30));
+    queue.finished(&mwi(1, 2), Ok(()), at(20), 0);
+    queue.want(mwi(1, 2), at(30));
     assert_eq!((next(&mut queue, 30), queue.wake()), (None, None));
-    queue.want(light(1, 0), at(40));
+    queue.want(mwi(1, 0), at(40));
     assert_eq!(next(&mut queue, 40), Some((1, 0)));
 }
 
 #[test]
 fn pace_and_concurrency_bound_a_resend_in_full() {
     let mut queue = queue();
-    (1..=4).for_each(|mailbox| queue.want(light(mailbox, 1), at(0)));
+    (1..=4).for_each(|mailbox| queue.want(mwi(mailbox, 1), at(0)));
     assert_eq!(next(&mut queue, 0), Some((1, 1)));
     assert_eq!((next(&mut queue, 9), queue.wake()), (None, Some(at(10))));
     assert_eq!(next(&mut queue, 10), Some((2, 1)));
     assert_eq!((next(&mut queue, 20), queue.wake()), (None, None), "two are under way");
-    queue.finished(&light(1, 1), Ok(()), at(25), 0);
+    queue.finished(&mwi(1, 1), Ok(()), at(25), 0);
     assert_eq!(next(&mut queue, 25), Some((3, 1)));
 }
 
@@ -80,10 +80,10 @@ fn pace_and_concurrency_bound_a_resend_in_full() {
 #[test]
 fn a_state_sent_late_does_not_delay_the_next() {
     let mut queue = queue();
-    (1..=5).for_each(|mailbox| queue.want(light(mailbox, 1), at(0)));
+    (1..=5).for_each(|mailbox| queue.want(mwi(mailbox, 1), at(0)));
     let mut sent = |ms| {
         next(&mut queue, ms).inspect(|(mailbox, new)| {
-            queue.finished(&light(*mailbox, *new), Ok(()), at(ms), 0);
+            queue.finished(&mwi(*mailbox, *new), Ok(()), at(ms), 0);
         })
     };
     assert_eq!((sent(0), sent(13), sent(19), sent(20)), (Some((1, 1)), Some((2, 1)), None, Some((3, 1))));
@@ -93,31 +93,31 @@ fn a_state_sent_late_does_not_delay_the_next() {
 #[test]
 fn changes_while_it_is_sent_are_coalesced_to_the_latest() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
     assert_eq!(next(&mut queue, 0), Some((1, 1)));
-    (2..=5).for_each(|new| queue.want(light(1, new), at(1)));
-    assert_eq!(next(&mut queue, 50), None, "one at a time for one light");
-    queue.finished(&light(1, 1), Ok(()), at(60), 0);
+    (2..=5).for_each(|new| queue.want(mwi(1, new), at(1)));
+    assert_eq!(next(&mut queue, 50), None, "one at a time for one mailbox");
+    queue.finished(&mwi(1, 1), Ok(()), at(60), 0);
     assert_eq!(next(&mut queue, 60), Some((1, 5)));
-    queue.finished(&light(1, 5), Ok(()), at(70), 0);
+    queue.finished(&mwi(1, 5), Ok(()), at(70), 0);
     assert_eq!(queue.wake(), None);
 }
 
 #[test]
 fn a_change_that_is_taken_back_before_it_was_sent_is_not_sent() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
     next(&mut queue, 0);
-    queue.finished(&light(1, 1), Ok(()), at(1), 0);
-    queue.want(light(1, 2), at(2));
-    queue.want(light(1, 1), at(3));
+    queue.finished(&mwi(1, 1), Ok(()), at(1), 0);
+    queue.want(mwi(1, 2), at(2));
+    queue.want(mwi(1, 1), at(3));
     assert_eq!((next(&mut queue, 100), queue.wake()), (None, None));
 }
 
 #[test]
 fn retries_back_off_with_jitter_and_carry_the_latest_state() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
     let mut now = 0;
     // chance 0: the whole wait; chance 999: nearly a quarter less.
     for (chance, wait) in [(0, 1_000), (0, 2_000), (0, 4_000), (999, 6_002), (0, 8_000), (0, 8_000)] {
@@ -128,7 +128,7 @@ fn retries_back_off_with_jitter_and_carry_the_latest_state() {
     }
     // A change does not cause an earlier retry, because the receiver does not answer; the retry sends the new
     // state.
-    queue.want(light(1, 7), at(now - 500));
+    queue.want(mwi(1, 7), at(now - 500));
     assert_eq!((next(&mut queue, now - 1), queue.wake()), (None, Some(at(now))));
     assert_eq!(next(&mut queue, now), Some((1, 7)));
     let state = &queue.snapshot()[0];
@@ -136,7 +136,7 @@ fn retries_back_off_with_jitter_and_carry_the_latest_state() {
         (state.failures, state.sending, state.error.as_deref()),
         (6, true, Some("not delivered: no answer"))
     );
-    queue.finished(&light(1, 7), Ok(()), at(now), 0);
+    queue.finished(&mwi(1, 7), Ok(()), at(now), 0);
     let state = &queue.snapshot()[0];
     assert_eq!(
         (state.failures, state.sent, state.error.as_deref()),
@@ -145,29 +145,29 @@ fn retries_back_off_with_jitter_and_carry_the_latest_state() {
 }
 
 #[test]
-fn what_is_refused_waits_long_unless_it_changes() {
+fn refused_state_waits_long_unless_it_changes() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
     next(&mut queue, 0);
-    queue.finished(&light(1, 1), refused(), at(0), 0);
+    queue.finished(&mwi(1, 1), refused(), at(0), 0);
     assert_eq!(queue.wake(), Some(at(8_000)));
-    queue.want(light(1, 1), at(50));
+    queue.want(mwi(1, 1), at(50));
     assert_eq!(queue.wake(), Some(at(8_000)));
-    queue.want(light(1, 2), at(60));
+    queue.want(mwi(1, 2), at(60));
     assert_eq!(next(&mut queue, 60), Some((1, 2)));
 }
 
 #[test]
 fn after_a_failure_it_is_not_known_what_the_receiver_shows() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
     next(&mut queue, 0);
-    queue.finished(&light(1, 1), Ok(()), at(0), 0);
-    queue.want(light(1, 2), at(100));
+    queue.finished(&mwi(1, 1), Ok(()), at(0), 0);
+    queue.want(mwi(1, 2), at(100));
     next(&mut queue, 100);
     // The answer to "2" was lost; the return to "1" must be sent nevertheless.
-    queue.finished(&light(1, 2), unreachable(), at(100), 0);
-    queue.want(light(1, 1), at(200));
+    queue.finished(&mwi(1, 2), unreachable(), at(100), 0);
+    queue.want(mwi(1, 1), at(200));
     assert_eq!(next(&mut queue, 1_100), Some((1, 1)));
 }
 
@@ -175,36 +175,36 @@ fn after_a_failure_it_is_not_known_what_the_receiver_shows() {
 #[test]
 fn one_that_does_not_answer_is_asked_rarely_and_told_all_that_it_missed_when_it_does() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
-    queue.want(light(2, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
+    queue.want(mwi(2, 1), at(0));
     assert_eq!((next(&mut queue, 0), next(&mut queue, 10)), (Some((1, 1)), Some((2, 1))));
-    queue.finished(&light(1, 1), unreachable(), at(100), 0);
-    queue.finished(&light(2, 1), unreachable(), at(100), 0);
-    queue.want(light(3, 1), at(200));
-    queue.want(light(4, 1), at(200));
+    queue.finished(&mwi(1, 1), unreachable(), at(100), 0);
+    queue.finished(&mwi(2, 1), unreachable(), at(100), 0);
+    queue.want(mwi(3, 1), at(200));
+    queue.want(mwi(4, 1), at(200));
     assert_eq!(next(&mut queue, 200), Some((3, 1)));
     assert_eq!((next(&mut queue, 210), queue.wake()), (None, Some(at(1_200))), "one try at a time");
     // The target answers: no entry waits for its own retry any more.
-    queue.finished(&light(3, 1), Ok(()), at(300), 0);
+    queue.finished(&mwi(3, 1), Ok(()), at(300), 0);
     let told = [310, 320].map(|ms| next(&mut queue, ms).map(|(mailbox, _)| mailbox));
     assert_eq!(told, [Some(4), Some(1)]);
-    queue.finished(&light(4, 1), Ok(()), at(330), 0);
+    queue.finished(&mwi(4, 1), Ok(()), at(330), 0);
     assert_eq!(next(&mut queue, 330), Some((2, 1)));
 }
 
 #[test]
 fn one_behind_a_target_that_does_not_answer_delays_nothing_else_there() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
     next(&mut queue, 0);
-    queue.finished(&light(1, 1), incomplete(), at(10), 0);
+    queue.finished(&mwi(1, 1), incomplete(), at(10), 0);
     assert_eq!(queue.wake(), Some(at(1_010)), "soon again");
-    queue.want(light(2, 1), at(20));
-    queue.want(light(3, 1), at(20));
+    queue.want(mwi(2, 1), at(20));
+    queue.want(mwi(3, 1), at(20));
     assert_eq!((next(&mut queue, 20), next(&mut queue, 30)), (Some((2, 1)), Some((3, 1))), "at the usual pace");
-    queue.finished(&light(2, 1), Ok(()), at(40), 0);
+    queue.finished(&mwi(2, 1), Ok(()), at(40), 0);
     // The other receivers behind the target wait for the new state.
-    queue.want(light(1, 2), at(50));
+    queue.want(mwi(1, 2), at(50));
     assert_eq!(next(&mut queue, 50), Some((1, 2)));
 }
 
@@ -213,14 +213,14 @@ fn a_removed_mailbox_goes_dark_and_is_forgotten() {
     let mut queue = queue();
     queue.remove(MailboxId(1), at(0));
     assert_eq!(queue.wake(), None);
-    queue.want(light(1, 3), at(0));
+    queue.want(mwi(1, 3), at(0));
     next(&mut queue, 0);
-    queue.finished(&light(1, 3), Ok(()), at(0), 0);
+    queue.finished(&mwi(1, 3), Ok(()), at(0), 0);
     queue.remove(MailboxId(1), at(10));
     assert_eq!(next(&mut queue, 10), Some((1, 0)));
-    queue.finished(&light(1, 0), unreachable(), at(10), 0);
+    queue.finished(&mwi(1, 0), unreachable(), at(10), 0);
     assert_eq!(next(&mut queue, 1_010), Some((1, 0)));
-    queue.finished(&light(1, 0), Ok(()), at(1_010), 0);
+    queue.finished(&mwi(1, 0), Ok(()), at(1_010), 0);
     assert!(queue.mailboxes().is_empty());
     queue.remove(MailboxId(1), at(2_000));
     assert_eq!(queue.wake(), None);
@@ -231,19 +231,19 @@ fn resync_sends_all_states_again_within_pace_and_concurrency() {
     let mut queue = queue();
     let mut now = 0;
     for mailbox in 1..=3 {
-        queue.want(light(mailbox, 1), at(now));
+        queue.want(mwi(mailbox, 1), at(now));
         assert_eq!(next(&mut queue, now), Some((mailbox, 1)));
-        queue.finished(&light(mailbox, 1), Ok(()), at(now), 0);
+        queue.finished(&mwi(mailbox, 1), Ok(()), at(now), 0);
         now += 10;
     }
     assert_eq!(queue.wake(), None);
     assert_eq!(queue.resync(None, at(100)), 3);
     assert_eq!((next(&mut queue, 100), next(&mut queue, 105)), (Some((1, 1)), None), "paced");
     assert_eq!((next(&mut queue, 110), next(&mut queue, 120)), (Some((2, 1)), None), "two are under way");
-    queue.finished(&light(1, 1), Ok(()), at(130), 0);
+    queue.finished(&mwi(1, 1), Ok(()), at(130), 0);
     assert_eq!(next(&mut queue, 130), Some((3, 1)));
-    queue.finished(&light(2, 1), Ok(()), at(140), 0);
-    queue.finished(&light(3, 1), Ok(()), at(140), 0);
+    queue.finished(&mwi(2, 1), Ok(()), at(140), 0);
+    queue.finished(&mwi(3, 1), Ok(()), at(140), 0);
     assert_eq!((next(&mut queue, 200), queue.wake()), (None, None), "each was sent once");
 }
 
@@ -251,31 +251,31 @@ fn resync_sends_all_states_again_within_pace_and_concurrency() {
 fn resync_of_one_mailbox_leaves_the_others_alone() {
     let mut queue = queue();
     for mailbox in [1, 2] {
-        queue.want(light(mailbox, 1), at(0));
+        queue.want(mwi(mailbox, 1), at(0));
         next(&mut queue, 10 * mailbox as u64);
-        queue.finished(&light(mailbox, 1), Ok(()), at(20), 0);
+        queue.finished(&mwi(mailbox, 1), Ok(()), at(20), 0);
     }
     assert_eq!(queue.resync(Some(MailboxId(7)), at(100)), 0, "no such mailbox");
     assert_eq!(queue.resync(Some(MailboxId(2)), at(100)), 1);
     assert_eq!(next(&mut queue, 100), Some((2, 1)));
-    queue.finished(&light(2, 1), Ok(()), at(110), 0);
+    queue.finished(&mwi(2, 1), Ok(()), at(110), 0);
     assert_eq!(queue.wake(), None);
 }
 
 #[test]
 fn resync_repeats_a_send_in_progress_and_shortens_the_wait_of_a_retry() {
     let mut queue = queue();
-    queue.want(light(1, 1), at(0));
+    queue.want(mwi(1, 1), at(0));
     next(&mut queue, 0);
     assert_eq!(queue.resync(None, at(5)), 1);
     assert_eq!(next(&mut queue, 50), None, "one send at a time for one mailbox");
-    queue.finished(&light(1, 1), Ok(()), at(60), 0);
+    queue.finished(&mwi(1, 1), Ok(()), at(60), 0);
     assert_eq!(next(&mut queue, 60), Some((1, 1)), "it may have arrived before the loss");
-    queue.finished(&light(1, 1), refused(), at(70), 0);
+    queue.finished(&mwi(1, 1), refused(), at(70), 0);
     assert_eq!(queue.wake(), Some(at(8_070)));
     queue.resync(None, at(100));
     assert_eq!(next(&mut queue, 100), Some((1, 1)));
-    queue.finished(&light(1, 1), Ok(()), at(110), 0);
+    queue.finished(&mwi(1, 1), Ok(()), at(110), 0);
     assert_eq!(queue.wake(), None);
 }
 
@@ -283,9 +283,9 @@ fn resync_repeats_a_send_in_progress_and_shortens_the_wait_of_a_retry() {
 #[test]
 fn resync_tries_a_target_that_does_not_answer_rarely() {
     let mut queue = queue();
-    (1..=3).for_each(|mailbox| queue.want(light(mailbox, 1), at(0)));
+    (1..=3).for_each(|mailbox| queue.want(mwi(mailbox, 1), at(0)));
     next(&mut queue, 0);
-    queue.finished(&light(1, 1), unreachable(), at(10), 0);
+    queue.finished(&mwi(1, 1), unreachable(), at(10), 0);
     queue.resync(None, at(20));
     assert!(next(&mut queue, 20).is_some());
     assert_eq!((next(&mut queue, 30), queue.wake()), (None, Some(at(1_020))), "one try at a time");
@@ -323,40 +323,40 @@ proptest! {
         for step in steps {
             match step {
                 Step::Want(mailbox, new) => {
-                    queue.want(light(mailbox, new), at(now));
+                    queue.want(mwi(mailbox, new), at(now));
                     wanted.insert(mailbox, new);
                 }
                 Step::Resync(mailbox) => {
                     queue.resync(mailbox.map(MailboxId), at(now));
                 }
                 Step::Send => {
-                    if let Some(light) = queue.next(at(now)) {
-                        prop_assert!(under_way.iter().all(|other| other.mailbox != light.mailbox));
-                        under_way.push(light);
+                    if let Some(update) = queue.next(at(now)) {
+                        prop_assert!(under_way.iter().all(|other| other.mailbox != update.mailbox));
+                        under_way.push(update);
                         prop_assert!(under_way.len() <= POLICY.concurrency);
                     }
                 }
                 Step::Answer(which, how) if which < under_way.len() => {
-                    let light = under_way.swap_remove(which);
+                    let update = under_way.swap_remove(which);
                     // A failed send may have been delivered nevertheless.
-                    shown.insert(light.mailbox.0, light.counts.new);
+                    shown.insert(update.mailbox.0, update.counts.new);
                     let result = match how { 0 => Ok(()), 1 => unreachable(), _ => refused() };
-                    queue.finished(&light, result, at(now), 7);
+                    queue.finished(&update, result, at(now), 7);
                 }
                 Step::Answer(..) => {}
                 Step::Wait(ms) => now += ms,
             }
         }
-        for light in under_way.drain(..) {
-            shown.insert(light.mailbox.0, light.counts.new);
-            queue.finished(&light, Ok(()), at(now), 7);
+        for update in under_way.drain(..) {
+            shown.insert(update.mailbox.0, update.counts.new);
+            queue.finished(&update, Ok(()), at(now), 7);
         }
         for _ in 0..20 {
             let Some(wake) = queue.wake() else { break };
             now = now.max(wake.as_nanos() / 1_000_000 + 1);
-            let light = queue.next(at(now)).expect("due when it says so");
-            shown.insert(light.mailbox.0, light.counts.new);
-            queue.finished(&light, Ok(()), at(now), 7);
+            let update = queue.next(at(now)).expect("due when it says so");
+            shown.insert(update.mailbox.0, update.counts.new);
+            queue.finished(&update, Ok(()), at(now), 7);
         }
         prop_assert_eq!(queue.wake(), None);
         prop_assert_eq!(shown, wanted);

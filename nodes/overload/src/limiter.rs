@@ -21,6 +21,9 @@ const DISK_SHARE: f64 = 0.6;
 const CLOSE_PRESSURE: f64 = 1.4;
 /// … and opens again below this.
 const OPEN_PRESSURE: f64 = 1.0;
+/// A measurement counts in the average as at most this: else a pause of seconds would keep the gate closed for as long
+/// again after its end, though nothing is late any more.
+const MAX_PRESSURE: f64 = 4.0;
 /// The limit grows by this factor a second at most.
 const MAX_GROWTH: f64 = 1.15;
 /// The limit grows to at most this multiple of the rate that has gone through.
@@ -205,7 +208,7 @@ impl Limiter {
             sample.processor / PROCESSOR_SHARE,
         ];
         for (smooth, now) in self.pressure.iter_mut().zip(now) {
-            *smooth += (now - *smooth) * weight;
+            *smooth += (now.min(MAX_PRESSURE) - *smooth) * weight;
         }
         if let Some(time) = sample.commit.map(|time| time.as_secs_f64()) {
             let smooth = self.commit.get_or_insert(time);

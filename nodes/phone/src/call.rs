@@ -63,7 +63,7 @@ impl Inner {
         let description = lock(&self.description);
         self.media.set_remote(RemoteMedia {
             address: stream.remote,
-            codec: sdp::codec(stream),
+            codec: stream.codec,
             payload_type: stream.payload_type,
             dtmf: stream.dtmf,
             send: description.direction.sends() && stream.peer_listens(),

@@ -69,7 +69,7 @@ impl Description {
 
     /// Accepts the peer's offer: its first codec, its payload types, the matching direction.
     pub(crate) fn agree(&mut self, stream: &Stream) {
-        self.codecs = vec![(stream.payload_type, codec(stream))];
+        self.codecs = vec![(stream.payload_type, stream.codec)];
         self.dtmf = stream.dtmf;
         self.direction = Direction::facing(stream.direction);
     }
@@ -78,11 +78,4 @@ impl Description {
 /// Parses the peer's description.
 pub(crate) fn read(body: &[u8]) -> Result<Stream, CallError> {
     Sdp::parse(body).and_then(|sdp| sdp.audio()).map_err(|e| CallError::new(488, e.to_string()))
-}
-
-pub(crate) fn codec(stream: &Stream) -> Codec {
-    match stream.codec {
-        sdp::Codec::Pcmu => Codec::Pcmu,
-        sdp::Codec::Pcma => Codec::Pcma,
-    }
 }

@@ -1,8 +1,9 @@
 //! Tasks that bring a node in line with what the cluster has agreed on and replicated: who takes calls, drains and
-//! hand-overs, recordings of lost nodes, prompts, records of calls, purging.
+//! hand-overs, recordings of lost nodes and of earlier incarnations, prompts, records of calls, purging.
 
 mod call_records;
 mod drain;
+mod leftovers;
 mod node_reconciler;
 mod orphans;
 mod prompts;
@@ -11,6 +12,7 @@ mod unfiled;
 
 pub use call_records::keep_call_records;
 pub use drain::{Drain, SharedDrain};
+pub use leftovers::{file_leftovers, file_leftovers_when_filled};
 pub use node_reconciler::{NodeReconciler, ReconcilerParts, first_measures, follow_members};
 pub use orphans::{LostNodes, file_orphans};
 pub use prompts::CustomPrompts;

@@ -187,6 +187,7 @@ fn status(parts: &StorageParts) -> ReplicationStatusReply {
             last_contact_ms: peer.last_contact_ms,
             last_comparison: last.map(|last: &ComparisonReport| convert::comparison(last, false)),
             repairs: compared.map_or(0, |(.., repairs)| *repairs),
+            stuck: peer.stuck.unwrap_or_default(),
             name: peer.name.to_string(),
         }
     });

@@ -66,7 +66,7 @@ pub(crate) async fn stats(store: &Store, dir: &Path) -> Result<wire::StatsReply,
     .await
 }
 
-/// Compacts the packs, pass after pass until one changes nothing, and tells how far it is. Ends when nobody listens.
+/// Compacts the packs, pass after pass until one changes nothing, and reports the progress. Ends when the client is gone.
 pub(crate) async fn compact(
     store: &Store,
     answers: &mpsc::Sender<Result<wire::CompactReply, Status>>,

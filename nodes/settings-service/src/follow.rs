@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::{sync::broadcast::error::RecvError, time::sleep};
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{interval, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_alarms::Outbound;
@@ -13,6 +16,8 @@ use crate::SharedSettings;
 
 /// Poll interval of a node that has not offered its file's values yet.
 const OFFER_EVERY: Duration = Duration::from_secs(1);
+/// Interval of attempts to use settings that this node cannot use, such as those with a file that is not there.
+const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 impl SharedSettings {
     /// Follows the rows of the store until stopped, and offers the file's values when this node has all records.
@@ -25,6 +30,7 @@ impl SharedSettings {
         let mut changes = self.parts().mailstore.store().live();
         self.look();
         let mut offered = false;
+        let mut retries = interval(RETRY_EVERY);
         loop {
             if !offered {
                 offered = self.offer().await;
@@ -36,6 +42,10 @@ impl SharedSettings {
                     Err(RecvError::Closed) => return,
                 },
                 () = sleep(OFFER_EVERY), if !offered => false,
+                _ = retries.tick() => {
+                    self.retry();
+                    false
+                }
             };
             if again {
                 self.look();

@@ -4,6 +4,7 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 use twinbox_alarms::Kind;
 use twinbox_cluster_settings::{Entries, Key, Register, Rows, TrunkChange, Values, schema, set_edit};
+use twinbox_config::SettingMistake;
 use twinbox_mailstore::{Acknowledgement, MailError};
 use twinbox_wire::settings::{
     NamedChange, Setting, SettingChangeRequest, SettingChanged, SettingListReply, SettingListRequest, TrunkChanged,
@@ -48,18 +49,21 @@ impl SettingsService {
         }
     }
 
-    /// Refuses receivers of alarms that this node could not use.
-    fn check_receivers(&self, rows: &[(Register, Entries)]) -> Result<(), Status> {
+    /// Refuses settings that this node could not use. What it could not use before either is no reason.
+    fn check_use(
+        &self,
+        rows: &Rows,
+        changed: &[(Register, Entries)],
+        known: &[SettingMistake],
+    ) -> Result<(), Status> {
         let parts = self.0.parts();
-        for (_, entries) in
-            rows.iter().filter(|(register, _)| matches!(register, Register::Webhook | Register::Trap))
-        {
-            let values = Values::of(entries.iter(), parts.wan);
-            if let Some(mistake) = parts.secrets.receivers(&values, &parts.name).1.first() {
-                return Err(Status::failed_precondition(mistake.to_string()));
-            }
+        let values = rows.values_with(changed, &parts.file, parts.wan);
+        let receivers = parts.secrets.receivers(&values, &parts.name).1;
+        let services = parts.services.in_force(&values, &parts.name).1;
+        match receivers.into_iter().chain(services).find(|mistake| !known.contains(mistake)) {
+            Some(mistake) => Err(Status::failed_precondition(mistake.to_string())),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -91,7 +95,7 @@ impl Settings for SettingsService {
             node: parts.name.to_string(),
             settings: Key::ALL.map(|key| self.describe(&rows, &values, key)).into(),
             unknown: rows.unknown().into_iter().map(str::to_owned).collect(),
-            mistakes,
+            mistakes: mistakes.iter().map(ToString::to_string).collect(),
         }))
     }
 
@@ -106,8 +110,9 @@ impl Settings for SettingsService {
         let parts = self.0.parts();
         self.0.has_all()?;
         let refused = |error: twinbox_cluster_settings::GroupError| Status::failed_precondition(error.to_string());
-        let expected = self.0.state().0.changed(&parts.file, &changes).map_err(refused)?;
-        self.check_receivers(&expected)?;
+        let (rows, known) = self.0.state();
+        let expected = rows.changed(&parts.file, &changes).map_err(refused)?;
+        self.check_use(&rows, &expected, &known)?;
         let (file, wanted) = (parts.file.clone(), changes.clone());
         let (outcome, acknowledgement) = parts
             .mailstore

@@ -10,15 +10,27 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Channel, Code};
 use twinbox_calls::CallsService;
-use twinbox_cluster_settings::{FileValues, Key, Rows, TrunkRows, Values, schema};
-use twinbox_config::{AlarmReceivers, AlarmSecrets, FileTrunks, TrunksInForce, apply_to_calls, usual_mailbox};
+use twinbox_cluster_settings::{FileValues, Key, Register, Rows, TrunkRows, Values, schema};
+use twinbox_config::{
+    AlarmReceivers, AlarmSecrets, FileTrunks, OwnServices, Services, SettingMistake, TrunksInForce, apply_to_calls,
+    usual_mailbox,
+};
 use twinbox_ids::NodeName;
 use twinbox_mailbox::pin::HashCost;
 use twinbox_mailstore::{LiveSettings, MailError, Mailstore};
 use twinbox_replication_peer::Peers;
 
-/// Keys of the receivers of alarms.
-const RECEIVERS: [Key; 5] = [Key::WebhookUrl, Key::WebhookCaFile, Key::TrapReceivers, Key::TrapUser, Key::TrapAuth];
+/// Receivers of alarms.
+const RECEIVERS: [Register; 2] = [Register::Webhook, Register::Trap];
+/// Services to the outside.
+const SERVICES: [Register; 6] = [
+    Register::MailIdentity,
+    Register::MailRoute,
+    Register::MailSignature,
+    Register::Sms,
+    Register::Links,
+    Register::S3,
+];
 
 /// The parts of a node that settings change, and what the node's file says.
 pub struct SettingsParts {
@@ -32,6 +44,8 @@ pub struct SettingsParts {
     pub wan: bool,
     /// This node's secrets for receivers of alarms.
     pub secrets: AlarmSecrets,
+    /// This node's secrets for services to the outside.
+    pub services: OwnServices,
     /// Mailboxes and messages.
     pub mailstore: Mailstore,
     /// Replication with the other nodes.
@@ -50,6 +64,7 @@ struct Inner {
     parts: SettingsParts,
     values: watch::Sender<Arc<Values>>,
     receivers: watch::Sender<Arc<AlarmReceivers>>,
+    services: watch::Sender<Arc<Services>>,
     state: Mutex<State>,
 }
 
@@ -58,8 +73,10 @@ struct State {
     rows: Rows,
     trunks: TrunkRows,
     in_force: TrunksInForce,
-    /// Reasons why alarms do not reach a receiver from this node.
-    mistakes: Vec<String>,
+    /// Receivers of alarms that this node cannot use.
+    receiver_mistakes: Vec<SettingMistake>,
+    /// Services to the outside that it cannot use.
+    service_mistakes: Vec<SettingMistake>,
     /// Alarms that were raised: subject and detail.
     raised: BTreeMap<String, String>,
 }
@@ -69,7 +86,9 @@ impl SharedSettings {
     pub fn open(parts: SettingsParts) -> Result<Self, MailError> {
         let values = Arc::new(Values::of(parts.file.iter(), parts.wan));
         let (receivers, state) = (watch::Sender::new(Arc::default()), Mutex::default());
-        let settings = Self(Arc::new(Inner { parts, values: watch::Sender::new(values), receivers, state }));
+        let services = watch::Sender::new(Arc::new(parts.services.in_force(&values, &parts.name).0));
+        let settings =
+            Self(Arc::new(Inner { parts, values: watch::Sender::new(values), receivers, services, state }));
         let rows = settings.read()?;
         settings.take(rows, true);
         Ok(settings)
@@ -86,6 +105,25 @@ impl SharedSettings {
         move || values.borrow().seconds(key)
     }
 
+    /// The services to the outside, by the settings in force.
+    pub fn services(&self) -> Arc<Services> {
+        self.0.services.borrow().clone()
+    }
+
+    /// The services to the outside, each time they change.
+    pub fn watch_services(&self) -> watch::Receiver<Arc<Services>> {
+        self.0.services.subscribe()
+    }
+
+    /// A part of the services, as it is whenever the function is called.
+    pub fn current<T, F>(&self, part: F) -> impl Fn() -> T + Send + Sync + use<T, F>
+    where
+        F: Fn(&Services) -> T + Send + Sync,
+    {
+        let services = self.watch_services();
+        move || part(services.borrow().as_ref())
+    }
+
     /// Channels with a receiver of alarms.
     pub fn channels(&self) -> Vec<Channel> {
         self.0.receivers.borrow().channels()
@@ -99,10 +137,27 @@ impl SharedSettings {
         &self.0.parts
     }
 
-    /// The rows that were read last, and the mistakes of receivers of alarms.
-    pub(crate) fn state(&self) -> (Rows, Vec<String>) {
+    /// The rows that were read last, and the settings that this node cannot use.
+    pub(crate) fn state(&self) -> (Rows, Vec<SettingMistake>) {
         let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.rows.clone(), state.mistakes.clone())
+        (state.rows.clone(), [&state.receiver_mistakes[..], &state.service_mistakes[..]].concat())
+    }
+
+    /// Tries the services that this node could not use again: a file may be there now.
+    pub(crate) fn retry(&self) {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.service_mistakes.is_empty() && self.take_services(&self.values(), &mut state) {
+            self.report(&mut state);
+        }
+    }
+
+    /// Makes the services by these values those in force. True when the mistakes are others.
+    fn take_services(&self, values: &Values, state: &mut State) -> bool {
+        let (services, mistakes) = self.0.parts.services.in_force(values, &self.0.parts.name);
+        let differ = state.service_mistakes != mistakes;
+        state.service_mistakes = mistakes;
+        self.0.services.send_replace(Arc::new(services));
+        differ
     }
 
     /// The trunks that were read last, and those in force.
@@ -146,10 +201,14 @@ impl SharedSettings {
                 info!(settings = names.join(" "), "settings of the cluster changed; they are in force");
             }
             self.apply(&values);
-            if first || RECEIVERS.iter().any(|key| before.text(*key) != values.text(*key)) {
+            let differ = |register: &Register| register.keys().any(|key| before.text(key) != values.text(key));
+            if first || RECEIVERS.iter().any(differ) {
                 let (receivers, mistakes) = parts.secrets.receivers(&values, &parts.name);
-                state.mistakes = mistakes.iter().map(ToString::to_string).collect();
+                state.receiver_mistakes = mistakes;
                 self.0.receivers.send_replace(Arc::new(receivers));
+            }
+            if first || SERVICES.iter().any(differ) {
+                self.take_services(&values, &mut state);
             }
             self.0.values.send_replace(values);
         }
@@ -192,9 +251,8 @@ impl SharedSettings {
                           node, or set the value again with 'twinbox setting set'";
             found.insert(subject(name), detail.to_owned());
         }
-        for mistake in &state.mistakes {
-            let key = mistake.split(':').next().unwrap_or_default();
-            found.insert(subject(key), format!("alarms do not reach a receiver from this node: {mistake}"));
+        for mistake in state.receiver_mistakes.iter().chain(&state.service_mistakes) {
+            found.insert(subject(&mistake.key), format!("this node cannot use the cluster's settings: {mistake}"));
         }
         for (subject, detail) in &found {
             if state.raised.get(subject) != Some(detail) {

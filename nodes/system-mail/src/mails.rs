@@ -1,5 +1,7 @@
 //! Queueing of mails, and warnings to owners.
 
+use std::sync::Arc;
+
 use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{Message, MessageTime, message_time, schema as mailbox_schema};
 use twinbox_mailstore::{
@@ -18,7 +20,9 @@ const MOST_LOST: u64 = 64;
 
 /// Mails cannot leave.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("mail out is not configured, and no mail is queued: set [mail] domain and smarthost on every node")]
+#[error(
+    "mail out is not configured, and no mail is queued: set mail.domain and mail.smarthost ('twinbox setting set')"
+)]
 pub struct NoMailOut;
 
 /// Result of a look at one mailbox.
@@ -36,18 +40,18 @@ pub enum Warned {
 #[derive(Clone)]
 pub struct SystemMails {
     mailstore: Mailstore,
-    mail_out: bool,
+    mail_out: Arc<dyn Fn() -> bool + Send + Sync>,
 }
 
 impl SystemMails {
-    /// Mails in this store; `mail_out`: mail out is configured on this node.
-    pub fn new(mailstore: Mailstore, mail_out: bool) -> Self {
-        Self { mailstore, mail_out }
+    /// Mails in this store; `mail_out`: whether mail out is configured now.
+    pub fn new(mailstore: Mailstore, mail_out: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self { mailstore, mail_out: Arc::new(mail_out) }
     }
 
     /// Whether mails can leave. Queue none otherwise: each would be a dead letter.
     pub fn ready(&self) -> Result<(), NoMailOut> {
-        if self.mail_out { Ok(()) } else { Err(NoMailOut) }
+        if (self.mail_out)() { Ok(()) } else { Err(NoMailOut) }
     }
 
     /// Queues mails of one occasion of an owner; returns the number of those that were not queued before.

@@ -55,7 +55,7 @@ pub fn quota_step(note: QuotaNote, used: u64, share: u64) -> QuotaStep {
 pub struct AgeingNote {
     /// Its time.
     pub at: Timestamp,
-    /// End of the time that it covered: it told of all messages whose time ended before.
+    /// End of the time that it covered: it named all messages whose time ended before.
     pub until: Timestamp,
     /// Digest of the rules then in force.
     pub rules: u64,
@@ -68,14 +68,14 @@ pub struct AgeingNote {
 pub struct AgeingWarning {
     /// The note of it.
     pub note: AgeingNote,
-    /// Number of the messages that no earlier warning told of.
+    /// Number of the messages that no earlier warning named.
     pub messages: u64,
     /// Time from which the first of them may be deleted.
     pub first: Timestamp,
 }
 
 /// The warning that is due for the messages of a mailbox, by their times under `rules`; `None`: none is due, or the rules
-/// ask for none. A message whose time is over is not told of: it is deleted.
+/// ask for none. A message whose time is over is not named: it is deleted.
 pub fn ageing_warning(
     note: Option<AgeingNote>,
     rules: &Rules,
@@ -233,11 +233,11 @@ mod tests {
         // Changed since the warning, with a time that ends within the time that it covered.
         let short = [time(24, 5)];
         assert!(warning(Some(first.note), &short, 25).is_some());
-        // Other rules let a message that was not told of end earlier.
+        // Other rules let a message that was not named end earlier.
         let others = super::tests::rules(&["retention-days=29", "warn-days=7"]);
         let earlier = [time(0, 29)];
         assert!(ageing_warning(note, &others, earlier, day(24)).is_some());
-        // A deleted message is not told of, and without the rule none is.
+        // A deleted message is not named, and without the rule none is.
         let purged = MessageTime { action: Ageing::Purge, ..time(0, 30) };
         assert_eq!(warning(None, &[purged], 25), None);
         assert_eq!(ageing_warning(None, &super::tests::rules(&["retention-days=30"]), times, day(25)), None);

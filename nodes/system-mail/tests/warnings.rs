@@ -35,7 +35,7 @@ async fn full_mailbox_has_one_mail_also_when_another_node_repeats_the_job() {
     let (a, b) = (Node::alone(first.path(), "a"), Node::alone(second.path(), "b"));
     let anna = owner(&a, "1001", Some("anna@example.test")).await;
     let silent = owner(&a, "1002", None).await;
-    let on_a = SystemMails::new(a.mailstore.clone(), true);
+    let on_a = SystemMails::new(a.mailstore.clone(), || true);
     assert_eq!(on_a.warn_of_quota(&anna, 50, 90).await.unwrap(), Warned::NotDue);
     assert_eq!(on_a.warn_of_quota(&anna, 92, 90).await.unwrap(), Warned::Queued);
     assert_eq!(on_a.warn_of_quota(&anna, 92, 90).await.unwrap(), Warned::NotDue);
@@ -44,7 +44,7 @@ async fn full_mailbox_has_one_mail_also_when_another_node_repeats_the_job() {
     }
 
     a.hand_over(&b).await;
-    let on_b = SystemMails::new(b.mailstore.clone(), true);
+    let on_b = SystemMails::new(b.mailstore.clone(), || true);
     assert_eq!(on_b.warn_of_quota(&anna, 92, 90).await.unwrap(), Warned::NotDue, "the node before did it");
     // Two nodes that do not see each other make one effect.
     assert_eq!(on_a.warn_of_quota(&anna, 101, 90).await.unwrap(), Warned::Queued);
@@ -86,7 +86,7 @@ async fn owner_is_warned_of_messages_before_they_age_and_once() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     let anna = owner(&node, "1001", Some("anna@example.test")).await;
-    let mails_of = SystemMails::new(node.mailstore.clone(), true);
+    let mails_of = SystemMails::new(node.mailstore.clone(), || true);
     for _ in 0..2 {
         node.leave(anna.id, &audio(1_500)).await;
     }

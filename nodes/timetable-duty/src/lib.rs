@@ -14,4 +14,4 @@ mod works;
 
 pub use order::{JobOrder, JobWork, RunFuture, Works};
 pub use service::TimetableDuty;
-pub use works::{ageing, quota_warnings};
+pub use works::{ageing, backup, quota_warnings};

@@ -130,7 +130,7 @@ impl JobChange {
     }
 }
 
-/// The values of an argument, as people are told them, if jobs of this kind have it.
+/// Description of the values of an argument, if jobs of this kind have it.
 pub(crate) fn name_of_argument(kind: JobKind, word: &str) -> Result<&'static str, JobError> {
     if let Some((_, expected)) = kind.arguments().iter().find(|(known, _)| *known == word) {
         return Ok(*expected);

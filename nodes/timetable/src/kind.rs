@@ -9,7 +9,7 @@ pub enum JobKind {
     Ageing,
     /// Warns of mailboxes that are nearly full.
     QuotaWarnings,
-    /// Has every subscriber of MWI told the present counts.
+    /// Sends the present counts to every subscriber of MWI.
     MwiResync,
     /// Synchronises users with a directory.
     DirectorySync,
@@ -58,7 +58,7 @@ impl JobKind {
         Self::ALL.into_iter().find(|kind| kind.word() == word)
     }
 
-    /// Words of its arguments, with their values as people are told them.
+    /// Words of its arguments, with descriptions of their values.
     pub const fn arguments(self) -> &'static [(&'static str, &'static str)] {
         match self {
             Self::Ageing | Self::MwiResync => &[],

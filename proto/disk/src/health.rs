@@ -40,7 +40,7 @@ impl Health {
     /// Notes a failure; the first one counts.
     pub(crate) fn fail(&self, detail: String) -> DiskError {
         if self.failure.set(detail.clone()).is_ok() {
-            tracing::error!(dir = %self.dir.display(), detail, "store refuses further writes; check the disk and restart");
+            tracing::error!(dir = %self.dir.display(), detail, "store refuses further writes until the next start; check the disk");
             VerifyRequest::of(&self.dir).make(&detail);
         }
         DiskError::Broken { detail: self.failure().map_or(detail, str::to_owned) }

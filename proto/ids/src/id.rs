@@ -4,6 +4,8 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Timestamp;
+
 /// A text is not an identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{text}' is not a valid {what}: {expected}")]
@@ -88,11 +90,12 @@ random_id!(
 );
 random_id!(
     /// A message. A message recorded from a call has the 128 bits of its [`RecordingId`], so that two nodes
-    /// which file the same recording file the same message (rule C2).
+    /// which file the same recording file the same message (rule C2): its id sorts by time. The id of a message that may
+    /// come twice is a hash of what it comes from, and does not: mail in, one sent or returned within the system, an import.
     MessageId, "message id"
 );
 random_id!(
-    /// A recording, named by the node that began it (rule C1).
+    /// A recording, named by the node that began it (rule C1) by time: see [`RecordingId::at`].
     RecordingId, "recording id"
 );
 random_id!(
@@ -123,6 +126,30 @@ random_id!(
     /// One effect on the outside world; includes its cause (rule E1).
     EffectId, "effect id"
 );
+
+/// An identifier that sorts by time, in the layout of a UUID of version 7 (RFC 9562, section 5.7): 48 bits of milliseconds
+/// since 1970, and 74 random bits around version and variant.
+fn time_ordered(made: Timestamp) -> u128 {
+    const MILLISECONDS: u64 = (1 << 48) - 1;
+    const RANDOM: u128 = (0xfff << 64) | ((1 << 62) - 1);
+    const VERSION_AND_VARIANT: u128 = (7 << 76) | (0b10 << 62);
+    (u128::from(made.0 & MILLISECONDS) << 80) | VERSION_AND_VARIANT | (rand::random::<u128>() & RANDOM)
+}
+
+impl RecordingId {
+    /// The identifier of a recording that begins now: it sorts behind those of earlier milliseconds. Nothing may depend on
+    /// that order, since the clocks of two nodes differ.
+    pub fn at(began: Timestamp) -> Self {
+        Self(time_ordered(began))
+    }
+}
+
+impl MessageId {
+    /// The identifier of a message that is made now and is no recording of a call; otherwise like [`RecordingId::at`].
+    pub fn at(made: Timestamp) -> Self {
+        Self(time_ordered(made))
+    }
+}
 
 impl From<RecordingId> for MessageId {
     fn from(id: RecordingId) -> Self {
@@ -228,6 +255,31 @@ mod tests {
         assert_eq!(MessageId::from_slice(&id.to_bytes()), Some(id));
         let hash = BlobHash([0xa5; 32]);
         assert_eq!(hash.to_string().parse::<BlobHash>(), Ok(hash));
+    }
+
+    #[test]
+    fn identifiers_of_recordings_and_messages_sort_by_their_milliseconds() {
+        let now = 1_795_000_000_000;
+        let ids: Vec<RecordingId> =
+            [0, 1, now - 1, now, now + 1, (1 << 48) - 1].map(|ms| RecordingId::at(Timestamp(ms))).into();
+        assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+        let texts: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        assert!(texts.is_sorted_by(|a, b| a < b) && ids.iter().map(|id| id.to_bytes()).is_sorted(), "{texts:?}");
+        let message = MessageId::at(Timestamp(now));
+        assert!(MessageId::from(ids[2]) < message && message < MessageId::from(ids[4]));
+        // A clock that is wrong beyond all measure changes the order, and nothing else.
+        assert_eq!(RecordingId::at(Timestamp(u64::MAX)).0 >> 80, (1 << 48) - 1);
+    }
+
+    #[test]
+    fn identifier_that_sorts_by_time_is_a_uuid_of_version_7_with_74_random_bits() {
+        let (mut ever, mut always) = (0, u128::MAX);
+        for _ in 0..200 {
+            let id = RecordingId::at(Timestamp(0x0102_0304_0506)).0;
+            assert_eq!((id >> 80, (id >> 76) & 0xf, (id >> 62) & 0b11), (0x0102_0304_0506, 7, 0b10), "{id:032x}");
+            (ever, always) = (ever | id, always & id);
+        }
+        assert_eq!((ever & !always).count_ones(), 74, "bits that differ: {:032x}", ever & !always);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The vocabulary of Twinbox as types: identifiers, epochs, stamps, and [`Pii`] for data that must not reach a log.
 //!
-//! A leaf crate: no clock, no socket, no disk. Random identifiers are 128 bits, unique by construction,
+//! A leaf crate: no clock, no socket, no disk. Identifiers are 128 bits, random or by time and random, unique by construction,
 //! and print as 32 hexadecimal digits.
 
 mod epoch;

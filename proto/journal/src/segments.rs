@@ -270,7 +270,7 @@ impl<M: Medium> Segments<M> {
 
     /// Stops all writes: after a failed sync the pages of the file may be lost, and a later success proves nothing.
     pub(crate) fn fail(&self, what: &str, file: &str, error: &io::Error) -> SegmentError {
-        tracing::error!(file, %error, what, "journal refuses further batches; check the disk and restart");
+        tracing::error!(file, %error, what, "journal refuses further batches until the next start; check the disk");
         let detail = self.broken.get_or_init(|| format!("cannot {what} '{file}': {error}"));
         SegmentError::Broken { detail: detail.clone() }
     }

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use serde::{Deserialize, Serialize};
+
 /// Samples per second; with G.711 also bytes per second.
 pub const SAMPLE_RATE: u32 = 8_000;
 
@@ -11,8 +13,9 @@ pub const SAMPLES_PER_MS: u32 = SAMPLE_RATE / 1_000;
 /// Bytes of a 20 ms packet, the packet time that every telephone supports.
 pub const FRAME: usize = 160;
 
-/// A G.711 companding law.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// A G.711 companding law: of a call's audio, of a recording and of a sound file alike. A payload type that was
+/// negotiated is beside it, in the session description. Its serialized form has the variant's name or number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Codec {
     /// µ-law: North America, Japan.
     Pcmu,

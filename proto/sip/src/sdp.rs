@@ -8,6 +8,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use twinbox_rtp::Codec;
 
 /// The media type.
 pub const CONTENT_TYPE: &str = "application/sdp";
@@ -29,33 +30,6 @@ pub enum SdpError {
     /// There is audio, but neither PCMU nor PCMA.
     #[error("neither PCMU nor PCMA is offered")]
     NoCommonCodec,
-}
-
-/// Codecs of a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Codec {
-    /// G.711 µ-law.
-    Pcmu,
-    /// G.711 A-law.
-    Pcma,
-}
-
-impl Codec {
-    /// The static payload type (RFC 3551).
-    pub fn payload_type(self) -> u8 {
-        match self {
-            Self::Pcmu => 0,
-            Self::Pcma => 8,
-        }
-    }
-
-    /// The encoding name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pcmu => "PCMU",
-            Self::Pcma => "PCMA",
-        }
-    }
 }
 
 /// Direction of audio, as seen from the describing side.
@@ -251,7 +225,7 @@ impl Local {
     /// An offer of both codecs and telephone-event.
     pub fn offer(&self) -> String {
         let mut out = self.head();
-        let codecs = [Codec::Pcmu, Codec::Pcma].map(|c| (c.payload_type(), c));
+        let codecs = Codec::ALL.map(|c| (c.payload_type(), c));
         self.audio(&mut out, &codecs, Some(OUR_DTMF), Direction::SendRecv);
         out
     }

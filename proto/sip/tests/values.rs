@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use twinbox_rtp::Codec;
 use twinbox_sip::{
     Method, Request,
     addr::{self, NameAddr},
@@ -9,7 +10,7 @@ use twinbox_sip::{
     digest::{self, Credentials},
     identity::caller,
     mwi::Summary,
-    sdp::{Codec, Direction, Local, Sdp, SdpError, in_body},
+    sdp::{Direction, Local, Sdp, SdpError, in_body},
     session::{Refresher, Timer, TimerOutcome, TimerPolicy, negotiate},
     strict::{Verdict, read},
     uri::{HostPort, Uri},

@@ -49,7 +49,7 @@ impl AudioWaits {
     pub fn failed(&mut self, hash: BlobHash, denied: bool, now: u64) -> bool {
         let AudioPatience { denied: denial, held_up } = self.patience;
         let (denial, held_up) = (millis(denial), millis(held_up));
-        // Of a change that nobody has sent again.
+        // Of a change that no peer has sent again.
         let stale = held_up.max(denial).saturating_add(STALE_MS);
         self.waits.retain(|_, wait| now.saturating_sub(wait.last) <= stale);
         let wait = self.waits.entry(hash).or_insert(Wait { since: now, denied_since: None, last: now });

@@ -4,7 +4,7 @@
 //! the rest is read from the file in pieces, in parallel with the live chunks, so that memory use stays bounded.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::Range,
 };
 
@@ -13,8 +13,8 @@ use twinbox_ids::RecordingId;
 /// A recording and its take.
 pub type Take = (RecordingId, u32);
 
-/// Maximum recordings followed concurrently; nothing is sent of those above it, and their blobs are fetched at filing.
-const MAX_TAKES: usize = 4_096;
+/// Positions of recordings that may have ended and are kept nevertheless, beyond twice the number of open ones.
+const ENDED: usize = 1_024;
 
 /// Bytes sent and bytes available, from the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,67 +23,96 @@ struct Tail {
     known: u64,
 }
 
-/// The positions of one follower.
+/// The positions of one follower: one for each recording in progress, however many there are.
 #[derive(Debug, Default)]
-pub struct Tails(HashMap<Take, Tail>);
+pub struct Tails {
+    tails: HashMap<Take, Tail>,
+    /// Those of which the follower lacks bytes.
+    behind: BTreeSet<Take>,
+    /// Number of positions that the last [`Self::retain`] left.
+    retained: usize,
+}
 
 impl Tails {
     /// The follower has `sent` bytes of a recording of which there are `known`.
     pub fn open(&mut self, take: Take, sent: u64, known: u64) {
-        if self.0.len() < MAX_TAKES || self.0.contains_key(&take) {
-            let tail = self.0.entry(take).or_insert(Tail { sent, known });
+        self.update(take, |tail| {
             tail.sent = tail.sent.max(sent);
             tail.known = tail.known.max(known);
-        }
+        });
     }
 
     /// A live chunk of `length` bytes at `offset`. Returns the number of its first bytes to leave out, or `None` when
     /// it is not to be sent now, because the follower lacks bytes before it or was sent all of it.
     pub fn chunk(&mut self, take: Take, offset: u64, length: u64) -> Option<u64> {
-        // A recording whose beginning was not seen here is behind by the bytes before the chunk.
-        self.open(take, 0, 0);
-        let tail = self.0.get_mut(&take)?;
         let end = offset.saturating_add(length);
-        tail.known = tail.known.max(end);
-        if offset > tail.sent || end <= tail.sent {
-            return None;
-        }
-        let skip = tail.sent - offset;
-        tail.sent = end;
-        Some(skip)
+        // A recording whose beginning was not seen here is behind by the bytes before the chunk.
+        self.update(take, |tail| {
+            tail.known = tail.known.max(end);
+            if offset > tail.sent || end <= tail.sent {
+                return None;
+            }
+            let skip = tail.sent - offset;
+            tail.sent = end;
+            Some(skip)
+        })
+    }
+
+    /// True when the follower lacks bytes of some recording.
+    pub fn is_behind(&self) -> bool {
+        !self.behind.is_empty()
     }
 
     /// A piece of at most `limit` bytes of a recording that is behind.
     pub fn behind(&self, limit: u64) -> Option<(Take, Range<u64>)> {
-        let (take, tail) = self.0.iter().find(|(_, tail)| tail.sent < tail.known)?;
+        let take = self.behind.first()?;
+        let tail = self.tails.get(take)?;
         Some((*take, tail.sent..tail.known.min(tail.sent.saturating_add(limit))))
     }
 
     /// The piece was sent up to `end`. If that is its start, the piece is not in the file yet: the next chunk makes the
     /// recording behind again.
     pub fn caught_up(&mut self, take: Take, end: u64) {
-        if let Some(tail) = self.0.get_mut(&take) {
-            if end <= tail.sent {
-                tail.known = tail.sent;
-            } else {
-                tail.sent = end;
-            }
+        if self.tails.contains_key(&take) {
+            self.update(take, |tail| {
+                if end <= tail.sent {
+                    tail.known = tail.sent;
+                } else {
+                    tail.sent = end;
+                }
+            });
         }
     }
 
     /// The recording is filed or discarded.
     pub fn close(&mut self, take: Take) {
-        self.0.remove(&take);
+        self.tails.remove(&take);
+        self.behind.remove(&take);
     }
 
-    /// True when a new recording would not be followed.
-    pub fn is_full(&self) -> bool {
-        self.0.len() >= MAX_TAKES
+    /// True when many of the recordings may have ended without a [`Self::close`]: [`Self::retain`] is due. Its cost is
+    /// spread over at least as many new recordings as it looks at.
+    pub fn is_crowded(&self) -> bool {
+        self.tails.len() > 2 * self.retained + ENDED
     }
 
     /// Forgets all recordings except those still open.
     pub fn retain(&mut self, open: &HashSet<Take>) {
-        self.0.retain(|take, _| open.contains(take));
+        self.tails.retain(|take, _| open.contains(take));
+        self.behind.retain(|take| open.contains(take));
+        self.retained = self.tails.len();
+    }
+
+    /// Changes the position of a recording, which is a new one if there is none.
+    fn update<R>(&mut self, take: Take, change: impl FnOnce(&mut Tail) -> R) -> R {
+        let tail = self.tails.entry(take).or_insert(Tail { sent: 0, known: 0 });
+        let result = change(tail);
+        if tail.sent < tail.known {
+            self.behind.insert(take);
+        } else {
+            self.behind.remove(&take);
+        }
+        result
     }
 }
 
@@ -130,17 +159,60 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_recordings_is_bounded() {
+    fn none_of_ten_thousand_recordings_is_left_out() {
         let mut tails = Tails::default();
-        for n in 0..2 * MAX_TAKES as u128 {
-            tails.chunk((RecordingId(n), 0), 0, 10);
+        let takes: Vec<Take> = (0..10_000).map(|n| (RecordingId(n), 0)).collect();
+        let open: HashSet<Take> = takes.iter().copied().collect();
+        for offset in [0, 160] {
+            for take in &takes {
+                assert_eq!(tails.chunk(*take, offset, 160), Some(0), "{take:?}");
+                if tails.is_crowded() {
+                    tails.retain(&open);
+                }
+            }
         }
-        assert!(tails.is_full());
-        let new = (RecordingId(u128::MAX), 0);
-        assert_eq!(tails.chunk(new, 0, 10), None);
+        assert!(!tails.is_behind());
+        for take in &takes {
+            tails.close(*take);
+        }
+        assert!(tails.tails.is_empty());
+    }
+
+    #[test]
+    fn only_recordings_that_are_behind_are_looked_at() {
+        let mut tails = Tails::default();
+        for n in 0..10_000 {
+            tails.chunk((RecordingId(n), 0), 0, 160);
+        }
+        for n in [7, 4_000, 9_999] {
+            assert_eq!(tails.chunk((RecordingId(n), 0), 320, 160), None, "160 bytes before it are missing");
+        }
+        assert_eq!(tails.behind.len(), 3);
+        tails.close((RecordingId(4_000), 0));
+        let mut caught_up = Vec::new();
+        while let Some((take, range)) = tails.behind(1_000) {
+            assert_eq!(range, 160..480);
+            tails.caught_up(take, range.end);
+            caught_up.push(take.0.0);
+        }
+        assert_eq!(caught_up, [7, 9_999]);
+        assert!(!tails.is_behind());
+    }
+
+    #[test]
+    fn recordings_that_ended_unheard_are_forgotten() {
+        let mut tails = Tails::default();
         let open = (RecordingId(7), 0);
-        tails.retain(&HashSet::from([open]));
-        assert_eq!(tails.0.keys().collect::<Vec<_>>(), [&open]);
-        assert_eq!(tails.chunk(new, 0, 10), Some(0));
+        let mut most = 0;
+        for n in 0..100_000 {
+            // All of them are behind, and none is closed.
+            tails.chunk((RecordingId(n), 0), 10, 10);
+            if tails.is_crowded() {
+                tails.retain(&HashSet::from([open]));
+            }
+            most = most.max(tails.tails.len()).max(tails.behind.len());
+        }
+        assert!(most <= ENDED + 3, "{most} positions for one open recording");
+        assert!(tails.tails.contains_key(&open));
     }
 }

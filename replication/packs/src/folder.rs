@@ -128,7 +128,7 @@ impl<M: Medium> PackFolder<M> {
 
     /// Stops all writes: after a failed sync the pages of the file may be lost, and a later success proves nothing.
     pub(crate) fn fail(&self, what: &str, file: &str, error: &io::Error) -> PackError {
-        tracing::error!(file, %error, what, "packs of audio refuse further writes; check the disk and restart");
+        tracing::error!(file, %error, what, "packs of audio refuse further writes until the next start; check the disk");
         let detail = self.broken.get_or_init(|| format!("cannot {what} '{file}': {error}"));
         PackError::Broken { detail: detail.clone() }
     }

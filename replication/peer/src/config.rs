@@ -62,8 +62,10 @@ pub(crate) mod limits {
     /// The largest blob that is fetched; an hour of G.711 is 29 MB.
     pub(crate) const BLOB: u64 = 128 * 1024 * 1024;
     /// Maximum concurrent fetches of blobs, and concurrent deliveries.
-    pub(crate) const FETCHES: usize = 8;
+    pub(crate) const FETCHES: usize = 32;
     pub(crate) const SERVED: usize = 32;
+    /// Maximum bytes of blobs that are fetched at once: two of the largest.
+    pub(crate) const FETCHED: u64 = 2 * BLOB;
     /// A stream or fetch ends after this silence of the peer in the first exchange or in the middle of a blob.
     pub(crate) const SILENCE: Duration = Duration::from_secs(5);
     /// Pause between attempts to reach a peer: first value, doubling up to the second.

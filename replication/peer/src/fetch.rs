@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::{
-    sync::{Mutex as AsyncMutex, Semaphore},
+    sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit},
     time::{sleep, timeout},
 };
 use tonic::{Code, transport::Channel};
@@ -60,6 +60,8 @@ pub(crate) struct Fetcher {
     busy: Mutex<HashMap<BlobHash, Arc<AsyncMutex<()>>>>,
     waits: Mutex<AudioWaits>,
     slots: Semaphore,
+    /// A permit for each piece of the blobs that are being fetched.
+    pieces: Semaphore,
     pub(crate) assembled: AtomicU64,
     pub(crate) fetched: AtomicU64,
 }
@@ -74,6 +76,7 @@ impl Fetcher {
             busy: Mutex::default(),
             waits: Mutex::default(),
             slots: Semaphore::new(limits::FETCHES),
+            pieces: Semaphore::new(pieces(limits::FETCHED) as usize),
             assembled: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
         }
@@ -150,7 +153,7 @@ impl Fetcher {
     pub(crate) async fn replace(&self, blob: &BlobRef) -> bool {
         let busy = self.busy(blob.hash);
         let _busy = busy.lock().await;
-        let Ok(_slot) = self.slots.acquire().await else { return false };
+        let Some(_slot) = self.slot(blob.length).await else { return false };
         match self.fetch(blob.hash, Some(blob.length), None).await {
             Ok(()) => {
                 self.fetched.fetch_add(1, Relaxed);
@@ -161,6 +164,13 @@ impl Fetcher {
                 false
             }
         }
+    }
+
+    /// Waits for the turn of a blob of this length, until what is returned is dropped.
+    async fn slot(&self, length: u64) -> Option<[SemaphorePermit<'_>; 2]> {
+        let slot = self.slots.acquire().await.ok()?;
+        let bytes = self.pieces.acquire_many(pieces(length.min(limits::BLOB))).await.ok()?;
+        Some([slot, bytes])
     }
 
     /// The lock of one blob.
@@ -182,7 +192,7 @@ impl Fetcher {
         if was_here {
             return Got::Here;
         }
-        let Ok(_slot) = self.slots.acquire().await else { return Got::Failed };
+        let Some(_slot) = self.slot(blob.length).await else { return Got::Failed };
         match self.fetch(blob.hash, Some(blob.length), first).await {
             Ok(()) => {
                 self.fetched.fetch_add(1, Relaxed);
@@ -311,6 +321,10 @@ impl Fetcher {
         clients.insert(name.clone(), client.clone());
         Ok(client)
     }
+}
+
+fn pieces(bytes: u64) -> u32 {
+    u32::try_from(bytes.div_ceil(limits::PIECE)).unwrap_or(u32::MAX)
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -3,10 +3,10 @@
 //! A node that joins, or whose disk was lost, has all records when each source that it follows has sent the changes
 //! that it had when the stream began. A source is a peer whose own first fill has ended. Where no peer is a source (all
 //! are filling, or the sources have been removed), nodes must not wait for each other: the data that they have together
-//! then counts as complete.
+//! then counts as complete. A source that is connected and brings nothing for [`STUCK`] counts as one that is away.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -18,13 +18,16 @@ use tokio::{
 use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
-use twinbox_replication_core::{BlobRef, Vector};
+use twinbox_replication_core::{BlobRef, Holdings, Vector};
 use twinbox_replication_store::{Filled, Store, StoreError};
 
-use crate::{config::limits, fetch::Got, peers::Inner};
+use crate::{config::limits, fetch::Got, link::Link, peers::Inner};
 
-/// Concurrent fetches of a fill; the other slots are for blobs that a caller waits for.
-const CONCURRENT: usize = 4;
+/// Concurrent fetches of a fill: those of short messages share their syncs. The other slots are for blobs that a caller waits
+/// for.
+const CONCURRENT: usize = 16;
+/// Bytes of these fetches from which on no further one begins.
+const UNDER_WAY: u64 = 16 * 1024 * 1024;
 /// Pause between rounds when some audio could not be fetched: first value, doubling up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Poll interval for the end of a fill, in addition to notifications.
@@ -33,6 +36,9 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// Time from the start after which a member that has never been a peer in this process counts as removed: until then the
 /// list of members may be an old one.
 const MEMBERS: Duration = Duration::from_secs(60);
+
+/// Time without progress after which a fill goes on without a member that is connected, as without one that is away.
+pub(crate) const STUCK: Duration = Duration::from_secs(300);
 
 /// The state of a followed peer for the first fill.
 #[derive(Debug, Clone)]
@@ -59,8 +65,28 @@ enum Progress {
     NoSource,
 }
 
-/// `peers` are all other nodes: `None` for a node that is not followed, else whether it is a source, and whether all
-/// that it had is here.
+/// The latest progress of a fill from one peer, as long as its stream is open.
+struct Patience {
+    /// The lowest number of its changes that were missing here.
+    missing: u64,
+    /// Progress of scans, of any peer: they take turns.
+    advanced: u64,
+    since: BootInstant,
+}
+
+impl Patience {
+    /// Notes what is missing now, and whether nothing has come for too long.
+    fn is_over(&mut self, missing: u64, advanced: u64, now: BootInstant, limit: Duration) -> bool {
+        if missing < self.missing || advanced > self.advanced {
+            self.since = now;
+        }
+        (self.missing, self.advanced) = (self.missing.min(missing), advanced);
+        now.since(self.since) >= limit
+    }
+}
+
+/// `peers` are all other nodes: `None` for a node that is not followed, or that brings nothing, else whether it is a
+/// source, and whether all that it had is here.
 fn progress(peers: &[Option<(bool, bool)>]) -> Progress {
     let followed = || peers.iter().flatten();
     let all_given =
@@ -102,16 +128,11 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 
 async fn records(inner: &Inner) -> Result<(), StoreError> {
     let mut mark = inner.store.watch_filled();
+    let mut known = BTreeMap::new();
     while !mark.borrow_and_update().has_records() {
-        let own = inner.store.vector();
-        let peers: Vec<_> = inner
-            .all_links()
-            .iter()
-            .map(|link| {
-                let Source { lacks_records, vector, sent_all, .. } = link.source()?;
-                Some((!lacks_records, sent_all || vector.missing_from(&own).is_empty()))
-            })
-            .collect();
+        let own = Holdings::of(&inner.store.vector());
+        let links = inner.all_links();
+        let peers: Vec<_> = links.iter().map(|link| state_of(inner, link, &own, &mut known)).collect();
         match progress(&peers) {
             Progress::Filled => {
                 inner.store.end_fill(unheard(inner)).await?;
@@ -128,6 +149,33 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// The state of a peer for [`progress`]. One that brings nothing for too long counts as away: what only it has is noted as
+/// missed, and comes when it brings it.
+fn state_of(
+    inner: &Inner,
+    link: &Link,
+    own: &Holdings,
+    known: &mut BTreeMap<NodeName, Patience>,
+) -> Option<(bool, bool)> {
+    let Some(Source { lacks_records, vector, sent_all, .. }) = link.source() else {
+        known.remove(&link.name);
+        link.set_stuck(None);
+        return None;
+    };
+    let (missing, advanced, now) = (own.lag(&vector), inner.state_fills.advanced(), BootInstant::now());
+    let given = sent_all || missing == 0;
+    let patience = known.entry(link.name.clone()).or_insert(Patience { missing, advanced, since: now });
+    let limit = Duration::from_millis(inner.source_patience_ms.load(Relaxed));
+    let is_stuck = patience.is_over(missing, advanced, now, limit) && !given;
+    let nothing_came = || format!("nothing came of {missing} changes for {} s", limit.as_secs());
+    let reason = is_stuck.then(|| inner.state_fills.failure(&link.name).unwrap_or_else(nothing_came));
+    if link.set_stuck(reason.clone()) {
+        let reason = reason.unwrap_or_default();
+        error!(peer = %link.name, reason, "first fill: it goes on without this member if another one has all records");
+    }
+    (!is_stuck).then_some((!lacks_records, given))
 }
 
 /// The members that have not sent all that they had when this node began to follow them, or are not followed.
@@ -147,12 +195,16 @@ fn names(inner: &Inner) -> BTreeSet<NodeName> {
 async fn hear_missed(inner: &Inner, mut peers: BTreeSet<NodeName>) {
     let began = BootInstant::now();
     loop {
-        let missed = inner.store.fill_missed();
+        let (missed, unheard) = (inner.store.fill_missed(), unheard(inner));
+        let links = inner.all_links();
+        links.iter().filter(|link| !unheard.contains(&link.name)).for_each(|link| {
+            link.set_stuck(None);
+        });
         if missed.is_empty() {
             return;
         }
         peers.extend(names(inner));
-        let (unheard, members_known) = (unheard(inner), began.elapsed() >= MEMBERS);
+        let members_known = began.elapsed() >= MEMBERS;
         let waits = |name: &NodeName| unheard.contains(name) || !(members_known || peers.contains(name));
         let left: BTreeSet<_> = missed.iter().filter(|name| waits(name)).cloned().collect();
         if left.len() < missed.len() {
@@ -216,20 +268,26 @@ async fn both_rounds(inner: &Arc<Inner>, waited: bool) -> Result<usize, StoreErr
 }
 
 async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize, StoreError> {
-    let (mut fetching, mut failed) = (JoinSet::new(), 0);
-    let fails = |got: Result<Got, JoinError>| match got {
-        Ok(Got::Here) => false,
-        Ok(Got::Denied) => !deleted && !waited,
-        Ok(Got::GivenUp) => !deleted,
-        _ => true,
+    let (mut fetching, mut under_way, mut failed) = (JoinSet::new(), 0_u64, 0);
+    let fails = |got: Got| match got {
+        Got::Here => false,
+        Got::Denied => !deleted && !waited,
+        Got::GivenUp => !deleted,
+        Got::Failed => true,
+    };
+    let mut ended = |fetched: Result<(Got, u64), JoinError>, under_way: &mut u64| {
+        let (got, length) = fetched.unwrap_or((Got::Failed, 0));
+        *under_way -= length;
+        failed += usize::from(fails(got));
     };
     for blob in missing(inner.store.clone(), deleted).await? {
-        while fetching.len() >= CONCURRENT
-            && let Some(got) = fetching.join_next().await
+        while (fetching.len() >= CONCURRENT || under_way >= UNDER_WAY)
+            && let Some(fetched) = fetching.join_next().await
         {
-            failed += usize::from(fails(got));
+            ended(fetched, &mut under_way);
         }
-        let inner = inner.clone();
+        let (inner, length) = (inner.clone(), blob.length.min(limits::BLOB));
+        under_way += length;
         fetching.spawn(async move {
             let got = inner.fetcher.get_from_any(&blob).await;
             if got == Got::Denied && waited && !deleted {
@@ -238,11 +296,11 @@ async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize,
                     Err(error) => warn!(hash = %blob.hash, %error, "missing audio cannot be noted"),
                 }
             }
-            got
+            (got, length)
         });
     }
-    while let Some(got) = fetching.join_next().await {
-        failed += usize::from(fails(got));
+    while let Some(fetched) = fetching.join_next().await {
+        ended(fetched, &mut under_way);
     }
     Ok(failed)
 }
@@ -256,29 +314,5 @@ async fn missing(store: Store, deleted: bool) -> Result<Vec<BlobRef>, StoreError
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn fill_ends_when_a_source_sent_all_or_no_source_is_possible() {
-        let (source, filling) = (|given| Some((true, given)), |given| Some((false, given)));
-        let away = None;
-        for (peers, expected) in [
-            (vec![], Progress::Wait),
-            (vec![away], Progress::Wait),
-            (vec![source(false)], Progress::Wait),
-            (vec![source(true)], Progress::Filled),
-            // An absent node causes no delay while another is a source.
-            (vec![source(true), away], Progress::Filled),
-            (vec![source(true), source(false)], Progress::Wait),
-            (vec![source(true), filling(false)], Progress::Filled),
-            // Two filling nodes do not wait for each other; the third may have all.
-            (vec![filling(true)], Progress::NoSource),
-            (vec![filling(false)], Progress::Wait),
-            (vec![filling(true), away], Progress::Wait),
-            (vec![filling(true), filling(true)], Progress::NoSource),
-        ] {
-            assert_eq!(progress(&peers), expected, "{peers:?}");
-        }
-    }
-}
+#[path = "../tests/unit/fill.rs"]
+mod tests;

@@ -215,10 +215,9 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn push(&mut self, change: &Change) {
-        let change = codec::change_to_bytes(change);
-        self.bytes += change.len();
-        self.changes.push(change.into());
+    pub(crate) fn push(&mut self, encoded: Bytes) {
+        self.bytes += encoded.len();
+        self.changes.push(encoded);
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 use tracing::warn;
 use twinbox_replication_core::{Change, Vector, state_fill::reaches};
-use twinbox_replication_store::{Store, StoreError};
+use twinbox_replication_store::{Store, StoreError, codec};
 use twinbox_wire::replication as wire;
 
 use crate::{
@@ -102,8 +102,8 @@ impl HistoryLane {
                 cursor.raise(change.origin, change.seq);
                 let new = change.origin == own && change.seq > newest;
                 // Skip changes that the live lane has sent meanwhile.
-                if !new && self.link.claim(self.number, &change) {
-                    frame.push(&change);
+                if !new && self.link.claim(self.number, change.origin, change.seq) {
+                    frame.push(codec::change_to_bytes(&change).into());
                 }
                 if frame.is_full() {
                     self.send_frame(&mut frame, batch).await?;

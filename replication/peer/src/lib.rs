@@ -8,6 +8,7 @@
 
 mod acks;
 mod applier;
+mod attempts;
 mod comparison;
 mod config;
 mod error;

@@ -61,6 +61,8 @@ struct State {
     clock: Option<(u64, BootInstant)>,
     /// The peer's state for the fill of this node, while this node follows it.
     source: Option<Source>,
+    /// Reason for which the fill of this node goes on without the peer, if it does.
+    stuck: Option<String>,
 }
 
 struct Stream {
@@ -228,10 +230,10 @@ impl Link {
     }
 
     /// Marks a change as sent on this stream; false when it is not to be sent: the peer has it, or will get it.
-    pub(crate) fn claim(&self, number: StreamNumber, change: &Change) -> bool {
+    pub(crate) fn claim(&self, number: StreamNumber, origin: Origin, seq: u64) -> bool {
         let mut state = self.lock();
         let stream = state.stream.as_mut().filter(|stream| stream.number == number);
-        stream.is_some_and(|stream| stream.sent.insert(change.origin, change.seq))
+        stream.is_some_and(|stream| stream.sent.insert(origin, seq))
     }
 
     /// Begins again from the changes that the peer is known to have, and returns them.
@@ -284,6 +286,17 @@ impl Link {
     /// The peer's state for the fill of this node; `None` while this node does not follow it.
     pub(crate) fn source(&self) -> Option<Source> {
         self.lock().source.clone()
+    }
+
+    /// Notes the reason for which the fill of this node goes on without the peer; true when it is the first one.
+    pub(crate) fn set_stuck(&self, reason: Option<String>) -> bool {
+        let (is_set, before) = (reason.is_some(), std::mem::replace(&mut self.lock().stuck, reason));
+        is_set && before.is_none()
+    }
+
+    /// Reason for which the fill of this node goes on without the peer; `None` while it does not.
+    pub(crate) fn stuck(&self) -> Option<String> {
+        self.lock().stuck.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -22,6 +22,7 @@ use twinbox_wire::replication::replication_server::ReplicationServer;
 
 use crate::{
     acks::Acks,
+    attempts::StateFills,
     comparison::{self, Comparisons},
     config::{PeerAddress, PeerConfig, limits},
     error::StreamError,
@@ -31,8 +32,7 @@ use crate::{
     lost_audio::{self, LostAudio},
     progress::{self, Samples},
     service::ReplicationService,
-    set_aside,
-    state_fill::{self, StateFills},
+    set_aside, state_fill,
 };
 
 /// The streams between this node and its peers. Clones share them.
@@ -61,6 +61,8 @@ pub(crate) struct Inner {
     pub(crate) noting_fillers: AsyncMutex<()>,
     /// Notified of progress of the first fill.
     pub(crate) filling: Notify,
+    /// Time without progress after which the fill goes on without a member, in milliseconds.
+    pub(crate) source_patience_ms: AtomicU64,
     /// The first fill ended without a node that had all records.
     pub(crate) fill_had_no_source: AtomicBool,
     pub(crate) stop: CancellationToken,
@@ -124,6 +126,8 @@ pub struct PeerStatus {
     pub sent_bytes: u64,
     /// Bytes of frames from the peer since the start.
     pub received_bytes: u64,
+    /// Reason for which the fill of this node goes on without the peer, if it does: it is connected and brings nothing.
+    pub stuck: Option<String>,
 }
 
 /// Counters since the start of the process.
@@ -177,6 +181,7 @@ impl Peers {
             purged_tables: RwLock::default(),
             noting_fillers: AsyncMutex::default(),
             filling: Notify::new(),
+            source_patience_ms: AtomicU64::new(fill::STUCK.as_millis() as u64),
             fill_had_no_source: AtomicBool::new(false),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
@@ -312,6 +317,12 @@ impl Peers {
         self.inner.fetcher.set_patience(patience);
     }
 
+    /// Changes the time without progress after which the fill goes on without a member that is connected.
+    pub fn set_source_patience(&self, patience: Duration) {
+        let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        self.inner.source_patience_ms.store(millis, Relaxed);
+    }
+
     /// Number of peers that count, that is, answer in time.
     pub fn counting(&self) -> usize {
         self.inner.acks.counting()
@@ -334,6 +345,7 @@ impl Peers {
             last_contact_ms: link.since_contact().map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
             sent_bytes: link.sent_bytes.load(Relaxed),
             received_bytes: link.received_bytes.load(Relaxed),
+            stuck: link.stuck(),
         };
         self.inner.links.all().iter().map(status).collect()
     }

@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_ten_minutes_and_begin_anew_with_a_further_change() {
+    fn pauses_grow_to_ten_minutes_and_begin_again_with_a_further_change() {
         let at = |seconds: u64| BootInstant::from_nanos(seconds * 1_000_000_000);
         let mut timing = Timing::default();
         assert!(!timing.is_due(0, at(0)));

@@ -2,8 +2,9 @@
 //! lane, and its acknowledgements come back.
 //!
 //! Three tasks: the reader takes the follower's frames, runs the prober and never blocks; the writer fills the stream
-//! and waits when the follower is slow; the history lane reads the log. When the writer waits for too long, changes and
-//! chunks fall out of the store's bounded channels: the changes are then read from the log, the audio from its file.
+//! and waits when the follower is slow; the history lane reads the log. New changes and chunks come from the store's feed,
+//! in one order. When the writer waits for too long, the feed overtakes it: the changes are then read from the log, the
+//! audio from the recordings.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,13 +14,7 @@ use std::{
 use bytes::Bytes;
 use prost::Message;
 use tokio::{
-    sync::{
-        broadcast::{
-            self,
-            error::{RecvError, TryRecvError},
-        },
-        mpsc, watch,
-    },
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -27,11 +22,11 @@ use tonic::{Status, Streaming};
 use tracing::info;
 use twinbox_clock::BootInstant;
 use twinbox_replication_core::{
-    Change, Vector,
+    Vector,
     ack::Input,
     tails::{Tails, Take},
 };
-use twinbox_replication_store::ChunkEvent;
+use twinbox_replication_store::{FeedEntry, FeedReader, Overtaken};
 use twinbox_wire::replication::{
     self as wire, FollowerFrame, SourceFrame, follower_frame::Frame as FromFollower, source_frame::Frame,
 };
@@ -60,8 +55,8 @@ pub(crate) fn start(
     let (out, outgoing) = mpsc::channel(limits::OUTGOING);
     let ended = inner.stop.child_token();
     let store = &inner.store;
-    // Subscribed before the vector is read: a change is in the channel, the vector, or both.
-    let (live, chunks) = (store.live(), store.recordings().live());
+    // Before the vector is read: a change is in the feed, the vector, or both.
+    let feed = store.feed();
     let number = link.open(hello.origin, &hello.vector, ended.clone());
     link.lacks_data.store(hello.lacks_data, Relaxed);
     info!(peer = %link.name, stream = number, "stream to peer open");
@@ -96,8 +91,7 @@ pub(crate) fn start(
         inner: inner.clone(),
         link: link.clone(),
         number,
-        live,
-        chunks,
+        feed,
         tails: Tails::default(),
         batches,
         probes,
@@ -252,8 +246,7 @@ struct Writer {
     inner: Arc<Inner>,
     link: Arc<Link>,
     number: StreamNumber,
-    live: broadcast::Receiver<Arc<Change>>,
-    chunks: broadcast::Receiver<ChunkEvent>,
+    feed: FeedReader,
     tails: Tails,
     batches: mpsc::Receiver<wire::History>,
     probes: mpsc::Receiver<u64>,
@@ -284,79 +277,62 @@ impl Writer {
                     let report = self.link.report_wanted.swap(false, Relaxed);
                     self.send(Frame::Probe(wire::Probe { number, head, lacks_records, report })).await?;
                 }
-                change = self.live.recv() => self.live(change).await?,
-                event = self.chunks.recv() => self.chunk(event).await?,
-                () = std::future::ready(()), if self.tails.behind(1).is_some() => self.catch_up().await?,
+                () = self.feed.ready() => self.follow_feed().await?,
+                () = std::future::ready(()), if self.tails.is_behind() => self.catch_up().await?,
                 Some(batch) = self.batches.recv() => self.send(Frame::History(batch)).await?,
             }
         }
     }
 
-    /// Sends the new changes of this node, all available ones in one frame.
-    async fn live(&mut self, first: Result<Arc<Change>, RecvError>) -> Result<(), StreamClosed> {
-        let mut next = match first {
-            Ok(change) => Ok(change),
-            Err(RecvError::Lagged(n)) => Err(TryRecvError::Lagged(n)),
-            Err(RecvError::Closed) => return Err(StreamClosed),
-        };
-        let (mut frame, mut filed) = (frames::Batch::default(), Vec::new());
-        loop {
-            match next {
-                Ok(change) => {
-                    // A repaired row is no change (`Store::repair`).
-                    if change.seq > 0 && self.link.claim(self.number, &change) {
-                        filed.extend(change.delta.blobs().filter_map(|blob| blob.recording));
-                        frame.push(&change);
-                    }
-                }
-                Err(TryRecvError::Lagged(_)) => {
-                    self.behind.send_replace(());
-                }
-                Err(_) => break,
-            }
-            if frame.is_full() {
-                break;
-            }
-            next = self.live.try_recv();
-        }
-        if frame.is_empty() {
+    /// Sends what the feed has. A change never goes before chunks that the feed has before it, so that the audio of a
+    /// recording is there before the change that files it. It may go after later ones, in one frame with later changes.
+    async fn follow_feed(&mut self) -> Result<(), StreamClosed> {
+        let mut entries = Vec::new();
+        if let Err(Overtaken) = self.feed.take(limits::FRAME_BYTES, &mut entries) {
+            self.overtaken();
             return Ok(());
         }
-        // The last chunks of a recording were announced before the change that files it, and are sent before it.
-        for _ in 0..self.chunks.len() {
-            match self.chunks.try_recv() {
-                Ok(event) => self.chunk(Ok(event)).await?,
-                Err(TryRecvError::Lagged(n)) => self.chunk(Err(RecvError::Lagged(n))).await?,
-                Err(_) => break,
+        let mut frame = frames::Batch::default();
+        for entry in entries {
+            match entry {
+                FeedEntry::Chunk { take, offset, bytes } => self.chunk(take, offset, bytes).await?,
+                FeedEntry::Discarded { take } => {
+                    self.tails.close(take);
+                    self.send(Frame::Discarded(frames::discarded(take))).await?;
+                }
+                FeedEntry::Change(change) => {
+                    if self.link.claim(self.number, change.origin, change.seq) {
+                        frame.push(change.bytes.clone());
+                        change.takes.iter().for_each(|take| self.tails.close(*take));
+                    }
+                    if frame.is_full() {
+                        self.send(Frame::Live(wire::Live { change: frame.take() })).await?;
+                    }
+                }
             }
         }
-        // After them: without its tail, a later chunk of a recording is not sent.
-        filed.into_iter().for_each(|take| self.tails.close(take));
-        self.send(Frame::Live(wire::Live { change: frame.take() })).await
+        match frame.is_empty() {
+            true => Ok(()),
+            false => self.send(Frame::Live(wire::Live { change: frame.take() })).await,
+        }
     }
 
-    async fn chunk(&mut self, event: Result<ChunkEvent, RecvError>) -> Result<(), StreamClosed> {
-        match event {
-            Ok(ChunkEvent::Chunk { id, take, offset, bytes }) => {
-                if self.tails.is_full() {
-                    self.forget_closed();
-                }
-                let Some(skip) = self.tails.chunk((id, take), offset, bytes.len() as u64) else { return Ok(()) };
-                let data = bytes.slice(usize::try_from(skip).unwrap_or(0)..);
-                self.send(Frame::Chunk(frames::chunk((id, take), offset + skip, data))).await
-            }
-            Ok(ChunkEvent::Discarded { id, take }) => {
-                self.tails.close((id, take));
-                self.send(Frame::Discarded(frames::discarded((id, take)))).await
-            }
-            Err(RecvError::Lagged(_)) => {
-                let store = &self.inner.store;
-                for (id, take, _) in store.recordings().open() {
-                    self.tails.open((id, take), 0, frames::here_from_start(store, (id, take)));
-                }
-                Ok(())
-            }
-            Err(RecvError::Closed) => Err(StreamClosed),
+    async fn chunk(&mut self, take: Take, offset: u64, bytes: Bytes) -> Result<(), StreamClosed> {
+        if self.tails.is_crowded() {
+            self.forget_closed();
+        }
+        let Some(skip) = self.tails.chunk(take, offset, bytes.len() as u64) else { return Ok(()) };
+        let data = bytes.slice(usize::try_from(skip).unwrap_or(0)..);
+        self.send(Frame::Chunk(frames::chunk(take, offset + skip, data))).await
+    }
+
+    /// The feed has dropped entries before they were sent: the history lane reads the changes from the log, and the audio
+    /// is read from the recordings.
+    fn overtaken(&mut self) {
+        self.behind.send_replace(());
+        let open = self.forget_closed();
+        for take in open {
+            self.tails.open(take, 0, frames::here_from_start(&self.inner.store, take));
         }
     }
 
@@ -395,10 +371,12 @@ impl Writer {
         }
     }
 
-    fn forget_closed(&mut self) {
-        let open: HashSet<_> =
-            self.inner.store.recordings().open().into_iter().map(|(id, take, _)| (id, take)).collect();
+    /// Forgets the recordings that are not in progress any more; returns those that are.
+    fn forget_closed(&mut self) -> HashSet<Take> {
+        let recordings = self.inner.store.recordings();
+        let open = recordings.open().into_iter().map(|(id, take, _)| (id, take)).collect();
         self.tails.retain(&open);
+        open
     }
 
     async fn send(&self, frame: Frame) -> Result<(), StreamClosed> {

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Streaming};
 use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
-use twinbox_ids::{NodeName, Origin};
+use twinbox_ids::Origin;
 use twinbox_replication_core::{
     Holdings, Key, Ranges, Record, Table, Vector,
     state_fill::{AbsentRow, Cover, ScanFacts, Way, reaches},
@@ -36,8 +36,6 @@ use crate::{
 const SETTLE: Duration = Duration::from_secs(2);
 /// Poll interval of the decision, in addition to notifications.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Pause after a scan that failed: first value, doubling up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Time within which the peer must get what this node has. After it the scan removes no row.
 const HAND_OVER: Duration = Duration::from_secs(30);
 /// Time for the acknowledgement of what this node has, before each attempt, and poll interval of that.
@@ -46,6 +44,9 @@ const ACKNOWLEDGED: (Duration, Duration) = (Duration::from_secs(3), Duration::fr
 const PAGE: Duration = Duration::from_secs(30);
 /// Rows, and bytes, of one page at most. A peer that tells the truth sends less.
 const PAGE_ROWS: usize = 8_192;
+/// A row was made by a change, and the source tells the numbers of all changes that its rows show: it has no more rows than
+/// that, and some that were repaired.
+const REPAIRED: u64 = 10_000;
 /// Longest id of a row: that of the keys of the index.
 const KEY: usize = 1_024;
 /// Rows of one commit.
@@ -57,59 +58,6 @@ const CHANGES: u64 = 1_024;
 /// Readings of the rows that the peer lacks, for one page: each removes or excludes all that it found.
 const EXTRA_ROUNDS: usize = 100_000;
 
-/// The last scans of this process.
-#[derive(Default)]
-pub(crate) struct StateFills {
-    attempts: Mutex<BTreeMap<NodeName, Attempts>>,
-    /// The peers that were out of reach of this node's log, as this node was of theirs.
-    split: Mutex<BTreeSet<NodeName>>,
-}
-
-#[derive(Clone, Copy)]
-struct Attempts {
-    /// Time of the first attempt since the last success.
-    first: BootInstant,
-    next: BootInstant,
-    pause: Duration,
-}
-
-impl StateFills {
-    fn state(&self) -> MutexGuard<'_, BTreeMap<NodeName, Attempts>> {
-        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The way from a peer, given the present vectors. A peer whose own merge ends first has all that was here; this node
-    /// is no more behind than before, and goes on to serve callers.
-    fn way(&self, peer: &NodeName, now: Way) -> Way {
-        let mut split = self.split.lock().unwrap_or_else(PoisonError::into_inner);
-        if now == Way::Merge {
-            split.insert(peer.clone());
-        } else if now == Way::History {
-            split.remove(peer);
-        }
-        if now == Way::State && split.contains(peer) { Way::Merge } else { now }
-    }
-
-    /// The time since the first attempt with a peer that may be asked now; `None` while it may not.
-    fn begin(&self, peer: &NodeName, now: BootInstant) -> Option<Duration> {
-        let mut state = self.state();
-        let attempts = state.entry(peer.clone()).or_insert(Attempts { first: now, next: now, pause: RETRY.0 });
-        (attempts.next <= now).then(|| now.since(attempts.first))
-    }
-
-    fn failed(&self, peer: &NodeName, now: BootInstant, waits_for_peer: bool) {
-        if let Some(attempts) = self.state().get_mut(peer) {
-            attempts.next = now + attempts.pause;
-            // What this node has is on its way to the peer: that is no failure.
-            attempts.pause = if waits_for_peer { RETRY.0 } else { RETRY.1.min(attempts.pause * 2) };
-        }
-    }
-
-    fn ended(&self, peer: &NodeName) {
-        self.state().remove(peer);
-    }
-}
-
 /// A peer as the decision sees it.
 #[derive(Debug, Clone)]
 struct Candidate {
@@ -118,6 +66,8 @@ struct Candidate {
     is_complete: bool,
     /// Its stream is open for long enough.
     is_settled: bool,
+    /// The fill goes on without it: what it says that its log has may never come.
+    is_stuck: bool,
     /// Its vector, as far as it is known.
     has: Vector,
     log_begins: Vector,
@@ -127,7 +77,7 @@ struct Candidate {
 /// reaches it.
 fn choose(own: &Vector, peers: &[Candidate]) -> Option<usize> {
     let brings = |wanted: &Candidate| {
-        peers.iter().filter(|peer| peer.way == Way::History).any(|peer| {
+        peers.iter().filter(|peer| peer.way == Way::History && !peer.is_stuck).any(|peer| {
             let mut reached = own.clone();
             reached.join(&peer.has);
             reaches(&wanted.log_begins, &reached)
@@ -152,9 +102,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
                 inner.counters.state_fills.fetch_add(1, Relaxed);
                 inner.state_fills.ended(&link.name);
             }
-            Err(Failed::NotHandedOver) => inner.state_fills.failed(&link.name, now, true),
+            Err(Failed::NotHandedOver) => inner.state_fills.failed(&link.name, now, None),
             Err(Failed::Stream(failure)) => {
-                inner.state_fills.failed(&link.name, now, false);
+                inner.state_fills.failed(&link.name, now, Some(&failure));
                 inner.counters.state_fills_failed.fetch_add(1, Relaxed);
                 if let StreamError::OwnOriginAhead { .. } = &failure {
                     inner.counters.own_origin_alarms.fetch_add(1, Relaxed);
@@ -178,10 +128,15 @@ fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
         let Some(source) = link.source() else { continue };
         let mut has = source.vector.clone();
         has.join(&link.has());
+        let is_stuck = link.stuck().is_some();
+        let way = inner.state_fills.way(&link.name, Way::between(&own, &own_begins, &has, &source.log_begins));
+        // A node whose fill went without this member goes on serving while it asks it again.
+        let merges = way == Way::State && is_stuck && inner.store.filled().has_records();
         candidates.push(Candidate {
-            way: inner.state_fills.way(&link.name, Way::between(&own, &own_begins, &has, &source.log_begins)),
+            way: if merges { Way::Merge } else { way },
             is_complete: !source.lacks_records,
             is_settled: source.opened.elapsed() >= SETTLE,
+            is_stuck,
             has,
             log_begins: source.log_begins,
         });
@@ -258,7 +213,8 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     }
     let seen = store.scanned()?;
     let cover = Cover::new(ScanFacts { way, handed_over, start: &start, seen: &seen });
-    let mut scan = Scan { inner, link, cover, noted: BTreeMap::new(), after: None, rows: 0, removed: 0 };
+    let told = start.clone();
+    let mut scan = Scan { inner, link, cover, told, noted: BTreeMap::new(), after: None, rows: 0, removed: 0 };
     loop {
         let page = next(&mut pages).await?;
         if scan.take(page).await? {
@@ -279,11 +235,12 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
 }
 
 /// Refuses a vector with changes that their node has not made: this node would never ask for the true ones. Only for
-/// nodes that it follows; their word is as old as their last probe, so it waits for the next.
+/// nodes that it follows and waits for; their word is as old as their last probe, so it waits for the next.
 async fn check_made(inner: &Inner, source: &Link, start: &Vector) -> Result<(), StreamError> {
     let began = BootInstant::now();
     loop {
-        let ahead = inner.all_links().into_iter().filter(|link| link.name != source.name).find_map(|link| {
+        let is_believed = |link: &Arc<Link>| link.name != source.name && link.stuck().is_none();
+        let ahead = inner.all_links().into_iter().filter(is_believed).find_map(|link| {
             let (origin, made) = link.made()?;
             (start.get(origin) > made).then(|| (link.name.clone(), made))
         });
@@ -310,6 +267,8 @@ struct Scan<'a> {
     inner: &'a Arc<Inner>,
     link: &'a Arc<Link>,
     cover: Cover,
+    /// The numbers of changes that the rows show, as the peer tells.
+    told: Vector,
     /// The changes here, beyond the start of the scan, whose rows the cover knows.
     noted: BTreeMap<Origin, Ranges>,
     after: Option<Key>,
@@ -328,6 +287,11 @@ impl Scan<'_> {
         let rows = read_rows(page.row, self.after.as_ref(), upto.as_ref())?;
         let listed: BTreeSet<Key> = rows.iter().map(|(key, _)| key.clone()).collect();
         self.rows += rows.len() as u64;
+        self.inner.state_fills.scanned(&self.link.name, self.rows);
+        self.told.join(&seen);
+        if self.rows > self.told.total().saturating_add(REPAIRED) {
+            return Err(bad("more rows than changes that its node tells of"));
+        }
         let mut present = rows.into_iter().filter_map(|(key, record)| Some((key, record?))).peekable();
         let mut seen = Some(seen);
         let store = &self.inner.store;

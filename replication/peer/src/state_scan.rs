@@ -105,8 +105,11 @@ impl Scan {
         let mut after: Option<Key> = None;
         loop {
             let (store, from) = (self.store.clone(), after.clone());
-            let page = match blocking(move || store.state_page(from.as_ref(), PAGE)).await {
-                Ok(page) => page,
+            // The rows may show changes that are not here, from a scan of another node: one that was interrupted, or that
+            // goes on beside this one. Read behind the rows, which came with their mark.
+            let read = blocking(move || Ok((store.state_page(from.as_ref(), PAGE)?, store.scanned()?)));
+            let (page, scanned) = match read.await {
+                Ok(read) => read,
                 Err(error) => return Ok(Err(error)),
             };
             // Behind all changes that the rows show.
@@ -114,6 +117,7 @@ impl Scan {
                 return Ok(Err(error.into()));
             }
             let StatePage { rows, upto } = page;
+            let seen = self.newly_seen(&scanned);
             let row = |(key, record): (Key, Option<_>)| wire::StateRow {
                 key: Some(key_to_wire(&key)),
                 record: record.as_ref().map(|record| codec::record_to_bytes(record).into()),
@@ -122,7 +126,7 @@ impl Scan {
                 start: None,
                 row: rows.into_iter().map(row).collect(),
                 upto: upto.as_ref().map(key_to_wire),
-                seen: Some(codec::vector_to_wire(&self.newly_seen())),
+                seen: Some(codec::vector_to_wire(&seen)),
             };
             self.send(page).await?;
             match upto {
@@ -132,12 +136,14 @@ impl Scan {
         }
     }
 
-    /// The highest numbers that rose since the last call.
-    fn newly_seen(&mut self) -> Vector {
+    /// The highest numbers of what is here, and of what was `scanned`, that rose since the last call.
+    fn newly_seen(&mut self, scanned: &Vector) -> Vector {
         let mut risen = Vector::new();
-        for (origin, seqs) in self.store.holdings() {
-            let last = seqs.end().saturating_sub(1);
-            if self.seen.insert(origin, last) != Some(last) {
+        let held = self.store.holdings().into_iter().map(|(origin, seqs)| (origin, seqs.end().saturating_sub(1)));
+        for (origin, last) in held.chain(scanned.iter()) {
+            let told = self.seen.entry(origin).or_default();
+            if last > *told {
+                *told = last;
                 risen.raise(origin, last);
             }
         }

@@ -1,20 +1,40 @@
-//! The folder of packs, which has all audio of a store.
+//! The folder of packs, which has all audio of a store, and the audio that is not there.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use twinbox_disk::{Disk, Folder, Reserve};
 use twinbox_packs::{Config, Packs};
+use twinbox_replication_core::BlobRef;
 
 use crate::{
-    StoreError,
+    Store, StoreError,
     blobs::{AudioPacks, pack_error},
     codec::DecodeError,
+    draft::decode_record,
     keys,
     store::unversioned,
 };
 
 /// Length of a pack: two minutes of sixteen calls. Making one costs three syncs, one behind the other.
 pub(crate) const PACK_BYTES: u64 = 16 * 1024 * 1024;
+
+impl Store {
+    /// The blobs that present records name and that are not here, each once; with `deleted` those of deleted records
+    /// instead, which may be gone for good. Reads all records: not for a thread that serves calls.
+    pub fn missing_blobs(&self, deleted: bool) -> Result<Vec<BlobRef>, StoreError> {
+        let mut missing = BTreeMap::new();
+        for row in self.disk().scan(keys::RECORDS) {
+            // An unreadable record is set aside when it comes (rule R11), and does not hold up the others.
+            let Ok(record) = decode_record(&row?.1) else { continue };
+            if record.is_deleted() != deleted {
+                continue;
+            }
+            let lacks = |blob: &&BlobRef| !self.blobs().has(&blob.hash);
+            missing.extend(record.blobs().filter(lacks).map(|blob| (blob.hash, *blob)));
+        }
+        Ok(missing.into_values().collect())
+    }
+}
 
 /// Opens the packs of the store in `dir`.
 pub(crate) fn open_packs(dir: &Path, disk: &Disk, reserve: &Reserve) -> Result<AudioPacks, StoreError> {

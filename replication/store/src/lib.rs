@@ -1,7 +1,7 @@
 //! A node's own copy of all data: records with their changes, blobs, and recordings in progress.
 //!
-//! [`Store::commit`] is durable on this node when it resolves; the streams of [`Store::live`] and
-//! [`Store::changes_after`] bring it to peers. The disk holds the protobuf messages of `twinbox-wire`, each behind a
+//! [`Store::commit`] is durable on this node when it resolves; the streams bring it to peers, from [`Store::feed`] and
+//! [`Store::changes_after`]. The disk holds the protobuf messages of `twinbox-wire`, each behind a
 //! format-version byte; [`codec`] converts them, for the streams too.
 
 mod apply;
@@ -11,6 +11,7 @@ mod compact;
 mod compare;
 mod draft;
 mod error;
+mod feed;
 mod filled;
 mod have;
 mod identity;
@@ -34,10 +35,11 @@ pub use compact::CompactedPacks;
 pub use compare::{RowPage, StoreStats, StoredRow, TableStats};
 pub use draft::{Committed, Draft};
 pub use error::{CommitError, StoreError};
+pub use feed::{Feed, FeedChange, FeedEntry, FeedReader, Overtaken};
 pub use filled::Filled;
 pub use log::LogPin;
 pub use purge::{DeletedRow, FreedSpace, PurgeCounts, PurgedRows, Removal};
-pub use recordings::{ChunkEvent, Recordings};
+pub use recordings::Recordings;
 pub use repair::{RepairedRow, RowFault};
 pub use state::{ExtraRow, StatePage};
 pub use store::{Store, StoreConfig, StoreHealth};

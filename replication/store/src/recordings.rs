@@ -24,7 +24,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{broadcast, oneshot};
+use tokio::sync::oneshot;
 use twinbox_disk::{Disk, DiskError, Need, Reserve};
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::PackError;
@@ -36,13 +36,10 @@ use self::{
     take::{MAX_LENGTH, TakeKey},
     writer::{Chunk, Command, Writer},
 };
-use crate::{Blobs, StoreError, blobs::blocking, store::lock};
+use crate::{Blobs, StoreError, blobs::blocking, feed::Feed, store::lock};
 
 /// Maximum bytes of chunks that wait for the writer: twenty seconds of 400 calls.
 const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Maximum events that a receiver of [`Recordings::live`] may be behind before it has to read the takes instead.
-const LIVE: usize = 4096;
 
 /// Records naming a sealed blob that are read to find the one of its take: equal audio of thousands of callers must not make
 /// each deposit slower. A take that is not found among them is ended by the next start.
@@ -50,29 +47,6 @@ const NAMES: usize = 16;
 
 /// A take is begun only if there is room for this much of it: 30 seconds of G.711.
 const FIRST: u64 = 240_000;
-
-/// An event of the recordings on this node, for the streams to its peers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ChunkEvent {
-    /// A chunk was recorded here (not received from a peer) and is written, though not yet durable.
-    Chunk {
-        /// The recording.
-        id: RecordingId,
-        /// Its take.
-        take: u32,
-        /// Offset of the chunk, in bytes.
-        offset: u64,
-        /// The audio.
-        bytes: Bytes,
-    },
-    /// A take that was in progress here was discarded, by this node or by a peer through this node.
-    Discarded {
-        /// The recording.
-        id: RecordingId,
-        /// Its take.
-        take: u32,
-    },
-}
 
 /// The recordings in progress on this node, its own and those whose chunks peers send.
 #[derive(Clone)]
@@ -96,16 +70,17 @@ struct Shared {
     waiting: AtomicU64,
     /// The writer reached the disk reserve; chunks are refused until there is room.
     full: AtomicBool,
-    live: broadcast::Sender<ChunkEvent>,
+    /// Chunks that were recorded here and discards go there, for the streams to peers.
+    feed: Feed,
 }
 
 impl Recordings {
     /// The recordings of a store, with the takes that earlier processes left in its packs.
-    pub(crate) fn load(disk: Disk, blobs: Blobs, reserve: Reserve) -> Result<Self, StoreError> {
+    pub(crate) fn load(disk: Disk, blobs: Blobs, reserve: Reserve, feed: Feed) -> Result<Self, StoreError> {
         let loaded = load::load(&disk, &blobs)?;
-        let (index, named, live) = (Mutex::default(), Mutex::default(), broadcast::Sender::new(LIVE));
+        let (index, named) = (Mutex::default(), Mutex::default());
         let (waiting, full) = (AtomicU64::new(0), AtomicBool::new(false));
-        let shared = Arc::new(Shared { disk, blobs, reserve, index, named, waiting, full, live });
+        let shared = Arc::new(Shared { disk, blobs, reserve, index, named, waiting, full, feed });
         let (queue, commands) = mpsc::channel();
         let writer = Writer::new(Arc::clone(&shared), loaded);
         let thread = thread::Builder::new()
@@ -122,8 +97,8 @@ impl Recordings {
         self.ask(|reply| Command::Begin { key: (id, take), reply }).await
     }
 
-    /// Queues a chunk that was recorded here. Never blocks: the chunk is written soon, and then announced by
-    /// [`Self::live`]. A chunk of an ended take is dropped.
+    /// Queues a chunk that was recorded here. Never blocks: the chunk is written soon, and is then in
+    /// [`crate::Store::feed`]. A chunk of an ended take is dropped. With a failed disk it is in the feed only.
     pub fn append(&self, id: RecordingId, take: u32, offset: u64, bytes: Bytes) -> Result<(), StoreError> {
         self.chunk((id, take), offset, bytes, true)
     }
@@ -141,7 +116,10 @@ impl Recordings {
         if end > MAX_LENGTH {
             return Err(StoreError::NotThere { range: offset..end });
         }
-        shared.writable()?;
+        // With a failed disk, what is recorded here still goes to the peers (rule A4).
+        if !own {
+            shared.writable()?;
+        }
         if shared.full.load(Ordering::Relaxed) {
             shared.reserve.check(Need::Data(length))?;
             shared.full.store(false, Ordering::Relaxed);
@@ -250,11 +228,6 @@ impl Recordings {
         let shared = Arc::clone(self.shared());
         let moved = blocking(move || shared.copy_from(pack)).await?;
         self.ask(|reply| Command::Moved { moved, reply }).await
-    }
-
-    /// Chunks and discards from now on. A receiver that lags reads [`Self::coverage`] and [`Self::read`].
-    pub fn live(&self) -> broadcast::Receiver<ChunkEvent> {
-        self.shared().live.subscribe()
     }
 
     /// A change that names this blob of a take is durable.

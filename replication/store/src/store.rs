@@ -19,6 +19,7 @@ use crate::{
     audio::open_packs,
     codec::{self, FORMAT},
     draft::{decode_record, decode_row},
+    feed::{Feed, HELD_BYTES},
     filled::FillMark,
     have::Have,
     identity::{check_node, read_cluster},
@@ -29,7 +30,7 @@ use crate::{
     sums::Sums,
 };
 
-/// Maximum changes that a receiver of [`Store::live`] may be behind before it has to read the log instead.
+/// Maximum changes that a receiver of [`Store::live`] may be behind before it has to read the records instead.
 const LIVE: usize = 4096;
 
 /// Directory and owner of a store.
@@ -85,6 +86,7 @@ type Observer = Box<dyn Fn(&Change) + Send + Sync>;
 pub(crate) struct Shared {
     pub(crate) clock: Mutex<Clock>,
     have: RwLock<Have>,
+    pub(crate) feed: Feed,
     live: broadcast::Sender<Arc<Change>>,
     observers: RwLock<Vec<Observer>>,
     recordings: Recordings,
@@ -128,10 +130,12 @@ impl Store {
 
         let packs = open_packs(&dir, &disk, &reserve)?;
         let blobs = Blobs::open(packs, disk.clone(), reserve.clone())?;
-        let recordings = Recordings::load(disk.clone(), blobs.clone(), reserve.clone())?;
+        let feed = Feed::new(HELD_BYTES);
+        let recordings = Recordings::load(disk.clone(), blobs.clone(), reserve.clone(), feed.clone())?;
         let shared = Arc::new(Shared {
             clock: Mutex::new(clock),
             have: RwLock::new(have),
+            feed,
             live: broadcast::Sender::new(LIVE),
             observers: RwLock::default(),
             recordings,
@@ -197,22 +201,6 @@ impl Store {
         let (before, after) = (Arc::clone(&self.0.filled), Arc::clone(&self.0.filled));
         let write = move |transaction: &mut Transaction<'_>| before.put(to, transaction);
         Ok(self.0.disk.transact_then(write, move |()| after.raise(to)).await?)
-    }
-
-    /// The blobs that present records name and that are not here, each once; with `deleted` those of deleted records
-    /// instead, which may be gone for good. Reads all records: not for a thread that serves calls.
-    pub fn missing_blobs(&self, deleted: bool) -> Result<Vec<BlobRef>, StoreError> {
-        let mut missing = BTreeMap::new();
-        for row in self.0.disk.scan(keys::RECORDS) {
-            // An unreadable record is set aside when it comes (rule R11), and does not hold up the others.
-            let Ok(record) = decode_record(&row?.1) else { continue };
-            if record.is_deleted() != deleted {
-                continue;
-            }
-            let lacks = |blob: &&BlobRef| !self.0.blobs.has(&blob.hash);
-            missing.extend(record.blobs().filter(lacks).map(|blob| (blob.hash, *blob)));
-        }
-        Ok(missing.into_values().collect())
     }
 
     /// A record, deleted or not. May show a write whose sync is still under way.
@@ -337,9 +325,9 @@ impl Store {
         self.0.shared.have().is_applied(origin, seq)
     }
 
-    /// Every change that is committed or applied here from now on, in that order, once it is durable. A receiver that
-    /// lags reads [`Self::changes_after`] instead. A change with the number 0 is no change of an origin: a row was repaired
-    /// ([`Self::repair`]).
+    /// For the parts of this process, every change that is committed or applied here from now on, in that order, once it is
+    /// durable. A receiver that lags reads the records again. A change with the number 0 is no change of an origin: a row
+    /// was repaired ([`Self::repair`]). A stream to a peer reads [`Self::feed`].
     pub fn live(&self) -> broadcast::Receiver<Arc<Change>> {
         self.0.shared.live.subscribe()
     }
@@ -471,6 +459,7 @@ impl Shared {
         let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
         changes.iter().for_each(|change| observers.iter().for_each(|observer| observer(change)));
         drop(observers);
+        self.feed.append_changes(&changes);
         for change in changes {
             for (take, hash) in change.delta.blobs().filter_map(|blob| Some((blob.recording?, blob.hash))) {
                 self.recordings.filed(take, hash);

@@ -82,6 +82,11 @@ impl CallCounts {
         self.retain(|known, of| (known, of) != (node, incarnation));
     }
 
+    /// Forgets all incarnations of this node but the present one.
+    pub fn forget_earlier(&mut self, node: &NodeName, present: Incarnation) {
+        self.retain(|known, incarnation| known != node || incarnation == present);
+    }
+
     pub(crate) fn retain(&mut self, mut keeps: impl FnMut(&NodeName, Incarnation) -> bool) {
         for (node, incarnations) in &mut self.0 {
             incarnations.retain(|(incarnation, _)| keeps(node, *incarnation));

@@ -92,6 +92,7 @@ impl State {
             if facts.live {
                 return Err(Refusal::NotLost { name: name.clone() });
             }
+            self.rise_above_lost(name, facts.at_ms);
             self.erase_member(name, None);
             return Ok(CommandOutcome::Done);
         }

@@ -205,6 +205,13 @@ fn no_lease_is_longer_than_any_bound_that_may_be_in_force() {
     assert_eq!(lease(&mut ledger, &now), 500);
     ledger.applied(&lowest);
     assert_eq!(lease(&mut ledger, &now), 900);
+    // Its planner started again and has not heard the outcome: that of a later proposal of any kind tells.
+    ledger.proposing(&lowest);
+    let later = Command::Drain { duty: DUTY, epoch: now.holder(DUTY).expect("assigned").epoch.clone() };
+    ledger.proposing(&later);
+    assert_eq!(lease(&mut ledger, &now), 500);
+    ledger.applied(&later);
+    assert_eq!(lease(&mut ledger, &now), 900);
 }
 
 #[test]

@@ -319,9 +319,11 @@ impl HolderStep {
         // not give them to another one (rule C4).
         let mut counts = grant.call_counts.clone();
         self.inherited.iter().for_each(|item| counts.forget(&item.node, item.incarnation));
-        if self.granted.as_ref().is_none_or(|(known, _)| *known < sent) {
-            self.granted = Some((sent, grant));
+        // A late answer tells of no later calls: those of a group that was larger then may have an heir by now.
+        if self.granted.as_ref().is_some_and(|(known, _)| *known >= sent) {
+            return Vec::new();
         }
+        self.granted = Some((sent, grant));
         vec![HolderAction::KeepCallCounts(counts)]
     }
 

@@ -18,9 +18,7 @@ use twinbox_clock::{BootInstant, wall};
 use twinbox_gate::{Gate, GateExpirer};
 use twinbox_ids::{Epoch, NodeName};
 use twinbox_raft::{Applied, Core, StoreIdentity, wait};
-use twinbox_roles_core::{
-    Duty, Grant, HealthReport, KeepAlive, LocalFacts, Measures, NoGrant, Report, RolesView, State,
-};
+use twinbox_roles_core::{Duty, Grant, HealthReport, KeepAlive, LocalFacts, Measures, Report, RolesView, State};
 use twinbox_roles_member::{HolderAction, HolderEvent, HolderStep, LeaseDenied, ReportedFacts};
 use twinbox_wire::roles::{self as wire, question::Question, reply::Reply};
 
@@ -30,7 +28,7 @@ use crate::{
     dialer::{Dialer, Lane},
     exits::Proofs,
     failure_detector::FailureDetector,
-    leader::{Leadership, NotGranted, since_boot},
+    leader::{Leadership, since_boot},
     members::leader_name,
     orders::LastGrant,
     other_group_members::OtherGroupMembers,
@@ -80,8 +78,6 @@ struct LeaseState {
     requests: JoinSet<Answered>,
     /// Gates closed for release, until nothing is in flight.
     releases: JoinSet<(Duty, Epoch)>,
-    /// The solo epoch of this node, and its end (rule R7).
-    solo: Option<(Epoch, Duration)>,
 }
 
 fn now() -> Duration {
@@ -98,7 +94,6 @@ impl LeaseAgent {
             holder: HolderStep::new(node, incarnation, self.config.timing, now()),
             requests: JoinSet::new(),
             releases: JoinSet::new(),
-            solo: None,
         };
         let mut applied = self.core.applied();
         let mut status = self.core.status();
@@ -165,14 +160,7 @@ impl LeaseAgent {
     async fn go_solo(&mut self, leases: &mut LeaseState, applied: &Applied) {
         // A node about to leave its group does no more solo work.
         let quorum = leases.holder.has_quorum(now(), &applied.state) || self.identity.is_held();
-        let busy = || self.gates.values().any(Gate::is_busy);
-        // As long as the gates are open, a write may be in flight at any moment.
-        let open = leases.solo.is_some();
-        leases.solo = self.solo.decide(applied, quorum, &|| open || busy()).await;
-        if open && leases.solo.is_none() {
-            self.gates.values().for_each(Gate::close);
-            leases.solo = self.solo.decide(applied, quorum, &busy).await;
-        }
+        self.solo.decide(applied, quorum, &self.gates).await;
         if self.solo.is_stopping() {
             self.step(leases, HolderEvent::StopsSolo);
         }
@@ -203,17 +191,8 @@ impl LeaseAgent {
     }
 
     fn set_gates(&self, leases: &mut LeaseState) {
-        let solo = self.solo_leases(leases);
-        self.step(leases, HolderEvent::Gates { is_held: self.identity.is_held(), solo });
-    }
-
-    /// The duties that this node runs solo, each with its epoch and its end.
-    fn solo_leases(&self, leases: &LeaseState) -> BTreeMap<Duty, (Epoch, Duration)> {
-        let running = leases.solo.iter().filter(|(_, until)| now() < *until);
-        let of_each = |lease: &(Epoch, Duration)| {
-            Duty::ALL.into_iter().filter(|duty| self.solo.runs(*duty)).map(|duty| (duty, lease.clone())).collect()
-        };
-        running.map(of_each).next().unwrap_or_default()
+        let event = HolderEvent::Gates { is_held: self.identity.is_held(), solo: self.solo.leases() };
+        self.step(leases, event);
     }
 
     fn open(&self, duty: Duty, epoch: &Epoch, until: Duration) {
@@ -255,10 +234,7 @@ impl LeaseAgent {
         // The holder counts from here (rule R2).
         let sent = now();
         if leader == self.config.node {
-            let result = self.leadership.keep_alive(&request, &extras).map(Box::new).map_err(|no| match no {
-                NotGranted::NotLeader | NotGranted::No(NoGrant::NoQuorum { .. }) => LeaseDenied::NoLeader,
-                NotGranted::No(reason) => LeaseDenied::Refused(reason.to_string()),
-            });
+            let result = self.leadership.keep_alive(&request, &extras).map(Box::new).map_err(LeaseDenied::from);
             self.take_answer(leases, Answered { sent, leader, result });
             return;
         }
@@ -288,9 +264,7 @@ impl LeaseAgent {
         let quorum = leases.holder.has_quorum(now(), state);
         let grant = leases.holder.grant().cloned().filter(|_| quorum);
         let (mut running, failed, cuts) = grant.map(|g| (g.running, g.failed, g.cuts)).unwrap_or_default();
-        let solo = leases.solo.as_ref().filter(|(_, until)| now() < *until);
-        let runs = || state.known_duties().filter(|duty| self.solo.runs(*duty));
-        let solo = solo.map(|(epoch, _)| runs().map(|duty| (duty, epoch.clone())).collect()).unwrap_or_default();
+        let solo = self.solo.leases().into_iter().map(|(duty, (epoch, _))| (duty, epoch)).collect();
         for (duty, gate) in &self.gates {
             let ours = state.holder(*duty).is_some_and(|a| a.epoch.node == self.config.node);
             if gate.is_open() {

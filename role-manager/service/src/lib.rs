@@ -38,7 +38,6 @@ mod solo_controller;
 mod talk;
 mod task_monitor;
 mod tasks;
-mod votes;
 
 pub use config::{MemberAddress, RolesConfig};
 pub use error::{CommandError, RolesError};

@@ -1,37 +1,23 @@
 //! Membership changes by the leader: caught-up followers become voters, voters become members, removed members are
-//! dropped, and leadership moves to the best voter.
+//! dropped, and leadership moves to the best voter. The changes are those of `MembershipStep` in `role-manager/member`,
+//! which the simulation runs too.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use twinbox_clock::BootInstant;
 use twinbox_raft::{Core, Peer, ProposeError, RaftStatus, StoreIdentity, wait};
 use twinbox_roles_core::{Command, Voter, better_leader};
+use twinbox_roles_member::{MembershipFacts, MembershipStep, RaftGroup, RaftPeer, VoterStep};
 
 use crate::{
     RolesConfig,
-    leader::Leadership,
+    leader::{Leadership, since_boot},
     members::RETRY_INTERVAL,
-    votes::{VoterStep, next_step},
 };
 
 /// Minimum time between voluntary transfers of leadership.
 const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
-/// Maximum time for which a removed member that does not answer is still notified …
-const NOTIFY_FOR: Duration = Duration::from_secs(10);
-/// … and time for one that answers, after it has everything: it learns of the commit later than of the entry.
-const NOTIFY_AFTER: Duration = Duration::from_secs(1);
-
-/// Progress of a removed member's notification.
-struct RemovalNotice {
-    since: BootInstant,
-    /// Time since which it has everything.
-    all: Option<BootInstant>,
-}
 
 /// Parameters of the task.
 pub(crate) struct MembershipReconciler {
@@ -47,13 +33,13 @@ impl MembershipReconciler {
         let mut status = self.core.status();
         let mut applied = self.core.applied();
         let mut transferred: Option<BootInstant> = None;
-        let mut removed: BTreeMap<u64, RemovalNotice> = BTreeMap::new();
+        let mut membership = MembershipStep::default();
         loop {
             let current = status.borrow_and_update().clone();
             applied.mark_unchanged();
             if self.leadership.term().is_some() {
                 let limit = self.config.timing.order_limit() * 2;
-                match timeout(limit, self.reconcile(&current, &mut removed)).await {
+                match timeout(limit, self.reconcile(&current, &mut membership)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) => tracing::debug!(%error, "membership change failed; it is retried"),
                     Err(_) => tracing::debug!("membership change timed out; it is retried"),
@@ -78,19 +64,15 @@ impl MembershipReconciler {
         }
     }
 
-    async fn reconcile(
-        &self,
-        status: &RaftStatus,
-        removed: &mut BTreeMap<u64, RemovalNotice>,
-    ) -> Result<(), ProposeError> {
+    async fn reconcile(&self, status: &RaftStatus, membership: &mut MembershipStep) -> Result<(), ProposeError> {
         let state = self.core.applied().borrow().state.clone();
         let name = |id: u64| status.peer(id).map(|peer| peer.name.to_string()).unwrap_or_default();
-        match next_step(status, &state, self.identity.raft_id(), |id| self.leadership.has_handed_over(id)) {
+        let group = raft_group(status);
+        let (own, may_change_voters) = (self.identity.raft_id(), self.leadership.may_change_voters());
+        let facts = MembershipFacts { group: &group, state: &state, own, may_change_voters };
+        let has_handed_over = |id| self.leadership.has_handed_over(id);
+        match membership.next(since_boot(BootInstant::now()), facts, has_handed_over) {
             Some(VoterStep::FinishJoint { keep }) => self.core.finish_joint(keep).await,
-            // A node of a pair may be acting solo: that is settled first.
-            Some(VoterStep::Promote { .. } | VoterStep::Demote { .. }) if !self.leadership.may_change_voters() => {
-                Ok(())
-            }
             Some(VoterStep::Promote { id, instead_of }) => {
                 tracing::info!(name = name(id), id, "member becomes a voter");
                 self.core.promote(id, instead_of).await
@@ -104,25 +86,15 @@ impl MembershipReconciler {
                 tracing::info!(to = name(to), "leadership is transferred: this member is to stop voting");
                 self.core.transfer_to(to).await
             }
-            Some(VoterStep::Admit { id, peer: Peer { name, kind, address } }) => {
+            Some(VoterStep::Admit { id }) => {
+                let Some(Peer { name, kind, address }) = status.peer(id).cloned() else { return Ok(()) };
                 self.core.propose(Command::Admit { name, kind, address, raft_id: id }).await.map(drop)
             }
             Some(VoterStep::Remove { id, name }) => {
                 tracing::info!(%name, id, "member is removed from the cluster");
                 self.core.propose(Command::Removed { name, raft_id: id }).await.map(drop)
             }
-            Some(VoterStep::Forget { ids }) => {
-                removed.retain(|id, _| ids.contains(id));
-                let now = BootInstant::now();
-                let long_enough = |id: &u64| {
-                    let known = removed.entry(*id).or_insert(RemovalNotice { since: now, all: None });
-                    let all = status.matched.get(id).is_some_and(|matched| *matched == status.last_index);
-                    known.all = known.all.filter(|_| all).or(all.then_some(now));
-                    known.all.is_some_and(|at| now.since(at) > NOTIFY_AFTER) || now.since(known.since) > NOTIFY_FOR
-                };
-                let ids: BTreeSet<u64> = ids.iter().copied().filter(long_enough).collect();
-                if ids.is_empty() { Ok(()) } else { self.core.forget(ids).await }
-            }
+            Some(VoterStep::Forget { ids }) => self.core.forget(ids).await,
             None => Ok(()),
         }
     }
@@ -151,4 +123,10 @@ impl MembershipReconciler {
         let better = better_leader(&state, &self.config.node, &voters)?;
         peers().find(|(_, peer)| peer.name == better).map(|(id, _)| id)
     }
+}
+
+fn raft_group(status: &RaftStatus) -> RaftGroup {
+    let RaftStatus { voters, learners, joint, peers, matched, last_index, .. } = status.clone();
+    let peers = peers.into_iter().map(|(id, Peer { name, kind, .. })| (id, RaftPeer { name, kind })).collect();
+    RaftGroup { voters, learners, joint, peers, matched, last_index }
 }

@@ -81,7 +81,8 @@ impl Roles {
         let core = Arc::new(core);
         let other_group = Arc::new(OtherGroupMembers::default());
         let proofs = Arc::new(Proofs::new());
-        let leadership = Arc::new(Leadership::new(core.clone(), timing, proofs.clone(), detector.clone()));
+        let own = (config.node.clone(), identity.incarnation());
+        let leadership = Arc::new(Leadership::new(own, core.clone(), timing, proofs.clone(), detector.clone()));
         let members = Arc::new(Members {
             config: config.clone(),
             identity: identity.clone(),
@@ -256,12 +257,18 @@ impl Roles {
     /// Whether the role manager of this member works, otherwise the reason as text: a task has panicked lately or
     /// hangs, or its disk accepts no more writes. `Ok` while it is being shut down.
     pub fn health(&self) -> Result<(), String> {
-        let Running { service: RolesService { identity, core, .. }, monitor, .. } = &*self.0;
-        if identity.stopped() {
+        if self.0.service.identity.stopped() {
             return Ok(());
         }
-        core.broken()
-            .map_or_else(|| monitor.health(), |reason| Err(format!("its store takes no more writes: {reason}")))
+        self.broken().map_or_else(
+            || self.0.monitor.health(),
+            |reason| Err(format!("its store takes no more writes: {reason}")),
+        )
+    }
+
+    /// Reason for which the disk of Raft's store accepts no more writes in this process, if any (rule A4).
+    pub fn broken(&self) -> Option<String> {
+        self.0.service.core.broken()
     }
 
     /// Raft, for tests of it in a cluster.

@@ -1,6 +1,8 @@
-//! Going solo in a pair without a witness (rule R7): disk, arbiter and clock for the core's decision.
+//! Going solo in a pair without a witness (rule R7): disk, arbiter and clock. The decisions are those of `SoloStep` in
+//! `role-manager/member`, which the simulation runs too.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,16 +12,16 @@ use tokio::{
     time::{sleep, timeout},
 };
 use twinbox_clock::{BootInstant, wall};
+use twinbox_gate::Gate;
 use twinbox_ids::{Epoch, NodeName};
 use twinbox_raft::{Applied, Core, StoreIdentity, wait};
-use twinbox_roles_core::{Duty, OnQuorumLoss, PersistedBounds, Solo, SoloInputs, SoloReport, SoloVerdict, Timing};
+use twinbox_roles_core::{Duty, OnQuorumLoss, PersistedBounds, SoloInputs, SoloRecord, SoloReport, Timing};
+use twinbox_roles_member::{SoloAction, SoloEvent, SoloStep};
 
 use crate::{RolesConfig, RolesError, failure_detector::FailureDetector, leader::since_boot};
 
 /// Number of arbiter probes per lease.
 const PER_LEASE: u32 = 4;
-/// Maximum number of consecutive decisions: a record is stored, and then acted on.
-const MAX_STEPS: usize = 4;
 
 /// Time of the arbiter's last answer, counted from the probe.
 #[derive(Default)]
@@ -52,18 +54,15 @@ impl Arbiter {
     }
 }
 
-/// Decides whether this node goes solo, and stores its solo work.
+/// Carries out the decisions about solo work.
 pub(crate) struct SoloController {
     node: NodeName,
     identity: Arc<StoreIdentity>,
     core: Arc<Core>,
     detector: Arc<FailureDetector>,
     arbiter: Arc<Arbiter>,
-    solo: Solo,
+    solo: SoloStep,
     started: BootInstant,
-    stopping: bool,
-    /// The last logged reason for waiting.
-    last_reason: String,
 }
 
 impl SoloController {
@@ -74,19 +73,9 @@ impl SoloController {
         detector: Arc<FailureDetector>,
         arbiter: Arc<Arbiter>,
     ) -> Result<Self, RolesError> {
-        let solo = Solo::new(config.node.clone(), config.timing, identity.solo()?, wall().0);
+        let solo = SoloStep::new(config.node.clone(), config.timing, identity.solo()?, wall().0);
         let (node, started) = (config.node.clone(), BootInstant::now());
-        Ok(Self {
-            node,
-            identity,
-            core,
-            detector,
-            arbiter,
-            solo,
-            started,
-            stopping: false,
-            last_reason: String::new(),
-        })
+        Ok(Self { node, identity, core, detector, arbiter, solo, started })
     }
 
     /// Agreed facts for the next keep-alive to report.
@@ -99,65 +88,51 @@ impl SoloController {
         self.solo.report().cloned()
     }
 
-    /// Whether the solo work includes this duty.
-    pub(crate) fn runs(&self, duty: Duty) -> bool {
-        self.solo.runs(duty)
+    /// The duties that this node runs solo now, each with the epoch to act in and its end.
+    pub(crate) fn leases(&self) -> BTreeMap<Duty, (Epoch, Duration)> {
+        self.solo.leases(since_boot(BootInstant::now()))
     }
 
-    /// Whether it must stop and a write is still in flight.
+    /// Whether solo work must end and a write is still in flight.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping
+        self.solo.is_stopping()
     }
 
-    /// The solo epoch to act in, and its end. All records are on disk when this returns.
-    pub(crate) async fn decide(
-        &mut self,
-        applied: &Applied,
-        quorum: bool,
-        in_flight: &impl Fn() -> bool,
-    ) -> Option<(Epoch, Duration)> {
-        self.stopping = false;
-        for _ in 0..MAX_STEPS {
-            let verdict = self.verdict(applied, quorum, in_flight());
-            if !matches!(verdict, SoloVerdict::Wait(_)) {
-                self.last_reason.clear();
-            }
-            match verdict {
-                SoloVerdict::Idle => return None,
-                SoloVerdict::Wait(reason) => {
-                    if reason != self.last_reason {
-                        tracing::info!(%reason, "no majority: this node does not go solo");
-                        self.last_reason = reason;
+    /// Lets the node begin or end solo work. All records are on disk when this returns.
+    pub(crate) async fn decide(&mut self, applied: &Applied, quorum: bool, gates: &BTreeMap<Duty, Gate>) {
+        while let Some(action) = self.look(applied, quorum, gates.values().any(Gate::is_busy)) {
+            match action {
+                SoloAction::Close => gates.values().for_each(Gate::close),
+                SoloAction::Wait(reason) => tracing::info!(%reason, "no majority: this node does not go solo"),
+                SoloAction::Store(record) => {
+                    if !self.store(record).await {
+                        return;
                     }
-                    return None;
-                }
-                SoloVerdict::Act(epoch, until) => return Some((epoch, until)),
-                SoloVerdict::Stop => {
-                    self.stopping = true;
-                    return None;
-                }
-                SoloVerdict::Store(record) => {
-                    if let Err(error) = self.identity.save_solo(&record).await {
-                        tracing::error!(%error, "cannot store the solo record: no solo work; check the disk");
-                        return None;
-                    }
-                    match record.report.as_ref().map(|report| (report.is_acting(), &report.epoch)) {
-                        Some((true, epoch)) => tracing::warn!(%epoch, "no majority: this node runs duties solo"),
-                        Some((false, epoch)) => tracing::warn!(%epoch, "this node has ended its solo work"),
-                        None => {}
-                    }
-                    self.solo.stored(record);
                 }
             }
         }
-        None
     }
 
-    fn verdict(&self, applied: &Applied, quorum: bool, in_flight: bool) -> SoloVerdict {
+    /// Stores a record. Returns whether it is on disk.
+    async fn store(&mut self, record: SoloRecord) -> bool {
+        if let Err(error) = self.identity.save_solo(&record).await {
+            tracing::error!(%error, "cannot store the solo record: no solo work; check the disk");
+            return false;
+        }
+        match record.report.as_ref().map(|report| (report.is_acting(), &report.epoch)) {
+            Some((true, epoch)) => tracing::warn!(%epoch, "no majority: this node runs duties solo"),
+            Some((false, epoch)) => tracing::warn!(%epoch, "this node has ended its solo work"),
+            None => {}
+        }
+        self.solo.step(SoloEvent::Stored(record));
+        true
+    }
+
+    fn look(&mut self, applied: &Applied, quorum: bool, in_flight: bool) -> Option<SoloAction> {
         let state = &*applied.state;
         let other = state.members.keys().find(|name| **name != self.node);
         let contact = other.and_then(|other| self.detector.last_contact(other)).unwrap_or(self.started);
-        self.solo.decide(&SoloInputs {
+        self.solo.step(SoloEvent::Look(SoloInputs {
             now: since_boot(BootInstant::now()),
             wall_ms: wall().0,
             state,
@@ -167,6 +142,6 @@ impl SoloController {
             last_contact: since_boot(contact),
             arbiter: self.arbiter.answered(state.settings.arbiter.as_ref()),
             in_flight,
-        })
+        }))
     }
 }

@@ -6,9 +6,10 @@ use futures::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 use twinbox_ids::NodeName;
 use twinbox_roles_core::NoGrant;
+use twinbox_roles_member::NotGranted;
 use twinbox_wire::roles::{self as wire, question::Question, reply::Reply};
 
-use crate::{RolesService, convert, leader::NotGranted, request_stream::INCARNATION_KEY};
+use crate::{RolesService, convert, request_stream::INCARNATION_KEY};
 
 /// Answers in the order of the questions. The next question is read after the answer before it has been taken, so
 /// nothing queues up here.

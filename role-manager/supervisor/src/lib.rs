@@ -26,7 +26,7 @@ use twinbox_pki::NodeIdentity;
 pub use crash_report::{CrashReport, ExitNotice, record_panics};
 pub use notify::ServiceManager;
 pub use pidfile::{PidFile, PidFileError};
-pub use process_info::{ExitCause, ProcessInfo};
+pub use process_info::{EXIT_DISK_FAILED, ExitCause, ProcessInfo};
 pub use restart_policy::{Ended, RestartPolicy, Verdict};
 pub use watch::run;
 

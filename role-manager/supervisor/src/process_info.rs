@@ -46,6 +46,9 @@ impl ProcessInfo {
     }
 }
 
+/// Exit code of a process whose store takes no more writes after a failed one: EX_IOERR of sysexits ("input/output error").
+pub const EXIT_DISK_FAILED: i32 = 74;
+
 /// Cause of a process's exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExitCause {
@@ -85,6 +88,7 @@ impl ExitCause {
 impl fmt::Display for ExitCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::Code(EXIT_DISK_FAILED) => write!(f, "exit code {EXIT_DISK_FAILED}: its disk had failed"),
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Signal { number, core } => {
                 write!(f, "signal {number}")?;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::task::JoinSet;
 use twinbox_clock::wall;
 use twinbox_ids::BlobHash;
 use twinbox_mailbox::{
@@ -19,6 +20,8 @@ use crate::population::Written;
 
 /// Messages that are deleted in one commit, as the reconciler marks them.
 const AT_A_TIME: usize = 64;
+/// Commits of deletions at once.
+const AT_ONCE: usize = 8;
 /// Records, blobs and packs that one look examines, as in the reconciler.
 const ROWS: usize = 512;
 const BLOBS: usize = 2_000;
@@ -52,22 +55,15 @@ impl Cleaner {
         Self { mailstore: mailstore.clone(), unreferenced: None, pack: 0, cleaned: Cleaned::default() }
     }
 
-    /// Deletes messages, and marks them as purged, many in one commit.
+    /// Deletes messages, and marks them as purged, many in one commit, and some commits at once.
     pub async fn delete(&mut self, messages: &[Written]) -> Result<(), MailError> {
-        for part in messages.chunks(AT_A_TIME) {
-            let (part, count) = (part.to_vec(), part.len());
-            let delete = move |draft: &mut twinbox_replication_store::Draft<'_>| {
-                for Written { mailbox, message, .. } in part {
-                    mark_in(draft, mailbox, message, Mark::Deleted)?;
-                    note_purged(draft, message)?;
-                    let key = message_key(mailbox, message);
-                    let record = draft.get(&key)?.unwrap_or_default();
-                    draft.edit(key, purge(&record))?;
-                }
-                Ok::<_, MailError>(())
-            };
-            self.mailstore.commit(delete).await?;
-            self.cleaned.deleted += count as u64;
+        for group in messages.chunks(AT_A_TIME * AT_ONCE) {
+            let mut commits = JoinSet::new();
+            for part in group.chunks(AT_A_TIME) {
+                commits.spawn(delete(self.mailstore.clone(), part.to_vec()));
+            }
+            commits.join_all().await.into_iter().collect::<Result<(), MailError>>()?;
+            self.cleaned.deleted += group.len() as u64;
         }
         Ok(())
     }
@@ -105,4 +101,18 @@ impl Cleaner {
         self.cleaned.packs.moved_bytes += moved_bytes;
         Ok(self.pack == 0)
     }
+}
+
+async fn delete(mailstore: Mailstore, messages: Vec<Written>) -> Result<(), MailError> {
+    let delete = move |draft: &mut twinbox_replication_store::Draft<'_>| {
+        for Written { mailbox, message, .. } in messages {
+            mark_in(draft, mailbox, message, Mark::Deleted)?;
+            note_purged(draft, message)?;
+            let key = message_key(mailbox, message);
+            let record = draft.get(&key)?.unwrap_or_default();
+            draft.edit(key, purge(&record))?;
+        }
+        Ok::<_, MailError>(())
+    };
+    mailstore.commit(delete).await.map(drop)
 }

@@ -1,6 +1,6 @@
 //! The machine: its description, the cores of a process, the processor time used.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Duration};
 
 /// The core of the node under test.
 pub const UNDER_TEST: usize = 0;
@@ -64,9 +64,13 @@ pub fn cpu_of(pid: u32) -> Duration {
     cpu_time(&format!("/proc/{pid}/stat"))
 }
 
-/// Bytes that a process has caused to be written to disks, by `/proc/PID/io`; 0 where that cannot be read.
-pub fn written(pid: u32) -> u64 {
-    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-    line.and_then(|bytes| bytes.trim().parse().ok()).unwrap_or(0)
+/// Bytes that the device of a folder has written since it started, for all processes; `None` where the folder is on none. The
+/// kernel's count by process would not do: it counts a whole folio for each page of it that becomes dirty.
+pub fn written(dir: &Path) -> Option<u64> {
+    /// The unit of that count, whatever the device's own sectors are (Linux, Documentation/block/stat.rst).
+    const SECTOR: u64 = 512;
+    let device = fs::metadata(dir).ok()?.dev();
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    let stat = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")).ok()?;
+    Some(stat.split_whitespace().nth(6)?.parse::<u64>().ok()? * SECTOR)
 }

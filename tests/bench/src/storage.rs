@@ -14,13 +14,14 @@
 //! At the end the store is opened again, and every message that was acknowledged and not deleted is read and verified
 //! by its hash: one that is not there in full ends the command with an error.
 
-use std::{collections::HashMap, path::Path, thread::sleep, time::Duration};
+use std::{path::Path, thread::sleep, time::Duration};
 
 use serde_json::json;
-use tokio::runtime::Runtime;
+use tokio::{runtime::Runtime, task::JoinSet};
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
-use twinbox_ids::{MailboxId, MessageId};
+use twinbox_ids::MailboxId;
+use twinbox_mailstore::Mailstore;
 use twinbox_store_kit::Node;
 use twinbox_testkit::resident_bytes;
 
@@ -38,6 +39,8 @@ use crate::{
 const MAILBOXES: usize = 200;
 /// One old message in so many stays, so that packs have something to be moved.
 const STAYS: usize = 8;
+/// Tasks that read the messages at the end.
+const READERS: usize = 8;
 /// Pause between two looks of the cleaning.
 const CLEANS_EVERY: Duration = Duration::from_millis(500);
 
@@ -138,7 +141,7 @@ fn measure(
     watch(runtime, &recorders, length, &mut segments, &mut cleaner, messages, &mut failed);
 
     let pid = std::process::id();
-    let before = (segments.look(), cleaner.cleaned, Disk::fsync_count(), machine::written(pid));
+    let before = (segments.look(), cleaner.cleaned, Disk::fsync_count(), machine::written(store));
     let (threads, used, own) = (ThreadTimes::of(pid), machine::cpu_of(pid), recorders.generator_time());
     recorders.take_late();
     let begun = BootInstant::now();
@@ -148,7 +151,8 @@ fn measure(
     let (used, own) = (machine::cpu_of(pid) - used, recorders.generator_time() - own);
     let spent = ThreadTimes::of(pid).since(&threads);
     let (late, memory) = (recorders.take_late(), resident_bytes(pid));
-    let after = (segments.look(), cleaner.cleaned, Disk::fsync_count(), machine::written(pid));
+    let after = (segments.look(), cleaner.cleaned, Disk::fsync_count(), machine::written(store));
+    let written = after.3.zip(before.3).map(|(after, before)| after - before);
     note(recorders.finish(), messages, &mut failed);
 
     let (deposits, percent) =
@@ -180,7 +184,7 @@ fn measure(
         json!(ms(percentile(&mut took, 0.99))),
         json!(ms(percentile(&mut took, 1.0))),
         json!((after.2 - before.2) as f64 / deposits),
-        json!((after.3 - before.3) as f64 / 1e3 / deposits),
+        json!(written.map(|bytes| bytes as f64 / 1e3 / deposits)),
         json!(memory as f64 / 1e6),
         json!(ms(late)),
     ]);
@@ -211,17 +215,16 @@ fn watch(
     failed: &mut Vec<String>,
 ) -> Vec<Duration> {
     let (begun, mut took) = (BootInstant::now(), Vec::new());
+    let count = |deposits: &[Deposit], took: &mut Vec<Duration>| {
+        let now = deposits.iter().filter(|deposit| deposit.at >= begun && deposit.outcome.is_ok());
+        took.extend(now.map(|deposit| deposit.took));
+    };
     note(recorders.take(), messages, failed);
     while begun.elapsed() < time {
         sleep(CLEANS_EVERY.min(time.saturating_sub(begun.elapsed())));
         segments.look();
         let deposits = recorders.take();
-        took.extend(
-            deposits
-                .iter()
-                .filter(|deposit| deposit.at >= begun && deposit.outcome.is_ok())
-                .map(|deposit| deposit.took),
-        );
+        count(&deposits, &mut took);
         let gone: Vec<Written> = messages.old.by_ref().take(deposits.len()).collect();
         note(deposits, messages, failed);
         let cleaned = runtime.block_on(async {
@@ -231,6 +234,10 @@ fn watch(
         });
         failed.extend(cleaned.err().map(|error| format!("the cleaning failed: {error}")));
     }
+    // Those of the last cleaning, which may have taken long.
+    let deposits = recorders.take();
+    count(&deposits, &mut took);
+    note(deposits, messages, failed);
     took
 }
 
@@ -245,23 +252,30 @@ fn note(deposits: Vec<Deposit>, messages: &mut Messages, failed: &mut Vec<String
 
 /// Opens the store again, and reads all messages that must be there; names those that are not.
 fn lost(store: &Path, messages: &Messages) -> Vec<String> {
-    let expected: HashMap<MessageId, Written> =
-        messages.stay.iter().chain(messages.old.as_slice()).map(|written| (written.message, *written)).collect();
+    let expected: Vec<Written> = messages.stay.iter().chain(messages.old.as_slice()).copied().collect();
     runtime().block_on(async {
         let node = Node::alone(store, "a");
-        let mut lost = Vec::new();
-        for (id, Written { mailbox, bytes, .. }) in expected {
-            let found = match node.mailstore.message(mailbox, id).await {
-                Ok(Some(message)) => node.mailstore.audio(&message).await.map(|audio| audio.bytes.len()),
-                Ok(None) => Ok(0),
-                Err(error) => Err(error),
-            };
-            match found {
-                Ok(length) if length == bytes => {}
-                Ok(length) => lost.push(format!("message {id} has {length} of {bytes} bytes")),
-                Err(error) => lost.push(format!("message {id}: {error}")),
-            }
+        let mut readers = JoinSet::new();
+        for part in expected.chunks(expected.len().div_ceil(READERS).max(1)) {
+            readers.spawn(lost_of(node.mailstore.clone(), part.to_vec()));
         }
-        lost
+        readers.join_all().await.concat()
     })
+}
+
+async fn lost_of(mailstore: Mailstore, expected: Vec<Written>) -> Vec<String> {
+    let mut lost = Vec::new();
+    for Written { mailbox, message, bytes, .. } in expected {
+        let found = match mailstore.message(mailbox, message).await {
+            Ok(Some(filed)) => mailstore.audio(&filed).await.map(|audio| audio.bytes.len()),
+            Ok(None) => Ok(0),
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(length) if length == bytes => {}
+            Ok(length) => lost.push(format!("message {message} has {length} of {bytes} bytes")),
+            Err(error) => lost.push(format!("message {message}: {error}")),
+        }
+    }
+    lost
 }

@@ -2,6 +2,7 @@
 
 use twinbox_ids::Incarnation;
 use twinbox_roles_core::Duty;
+use twinbox_roles_member::LeaderEvent;
 
 use crate::{
     Violation,
@@ -93,10 +94,8 @@ impl World {
         // Mutant: a proof about one incarnation is taken for any other.
         let holding = process.state.duties.values().find(|a| a.epoch.node == name).map(|a| a.incarnation);
         let incarnation = holding.filter(|_| any_incarnation).unwrap_or(incarnation);
-        process.exits.note(&name, incarnation, false);
-        if let Some(ledger) = process.leads.as_mut().and_then(|leader| leader.ledger.as_mut())
-            && ledger.exited(now, &name, incarnation)
-        {
+        process.exits.note(&name, incarnation, process.leadership.had_calls(&name, incarnation));
+        if process.leadership.step(now, LeaderEvent::Exited { node: &name, incarnation }).is_some() {
             self.after(MS / 2, Event::LeaderWork(to));
         }
     }

@@ -288,13 +288,13 @@ impl World {
         self.note(|| format!("an administrator orders {order:?}"));
         let now = self.local(leader);
         let wall_ms = self.members[leader].clock.wall_ms(self.now);
+        self.refresh_leadership(leader);
         let Some(process) = self.awake(leader) else { return };
         // The leader writes no order that not all members could read.
         if order.refused_at(process.state.feature_level).is_some() {
             return;
         }
-        let ledger = process.leads.as_ref().and_then(|leads| leads.ledger.as_ref());
-        let Some(order) = ledger.map(|ledger| ledger.with_facts(now, wall_ms, order)) else { return };
+        let Some(order) = process.leadership.informed(now, wall_ms, order) else { return };
         let command = self.order(order);
         self.propose(leader, command);
     }
@@ -310,8 +310,8 @@ impl World {
         if self.members[member].process.is_none() && (known || joins) {
             let incarnation = Incarnation(self.random_id());
             self.members[member].run += 1;
-            let (now, timing) = (self.now, self.timing);
-            self.members[member].start(now, incarnation, timing);
+            let (now, timing, policy) = (self.now, self.timing, self.policy);
+            self.members[member].start(now, incarnation, timing, policy);
             let name = self.members[member].name.clone();
             self.note(|| format!("{name} is started again"));
         }

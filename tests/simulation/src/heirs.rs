@@ -72,7 +72,7 @@ impl World {
         let known = |process: &Process| {
             let granted = process.holder.grant().map(|grant| &grant.call_counts);
             let counts = |counts: &CallCounts| counts.calls(&name, incarnation).is_some();
-            counts(&process.call_counts) && granted.is_some_and(counts)
+            counts(process.leadership.call_counts()) && granted.is_some_and(counts)
         };
         let known = others.all(known) && self.agreed().feature_level >= HEIRS_LEVEL;
         let survives = |m: usize| {

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use twinbox_ids::Incarnation;
-use twinbox_roles_core::{Grant, MemberKind, Report, ServiceHealth};
-use twinbox_roles_member::{HolderAction, HolderEvent, LeaseDenied, ReportedFacts};
+use twinbox_roles_core::{CallHeir, Grant, MemberKind, Report, ServiceHealth};
+use twinbox_roles_member::{HolderAction, HolderEvent, LeaderEvent, LeaseDenied, ReportedFacts};
 
 use crate::{
     Mutant,
@@ -40,7 +40,7 @@ impl World {
         let actions = holder.step(now, turn);
         self.carry_out(member, actions);
         let Some(process) = self.awake(member) else { return };
-        let solo = process.solo_leases();
+        let solo = process.solo.leases(now);
         let actions = process.holder.step(now, HolderEvent::Gates { is_held: false, solo });
         self.carry_out(member, actions);
     }
@@ -68,11 +68,13 @@ impl World {
         let actions = process.holder.step(now, HolderEvent::Answered { sent: counted, leader, result });
         self.carry_out(to, actions);
         if let (Some(Some(counts)), Some(process)) = (as_sent, self.awake(to)) {
-            process.call_counts = counts;
+            process.leadership.step(now, LeaderEvent::CallCounts(counts));
         }
     }
 
     fn carry_out(&mut self, member: usize, actions: Vec<HolderAction>) {
+        let now = self.local(member);
+        let is_brought_back = self.is(Mutant::InheritedReturns);
         for action in actions {
             let Some(process) = self.awake(member) else { return };
             match action {
@@ -87,12 +89,14 @@ impl World {
                 }
                 HolderAction::Open { duty, epoch, until } => drop(process.gates.insert(duty, (epoch, until))),
                 HolderAction::Close(duty) => drop(process.gates.remove(&duty)),
-                HolderAction::KeepCallCounts(counts) => process.call_counts = counts,
-                HolderAction::Inherit(item) => {
-                    process.call_counts.forget(&item.node, item.incarnation);
-                    if let Some(ledger) = process.leads.as_mut().and_then(|leader| leader.ledger.as_mut()) {
-                        ledger.inherited(&item.node, item.incarnation);
+                HolderAction::KeepCallCounts(counts) => {
+                    process.leadership.step(now, LeaderEvent::CallCounts(counts));
+                }
+                HolderAction::Inherit(CallHeir { node, incarnation, .. }) => {
+                    if is_brought_back {
+                        continue;
                     }
+                    process.leadership.step(now, LeaderEvent::Inherited { node: &node, incarnation });
                 }
             }
         }

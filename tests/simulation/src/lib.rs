@@ -13,6 +13,7 @@ mod effects;
 mod faults;
 mod heirs;
 mod holder;
+mod leader;
 mod liveness;
 mod member;
 mod messages;
@@ -61,7 +62,7 @@ pub enum Mutant {
     SoloUnkept,
     /// The leader leases a duty of a pair before the other knows of the generation (rule R7).
     SoloUnlearned,
-    /// A grant brings back calls that the node has inherited by proof alone (rule C4).
+    /// A node that has inherited calls by proof alone goes on knowing them, or learns of them by a grant (rule C4).
     InheritedReturns,
     /// A node that failed before the last one died stays out of service (rule R9).
     LastStaysOut,

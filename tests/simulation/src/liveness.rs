@@ -22,11 +22,12 @@ impl World {
         let now = self.local(leader);
         let wall_ms = self.members[leader].clock.wall_ms(self.now);
         let policy = self.policy;
+        self.refresh_leadership(leader);
         let Some(process) = self.awake(leader) else { return stuck("the leader hangs".to_owned()) };
         let state = process.state.clone();
-        let ledger = process.leads.as_mut().and_then(|leads| leads.ledger.as_mut());
-        let Some(ledger) = ledger else { return stuck("the leader grants nothing".to_owned()) };
-        let view = ledger.view(now, wall_ms, &state);
+        let Some(view) = process.leadership.view(now, wall_ms, &state) else {
+            return stuck("the leader grants nothing".to_owned());
+        };
         self.check_service(&state)?;
         if let Some(command) = plan(&view, &policy).first() {
             self.note(|| format!("the leader sees: {:?}", view.observed));

@@ -7,9 +7,9 @@ use std::{
 
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
-    CallCounts, Command, Duty, Exits, Ledger, Measures, MemberKind, Solo, SoloRecord, SoloReport, State, Timing,
+    Command, Duty, Exits, Measures, MemberKind, PlannerPolicy, SoloRecord, SoloReport, State, Timing,
 };
-use twinbox_roles_member::HolderStep;
+use twinbox_roles_member::{HolderStep, LeaderEvent, LeaderStep, MembershipStep, ProposalOutcome, SoloStep};
 
 use crate::{
     clock::{Clock, Micros},
@@ -62,16 +62,17 @@ pub(crate) struct Process {
     pub(crate) measures: Measures,
     /// Probability, in per cent, that it does not apply new entries in a round.
     pub(crate) sluggish: u32,
+    /// Its leadership in Raft.
     pub(crate) leads: Option<Leader>,
+    /// Its side of the leases that it grants, and its planner.
+    pub(crate) leadership: LeaderStep,
+    /// Its changes of the group, while it leads.
+    pub(crate) membership: MembershipStep,
     /// The last member that claimed leadership here.
     pub(crate) leader: Option<usize>,
     /// The proofs of death received.
     pub(crate) exits: Exits,
-    /// The reported calls of incarnations.
-    pub(crate) call_counts: CallCounts,
-    pub(crate) solo: Solo,
-    /// Its solo epoch, and the time until which it acts in it.
-    pub(crate) acts_solo: Option<(Epoch, Duration)>,
+    pub(crate) solo: SoloStep,
     /// Last contact with any other member.
     pub(crate) last_contact: Duration,
     /// Time of the last answer of the arbiter.
@@ -82,7 +83,8 @@ pub(crate) struct Process {
 pub(crate) struct Leader {
     pub(crate) term: u64,
     pub(crate) pending: Pending,
-    pub(crate) ledger: Option<Ledger>,
+    /// Time of its last proposal, by its own clock.
+    pub(crate) proposed_at: Option<Duration>,
     /// Send time, by its own clock, of the last heartbeat that a majority answered.
     pub(crate) quorum_contact: Option<Duration>,
     /// Heartbeats sent, each with the members that answered.
@@ -91,7 +93,7 @@ pub(crate) struct Leader {
 
 impl Member {
     /// Starts a process on this member's disk.
-    pub(crate) fn start(&mut self, now: Micros, incarnation: Incarnation, timing: Timing) {
+    pub(crate) fn start(&mut self, now: Micros, incarnation: Incarnation, timing: Timing, policy: PlannerPolicy) {
         let wall_ms = self.clock.wall_ms(now);
         self.process = Some(Process {
             incarnation,
@@ -109,11 +111,11 @@ impl Member {
             measures: Measures::default(),
             sluggish: 0,
             leads: None,
+            leadership: LeaderStep::new(self.name.clone(), incarnation, timing, policy),
+            membership: MembershipStep::default(),
             leader: None,
             exits: Exits::default(),
-            call_counts: CallCounts::default(),
-            solo: Solo::new(self.name.clone(), timing, self.solo_record.clone(), wall_ms),
-            acts_solo: None,
+            solo: SoloStep::new(self.name.clone(), timing, self.solo_record.clone(), wall_ms),
             last_contact: self.clock.at(now),
             arbiter: None,
         });
@@ -121,19 +123,24 @@ impl Member {
 }
 
 impl Process {
-    /// Applies the agreed entries, up to `upto`.
-    pub(crate) fn apply(&mut self, log: &Log, upto: usize, compare: bool) {
+    /// Applies the agreed entries, up to `upto`, at this time of its own clock.
+    pub(crate) fn apply(&mut self, now: Duration, log: &Log, upto: usize, compare: bool) {
         if self.applied >= upto {
             return;
         }
         while self.applied < upto {
             let Some(entry) = log.entries.get(self.applied) else { break };
             if let Some(command) = &entry.command {
-                let command = if compare { command.clone() } else { blind(command, &self.state) };
-                self.state.apply(command.clone());
-                let leads = self.leads.as_mut().filter(|leader| leader.term == entry.term);
-                if let Some(ledger) = leads.and_then(|leader| leader.ledger.as_mut()) {
-                    ledger.applied(&command);
+                let carried_out = if compare { command.clone() } else { blind(command, &self.state) };
+                let outcome = self.state.apply(carried_out);
+                // Of equal proposals the last one is awaited.
+                let later = log.entries.get(self.applied + 1..).unwrap_or_default();
+                let is_last = !later.iter().any(|later| later.command == entry.command && later.term == entry.term);
+                let is_own = self.leads.as_ref().is_some_and(|leader| {
+                    leader.term == entry.term && is_last && !leader.pending.contains(&entry.command)
+                });
+                if is_own && self.leadership.proposed() == Some(command) {
+                    self.leadership.step(now, LeaderEvent::Proposed(ProposalOutcome::Applied(outcome)));
                 }
             }
             self.applied += 1;
@@ -162,15 +169,6 @@ impl Process {
     /// Whether its record says that it acts solo.
     pub(crate) fn acts_alone(&self) -> bool {
         self.solo.report().is_some_and(SoloReport::is_acting)
-    }
-
-    /// The duties that it runs solo, each with the epoch to act in and its end.
-    pub(crate) fn solo_leases(&self) -> BTreeMap<Duty, (Epoch, Duration)> {
-        let runs = |lease: &(Epoch, Duration)| {
-            let runs = Duty::ALL.into_iter().filter(|duty| self.solo.runs(*duty));
-            runs.map(|duty| (duty, lease.clone())).collect()
-        };
-        self.acts_solo.as_ref().map(runs).unwrap_or_default()
     }
 
     /// Whether it may begin a write under any duty now.

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use twinbox_roles_core::{Grant, KeepAlive, NoGrant, PersistedBounds};
-use twinbox_roles_member::LeaseDenied;
+use twinbox_roles_core::KeepAlive;
 
 use crate::{
-    Mutant,
     clock::MS,
     holder::LeaseAnswer,
     world::{Event, Message, World},
@@ -81,29 +79,5 @@ impl World {
             true => self.take_lease_answer(to, to, answer),
             false => self.send(to, from, Message::LeaseAnswer(answer)),
         }
-    }
-
-    /// The answer of a member to a keep-alive.
-    fn grant(&mut self, to: usize, mut request: KeepAlive) -> Result<Grant, LeaseDenied> {
-        let now = self.local(to);
-        let blind = self.is(Mutant::NoQuorumNeeded);
-        if self.is(Mutant::SoloUnseen) {
-            request.report.solo = None;
-        }
-        if self.is(Mutant::SoloUnlearned) {
-            request.report.persisted = PersistedBounds { generation: u64::MAX, longest_lease_ms: u64::MAX };
-        }
-        let voters: Vec<u64> = self.voters.iter().map(|m| self.members[*m].raft_id).collect();
-        let process = self.awake(to).ok_or(LeaseDenied::NoLeader)?;
-        let leader = process.leads.as_mut().ok_or(LeaseDenied::NoLeader)?;
-        let (Some(ledger), Some(last_contact)) = (leader.ledger.as_mut(), leader.quorum_contact) else {
-            return Err(LeaseDenied::NoLeader);
-        };
-        let last_contact = if blind { now } else { last_contact };
-        ledger.voters(voters);
-        ledger.keep_alive(now, last_contact, &process.state, &request).map_err(|no| match no {
-            NoGrant::NoQuorum { .. } => LeaseDenied::NoLeader,
-            reason => LeaseDenied::Refused(reason.to_string()),
-        })
     }
 }

@@ -193,7 +193,7 @@ impl World {
             process.leads = Some(Leader {
                 term,
                 pending: [None].into(),
-                ledger: None,
+                proposed_at: None,
                 quorum_contact: None,
                 heartbeats: BTreeMap::new(),
             });

@@ -1,11 +1,14 @@
-//! Nodes of a pair that begin or end solo mode.
+//! Nodes of a pair that begin or end solo mode: the real decisions ([`SoloStep`](twinbox_roles_member::SoloStep)),
+//! carried out with the gates and disks of this cluster.
 
 use std::time::Duration;
 
-use twinbox_roles_core::{MemberKind, SoloInputs, SoloVerdict};
+use twinbox_roles_core::{MemberKind, SoloInputs, Timing};
+use twinbox_roles_member::{HolderEvent, SoloAction, SoloEvent};
 
 use crate::{
     Mutant,
+    member::Process,
     world::{Focus, World},
 };
 
@@ -26,58 +29,55 @@ impl World {
         {
             return;
         }
-        let now = self.local(member);
-        let wall_ms = self.members[member].clock.wall_ms(self.now);
-        let raft_id = self.members[member].raft_id;
-        let voters = self.known_voters(member);
-        let timing = self.timing;
-        let too_soon = self.is(Mutant::SoloTooSoon);
-        let not_stored = self.is(Mutant::SoloUnkept);
-        // Store, then act: at most these steps in one round.
-        for _ in 0..3 {
-            let at = self.now;
-            let Some(process) = self.members[member].process.as_mut().filter(|p| p.hangs_until <= at) else {
-                return;
-            };
-            let solo_epoch = process.solo.report().map(|report| report.epoch.clone());
-            let early = if too_soon { timing.election_max + timing.margin } else { Duration::ZERO };
-            let facts = SoloInputs {
-                now,
-                wall_ms,
-                state: &process.state,
-                raft_id,
-                voters: &voters,
-                quorum: process.holder.has_quorum(now, &process.state),
-                last_contact: process.last_contact.saturating_sub(early),
-                arbiter: process.arbiter,
-                in_flight: solo_epoch.as_ref().is_some_and(|epoch| process.flies_in(epoch)),
-            };
-            match process.solo.decide(&facts) {
-                SoloVerdict::Idle | SoloVerdict::Wait(_) | SoloVerdict::Stop => {
-                    if process.acts_solo.take().is_some() {
+        while let Some(action) = self.look(member) {
+            match action {
+                SoloAction::Close => {
+                    if let Some(process) = self.awake(member) {
                         process.gates.clear();
                     }
-                    return;
                 }
-                SoloVerdict::Act(epoch, until) => {
-                    process.acts_solo = Some((epoch, until));
-                    return;
-                }
-                SoloVerdict::Store(record) => {
-                    if process.acts_solo.take().is_some() {
-                        process.gates.clear();
-                    }
-                    process.solo.stored(record.clone());
-                    if !not_stored {
-                        self.members[member].solo_record = Some(record.clone());
-                    }
+                SoloAction::Wait(_) => {}
+                SoloAction::Store(record) => {
                     let name = self.members[member].name.clone();
                     self.note(|| match &record.report {
                         Some(report) if report.is_acting() => format!("{name} acts solo in {}", report.epoch),
                         _ => format!("{name} stores {record:?}"),
                     });
+                    if !self.is(Mutant::SoloUnkept) {
+                        self.members[member].solo_record = Some(record.clone());
+                    }
+                    if let Some(process) = self.awake(member) {
+                        process.solo.step(SoloEvent::Stored(record));
+                    }
                 }
             }
         }
+        let now = self.local(member);
+        if let Some(process) = self.awake(member).filter(|process| process.solo.is_stopping()) {
+            process.holder.step(now, HolderEvent::StopsSolo);
+        }
+    }
+
+    fn look(&mut self, member: usize) -> Option<SoloAction> {
+        let now = self.local(member);
+        let wall_ms = self.members[member].clock.wall_ms(self.now);
+        let raft_id = self.members[member].raft_id;
+        let voters = self.known_voters(member);
+        let Timing { election_max, margin, .. } = self.timing;
+        let early = if self.is(Mutant::SoloTooSoon) { election_max + margin } else { Duration::ZERO };
+        let process = self.awake(member)?;
+        let in_flight = process.solo.report().is_some_and(|report| process.flies_in(&report.epoch));
+        let Process { holder, state, solo, last_contact, arbiter, .. } = process;
+        solo.step(SoloEvent::Look(SoloInputs {
+            now,
+            wall_ms,
+            state,
+            raft_id,
+            voters: &voters,
+            quorum: holder.has_quorum(now, state),
+            last_contact: last_contact.saturating_sub(early),
+            arbiter: *arbiter,
+            in_flight,
+        }))
     }
 }

@@ -8,8 +8,7 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
-    Command, KeepAlive, Ledger, MemberKind, OnQuorumLoss, Order, PlannerPolicy, Setting, State, Status, Timing,
-    View, plan, proposal,
+    Command, KeepAlive, MemberKind, OnQuorumLoss, Order, PlannerPolicy, Setting, State, Timing,
 };
 
 use crate::{
@@ -106,6 +105,8 @@ pub(crate) struct World {
     pub(crate) receiver: Receiver,
     pub(crate) terms: u64,
     pub(crate) calm: bool,
+    /// Planners start again all the time, and plan while earlier proposals are under way.
+    pub(crate) hasty: bool,
     /// The heir of each incarnation's calls, as the heir believes.
     pub(crate) heirs: BTreeMap<MemberIncarnation, MemberIncarnation>,
     pub(crate) outbox: Outbox,
@@ -132,6 +133,7 @@ impl World {
             (_, 1) => (&["a", "b", "c"], 3),
             _ => (&["a", "b", "c", "w", "x"], 5),
         };
+        let policy = PlannerPolicy { damping: Duration::from_millis(400), ..PlannerPolicy::from(timing) };
         let mut members = Vec::new();
         for (i, text) in names.iter().enumerate() {
             let kind = if *text == "w" { MemberKind::Witness } else { MemberKind::Node };
@@ -153,17 +155,17 @@ impl World {
                 process: None,
             };
             if i < voters {
-                member.start(0, Incarnation(random.random()), timing);
+                member.start(0, Incarnation(random.random()), timing, policy);
                 if let Some(process) = member.process.as_mut() {
                     process.sluggish = [0, 0, 30, 95][random.random_range(0..4)];
                 }
             }
             members.push(member);
         }
-        let policy = PlannerPolicy { damping: Duration::from_millis(400), ..PlannerPolicy::from(timing) };
         // The other mutants are judged by effects of any kind, and members change their disks in `Focus::Members`.
         let has_outbox = focus != Focus::Members && mutant.is_none_or(Mutant::is_of_the_outbox);
         let outbox = Outbox::new(seed, has_outbox, &members);
+        let hasty = random.random_ratio(1, 3);
         let mut world = Self {
             mutant,
             random,
@@ -185,6 +187,7 @@ impl World {
             receiver: Receiver::default(),
             terms: 0,
             calm: false,
+            hasty,
             heirs: BTreeMap::new(),
             outbox,
             trace: traced.then(VecDeque::new),
@@ -362,10 +365,13 @@ impl World {
     /// A member applies the agreed entries, up to `upto`. Returns whether there were any.
     pub(crate) fn apply(&mut self, member: usize, upto: usize) -> bool {
         let compare = !self.is(Mutant::NoCompareAndSet);
+        let now = self.local(member);
         let Some(process) = self.members[member].process.as_mut() else { return false };
         let before = process.applied;
-        process.apply(&self.log, upto, compare);
-        process.applied > before
+        process.apply(now, &self.log, upto, compare);
+        let has_news = process.applied > before;
+        self.refresh_leadership(member);
+        has_news
     }
 
     pub(crate) fn is_sluggish(&mut self, member: usize) -> bool {
@@ -383,66 +389,10 @@ impl World {
         if !self.is_sluggish(member) && self.apply(member, known) {
             self.turn(member);
         }
+        // A majority may have answered since the last entry.
+        self.refresh_leadership(member);
         self.reconcile_voters(member, term);
-        let now = self.local(member);
-        let wall_ms = self.members[member].clock.wall_ms(self.now);
-        let early = if self.is(Mutant::NoNewLeaderWait) {
-            self.timing.wait_for(self.timing.lease * 4)
-        } else {
-            Duration::ZERO
-        };
-        let needs_own = !self.is(Mutant::NoOwnEntry);
-        let freeze = !self.is(Mutant::NoFreeze);
-        let by_present_length = self.is(Mutant::ForgottenLength);
-        let lowers_at_once = self.is(Mutant::BoundAtOnce);
-        let last_stays_out = self.is(Mutant::LastStaysOut);
-        let (timing, policy) = (self.timing, self.policy);
-        // Now and then a batch has just been set aside.
-        let singly = self.chance(20);
-        let applied = self.members[member].process.as_ref().map_or(0, |process| process.applied);
-        let own = applied > 0 && self.log.entries[applied - 1].term == term;
-        let Some(process) = self.awake(member) else { return };
-        let Some(leader) = process.leads.as_mut() else { return };
-        if leader.ledger.is_none() && leader.quorum_contact.is_some() && (own || !needs_own) {
-            let mut state = process.state.clone();
-            if let Some(leasing) = state.leasing.as_mut().filter(|_| by_present_length) {
-                leasing.bound_ms = leasing.lease_ms;
-            }
-            let mut ledger = Ledger::new(term, now.saturating_sub(early), &state, timing, &process.exits);
-            ledger.adopt_call_counts(&process.call_counts);
-            leader.ledger = Some(ledger);
-        }
-        let Some(ledger) = leader.ledger.as_mut() else { return };
-        // A planner that does not wait for its earlier proposals: commands must compare.
-        if leader.pending.len() > 3 {
-            return;
-        }
-        let mut view = ledger.view(now, wall_ms, &process.state);
-        if lowers_at_once {
-            view.longest_running_ms = 0;
-        }
-        let mut commands = plan(&view, &policy);
-        if last_stays_out {
-            commands.retain(|command| !restores_a_failing_node(command, &view));
-        }
-        let mut proposals = Vec::new();
-        while let Some(command) = proposal(commands.clone(), &process.state, singly, |_| false) {
-            commands.drain(..command.parts().len());
-            proposals.push(command);
-        }
-        for command in &proposals {
-            if freeze {
-                ledger.proposing(command);
-            }
-            leader.pending.push_back(Some(command.clone()));
-        }
-        if !proposals.is_empty() {
-            let name = self.members[member].name.clone();
-            self.note(|| {
-                let words: Vec<_> = proposals.iter().map(ToString::to_string).collect();
-                format!("{name} proposes in term {term}: {}", words.join("; "))
-            });
-        }
+        self.plan(member);
     }
 
     /// A leader proposes a command in addition to the planner's, unless many are waiting.
@@ -465,12 +415,4 @@ impl World {
         let leads = self.leader().and_then(|m| self.members[m].process.as_ref());
         leads.map(|process| process.state.clone()).unwrap_or_default()
     }
-}
-
-/// Whether a planned change puts a node into service that reports a failure.
-fn restores_a_failing_node(command: &Command, view: &View) -> bool {
-    let Command::SetStatus { name, status: Status::InService, .. } = command else { return false };
-    view.observed
-        .get(name)
-        .is_some_and(|observed| observed.failing.as_ref().is_some_and(|failing| !failing.is_empty()))
 }

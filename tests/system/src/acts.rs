@@ -14,8 +14,8 @@ pub struct Epoch {
 }
 
 /// The epoch under which a NOTIFY was sent.
-pub fn epoch(light: &MwiNotify) -> Epoch {
-    let text = light.message.header("x-twinbox-epoch").unwrap_or_else(|| panic!("no epoch in {light:#?}"));
+pub fn epoch(notify: &MwiNotify) -> Epoch {
+    let text = notify.message.header("x-twinbox-epoch").unwrap_or_else(|| panic!("no epoch in {notify:#?}"));
     let parts = || {
         let (numbers, node) = text.split_once('@')?;
         let (generation, number) = numbers.split_once('.')?;
@@ -26,18 +26,18 @@ pub fn epoch(light: &MwiNotify) -> Epoch {
 
 /// Judges all NOTIFYs: each epoch belongs to one node, was sent by that node, and no earlier epoch acts after a later
 /// one. Returns the number of epochs that acted.
-pub fn judge(cluster: &Cluster, lights: &[MwiNotify]) -> usize {
+pub fn judge(cluster: &Cluster, notifies: &[MwiNotify]) -> usize {
     let mut epochs: Vec<Epoch> = Vec::new();
-    for light in lights {
-        let now = epoch(light);
-        assert_eq!(light.source.ip(), cluster.sip(&now.node).ip(), "{light:#?}");
+    for notify in notifies {
+        let now = epoch(notify);
+        assert_eq!(notify.source.ip(), cluster.sip(&now.node).ip(), "{notify:#?}");
         match epochs.last() {
             Some(last) if *last == now => continue,
-            Some(last) => assert!(*last < now, "{now:?} acts after {last:?}: {lights:#?}"),
+            Some(last) => assert!(*last < now, "{now:?} acts after {last:?}: {notifies:#?}"),
             None => {}
         }
         epochs.push(now);
     }
-    println!("{} acts in epochs {epochs:?}", lights.len());
+    println!("{} acts in epochs {epochs:?}", notifies.len());
     epochs.len()
 }

@@ -214,7 +214,7 @@ fn a_replacement_outlives_the_node_that_began_it_and_who_was_away_throughout_is_
 }
 
 #[test]
-fn an_operator_steers_the_cluster_from_another_machine_and_nobody_else_does() {
+fn operator_steers_the_cluster_from_another_machine_and_no_other_client_does() {
     let mut growing = Growing::formed(&["a", "b", "w"]);
     ["a", "b", "w"].iter().for_each(|name| growing.start(name));
     growing.wait_in_service("b", &["a", "b", "w"]);
@@ -325,7 +325,7 @@ fn members_are_no_administrators(tls: &Path, address: SocketAddr) {
     runtime.block_on(async {
         let member = NodeIdentity::load(tls).expect("a member's certificate");
         let endpoint = member.endpoint(&"a".parse().expect("a name"), &address.to_string()).expect("an address");
-        let channel = endpoint.connect().await.expect("a member is let in at its own door");
+        let channel = endpoint.connect().await.expect("a member is accepted on its own route");
         let status = AdminClient::new(channel.clone()).cluster_status(ClusterStatusRequest {}).await;
         let token = TokensClient::new(channel.clone()).make(TokenRequest::default()).await.map(drop);
         let rotated = AuthoritiesClient::new(channel).rotate(RotateRequest::default()).await.map(drop);

@@ -72,7 +72,7 @@ fn changed(cluster: &Cluster, member: &str, from: &str, to: &str) -> PathBuf {
 }
 
 #[test]
-fn what_is_wrong_with_names_trunks_addresses_and_ranges_is_found() {
+fn faults_of_names_trunks_addresses_and_ranges_are_found() {
     let name = "voicemail.example.test";
     let mut names = None;
     let (mut cluster, ()) = Cluster::start_with(

@@ -30,7 +30,8 @@ fn both_disks_are_synced_before_bye_is_answered() {
     let speech = begin_to_speak(&endpoint, &call);
     endpoint.wait_spoken(3.0);
     let nodes = ["a", "b"].map(|n| (n, cluster.member(n).pid()));
-    let strace = Strace::attach(&nodes, "fdatasync,fsync,recvfrom,recvmsg,sendto,sendmsg", cluster.dir());
+    let calls = "trace=fdatasync,fsync,recvfrom,recvmsg,sendto,sendmsg";
+    let strace = Strace::attach(&nodes, &[calls], cluster.dir());
     let deposit = hang_up(call, &endpoint, speech);
     let events = strace.finish();
     assert!(deposit.acknowledged(), "{:?}", deposit.bye);

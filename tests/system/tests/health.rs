@@ -154,7 +154,7 @@ fn a_wedged_store_takes_the_node_out_and_calls_in_progress_go_on() {
     let deposit = hang_up(call, &endpoint, speech);
     assert!(deposit.acknowledged(), "{:?}", deposit.bye);
     assert_kept(cluster, &publisher, Cluster::USERS[0].number, &deposit, 1.5, Duration::from_secs(5));
-    wait_until("the door to open", MOVED, || {
+    wait_until("the SIP server to take calls", MOVED, || {
         try_leave_message(cluster.phones(), cluster.sip(&publisher), Cluster::USERS[1].number, 1.2)
             .is_ok_and(|deposit| deposit.acknowledged())
     });
@@ -465,7 +465,7 @@ fn services_are_listed_and_restarted_and_what_cannot_be_is_refused_in_words() {
     assert!(refused.contains("would end 1 in progress") && refused.contains("--force"), "{refused}");
     let deposit = hang_up(call, &endpoint, speech);
     assert!(deposit.acknowledged(), "{:?}", deposit.bye);
-    wait_until("the door to be opened again", MOVED, || {
+    wait_until("the SIP server to be restarted", MOVED, || {
         cluster.cli("a").try_json(&["service", "restart", "calls"]).is_ok()
     });
     // With `--force` it is restarted, though its BYE gets no answer.

@@ -117,7 +117,7 @@ fn silent_heir(cluster: &Cluster, victim: &str, survivor: &str) -> Value {
 }
 
 #[test]
-fn a_host_that_is_lost_has_an_heir_once_two_members_say_that_nobody_answers_there() {
+fn lost_host_has_an_heir_once_two_members_report_its_address_silent() {
     let mut cluster = Cluster::start(&Spec::default());
     let (victim, survivor) = cluster.publisher_and_other();
     wait_until_known(&cluster, &victim, &[&survivor, "w"]);

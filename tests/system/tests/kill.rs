@@ -176,7 +176,7 @@ fn one_node_alone_answers_at_once() {
 
 /// While its node lives, no other node files a recording: a recording in progress is no message yet, anywhere.
 #[test]
-fn a_recording_in_progress_is_filed_by_nobody_else() {
+fn recording_in_progress_is_filed_by_its_own_node_alone() {
     let cluster = Cluster::start(&Spec::default());
     let mailbox = Cluster::USERS[0].number;
     let endpoint = Endpoint::open(cluster.phones(), Law::Mu);

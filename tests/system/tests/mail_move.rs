@@ -17,8 +17,10 @@ const SOON: Duration = Duration::from_secs(40);
 /// Port of the mail server.
 const SMTP: u16 = 2525;
 const MAILBOX: &str = Cluster::USERS[0].number;
-/// Messages, each of which all devices are told of.
-const MESSAGES: usize = 4;
+/// Callers who leave messages at the same time.
+const CALLERS: usize = 4;
+/// Most devices that are told of one message: their mails are written in the commit that the caller waits for.
+const DEVICES: usize = 50;
 
 /// A cluster with mails under way to a receiver that takes a while for each.
 struct UnderWay {
@@ -28,6 +30,7 @@ struct UnderWay {
     sender: String,
     other: String,
     devices: usize,
+    messages: usize,
     total: usize,
 }
 
@@ -72,8 +75,11 @@ impl UnderWay {
 
     /// `TWINBOX_NOTIFICATIONS=1000` sets the full size.
     fn of(cluster: Cluster, receiver: MailReceiver) -> Self {
-        let devices = parameter("TWINBOX_NOTIFICATIONS", 60) as usize / MESSAGES;
-        let total = devices * MESSAGES;
+        let mails = parameter("TWINBOX_NOTIFICATIONS", 60) as usize;
+        let devices = (mails / CALLERS).min(DEVICES);
+        let each = mails / (devices * CALLERS);
+        let messages = each * CALLERS;
+        let total = devices * messages;
         let (sender, other) = cluster.publisher_and_other();
         let cli = cluster.cli(&other);
         for n in 0..devices {
@@ -82,17 +88,19 @@ impl UnderWay {
         }
         receiver.accept(Duration::from_millis(300));
         thread::scope(|scope| {
-            for _ in 0..MESSAGES {
+            for _ in 0..CALLERS {
                 scope.spawn(|| {
-                    let deposit = leave_message(cluster.phones(), cluster.sip(&other), MAILBOX, 1.2);
-                    assert!(deposit.acknowledged(), "{deposit:?}");
+                    for _ in 0..each {
+                        let deposit = leave_message(cluster.phones(), cluster.sip(&other), MAILBOX, 1.2);
+                        assert!(deposit.acknowledged(), "{deposit:?}");
+                    }
                 });
             }
         });
         receiver.wait_for_mails(total / 5, SOON);
         let before = receiver.mails().len();
         assert!(before < total, "{before} mails had arrived already");
-        Self { cluster, receiver, sender, other, devices, total }
+        Self { cluster, receiver, sender, other, devices, messages, total }
     }
 
     /// Waits until everything has arrived and is done, and checks that each device got each message under one id, and
@@ -114,7 +122,7 @@ impl UnderWay {
             ids.entry(&mail.recipients[0]).or_default().insert(&mail.message_id);
         }
         assert_eq!((copies.len(), ids.len()), (self.total, self.devices));
-        assert!(ids.values().all(|ids| ids.len() == MESSAGES), "{ids:#?}");
+        assert!(ids.values().all(|ids| ids.len() == self.messages), "{ids:#?}");
         let twice: Vec<_> = copies.values().filter(|copies| copies.len() > 1).collect();
         for copies in &twice {
             let read = |mail: &&ReceivedMail| fs::read(&mail.file).expect("the mail");

@@ -146,7 +146,7 @@ fn a_publisher_cut_from_all_members() {
 }
 
 #[test]
-fn a_publisher_that_nobody_hears() {
+fn publisher_that_no_member_hears() {
     the_other_takes_over(|lab, publisher, other| {
         lab.cut_one_way(publisher, other);
         lab.cut_one_way(publisher, "w");

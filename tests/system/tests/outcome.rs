@@ -75,7 +75,7 @@ fn one_whose_answer_was_lost_was_carried_out() {
 /// The order reaches no leader, or only after the cut: it was carried out or never will be, and the query reports it
 /// correctly.
 #[test]
-fn one_that_reached_nobody_is_carried_out_or_never_will_be() {
+fn order_that_reached_no_member_is_carried_out_or_never_will_be() {
     if !need::all(&[need::NAMESPACES]) {
         return;
     }

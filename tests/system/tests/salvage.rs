@@ -48,8 +48,24 @@ fn overwritten_node_hands_over_what_it_took_alone_and_fills_from_the_other() {
     let nobody = overwrite("a");
     assert!(nobody.status.code() == Some(3) && words(&nobody).contains("does not answer"), "{}", words(&nobody));
     let itself = overwrite("b");
-    assert!(itself.status.code() == Some(2) && words(&itself).contains("these are: a"), "{}", words(&itself));
+    assert!(
+        itself.status.code() == Some(2)
+            && words(&itself).contains("this node itself; the other nodes of this cluster are: a"),
+        "{}",
+        words(&itself)
+    );
+    for (from, part) in [("w", "a witness"), ("c", "no member of this cluster")] {
+        let refused = overwrite(from);
+        assert!(refused.status.code() == Some(2) && words(&refused).contains(part), "{}", words(&refused));
+    }
     cluster.start_member("a");
+    cluster.wait_in_service();
+    cluster.cli("b").order(&["cluster", "deactivate", "a"]);
+    cluster.wait_for_status(&["a"], "deactivated");
+    let out = overwrite("a");
+    let text = words(&out);
+    assert!(out.status.code() == Some(1) && text.contains("a is deactivated, not in-service"), "{text}");
+    cluster.cli("b").order(&["cluster", "activate", "a"]);
     cluster.wait_in_service();
     cluster.stop("b");
     cluster.start_member("b");

@@ -1,12 +1,12 @@
 //! Settings that all nodes share, changed on running nodes: in force everywhere without a restart.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use serde_json::Value;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Invite, Place, Spec, Transport, begin_to_speak, g711::Law, hang_up, leave_message,
-    wait_until,
+    Call, Cluster, Endpoint, Invite, MailReceiver, Place, Spec, Transport, begin_to_speak, g711::Law, hang_up,
+    leave_message, need, wait_until,
 };
 
 /// Limit of waits for what takes seconds on a quiet machine.
@@ -241,4 +241,106 @@ fn a_trunk_is_added_and_removed_on_both_nodes_without_a_restart() {
     wait_until("b to answer", SOON, || refusal(&cluster, "b", number) == Some(403));
     let (_, text) = trunk(&cluster, "b", &["list"]);
     assert!(text.contains("was removed from the cluster") && !text.contains("first file"), "{text}");
+}
+
+/// Two mail servers: the first is that of the files.
+#[test]
+fn the_mail_server_is_changed_on_both_nodes_without_a_restart() {
+    if !need::all(&[need::AIOSMTPD]) {
+        return;
+    }
+    let (first_port, second_port) = (2525, 2526);
+    let (cluster, (first, second)) = Cluster::start_with(
+        |phones| {
+            let smarthost = format!("smarthost = \"{}\"", phones.port(first_port));
+            let mail = ["domain = \"voicemail.test\"", &smarthost, "tls = \"off\""].map(str::to_owned).to_vec();
+            Spec { mail, ..Spec::default() }
+        },
+        |phones| (MailReceiver::start(phones, first_port), MailReceiver::start(phones, second_port)),
+    );
+    let number = Cluster::USERS[0].number;
+    let key = "mail.smarthost";
+    let [from, to] = [first_port, second_port].map(|port| cluster.phones().port(port).to_string());
+    let (publisher, other) = cluster.publisher_and_other();
+    for node in ["a", "b"] {
+        wait_until("the files' mail server", SOON, || {
+            setting(&cluster, node, key)
+                .is_some_and(|setting| setting["origin"] == "first file" && setting["value"] == *from)
+        });
+    }
+    cluster.cli(&other).json(&["device", "add", number, "anna", "mail", "address=anna@example.test"]);
+    assert!(leave_message(cluster.phones(), cluster.sip(&other), number, 1.5).acknowledged());
+    let mail = first.wait_for_mails(1, SOON).remove(0);
+    assert_eq!(mail.sender, "voicemail@voicemail.test");
+
+    for (arguments, code, part) in [
+        (&["set", "mail.smarthost=host:0"][..], 2, "mail.smarthost 'host:0' is no server"),
+        (&["set", "mail.domain=a b"], 2, "mail.domain 'a b' is no domain"),
+        (&["set", "mail.direct=true"], 1, "mail.direct is true beside mail.smarthost"),
+        (&["set", "mail.user=x"], 1, "mail.password_file: is missing"),
+        (&["set", "mail.user=x", "mail.password_file=/nowhere/p"], 1, "'/nowhere/p' cannot be read on this node"),
+        (&["set", "mail.from=nobody"], 1, "mail.from: "),
+        (&["set", "mail.dkim.selector=s"], 1, "mail.dkim.key_file: is missing"),
+        (&["unset", "mail.domain"], 1, "mail.domain: is missing"),
+        (&["set", "links.url=https://links.test"], 1, "links.bind: is missing in this node's file"),
+        (&["set", "backup.s3.endpoint=https://s3.test"], 1, "backup.s3.access_key_file: is missing"),
+    ] {
+        refused(&cluster, arguments, code, &[part]);
+    }
+    assert!(has(&cluster, "a", key, &from), "a refused change changes nothing");
+
+    // Changed on the node that does not send.
+    set(&cluster, &other, &["set", &format!("{key}={to}"), "mail.from=box@voicemail.test", "mail.from_name=Box"]);
+    wait_for_value(&cluster, &["a", "b"], key, &to);
+    assert!(leave_message(cluster.phones(), cluster.sip(&publisher), number, 1.5).acknowledged());
+    let mail = second.wait_for_mails(1, SOON).remove(0);
+    assert_eq!(mail.sender, "box@voicemail.test");
+    assert_eq!(second.read(&mail, None).header("from"), "Box <box@voicemail.test>");
+    assert_eq!(first.mails().len(), 1);
+    for node in ["a", "b"] {
+        let tested = cluster.cli(node).json(&["mail", "test", "anna@example.test"]);
+        assert!(tested["ok"] == true && tested.to_string().contains(&to), "{tested}");
+        // The files have the former server, in vain.
+        wait_until("the alarm", SOON, || drifts(&cluster, node, &format!("{key} on {node}")));
+    }
+
+    // `-` unsets, in one command with what is set.
+    set(&cluster, &publisher, &["set", &format!("{key}=-"), "mail.direct=true", "mail.tls=-"]);
+    wait_for_value(&cluster, &["a", "b"], "mail.direct", "true");
+    wait_for_value(&cluster, &["a", "b"], key, "");
+    set(&cluster, &publisher, &["unset", "mail.direct"]);
+    wait_for_value(&cluster, &["a", "b"], "mail.direct", "false");
+    for node in ["a", "b"] {
+        let output = cluster.cli(node).run(&["mail", "test", "anna@example.test"]);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains("mail out is not configured"), "{text}");
+    }
+}
+
+/// A command without a node takes the settings of the cluster from the store of a node that does not run.
+#[test]
+fn stopped_node_reaches_a_bucket_by_the_settings_of_the_cluster() {
+    let mut cluster = Cluster::start(&Spec::default());
+    let secret = cluster.dir().join("s3-secret");
+    fs::write(&secret, "secret").expect("written");
+    // Nothing listens there.
+    let endpoint = "http://127.0.0.1:1";
+    let files = ["access_key_file", "secret_key_file"].map(|key| format!("backup.s3.{key}={}", secret.display()));
+    let endpoint_set = format!("backup.s3.endpoint={endpoint}");
+    set(&cluster, "a", &["set", &endpoint_set, &files[0], &files[1], "backup.s3.timeout_seconds=1"]);
+    wait_for_value(&cluster, &["a", "b"], "backup.s3.endpoint", endpoint);
+    let verify = |cluster: &Cluster| {
+        let config = cluster.member("b").config.display().to_string();
+        let output = cluster.cli("a").run(&["backup", "verify", "s3://backups/voicemail", "--config", &config]);
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let running = verify(&cluster);
+    assert!(running.contains("has no section [backup.s3]"), "{running}");
+    assert!(running.contains("the store of the node cannot be read"), "{running}");
+    cluster.stop("b");
+    let stopped = verify(&cluster);
+    assert!(stopped.contains("settings of the bucket: those of the cluster, from the store of b"), "{stopped}");
+    cluster.start_member("b");
+    cluster.wait_in_service();
 }

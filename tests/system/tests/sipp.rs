@@ -10,6 +10,7 @@ use twinbox_testkit::{
     g711::Law,
     need, sign_in,
     sipp::{Running, Sipp},
+    wait_for, wait_until,
 };
 
 /// Minimum length of each message, in seconds.
@@ -22,16 +23,19 @@ struct Caller {
 }
 
 impl Caller {
+    /// Calls until the node takes the call: one that has just stood still refuses calls for a moment.
     fn dial(cluster: &Cluster, node: &str, to: &str, from: &str, how: Script, hold: Duration) -> Self {
-        let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
-        let sipp = Sipp::new(how.scenario, cluster.sip(node), to, endpoint.address(), hold);
-        let sipp = sipp.over(how.transport).from(from).start(cluster.phones(), cluster.dir());
-        Self { sipp, endpoint }
+        wait_for("the node to take the call", Duration::from_secs(20), || {
+            let endpoint = Endpoint::open(cluster.phones(), Law::Mu);
+            let sipp = Sipp::new(how.scenario, cluster.sip(node), to, endpoint.address(), hold);
+            let mut sipp = sipp.over(how.transport).from(from).start(cluster.phones(), cluster.dir());
+            wait_until("any audio", Duration::from_secs(10), || endpoint.packets() > 0 || !sipp.runs());
+            (endpoint.packets() > 0).then_some(Self { sipp, endpoint })
+        })
     }
 
     /// Skips the greeting and speaks from then on.
     fn speak(&self) -> Speech {
-        self.endpoint.wait_heard(Duration::from_secs(10));
         sleep(Duration::from_millis(200));
         self.endpoint.press("#");
         let speech = Speech::unique();

@@ -35,7 +35,6 @@ struct State {
     base: Option<(u32, u32)>,
     packets: u64,
     sources: Vec<SocketAddr>,
-    last_heard: Option<BootInstant>,
     late: Duration,
 }
 
@@ -52,7 +51,6 @@ pub struct Endpoint {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     address: SocketAddr,
-    law: Law,
 }
 
 impl Endpoint {
@@ -69,7 +67,7 @@ impl Endpoint {
             let _held = rtcp;
             run(&socket, law, &shared, &stopped);
         });
-        Self { state, stop, thread: Some(thread), address, law }
+        Self { state, stop, thread: Some(thread), address }
     }
 
     /// Its address, for an SDP.
@@ -144,19 +142,6 @@ impl Endpoint {
     /// Waits for the first packet.
     pub fn wait_heard(&self, limit: Duration) {
         crate::wait_until("any audio", limit, || self.packets() > 0);
-    }
-
-    /// Waits for sound followed by silence of `quiet`: prompts have ended.
-    pub fn wait_quiet(&self, quiet: Duration, limit: Duration) {
-        let samples = (quiet.as_secs_f64() * 8000.0) as usize;
-        let law = self.law;
-        crate::wait_until("prompts to end", limit, || {
-            let state = self.state();
-            let silent = state.last_heard.is_some_and(|t| t.elapsed() > quiet);
-            let calm = |heard: &[u8]| heard.iter().all(|b| law.decode(*b).abs() < 64);
-            let tail = state.heard.len().saturating_sub(samples);
-            silent || state.heard.len() > samples && calm(&state.heard[tail..])
-        });
     }
 
     /// Waits until a piece of `speech` of at least `seconds` has been heard; `None` after `limit`.
@@ -277,7 +262,6 @@ fn hear(state: &mut State, law: Law, packet: &[u8], from: SocketAddr) {
         return;
     }
     state.packets += 1;
-    state.last_heard = Some(BootInstant::now());
     let (timestamp, ssrc) = (u32::from_be_bytes([*t0, *t1, *t2, *t3]), u32::from_be_bytes([*s0, *s1, *s2, *s3]));
     if state.base.is_none_or(|(_, s)| s != ssrc) {
         // A new stream is placed after the audio heard so far.

@@ -1,6 +1,7 @@
 //! G.711 (ITU-T G.711) for comparisons: bytes to linear samples and back.
 
-/// The two laws and their static RTP payload types (RFC 3551, section 6).
+/// The two laws and their static RTP payload types (RFC 3551, section 6). A type of its own, with its own conversion, so
+/// that tests judge `Codec` of `proto/rtp` by something that does not share its mistakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Law {
     /// PCMU, payload type 0.

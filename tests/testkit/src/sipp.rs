@@ -123,6 +123,10 @@ fn sipp_port(media: SocketAddr) -> u16 {
     20_000 + media.port() % 5_000 * 2
 }
 
+fn read(file: &Path) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
+
 /// A running SIPp.
 pub struct Running {
     process: Process,
@@ -149,11 +153,17 @@ impl Running {
         self.finish()
     }
 
+    /// True while it runs; false when it was told to come again later (`503`). Any other end fails the test.
+    pub fn runs(&mut self) -> bool {
+        let runs = self.process.runs();
+        assert!(runs || read(&self.messages).contains("SIP/2.0 503"), "SIPp has ended\n{}", read(&self.messages));
+        runs
+    }
+
     /// Waits for its end; fails the test unless all calls followed the scenario.
     pub fn finish(mut self) -> Finished {
         let status = self.process.wait(self.limit + Duration::from_secs(10));
         let good = status.is_some_and(|s| s.success());
-        let read = |p: &Path| fs::read_to_string(p).unwrap_or_default();
         assert!(good, "SIPp ended with {status:?}\n{}\n{}", read(&self.errors), read(&self.messages));
         let log = self.process.log();
         let count = |what: &str| {

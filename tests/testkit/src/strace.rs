@@ -26,11 +26,12 @@ pub struct Event {
 }
 
 impl Strace {
-    /// Attaches to these processes (name, pid) and watches these system calls of all their threads.
-    pub fn attach(processes: &[(&str, u32)], calls: &str, folder: &Path) -> Self {
+    /// Attaches to all threads of these processes (name, pid). The expressions are strace's: `trace=…`, `inject=…`.
+    pub fn attach(processes: &[(&str, u32)], expressions: &[&str], folder: &Path) -> Self {
         let output = folder.join("strace.out");
         let mut command = Command::new("strace");
-        command.args(["-f", "-s", "600", "-e", &format!("trace={calls}"), "-o"]).arg(&output);
+        command.args(["-f", "-y", "-s", "600", "-o"]).arg(&output);
+        command.args(expressions.iter().flat_map(|expression| ["-e", *expression]));
         for (_, pid) in processes {
             command.args(["-p", &pid.to_string()]);
         }
@@ -60,8 +61,7 @@ impl Strace {
         if self.process.wait(Duration::from_secs(5)).is_none() {
             self.process.stop(Duration::from_secs(5));
         }
-        let output = fs::read(&self.output).unwrap_or_default();
-        events(&String::from_utf8_lossy(&output), &threads)
+        events(&String::from_utf8_lossy(&fs::read(&self.output).unwrap_or_default()), &threads)
     }
 }
 

@@ -157,7 +157,7 @@ fn strace_sees_the_syncs_of_a_running_process() {
         "open F, '>synced'; while (1) { print F 'x'; F->flush; F->sync; select undef, undef, undef, 0.05 }";
     command.args(["-MIO::Handle", "-e", script]).current_dir(dir.path());
     let process = Process::start("writer", command, &loopback.place(1), &dir.path().join("log"));
-    let strace = Strace::attach(&[("writer", process.pid())], "fdatasync,fsync", dir.path());
+    let strace = Strace::attach(&[("writer", process.pid())], &["trace=fdatasync,fsync"], dir.path());
     let output = dir.path().join("strace.out");
     wait_until("a sync to be seen", Duration::from_secs(10), || {
         std::fs::read_to_string(&output).is_ok_and(|t| t.contains("fsync(") && t.contains("= 0"))

@@ -4,7 +4,7 @@ use std::{any::Any, os::fd::BorrowedFd, time::Duration};
 
 use tonic::Status;
 use tracing::info;
-use twinbox_mta::{Delivered, Mailer, ProbeReport, ProbeStep, SendFailure, SocketOwner, Timeouts};
+use twinbox_mta::{Delivered, MailOut, ProbeReport, ProbeStep, SendFailure, SocketOwner, Timeouts};
 use twinbox_wire::delivery::{MailStep, MailTestReply};
 
 use crate::AdminHandles;
@@ -12,27 +12,16 @@ use crate::AdminHandles;
 /// Time for a test in all, below the time that the command line waits.
 const TEST_WITHIN: Duration = Duration::from_secs(18);
 
-/// The way of mail out of this node, for its test.
-#[derive(Clone)]
-pub struct MailRoute {
-    /// Mailer of the section `[mail]`, with [`Self::timeouts`]: an administrator waits for the test.
-    pub mailer: Mailer,
-    /// Address of the sender.
-    pub sender: String,
-}
-
-impl MailRoute {
-    /// Time limits of a test.
-    pub fn timeouts() -> Timeouts {
-        Timeouts {
-            lookup: Duration::from_secs(3),
-            connect: Duration::from_secs(4),
-            greeting: Duration::from_secs(6),
-            command: Duration::from_secs(6),
-            quit: Duration::from_secs(1),
-            total: Duration::from_secs(14),
-            ..Timeouts::default()
-        }
+/// Time limits of a test: an administrator waits for it.
+fn limits() -> Timeouts {
+    Timeouts {
+        lookup: Duration::from_secs(3),
+        connect: Duration::from_secs(4),
+        greeting: Duration::from_secs(6),
+        command: Duration::from_secs(6),
+        quit: Duration::from_secs(1),
+        total: Duration::from_secs(14),
+        ..Timeouts::default()
     }
 }
 
@@ -51,14 +40,22 @@ impl SocketOwner for NoDuty {
 
 /// Tests the way to an address.
 pub async fn test(node: &AdminHandles, address: &str) -> Result<MailTestReply, Status> {
-    let MailRoute { mailer, sender } = node.mail.as_ref().ok_or_else(|| {
-        Status::failed_precondition(format!(
-            "{} has no section [mail] in its configuration: add it as in docs/mail.md, then restart the node",
-            node.name
-        ))
-    })?;
+    let sender = match &node.settings.services().mail_out {
+        MailOut::Ready(sender) => sender.clone(),
+        MailOut::Unusable(reason) => {
+            return Err(Status::failed_precondition(format!("{} cannot send mail: {reason}", node.name)));
+        }
+        MailOut::Off => {
+            return Err(Status::failed_precondition(
+                "mail out is not configured: set mail.domain and mail.smarthost with 'twinbox setting set', as in docs/mail.md",
+            ));
+        }
+    };
+    let mailer =
+        sender.mailer.with_timeouts(limits()).map_err(|error| Status::failed_precondition(error.to_string()))?;
+    let from = sender.from.to_string();
     info!("administrator tests the way of mail");
-    let probe = mailer.probe(Some(sender), address, &NoDuty);
+    let probe = mailer.probe(Some(&from), address, &NoDuty);
     let report = tokio::time::timeout(TEST_WITHIN, probe).await.map_err(|_| {
         Status::deadline_exceeded(format!(
             "no result after {} s: check the name servers and the firewall of {}",
@@ -139,7 +136,7 @@ mod tests {
 
     #[test]
     fn time_limits_of_a_test_end_before_the_command_line_stops_waiting() {
-        let limits = MailRoute::timeouts();
+        let limits = limits();
         assert!(limits.total + limits.lookup < TEST_WITHIN && TEST_WITHIN < Duration::from_secs(20));
         assert!(limits.connect < limits.total && limits.command < limits.total);
     }

@@ -48,7 +48,7 @@ pub async fn add(node: &AdminHandles, request: DirectoryRequest) -> Result<Chang
     }
     let empty = Default::default();
     let (checked, changes) = DirectorySettings::changed(&empty, &settings).map_err(invalid)?;
-    may_be(&checked, node.config.mail.out.is_some())?;
+    may_be(&checked, node.settings.services().mail_out.is_configured())?;
     let settings = changes.into_iter().filter_map(|(number, text)| Some((number, text?))).collect();
     let directory = StoredDirectory { id: DirectoryId::random(), name, created: wall(), settings };
     let id = directory.id;
@@ -64,7 +64,7 @@ pub async fn set(node: &AdminHandles, request: DirectoryRequest) -> Result<Chang
     if changes.is_empty() {
         return Err(Status::invalid_argument("no setting was named: write word=value, such as enabled=yes"));
     }
-    may_be(&checked, node.config.mail.out.is_some())?;
+    may_be(&checked, node.settings.services().mail_out.is_configured())?;
     let acknowledgement =
         DirectoryStore::of(&node.mailstore).change_directory(directory.id, changes).await.map_err(refused)?;
     info!(directory = %directory.id, "administrator changes directory");
@@ -92,8 +92,8 @@ pub fn find(node: &AdminHandles, name: &str) -> Result<StoredDirectory, Status> 
 fn may_be(settings: &DirectorySettings, mail_out: bool) -> Result<(), Status> {
     match settings.first_pin {
         FirstPin::Mail if !mail_out => Err(Status::failed_precondition(
-            "first-pin=mail needs mail out: set [mail] domain and smarthost on every node, or use none or a pattern \
-             such as first-pin={number:last(4)}77",
+            "first-pin=mail needs mail out: set mail.domain and mail.smarthost, or use none or a pattern such as \
+              first-pin={number:last(4)}77",
         )),
         FirstPin::Mail | FirstPin::None | FirstPin::Pattern(_) => Ok(()),
     }

@@ -66,7 +66,7 @@ async fn run(
     };
     let rows = match mail_domain(node) {
         Some(domain) => {
-            rows.into_iter().map(|row| UserRow { addresses: row.addresses.within(domain), ..row }).collect()
+            rows.into_iter().map(|row| UserRow { addresses: row.addresses.within(&domain), ..row }).collect()
         }
         None => rows,
     };
@@ -170,17 +170,15 @@ pub(crate) fn addresses(node: &AdminHandles, mail: &str, aliases: &[String]) -> 
     let aliases = UserAddress::aliases(&aliases.join(" ")).map_err(wrong)?;
     let change = AddressChange { mail: Some(mail), aliases: Some(aliases) };
     let change = match mail_domain(node) {
-        Some(domain) => change.within(domain),
+        Some(domain) => change.within(&domain),
         None => change,
     };
     Ok(UserAddresses::default().changed(&change))
 }
 
-/// Domain of the mailboxes, if the node sends or takes mail.
-fn mail_domain(node: &AdminHandles) -> Option<&str> {
-    let mail = &node.config.mail;
-    let incoming = mail.incoming.as_ref().map(|incoming| incoming.domain.as_str());
-    incoming.or_else(|| mail.out.as_ref().map(|out| out.domain.as_str()))
+/// Domain of the mailboxes, if mail has one.
+fn mail_domain(node: &AdminHandles) -> Option<String> {
+    node.settings.services().identity.as_ref().map(|identity| identity.domain.clone())
 }
 
 fn how(node: &AdminHandles, options: &UserImportOptions) -> Result<UserImport, Status> {
@@ -220,7 +218,7 @@ async fn tell_problems(
 }
 
 async fn tell(events: &Sender<Result<UserImportEvent, Status>>, event: UserImportEvent) -> Result<(), Status> {
-    events.send(Ok(event)).await.map_err(|_| Status::cancelled("nobody listens any more"))
+    events.send(Ok(event)).await.map_err(|_| Status::cancelled("the client has closed the stream"))
 }
 
 #[cfg(test)]

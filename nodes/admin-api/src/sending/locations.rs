@@ -64,11 +64,11 @@ fn find(node: &AdminHandles, name: &str) -> Result<Location, Status> {
 fn read(node: &AdminHandles, settings: &[String]) -> Result<Vec<LocationChange>, Status> {
     let changes: Result<Vec<_>, _> = settings.iter().map(|text| LocationChange::parse(text)).collect();
     let changes = changes.map_err(|error| Status::invalid_argument(error.to_string()))?;
-    let mail = &node.config.mail;
-    let own = [mail.out.as_ref().map(|out| &out.domain), mail.incoming.as_ref().map(|incoming| &incoming.domain)];
+    let services = node.settings.services();
+    let own = services.identity.as_ref().map(|identity| &identity.domain);
     for change in &changes {
         if let LocationChange::Domain(domain) = change
-            && own.iter().flatten().any(|own| *own == domain)
+            && own.is_some_and(|own| own == domain)
         {
             let text = format!("'{domain}' is the mail domain of this cluster: give that of the other system");
             return Err(Status::invalid_argument(text));

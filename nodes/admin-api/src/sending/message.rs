@@ -146,10 +146,10 @@ fn may_leave(node: &AdminHandles, sender: &Mailbox) -> Result<(), Status> {
             sender.number
         )));
     }
-    match node.mail {
-        Some(_) => Ok(()),
-        None => Err(Status::failed_precondition(
-            "mail out is not configured on this node: set [mail] domain and smarthost; nothing was sent",
+    match node.settings.services().mail_out.is_configured() {
+        true => Ok(()),
+        false => Err(Status::failed_precondition(
+            "mail out is not configured: set mail.domain and mail.smarthost ('twinbox setting set'); nothing was sent",
         )),
     }
 }

@@ -82,7 +82,7 @@ fn events(reports: &[Report]) -> Vec<(Kind, &str)> {
 }
 
 #[test]
-fn who_gets_the_role_tells_it_once_with_cause_and_milliseconds() {
+fn new_publisher_reports_the_move_once_with_cause_and_milliseconds() {
     let mut now = view(&[("a", Status::InService), ("b", Status::InService)]);
     now.publisher = Some(name("a"));
     let duty = MoveObject::Duty(twinbox_roles::Duty::Notifier);
@@ -208,7 +208,7 @@ fn a_majority_that_stays_away_is_an_alarm_and_everyone_comes_first() {
 }
 
 #[test]
-fn who_went_on_alone_tells_it_once_and_each_side_tells_of_the_other_while_it_is_heard() {
+fn survivor_reports_going_on_alone_once_and_each_side_reports_the_other_while_it_is_heard() {
     let mut now = view(&[("a", Status::InService)]);
     let lost = BTreeMap::from([(name("b"), (MemberKind::Node, "b:7070".to_owned()))]);
     let at_ms = 1_000_000_000;

@@ -8,7 +8,6 @@ use twinbox_mail_gateway::Gateway;
 use twinbox_metrics::Pages;
 
 use super::Node;
-use crate::duties;
 
 impl Node {
     pub(super) fn state(&self) -> NodeState {
@@ -16,6 +15,7 @@ impl Node {
             config: self.config.clone(),
             calls: self.calls.clone(),
             peers: self.peers.clone(),
+            mailstore: self.mailstore.clone(),
             roles: self.roles.clone(),
             drain: self.drain.clone(),
             health: self.health.clone(),
@@ -39,7 +39,6 @@ impl Node {
             notifier: self.duties.notifier.clone(),
             directory_sync: self.duties.directory_sync.clone(),
             mailbox_sync: self.duties.mailbox_sync.clone(),
-            mail: self.config.mail.out.as_ref().and_then(duties::mail_route),
             templates: self.config.mail.templates.clone(),
         }
     }

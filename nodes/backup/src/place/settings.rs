@@ -1,4 +1,4 @@
-//! Settings of an S3-compatible store: the section `[backup.s3]`.
+//! Settings of an S3-compatible store: `backup.s3`.
 
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 

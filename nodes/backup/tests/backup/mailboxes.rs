@@ -45,7 +45,7 @@ async fn deleted_messages_come_back_once_and_present_ones_are_left_alone() {
 }
 
 #[tokio::test]
-async fn number_that_was_given_anew_is_refused_without_its_name() {
+async fn number_of_another_user_is_refused_without_its_name() {
     let fixture = Fixture::new();
     let (node, mailbox) = (&fixture.node, fixture.node.mailbox().await);
     node.leave(mailbox.id, &audio(1_000)).await;

@@ -1,9 +1,9 @@
 //! A backup restored into the store of a new cluster.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use tempfile::TempDir;
-use twinbox_backup::{BackupError, unfinished_restore};
+use twinbox_backup::{BackupError, refuse_unfinished};
 use twinbox_ids::{DeviceId, MessageId, Timestamp};
 use twinbox_mailbox::{by_epoch, schema};
 use twinbox_mailstore::{Mark, rows::mailbox_in};
@@ -16,6 +16,11 @@ use crate::support::{Fixture, NEW, OLD, heard};
 
 /// A table of no release so far.
 const UNKNOWN: Table = Table(50_000);
+
+/// Name of the backup whose restore into this folder has not ended.
+fn unfinished(dir: &Path) -> Option<String> {
+    refuse_unfinished(dir).err().map(|error| error.backup)
+}
 
 #[tokio::test]
 async fn all_messages_come_back_with_their_audio_state_and_numbers() {
@@ -133,7 +138,7 @@ async fn store_in_use_and_the_same_cluster_are_refused() {
     }
     let used = fixture.restore(dir.path(), NEW).await;
     assert!(matches!(used, Err(BackupError::NotEmpty { users: 1, messages: 0, .. })), "{used:?}");
-    assert_eq!(unfinished_restore(dir.path()), None);
+    assert_eq!(unfinished(dir.path()), None);
 }
 
 #[tokio::test]
@@ -146,13 +151,13 @@ async fn interrupted_restore_is_run_again_and_only_with_the_same_backup() {
     // As after a kill: the mark, and a part of the records.
     fixture.restore(dir.path(), NEW).await.expect("restored");
     fs::write(dir.path().join("restore-unfinished"), format!("{}\n", made.name)).expect("written");
-    assert_eq!(unfinished_restore(dir.path()), Some(made.name.clone()));
+    assert_eq!(unfinished(dir.path()), Some(made.name.clone()));
     let vector = {
         let store = open(&dir.path().join("store"), "a", 0);
         store.vector()
     };
     fixture.restore(dir.path(), NEW).await.expect("restored again");
-    assert_eq!(unfinished_restore(dir.path()), None);
+    assert_eq!(unfinished(dir.path()), None);
     let node = Node::alone(&dir.path().join("store"), "a");
     assert_eq!(node.store.vector().total(), vector.total(), "nothing is written twice");
     let id = mailbox.id;
@@ -164,7 +169,7 @@ async fn interrupted_restore_is_run_again_and_only_with_the_same_backup() {
     assert!(matches!(other, Err(BackupError::OtherUnfinished { .. })), "{other:?}");
     // A mark that is no text.
     fs::write(dir.path().join("restore-unfinished"), [0xff, 0xfe]).expect("written");
-    assert!(unfinished_restore(dir.path()).is_some_and(|name| name.starts_with("of unknown name (")));
+    assert!(unfinished(dir.path()).is_some_and(|name| name.starts_with("of unknown name (")));
     let unknown = fixture.restore(dir.path(), NEW).await;
     assert!(matches!(unknown, Err(BackupError::OtherUnfinished { .. })), "{unknown:?}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use twinbox_conversation::{Conversation, Input as ConversationInput};
-use twinbox_media::{Codec, Remote};
+use twinbox_media::Remote;
 use twinbox_sip::{
     Method, Request,
     sdp::{self, Sdp, Stream},
@@ -153,10 +153,6 @@ impl Call {
     /// Applies the negotiated stream to the media. A caller that only sends from the start is recorded. A caller that
     /// does so later has put the call on hold; music on hold does not belong to the message.
     pub(super) fn set_stream(&mut self, stream: Stream, later: bool) {
-        let codec = match stream.codec {
-            sdp::Codec::Pcmu => Codec::Pcmu,
-            sdp::Codec::Pcma => Codec::Pcma,
-        };
         let held = later && !stream.peer_listens();
         let on_hold = !stream.peer_listens() && (held || !stream.peer_speaks());
         let limit = Duration::from_secs(u64::from(self.server.config().max_hold_s));
@@ -175,7 +171,7 @@ impl Call {
             dtmf: stream.dtmf,
             send: stream.peer_listens(),
             receive: stream.peer_speaks() && !held,
-            ..Remote::new(stream.remote, codec)
+            ..Remote::new(stream.remote, stream.codec)
         });
         self.stream = Some(stream);
     }

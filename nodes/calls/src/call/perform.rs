@@ -6,7 +6,6 @@ use futures::FutureExt;
 use twinbox_conversation::{Input as ConversationInput, Output, Prompt, Purpose, RecordingEnd};
 use twinbox_mailstore::RecordingMeta;
 use twinbox_media::{Clip, Codec, RecordSpec};
-use twinbox_sip::sdp;
 
 use super::{Call, after, store_queries, take::Take, transfer::Transfer};
 
@@ -48,10 +47,7 @@ impl Call {
 
     /// Codec of the call, or a default before the negotiation, when nothing is played.
     fn codec(&self) -> Codec {
-        match self.stream.map(|s| s.codec) {
-            Some(sdp::Codec::Pcma) => Codec::Pcma,
-            _ => Codec::Pcmu,
-        }
+        self.stream.map_or(Codec::Pcmu, |stream| stream.codec)
     }
 
     fn play(&mut self, prompts: Vec<Prompt>) {

@@ -67,10 +67,7 @@ async fn converse(
     entries.dialog = Some(server.dialogs.open(&dialog, &invite.trunk, sender));
     let response = answer::accept(server, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
     server.respond(&invite.id, response);
-    let codec = match stream.codec {
-        sdp::Codec::Pcmu => Codec::Pcmu,
-        sdp::Codec::Pcma => Codec::Pcma,
-    };
+    let codec = stream.codec;
     media.set_remote(Remote {
         rtcp: stream.rtcp,
         rtcp_mux: stream.rtcp_mux,

@@ -13,15 +13,15 @@ use std::{
 use serde_json::json;
 use tonic::Streaming;
 use twinbox_admin_client::{CliError, client};
-use twinbox_app::StoppedBackup;
 use twinbox_backup::{
     Backup, BackupFolder, EntryState, Manifest, MissingAudio, Observer, Progress, Pruned, RestoreTarget, Restored,
     Verified, is_s3, prune, restore, verify,
 };
 use twinbox_cli_args::{BackupCommand, RestoreArgs};
 use twinbox_clock::BootInstant;
-use twinbox_config::{Config, NodeConfig, S3Settings};
+use twinbox_config::NodeConfig;
 use twinbox_enrollment::init::FOUNDER_MARK;
+use twinbox_stopped_node::StoppedBackup;
 use twinbox_wire::backup::{
     self as wire, BackupEvent, CreateRequest, ListReply, ListRequest, RestoreMailboxRequest, backup_event::Event,
 };
@@ -92,16 +92,14 @@ fn text(dir: &Path) -> Result<&str, CliError> {
 fn open(dir: &Path, config: Option<&Path>) -> Result<BackupFolder, CliError> {
     let Some(destination) = dir.to_str().filter(|dir| is_s3(dir)) else { return Ok(BackupFolder::at(dir)) };
     let file = config.ok_or_else(|| {
-        CliError::Usage(format!("{destination} needs --config FILE, a configuration with a section [backup.s3]"))
+        CliError::Usage(format!(
+            "{destination} needs --config FILE, the configuration of a node, or a file with a section [backup.s3]"
+        ))
     })?;
-    let settings = Config::backup_s3(file).map_err(|error| CliError::Usage(error.to_string()))?;
-    bucket(destination, file, settings.as_ref())
-}
-
-fn bucket(destination: &str, file: &Path, settings: Option<&S3Settings>) -> Result<BackupFolder, CliError> {
-    let settings =
-        settings.ok_or_else(|| CliError::Usage(format!("{} has no section [backup.s3]", file.display())))?;
-    BackupFolder::open(destination, Some(settings)).map_err(|error| CliError::Usage(error.to_string()))
+    let opened = twinbox_stopped_node::open_bucket(destination, file);
+    let (folder, settings) = opened.map_err(|error| CliError::Usage(error.to_string()))?;
+    eprintln!("settings of the bucket: {settings}");
+    Ok(folder)
 }
 
 /// Runs work that waits for files or a network on a thread that may block.
@@ -123,15 +121,12 @@ async fn create(socket: &Path, json: bool, dir: &Path) -> Result<(), CliError> {
 /// Backs up the data of a node that does not run.
 async fn create_stopped(json: bool, dir: &Path, file: &Path) -> Result<(), CliError> {
     let config = NodeConfig::load(file).map_err(|error| CliError::Usage(error.to_string()))?;
-    let folder = match dir.to_str().filter(|dir| is_s3(dir)) {
-        Some(destination) => bucket(destination, file, config.backup_s3.as_ref())?,
-        None => BackupFolder::at(dir),
-    };
     let line = Arc::new(ProgressLine::new());
-    let made = twinbox_app::back_up_stopped(&config, &folder, env!("CARGO_PKG_VERSION"), &observer(&line)).await;
-    let StoppedBackup { created, had_all } = made.map_err(super::run::report)?;
+    let made =
+        twinbox_stopped_node::back_up_stopped(&config, dir, env!("CARGO_PKG_VERSION"), &observer(&line)).await;
+    let StoppedBackup { created, location, had_all } = made.map_err(super::run::report)?;
     line.clear();
-    let named = wire::Backup { dir: folder.location(), name: created.name, ..wire::Backup::default() };
+    let named = wire::Backup { dir: location, name: created.name, ..wire::Backup::default() };
     let backup = complete(named, created.manifest);
     show_created(json, &backup)?;
     if !had_all {
@@ -368,10 +363,7 @@ fn show_pruned(json: bool, pruned: &Pruned) -> Result<(), CliError> {
 /// Restores all data into the store of a node that does not run.
 async fn whole(json: bool, dir: &Path, name: Option<String>, file: &Path) -> Result<(), CliError> {
     let config = NodeConfig::load(file).map_err(|error| CliError::Usage(error.to_string()))?;
-    let folder = match dir.to_str().filter(|dir| is_s3(dir)) {
-        Some(destination) => bucket(destination, file, config.backup_s3.as_ref())?,
-        None => BackupFolder::at(dir),
-    };
+    let folder = open(dir, Some(file))?;
     let from = folder.clone();
     let backup = aside(move || from.find(name.as_deref(), None).map_err(CliError::failed)).await?;
     let target = RestoreTarget {

@@ -213,7 +213,7 @@ async fn settings(config: &NodeConfig, report: &mut Report) {
         findings::ignored_setting(key.name(), &key.shown(file), &in_force.value)
     });
     report.add("settings", in_file);
-    let remedy = "write it into this node's file, or change the receivers with 'twinbox setting set'";
+    let remedy = "write it on this node, or change the setting with 'twinbox setting set'";
     report.add("settings", reply.mistakes.into_iter().map(|mistake| Finding::new("settings", mistake, remedy)));
 }
 

@@ -78,6 +78,10 @@ fn status(reply: &ReplicationStatusReply) -> String {
     let header =
         ["PEER", "CONNECTED SINCE", "COUNTS", "LACKS", "BYTES", "BEHIND", "RATE", "LAST COMPARISON", "REPAIRS"];
     lines.push(output::table(&header, reply.peers.iter().map(peer)));
+    let stuck = reply.peers.iter().filter(|peer| !peer.stuck.is_empty());
+    lines.extend(stuck.map(|PeerReplication { name, stuck, .. }| {
+        format!("{name} brings nothing ({stuck}); mend it, or remove it: twinbox cluster remove {name}")
+    }));
     lines.join("\n")
 }
 

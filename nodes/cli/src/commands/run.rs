@@ -27,9 +27,9 @@ pub fn witness(file: &Path) -> Result<(), CliError> {
 }
 
 /// Error with all its causes, on one line.
-pub(super) fn report(error: twinbox_app::AppError) -> CliError {
+pub(super) fn report(error: impl std::error::Error) -> CliError {
     let mut text = format!("twinbox: {error}");
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = error.source();
     while let Some(inner) = cause {
         // Many errors already include the text of their cause.
         let words = inner.to_string();

@@ -44,7 +44,7 @@ pub async fn run(socket: &Path, json: bool, command: SettingCommand) -> Result<(
         }
         SettingCommand::Set { settings } => {
             let changes = settings.iter().map(|text| match text.split_once('=') {
-                Some((name, value)) => change(name, Some(value)),
+                Some((name, value)) => change(name, Some(value).filter(|value| value.trim() != "-")),
                 None => Err(CliError::Usage(format!("'{text}' has no value: write {text}=VALUE"))),
             });
             send(socket, json, changes.collect::<Result<_, _>>()?).await

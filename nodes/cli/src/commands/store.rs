@@ -1,21 +1,17 @@
 //! `twinbox store …`.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use serde_json::json;
-use tokio::{net::TcpStream, time::timeout};
 use tonic::Streaming;
-use twinbox_config::{NodeConfig, members_file};
-use twinbox_roles::MemberKind;
+use twinbox_config::NodeConfig;
+use twinbox_stopped_node::NoFillSource;
 use twinbox_wire::storage::{CheckReply, CheckRequest, CompactReply, CompactRequest, StatsReply, StatsRequest};
 
 use super::backup::{ProgressLine, size};
 use crate::output;
 use twinbox_admin_client::{CliError, client};
 use twinbox_cli_args::{OverwriteArgs, StoreCommand};
-
-/// Time for another node to take a connection.
-const ANSWER: Duration = Duration::from_secs(5);
 
 /// Sends the request and prints the result.
 pub async fn run(socket: &Path, json: bool, command: StoreCommand) -> Result<(), CliError> {
@@ -63,20 +59,11 @@ pub async fn run(socket: &Path, json: bool, command: StoreCommand) -> Result<(),
 async fn overwrite(json: bool, args: OverwriteArgs) -> Result<(), CliError> {
     let OverwriteArgs { from, config, yes } = args;
     let config = NodeConfig::load(&config).map_err(|error| CliError::Usage(error.to_string()))?;
-    let known = members_file::known(&config.cluster);
-    let mut nodes = known.iter().filter(|member| member.kind == MemberKind::Node && member.name != config.name);
-    let Some(source) = nodes.clone().find(|member| member.name == from) else {
-        let names: Vec<&str> = nodes.by_ref().map(|member| member.name.as_str()).collect();
-        let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-        return Err(CliError::Usage(format!("'{from}' is no other node of this cluster; these are: {names}")));
-    };
-    let answers = timeout(ANSWER, TcpStream::connect(&source.address)).await;
-    if !matches!(answers, Ok(Ok(_))) {
-        return Err(CliError::Unreachable(format!(
-            "{from} does not answer at {}: nothing was changed; start it first, since {} has to fill from it",
-            source.address, config.name
-        )));
-    }
+    twinbox_stopped_node::check_fill_source(&config, &from).await.map_err(|error| match &error {
+        NoFillSource::NoNode { .. } => CliError::Usage(error.to_string()),
+        NoFillSource::Silent { .. } => CliError::Unreachable(error.to_string()),
+        _ => CliError::Failed(error.to_string()),
+    })?;
     if !yes {
         eprintln!(
             "The data of {name} in {dir} is set aside, and {name} fills from the other nodes at its next start. Until then it \
@@ -86,7 +73,7 @@ async fn overwrite(json: bool, args: OverwriteArgs) -> Result<(), CliError> {
         );
         output::confirm("Type the name of this node to confirm: ", config.name.as_str())?;
     }
-    let done = twinbox_app::overwrite_data(&config).await.map_err(super::run::report)?;
+    let done = twinbox_stopped_node::overwrite_data(&config).await.map_err(super::run::report)?;
     let (taken, folder) = (&done.taken_over, done.folder.display().to_string());
     if json {
         output::json(&json!({

@@ -26,19 +26,6 @@ fn values(config: &NodeConfig) -> Vec<(String, String)> {
     add("cluster.name", &cluster.name);
     add("cluster.id", &cluster.id);
     add("cluster.timing", &if cluster.timing == Timing::wan() { "wan" } else { "lan" });
-    let (out, incoming) = (&config.mail.out, &config.mail.incoming);
-    let domain = out.as_ref().map(|out| &out.domain).or(incoming.as_ref().map(|incoming| &incoming.domain));
-    let from = out.as_ref().map(|out| &out.from).or(incoming.as_ref().map(|incoming| &incoming.reports));
-    add("mail.domain", &domain);
-    add("mail.from", &from.map(ToString::to_string));
-    add("mail.from_name", &out.as_ref().map(|out| &out.from_name));
-    // The duty moves: a node without a way out would make dead letters of all notifications.
-    add("mail.smarthost", &out.is_some());
-    add("mail.dkim", &out.as_ref().is_some_and(|out| out.dkim.is_some()));
-    add("sms.url", &config.mail.sms.is_some());
-    // The job moves with the publisher: a node without access would fail it. Keys and endpoint may differ.
-    add("backup.s3", &config.backup_s3.is_some());
-    add("links.url", &config.links.as_ref().map(|links| &links.url));
     // A member that joined later knows more members than the founders' files; a different address is a mistake.
     for member in &cluster.members {
         add(&format!("cluster.member {}", member.name), &(member.kind, &member.address));

@@ -67,7 +67,7 @@ async fn exchanged_numbers_change_in_one_commit_and_messages_stay_with_their_use
 }
 
 #[tokio::test]
-async fn exchange_with_one_impossible_step_changes_nobody_and_a_disabling_takes_effect() {
+async fn exchange_with_one_impossible_step_changes_no_user_and_a_disabling_takes_effect() {
     let [one, two, three] = ENTRIES;
     for (name, other, part) in [
         ("number of a user outside", takes(two, "2003"), "number 2003 belongs to another user"),

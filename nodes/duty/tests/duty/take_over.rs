@@ -148,7 +148,7 @@ async fn late_failure_of_the_former_holder_does_not_end_the_attempt_of_the_next(
 
 /// The next holder does not know their routes: with the first success it finds out.
 #[tokio::test]
-async fn what_the_former_holder_left_pausing_goes_soon_after_something_gets_through() {
+async fn effects_that_the_former_holder_left_pausing_are_tried_soon_after_one_gets_through() {
     let node = Node::alone().await;
     let pausing: Vec<NewEffect> = (1..=5).map(|number| due(Channel::Mail, number)).collect();
     node.add(&pausing).await;

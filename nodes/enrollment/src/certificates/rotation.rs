@@ -62,7 +62,7 @@ impl CertificateRenewer {
     }
 
     async fn carry_out(&self, rotation: &Rotation, what: RotationAction) -> Result<(), String> {
-        let appointment = || {
+        let cross_signed = || {
             CrossSignedCa::read(self.tls.cluster, &rotation.certificate, &rotation.cross).map_err(|e| e.to_string())
         };
         let forget_key = |signer: &Signer, gone: [u8; 32]| {
@@ -72,7 +72,7 @@ impl CertificateRenewer {
         match what {
             RotationAction::Nothing => Ok(()),
             RotationAction::Trust => {
-                let next = appointment()?;
+                let next = cross_signed()?;
                 if next.fingerprint() != rotation.next {
                     return Err("the next authority is not the one that was agreed on".to_owned());
                 }
@@ -91,7 +91,7 @@ impl CertificateRenewer {
             }
             RotationAction::Show => {
                 let (by, certificate) = self.certificate_of(rotation.next).await?;
-                self.tls.show(&certificate, &appointment()?).map_err(|e| e.to_string())?;
+                self.tls.show(&certificate, &cross_signed()?).map_err(|e| e.to_string())?;
                 info!(%by, "this member uses a certificate of the next CA");
                 Ok(())
             }

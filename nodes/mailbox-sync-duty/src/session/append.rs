@@ -142,7 +142,7 @@ impl<F: Folder> Round<'_, F> {
                 return if is_usable_after(&error) { Ok(true) } else { Err(error.into()) };
             }
         };
-        // A program there was faster than this answer, which told the change to nobody else: another look finds it.
+        // A program there was faster than this answer, which alone saw the change: another look finds it.
         self.end.again |= remote(read.flags) != sent.flags.without(self.remote.unkept);
         let (names, alias) = self.names.left(&read);
         if names == NamesKept::Nothing && alias == 0 {

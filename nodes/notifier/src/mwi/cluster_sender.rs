@@ -145,7 +145,7 @@ pub async fn notify_for(
     from: &NodeName,
     change: LightChange,
 ) -> Result<(), Status> {
-    let invalid = |what: &str| Status::invalid_argument(format!("a light change without {what}"));
+    let invalid = |what: &str| Status::invalid_argument(format!("a change of MWI without {what}"));
     let mailbox = MailboxId::from_slice(&change.mailbox).ok_or_else(|| invalid("a mailbox"))?;
     let holder: NodeName = change.holder.parse().map_err(|_| invalid("a holder"))?;
     let known = roles.members().borrow().iter().any(|m| m.name == *from && m.kind == MemberKind::Node);
@@ -212,7 +212,7 @@ async fn tell(
 ) -> Result<(), SendError> {
     let told = sip_server(calls)?.notify_subscribers(mailbox, counts, &epoch.to_string(), guard).await;
     told.map_err(|error| {
-        debug!(%mailbox, %error, "a subscriber was not told");
+        debug!(%mailbox, %error, "MWI of a subscriber was not sent");
         match error {
             NotifyError::NotHolder => SendError::NotHolder,
             NotifyError::Refused(_) => SendError::Refused(error.to_string()),

@@ -46,7 +46,7 @@ fn works(node: &Node) -> Works {
 }
 
 fn mails(node: &Node, mail_out: bool) -> SystemMails {
-    SystemMails::new(node.mailstore.clone(), mail_out)
+    SystemMails::new(node.mailstore.clone(), move || mail_out)
 }
 
 #[tokio::test]

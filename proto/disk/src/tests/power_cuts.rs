@@ -189,6 +189,9 @@ impl Run {
             let (writes, refuses) = (self.writes(), self.random.below(5) == 0);
             let before: Vec<Pair> = expected.clone().into_iter().collect();
             if !refuses {
+                if let Some((key, value)) = writes.first() {
+                    self.world.about_to_commit(key, value.as_deref());
+                }
                 for (key, value) in writes.clone() {
                     match value {
                         Some(value) => expected.insert(key, value),
@@ -286,6 +289,11 @@ fn a_commit_that_is_acknowledged_before_its_sync_is_found() {
 #[test]
 fn a_journal_that_is_released_before_the_flush_of_the_index_is_found() {
     assert!(violations(Faults { index_lies: true, ..Faults::default() }) > 0);
+}
+
+#[test]
+fn a_checkpoint_that_holds_a_write_before_the_journal_has_its_group_is_found() {
+    assert!(violations(Faults { index_ahead: true, ..Faults::default() }) > 0);
 }
 
 #[test]

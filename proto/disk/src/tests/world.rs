@@ -45,6 +45,8 @@ pub(super) struct Faults {
     pub(super) journal_lies: bool,
     /// Flushes of the index do nothing: the journal is released before its flush.
     pub(super) index_lies: bool,
+    /// A checkpoint flushes a write before the journal has its group.
+    pub(super) index_ahead: bool,
     /// Readers see a write to the index at its next flush: the layer over it is dropped too early.
     pub(super) index_delays: bool,
     /// Writes to the journal panic.
@@ -231,6 +233,14 @@ impl World {
 
     pub(super) fn set_faults(&self, faults: Faults) {
         self.state().faults = faults;
+    }
+
+    /// A group that is about to be committed has this write.
+    pub(super) fn about_to_commit(&self, key: &[u8], value: Option<&[u8]>) {
+        let mut state = self.state();
+        if state.faults.index_ahead && !state.dead {
+            apply(&mut state.durable_index, key, value);
+        }
     }
 
     /// Total bytes of the journal's files.

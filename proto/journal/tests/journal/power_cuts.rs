@@ -147,6 +147,11 @@ fn simulation_finds_syncs_that_do_nothing() {
     assert!((0..200).any(|seed| run(seed, Lie::Syncs).is_err()), "no acknowledged batch was lost");
 }
 
+#[test]
+fn simulation_finds_stale_batches_that_are_accepted() {
+    assert!((0..200).any(|seed| run(seed, Lie::StaleBatches).is_err()), "no old batch came back");
+}
+
 /// Eight full segments, all but the last released; the header of the ninth permits the removal of most of them.
 fn removed_after_a_header(lie: Lie) -> SimMedium {
     let sim = SimMedium::new(1, lie);

@@ -27,6 +27,9 @@ pub enum Lie {
     Syncs,
     /// A sync right after a segment header was written does nothing.
     HeaderSyncs,
+    /// A batch that an earlier segment left in a recycled file has the nonce and the number of the present one, as if a
+    /// start compared neither.
+    StaleBatches,
 }
 
 /// A call that fails with an input or output error.
@@ -251,7 +254,7 @@ impl State {
     fn sync(&mut self, index: usize) {
         let file = &mut self.files[index];
         let lies = match self.lie {
-            Lie::None => false,
+            Lie::None | Lie::StaleBatches => false,
             Lie::Syncs => true,
             Lie::HeaderSyncs => file.header_written_last,
         };
@@ -261,11 +264,46 @@ impl State {
     }
 }
 
+impl Content {
+    /// Gives all batches in a segment the nonce and the number in its header.
+    fn adopt_stale_batches(&mut self) {
+        let Some((header, blocks)) = self.bytes.split_at_mut_checked(BLOCK as usize) else { return };
+        if !header.starts_with(b"TwbJrnl\n") {
+            return;
+        }
+        let (number, nonce) = (header[16..24].to_vec(), header[24..32].to_vec());
+        for at in (0..blocks.len() / BLOCK as usize).map(|block| block * BLOCK as usize) {
+            let batch = &mut blocks[at..];
+            let length = u64::from_le_bytes(batch[40..48].try_into().expect("eight bytes"));
+            let Some(end) = usize::try_from(length).ok().and_then(|length| length.checked_add(48)) else {
+                continue;
+            };
+            let is_batch = batch.starts_with(b"TwbB") && end <= batch.len();
+            if !is_batch || batch[4..8] != crc32fast::hash(&batch[8..end]).to_le_bytes() {
+                continue;
+            }
+            batch[8..16].copy_from_slice(&nonce);
+            batch[16..24].copy_from_slice(&number);
+            let checksum = crc32fast::hash(&batch[8..end]).to_le_bytes();
+            batch[4..8].copy_from_slice(&checksum);
+        }
+    }
+}
+
 impl Medium for SimMedium {
     type File = SimFile;
 
+    // The first call of a start.
     fn list(&self) -> io::Result<Vec<String>> {
-        if self.state().begin()? { Err(killed()) } else { Ok(self.names()) }
+        let mut state = self.state();
+        if state.begin()? {
+            return Err(killed());
+        }
+        if state.lie == Lie::StaleBatches {
+            state.files.iter_mut().for_each(Content::adopt_stale_batches);
+        }
+        drop(state);
+        Ok(self.names())
     }
 
     fn open(&self, name: &str) -> io::Result<SimFile> {

@@ -74,7 +74,7 @@ fn commit_is_complete_with_the_changes_that_are_here_already() {
 }
 
 #[test]
-fn number_of_parts_that_nobody_can_send_costs_nothing() {
+fn number_of_parts_that_no_peer_can_send_costs_nothing() {
     let part = CommitPart { before: 0, after: u32::MAX };
     let change = Change { part, ..changes(1, &[1]).remove(0) };
     let mut assembly = CommitAssembly::default();

@@ -3,6 +3,7 @@
 mod appending;
 mod damage;
 mod faults;
+mod moving;
 mod power_cuts;
 mod real;
 mod sim;

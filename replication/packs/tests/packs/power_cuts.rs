@@ -167,7 +167,7 @@ fn work(random: &mut StdRng, sim: &SimMedium, model: &mut Model) -> Result<Resul
 }
 
 /// A number from the environment.
-fn setting(name: &str, usual: u64) -> u64 {
+pub fn setting(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().map_or(usual, |value| value.parse().expect("a number"))
 }
 

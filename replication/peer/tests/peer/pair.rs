@@ -64,6 +64,36 @@ async fn changes_are_not_sent_back_to_their_sender() {
 }
 
 #[tokio::test]
+async fn five_thousand_recordings_in_progress_are_all_followed() {
+    const TAKES: usize = 5_000;
+    let (_cluster, a, b) = connected().await;
+    let spoken = audio(320);
+    let ids: Vec<_> = (0..TAKES).map(|_| RecordingId::random()).collect();
+    for id in &ids {
+        a.store.recordings().begin(*id, 1).await.unwrap();
+    }
+    // Round by round, so that all of them are in progress when the first goes on.
+    for part in [0..160, 160..320] {
+        for id in &ids {
+            let chunk = Bytes::copy_from_slice(&spoken[part.clone()]);
+            a.store.recordings().append(*id, 1, part.start as u64, chunk).unwrap();
+        }
+    }
+    let followed = || {
+        let open = b.store.recordings().open();
+        open.len() == TAKES && open.iter().all(|(_, _, length)| *length == 320)
+    };
+    until("the peer has the audio of all recordings, none of which is filed", followed).await;
+    // The last one is none that the stream left out and the peer fetches.
+    let blob = a.store.recordings().seal(ids[TAKES - 1], 1).await.unwrap();
+    assert_eq!(a.write_acknowledged("message", blob).await, on_two("b"));
+    assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), spoken);
+    let counters = b.peers.counters();
+    assert_eq!((counters.blobs_from_chunks, counters.blobs_fetched), (1, 0));
+    assert_eq!(b.store.recordings().open().len(), TAKES - 1);
+}
+
+#[tokio::test]
 async fn deposit_arrives_by_live_chunks_only() {
     let (_cluster, a, b) = connected().await;
     let id = RecordingId::random();

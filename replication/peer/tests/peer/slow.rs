@@ -6,15 +6,15 @@ use std::{
 };
 
 use crate::kit::{
-    ACK_TIMEOUT, Cluster, Node, audio,
+    ACK_TIMEOUT, Cluster, Node, audio, key,
     raw::{Raw, hello},
     until,
 };
 use tokio::time::timeout;
 use twinbox_ids::RecordingId;
-use twinbox_replication_core::{Ranges, Value};
+use twinbox_replication_core::{Edit, Ranges, Value};
 use twinbox_replication_peer::Acknowledgement;
-use twinbox_replication_store::codec;
+use twinbox_replication_store::{Draft, codec};
 use twinbox_wire::replication::{HistoryTaken, ProbeAnswer, follower_frame, source_frame::Frame};
 
 fn seq(change: &bytes::Bytes) -> u64 {
@@ -30,21 +30,30 @@ async fn followed() -> (Node, Raw) {
 }
 
 #[tokio::test]
-async fn changes_beyond_the_live_queue_are_read_from_the_log() {
+async fn changes_beyond_the_feed_are_read_from_the_log() {
     let (a, mut raw) = followed().await;
-    for n in 0..40 {
-        a.write_many(&format!("row{n}-"), 500).await;
+    // More bytes than the feed holds.
+    for n in 0..160 {
+        let large = move |draft: &mut Draft<'_>| {
+            (0..10).try_for_each(|row| {
+                let value = Value::Bytes(vec![b'v'; 16_000]);
+                draft.edit(key(&format!("row{n}-{row}")), vec![Edit::Set(1, value)])
+            })
+        };
+        a.store.commit(large).await.unwrap();
         let committed = a.write("row", Value::Bytes(b"y".into())).await;
         let how = timeout(ACK_TIMEOUT / 2, a.peers.acknowledge(&committed)).await;
         assert_eq!(how, Ok(Acknowledgement::Alone), "a writer waited for a peer that never spoke");
     }
     let total = a.store.vector().get(a.store.origin());
     let mut seen = BTreeSet::new();
+    let mut from_the_log = 0;
     let read = async {
         while (seen.len() as u64) < total {
             match raw.next().await.unwrap() {
                 Frame::Live(live) => seen.extend(live.change.iter().map(seq)),
                 Frame::History(history) => {
+                    from_the_log += history.change.len();
                     seen.extend(history.change.iter().map(seq));
                     let taken = HistoryTaken { batch: history.batch };
                     raw.send(follower_frame::Frame::HistoryTaken(taken)).await;
@@ -55,6 +64,7 @@ async fn changes_beyond_the_live_queue_are_read_from_the_log() {
     };
     let read = timeout(Duration::from_secs(20), read).await;
     assert!(read.is_ok(), "{} of {total} changes arrived", seen.len());
+    assert!(from_the_log > 0, "the feed held all of them: the test proves nothing");
 }
 
 #[tokio::test]
@@ -85,9 +95,9 @@ async fn probe_reports_the_number_of_changes() {
 }
 
 #[tokio::test]
-async fn audio_beyond_the_live_queue_is_read_from_the_file() {
+async fn audio_beyond_the_feed_is_read_from_the_file() {
     let (a, mut raw) = followed().await;
-    let spoken = audio(16_000_000);
+    let spoken = audio(25_000_000);
     // The chunks of the short one are all dropped before the follower reads, and none comes after them.
     let (long, short) = (RecordingId::random(), RecordingId::random());
     for id in [long, short] {
@@ -96,7 +106,7 @@ async fn audio_beyond_the_live_queue_is_read_from_the_file() {
     a.append(long, 0, &spoken[..6_000_000]);
     a.append(short, 0, &spoken[..100_000]);
     a.append(long, 6_000_000, &spoken[6_000_000..]);
-    let lengths = BTreeMap::from([((long, 1), 16_000_000), ((short, 1), 100_000)]);
+    let lengths = BTreeMap::from([((long, 1), 25_000_000), ((short, 1), 100_000)]);
     let open = || a.store.recordings().open().into_iter().map(|(id, take, length)| ((id, take), length)).collect();
     until("all is written", || lengths == open()).await;
 
@@ -112,6 +122,6 @@ async fn audio_beyond_the_live_queue_is_read_from_the_file() {
             }
         }
     };
-    let read = timeout(Duration::from_secs(20), read).await;
+    let read = timeout(Duration::from_secs(60), read).await;
     assert!(read.is_ok(), "here: {here:?}");
 }

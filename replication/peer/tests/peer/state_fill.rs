@@ -210,7 +210,7 @@ async fn changes_during_a_scan_are_here_after_it() {
 }
 
 #[tokio::test]
-async fn scan_is_begun_anew_with_another_node() {
+async fn scan_begins_again_with_another_node() {
     let cluster = Cluster::new(&["a", "b", "c"]).await;
     let (a, b, c) = (cluster.node("a").await, cluster.node("b").await, cluster.node("c").await);
     for node in [&a, &b, &c] {

@@ -19,11 +19,11 @@ fn link(vector: Vector) -> (Link, StreamNumber) {
 #[test]
 fn change_is_claimed_once_and_again_after_a_rewind() {
     let (link, number) = link([(WRITER, 1)].into_iter().collect());
-    assert!(!link.claim(number, &change(1)), "it has that");
-    assert!(link.claim(number, &change(2)) && !link.claim(number, &change(2)));
+    assert!(!link.claim(number, WRITER, 1), "it has that");
+    assert!(link.claim(number, WRITER, 2) && !link.claim(number, WRITER, 2));
     assert_eq!(link.rewind(number).get(WRITER), 1);
-    assert!(link.claim(number, &change(2)));
-    assert!(!link.claim(number + 1, &change(3)), "no such stream");
+    assert!(link.claim(number, WRITER, 2));
+    assert!(!link.claim(number + 1, WRITER, 3), "no such stream");
 }
 
 #[test]
@@ -31,8 +31,8 @@ fn received_change_is_not_sent_back_except_to_a_new_incarnation() {
     let (link, number) = link(Vector::new());
     link.came_from(ORIGIN, &[change(1)]);
     link.came_from(OTHER_ORIGIN, &[change(2)]);
-    assert!(!link.claim(number, &change(1)));
-    assert!(link.claim(number, &change(2)), "the disk of the other incarnation may be lost");
+    assert!(!link.claim(number, WRITER, 1));
+    assert!(link.claim(number, WRITER, 2), "the disk of the other incarnation may be lost");
 }
 
 #[test]

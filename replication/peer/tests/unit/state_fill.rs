@@ -1,11 +1,19 @@
 use super::*;
+use crate::attempts::StateFills;
 
 fn vector(upto: u64) -> Vector {
     [(Origin(1), upto)].into_iter().collect()
 }
 
 fn candidate(way: Way, has: u64, begins: u64) -> Candidate {
-    Candidate { way, is_complete: true, is_settled: true, has: vector(has), log_begins: vector(begins) }
+    Candidate {
+        way,
+        is_complete: true,
+        is_settled: true,
+        is_stuck: false,
+        has: vector(has),
+        log_begins: vector(begins),
+    }
 }
 
 #[test]
@@ -13,6 +21,7 @@ fn rows_are_scanned_only_when_no_log_brings_this_node_there() {
     let (own, late) = (vector(5), candidate(Way::State, 20, 10));
     let incomplete = Candidate { is_complete: false, ..late.clone() };
     let new = Candidate { is_settled: false, ..late.clone() };
+    let stuck = Candidate { is_stuck: true, ..candidate(Way::History, 10, 0) };
     for (what, peers, expected) in [
         ("no peer", vec![], None),
         ("one peer with a cut log", vec![late.clone()], Some(0)),
@@ -20,6 +29,7 @@ fn rows_are_scanned_only_when_no_log_brings_this_node_there() {
         ("another may connect in a moment", vec![new], None),
         ("a log brings this node far enough", vec![candidate(Way::History, 10, 0), late.clone()], None),
         ("a log ends before", vec![candidate(Way::History, 9, 0), late.clone()], Some(1)),
+        ("a log of which nothing comes", vec![stuck, late.clone()], Some(1)),
         ("two with a cut log", vec![late.clone(), late], Some(0)),
     ] {
         assert_eq!(choose(&own, &peers), expected, "{what}");
@@ -59,4 +69,20 @@ fn of_two_nodes_that_were_split_the_second_one_merges_too_when_the_first_has_end
     assert_eq!(fills.way(&b, Way::State), Way::State, "this node was behind all the time");
     assert_eq!(fills.way(&a, Way::History), Way::History);
     assert_eq!(fills.way(&a, Way::State), Way::State, "another time");
+}
+
+#[test]
+fn a_scan_advances_only_beyond_what_earlier_ones_brought() {
+    let (fills, a, now) = (StateFills::default(), "a".parse().unwrap(), BootInstant::from_nanos(0));
+    assert!(fills.begin(&a, now).is_some());
+    let advanced = |rows| {
+        let before = fills.advanced();
+        fills.scanned(&a, rows);
+        fills.advanced() > before
+    };
+    assert_eq!([10, 20, 10, 20, 21].map(advanced), [true, true, false, false, true]);
+    fills.failed(&a, now, Some(&bad("rows that are not in order")));
+    assert!(fills.failure(&a).is_some_and(|failure| failure.contains("rows that are not in order")));
+    fills.failed(&a, now, None);
+    assert_eq!(fills.failure(&a), None);
 }

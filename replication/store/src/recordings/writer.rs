@@ -19,14 +19,14 @@ use twinbox_replication_core::BlobRef;
 
 pub(super) use self::append::Chunk;
 use super::{
-    ChunkEvent, Shared,
+    Shared,
     index::{Stage, TakeState},
     load::Loaded,
     moving::Moved,
     sealing::{Ready, Sealing},
     take::{Hashed, Pieces, TakeKey},
 };
-use crate::StoreError;
+use crate::{FeedEntry, StoreError};
 
 /// Number of ended takes that are remembered, so that a late chunk does not bring one back: those of about a minute at
 /// 300 a second, in 2 MiB. A later chunk makes a take that the next check of orphaned recordings removes.
@@ -275,7 +275,7 @@ impl Writer {
             Some(State::Open(_)) => {
                 self.end(key);
                 if tell {
-                    let _ = self.shared.live.send(ChunkEvent::Discarded { id: key.0, take: key.1 });
+                    self.shared.feed.append(vec![FeedEntry::Discarded { take: key }]);
                 }
             }
         }

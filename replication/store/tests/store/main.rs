@@ -7,6 +7,7 @@ mod commits;
 mod compact;
 mod compare;
 mod damage;
+mod feed;
 mod kills;
 mod log;
 mod origins;
@@ -19,7 +20,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use twinbox_ids::NodeName;
 use twinbox_replication_core::{Edit, Key, Table, Value};
-use twinbox_replication_store::{CommitError, Committed, Store, StoreConfig, StoreError};
+use twinbox_replication_store::{CommitError, Committed, FeedEntry, FeedReader, Store, StoreConfig, StoreError};
 
 const TABLE: Table = Table(7);
 
@@ -66,6 +67,13 @@ async fn edit(store: &Store, id: &str, edits: Vec<Edit>) -> Result<Committed, Co
 fn text(store: &Store, id: &str) -> Option<String> {
     let record = store.get(&key(id)).expect("a read")?;
     Some(String::from_utf8(record.bytes(1)?.to_vec()).expect("text"))
+}
+
+/// The entries that a feed has for a reader, in order.
+fn taken(feed: &mut FeedReader) -> Vec<FeedEntry> {
+    let mut entries = Vec::new();
+    feed.take(usize::MAX, &mut entries).expect("a reader that is not overtaken");
+    entries
 }
 
 /// `length` bytes that are different at every place.

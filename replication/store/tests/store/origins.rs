@@ -161,7 +161,7 @@ async fn a_pack_that_cannot_be_created_breaks_the_store_until_a_restart() {
     assert_eq!(store.recordings().coverage(id, 1).map(|here| here.total()), Some(0));
     assert!(!store.health().ok());
     assert!(store.blobs().put("first".into()).await.is_err_and(|error| error.is_broken()));
-    assert!(store.recordings().append(id, 1, 100, audio(100)).is_err_and(|error| error.is_broken()));
+    assert!(store.recordings().insert(id, 1, 100, audio(100)).is_err_and(|error| error.is_broken()));
     assert!(edit(&store, "x", set("no")).await.is_err());
     drop(store);
 
@@ -201,7 +201,7 @@ async fn a_recording_that_does_not_sync_breaks_the_store_and_is_no_blob() {
     let refused = edit(&store, "x", set("no")).await.expect_err("a refusal");
     assert!(matches!(&refused, CommitError::Store(error) if error.is_broken()), "{refused}");
     assert!(store.blobs().put("no".into()).await.is_err_and(|e| e.is_broken()));
-    assert!(store.recordings().append(id, 1, 4000, audio(10)).is_err_and(|e| e.is_broken()));
+    assert!(store.recordings().insert(id, 1, 4000, audio(10)).is_err_and(|e| e.is_broken()));
     assert!(store.recordings().begin(RecordingId::random(), 1).await.is_err_and(|e| e.is_broken()));
     assert!(store.recordings().seal(id, 1).await.is_err(), "it is not tried again");
     assert_eq!(text(&store, "x"), None);

@@ -6,9 +6,9 @@ use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_ids::{BlobHash, RecordingId, Timestamp};
 use twinbox_replication_core::{BlobRef, Edit, Value, Vector};
-use twinbox_replication_store::{ChunkEvent, DeletedRow, FreedSpace, PurgedRows, Removal, Store, StoreError};
+use twinbox_replication_store::{DeletedRow, FeedEntry, FreedSpace, PurgedRows, Removal, Store, StoreError};
 
-use crate::{TABLE, audio, dir, edit, key, open, open_as, set, text};
+use crate::{TABLE, audio, dir, edit, key, open, open_as, set, taken, text};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -299,12 +299,11 @@ async fn take_that_is_discarded_here_only_is_not_announced_to_peers() {
         store.recordings().append(id, 1, 0, audio(600)).expect("a chunk");
     }
     store.recordings().written().await.expect("written");
-    let mut live = store.recordings().live();
+    let mut feed = store.feed();
     store.recordings().discard_here(here, 1).await.expect("discarded");
     store.recordings().discard(everywhere, 1).await.expect("discarded");
     assert!(store.recordings().open().is_empty());
-    let event = live.try_recv().expect("an event");
-    assert_eq!(event, ChunkEvent::Discarded { id: everywhere, take: 1 });
+    assert_eq!(taken(&mut feed), [FeedEntry::Discarded { take: (everywhere, 1) }]);
 }
 
 #[tokio::test]

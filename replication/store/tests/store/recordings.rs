@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use tokio::sync::broadcast::error::TryRecvError;
 use twinbox_disk::Disk;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{BlobRef, Edit};
-use twinbox_replication_store::{ChunkEvent, CommitError, Store, StoreError};
+use twinbox_replication_store::{CommitError, FeedEntry, Store, StoreError};
 
-use crate::{audio, damage, dir, edit, key, open};
+use crate::{audio, damage, dir, edit, key, open, taken};
 
 const CHUNK: usize = 2000;
 
@@ -29,6 +28,30 @@ async fn written(store: &Store) {
     store.recordings().discard(other, 0).await.expect("an answer");
 }
 
+/// Rule A4.
+#[tokio::test]
+async fn what_is_recorded_after_the_disk_failed_goes_to_the_peers_only() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (id, audio) = (RecordingId::random(), audio(2 * CHUNK));
+    let mut feed = store.feed();
+    store.recordings().begin(id, 1).await.expect("a recording");
+    append(&store, id, &audio.slice(..CHUNK));
+    written(&store).await;
+    store.mark_broken("a sync failed");
+    store.recordings().append(id, 1, CHUNK as u64, audio.slice(CHUNK..)).expect("a chunk");
+    store.recordings().written().await.expect("an answer");
+    let entry = |offset: usize| {
+        let bytes = audio.slice(offset..offset + CHUNK);
+        FeedEntry::Chunk { take: (id, 1), offset: offset as u64, bytes }
+    };
+    assert_eq!(taken(&mut feed), [entry(0), entry(CHUNK)]);
+    let here = store.recordings().coverage(id, 1).expect("the take");
+    assert_eq!(here.end(), CHUNK as u64, "nothing is written to a disk that failed");
+    let of_a_peer = store.recordings().insert(id, 1, CHUNK as u64, audio.slice(CHUNK..));
+    assert!(of_a_peer.is_err_and(|error| error.is_broken()));
+}
+
 /// Commits a record that names a blob.
 async fn file(store: &Store, blob: BlobRef) {
     edit(store, "message", vec![Edit::Set(1, blob.into())]).await.expect("a filing");
@@ -44,7 +67,7 @@ async fn live_chunks_become_the_blob() {
     let dir = dir();
     let store = open(dir.path());
     let (id, audio) = (RecordingId::random(), audio(20_500));
-    let mut live = store.recordings().live();
+    let mut feed = store.feed();
     store.recordings().begin(id, 1).await.expect("a recording");
     append(&store, id, &audio);
     written(&store).await;
@@ -59,12 +82,14 @@ async fn live_chunks_become_the_blob() {
     assert_eq!(store.recordings().seal(id, 1).await, Ok(blob), "sealing again gives the same");
     file(&store, blob).await;
     written(&store).await;
+    let mut entries = taken(&mut feed).into_iter();
     for offset in (0..audio.len()).step_by(CHUNK) {
         let bytes = audio.slice(offset..audio.len().min(offset + CHUNK));
-        let event = live.recv().await.expect("an event");
-        assert_eq!(event, ChunkEvent::Chunk { id, take: 1, offset: offset as u64, bytes });
+        assert_eq!(entries.next(), Some(FeedEntry::Chunk { take: (id, 1), offset: offset as u64, bytes }));
     }
-    assert_eq!(live.try_recv(), Err(TryRecvError::Empty));
+    let Some(FeedEntry::Change(filing)) = entries.next() else { panic!("the change comes after all chunks") };
+    assert_eq!((filing.origin, filing.seq, &*filing.takes), (store.origin(), 1, &[(id, 1)][..]));
+    assert_eq!(entries.next(), None);
     drop(store);
 
     let store = open(dir.path());
@@ -78,7 +103,7 @@ async fn chunks_from_a_peer_join_in_any_order_to_the_same_blob() {
     let store = open(dir.path());
     let (id, audio) = (RecordingId::random(), audio(9000));
     let blob = blob_of(&audio, Some((id, 1)));
-    let mut live = store.recordings().live();
+    let mut feed = store.feed();
     let insert = |range: std::ops::Range<usize>| {
         store.recordings().insert(id, 1, range.start as u64, audio.slice(range)).expect("a chunk");
     };
@@ -98,7 +123,7 @@ async fn chunks_from_a_peer_join_in_any_order_to_the_same_blob() {
     insert(0..2000);
     written(&store).await;
     assert!(store.recordings().open().is_empty());
-    assert_eq!(live.try_recv(), Err(TryRecvError::Empty), "what a peer sent is not announced as ours");
+    assert_eq!(taken(&mut feed), [], "what a peer sent is not announced as ours");
 }
 
 #[tokio::test]
@@ -339,7 +364,7 @@ async fn discarded_take_stays_removed() {
     let dir = dir();
     let store = open(dir.path());
     let id = RecordingId::random();
-    let mut live = store.recordings().live();
+    let mut feed = store.feed();
     store.recordings().begin(id, 1).await.expect("a recording");
     store.recordings().begin(id, 2).await.expect("another take");
     store.recordings().append(id, 1, 0, audio(100)).expect("a chunk");
@@ -348,8 +373,8 @@ async fn discarded_take_stays_removed() {
     store.recordings().insert(id, 1, 0, audio(100)).expect("a late chunk");
     assert_eq!(store.recordings().seal(id, 1).await, Err(StoreError::NoRecording { id, take: 1 }));
     assert_eq!(store.recordings().open(), [(id, 2, 0)]);
-    assert!(matches!(live.recv().await, Ok(ChunkEvent::Chunk { offset: 0, .. })));
-    assert_eq!(live.recv().await, Ok(ChunkEvent::Discarded { id, take: 1 }));
+    let chunk = FeedEntry::Chunk { take: (id, 1), offset: 0, bytes: audio(100) };
+    assert_eq!(taken(&mut feed), [chunk, FeedEntry::Discarded { take: (id, 1) }]);
     store.recordings().discard(id, 1).await.expect("again");
     // Discarded here before its chunks applied.
     let early = RecordingId::random();
@@ -357,7 +382,7 @@ async fn discarded_take_stays_removed() {
     store.recordings().insert(early, 1, 0, audio(100)).expect("a chunk");
     written(&store).await;
     assert_eq!(store.recordings().open(), [(id, 2, 0)]);
-    assert_eq!(live.try_recv(), Err(TryRecvError::Empty));
+    assert_eq!(taken(&mut feed), []);
     let two = store.recordings().seal(id, 2).await.expect("a blob");
     store.recordings().discard(id, 2).await.expect("nothing");
     assert!(store.blobs().has(&two.hash), "what is sealed is a blob and not discarded");

@@ -73,3 +73,24 @@ async fn pack_of_an_append_without_a_row_stays() {
     drop(appending);
     assert_eq!((store.live_in(pack), store.remove_pack(pack)), (Ok(Some(Live::NONE)), Ok(true)));
 }
+
+/// The rows name the copies before the pack goes: without that it stays.
+#[tokio::test]
+async fn pack_whose_rows_cannot_be_replaced_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (hash, row) = blob(&store).await;
+    let pack = row.pieces[0].pack;
+    drop(store);
+    let store = open(dir.path());
+    store.mark_broken("a sync of the index failed");
+    assert!(store.compact_pack(pack).await.is_err_and(|error| error.is_broken()));
+    assert!(store.blobs().packs().list().contains(&pack));
+    assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
+    drop(store);
+
+    let store = open(dir.path());
+    assert_eq!(store.blobs().row(&hash), Ok(Some(row)));
+    assert_eq!(store.compact_pack(pack).await.map(|compacted| compacted.removed), Ok(1));
+    assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
+}

@@ -307,14 +307,18 @@ impl Ledger {
         }
     }
 
-    /// A command proposed by this leader has been applied, with any outcome; so have all that it proposed before.
+    /// The last command proposed by this leader has been applied, with any outcome; so have all that it proposed before,
+    /// also those whose outcome was lost with the planner that awaited it.
     pub fn applied(&mut self, command: &Command) {
-        for part in command.parts() {
-            if let Command::Retime { from, to } = part {
-                let known = self.retimes.iter().position(|proposed| *proposed == (*from, *to));
-                self.retimes.drain(..known.map_or(0, |at| at + 1));
-            }
-        }
+        let retime = |part: &Command| match part {
+            Command::Retime { from, to } => Some((*from, *to)),
+            _ => None,
+        };
+        let known = match command.parts().iter().rev().find_map(retime) {
+            Some(retime) => self.retimes.iter().rposition(|proposed| *proposed == retime).map_or(0, |at| at + 1),
+            None => self.retimes.len(),
+        };
+        self.retimes.drain(..known);
     }
 
     fn requester<'a>(state: &'a State, request: &KeepAlive) -> Result<&'a Member, NoGrant> {
@@ -444,6 +448,11 @@ impl Ledger {
             |id: &u64| !state.members.values().any(|member| member.raft_id == *id) && !state.was_removed(*id);
         let unapplied = self.voters.iter().any(unknown);
         unhealed || unapplied || (state.is_bare_pair() && !state.members.keys().all(certain))
+    }
+
+    /// Forgets the call counts of all incarnations of this node but the present one.
+    pub fn forget_earlier(&mut self, node: &NodeName, present: Incarnation) {
+        self.call_counts.forget_earlier(node, present);
     }
 
     /// A node has inherited from this incarnation by proof alone: no other node will.

@@ -17,9 +17,24 @@ use twinbox_ids::NodeName;
 pub use go_on_alone::{Departure, GoOnAloneFacts, NewGroup};
 pub use solo::{Solo, SoloInputs, SoloRecord, SoloVerdict};
 
-use crate::{Command, MemberKind, OnQuorumLoss, Presence, SoloReport, State, View, Voters};
+use crate::{Cause, Command, MemberKind, MoveReason, OnQuorumLoss, Presence, SoloReport, State, View, Voters};
+
+/// The feature level from which the generation rises when a node of a pair is given up.
+const GIVEN_UP_LEVEL: u32 = 8;
 
 impl State {
+    /// One of a pair is about to be given up as lost. It may have gone solo one generation above this one, and will report
+    /// that no more: later epochs are above it (rule R7).
+    pub(crate) fn rise_above_lost(&mut self, lost: &NodeName, at_ms: u64) {
+        if !self.is_bare_pair() || self.feature_level < GIVEN_UP_LEVEL {
+            return;
+        }
+        self.generation += 2;
+        if let Some(publisher) = self.publisher().filter(|name| *name != lost).cloned() {
+            self.publish(publisher, MoveReason { cause: Cause::Operator, at_ms, idle_ms: 0 });
+        }
+    }
+
     /// Whether the members are two nodes without a witness: each of them has half of the votes (rule R7).
     pub fn is_bare_pair(&self) -> bool {
         self.members.len() == 2 && self.members.values().all(|member| member.kind == MemberKind::Node)

@@ -252,13 +252,13 @@ type Case = (fn(&Facts<'_>) -> bool, Step);
 
 /// The cases of a duty: the first that is true decides.
 const CASES: [Case; 6] = [
-    // Nobody has it.
+    // No member has it.
     (|duty| duty.present.is_none(), Step::Assign),
     // It is in its place, and nothing ends its epoch.
     (|duty| duty.in_place && !duty.frozen, Step::Stay),
     // Its holder's sign moves nothing. A move that has begun goes on.
     (|duty| duty.left_alone && !duty.out && !duty.is_draining(), Step::Stay),
-    // Nobody can act in its epoch any more.
+    // No member can act in its epoch any more.
     (|duty| duty.free.is_some(), Step::Assign),
     // It has another place, or is to leave this one.
     (|duty| (duty.target.is_some() || duty.out) && !duty.is_draining(), Step::Drain),

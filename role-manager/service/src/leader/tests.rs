@@ -1,6 +1,6 @@
 //! A planner that panics, in clusters of real members.
 
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use super::*;
 use crate::cluster::{Cluster, name};

@@ -9,7 +9,7 @@ use twinbox_replication_core::Ranges;
 
 use super::{State, Writer};
 use crate::{
-    ChunkEvent, StoreError,
+    FeedEntry, StoreError,
     recordings::take::{HOLE, Pieces, TakeKey},
 };
 
@@ -49,17 +49,17 @@ impl Writer {
         if chunks.is_empty() {
             return;
         }
-        let written = self.append(&chunks);
-        for Chunk { key: (id, take), offset, bytes, own } in chunks {
-            match &written {
-                Ok(()) if own => {
-                    // No receiver is no error: a single node has none.
-                    let _ = self.shared.live.send(ChunkEvent::Chunk { id, take, offset, bytes });
-                }
-                Ok(()) => {}
-                Err(error) => {
+        match self.append(&chunks) {
+            // A failed disk has none of them (rule A4): the coverage of the take lacks them, and the peers have them.
+            Err(error) if !error.is_broken() => {
+                for Chunk { key: (id, take), offset, .. } in chunks {
                     tracing::error!(recording = %id, take, offset, %error, "chunk of a recording cannot be stored");
                 }
+            }
+            Ok(()) | Err(_) => {
+                let own = chunks.into_iter().filter(|chunk| chunk.own);
+                let entry = |Chunk { key: take, offset, bytes, .. }| FeedEntry::Chunk { take, offset, bytes };
+                self.shared.feed.append(own.map(entry).collect());
             }
         }
     }
@@ -82,6 +82,7 @@ impl Writer {
 
     /// Appends the bytes that are not here yet.
     fn append(&mut self, chunks: &[Chunk]) -> Result<(), StoreError> {
+        self.shared.writable()?;
         let appended = self.append_missing(chunks);
         // The next chunk is refused to its caller as long as the disk takes none.
         if appended.is_err() {

@@ -1,61 +1,21 @@
-//! Both ends of supervision (rule R1): the start of a node's supervisor, and the reports of the node's process to
-//! it.
+//! The reports of a node's process to its supervisor (rule R1), and to the next incarnation.
 
 use std::{
     io::{self, Read, Write},
     os::{fd::AsFd, unix::net::UnixStream},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use rustix::fs::{FileType, fstat};
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use twinbox_alarms::{Alarms, Code};
-use twinbox_config::{NodeConfig, members_file};
-use twinbox_diagnostics::folder::{Folder, Owner};
-use twinbox_ids::{Incarnation, NodeName};
-use twinbox_supervisor::{
-    CrashReport, ExitNotice, Member, PidFile, PidFileError, ProcessInfo, Spec, record_panics,
-};
+use twinbox_ids::Incarnation;
+use twinbox_supervisor::{CrashReport, ExitNotice, PidFile, PidFileError, ProcessInfo, record_panics};
 
-use crate::AppError;
-
-/// Time limit of a stop in addition to the end of the calls: less than the node requests from the service manager.
-const CLOSING: Duration = Duration::from_secs(12);
 /// Maximum length of the supervisor's first message, in bytes.
 const LONGEST: usize = 1_024;
-
-/// Runs the supervisor of the node in `file`, from which `config` was read; returns the exit code.
-pub fn supervise_node(config: NodeConfig, file: &Path) -> Result<u8, AppError> {
-    config.log.start();
-    // The supervisor writes into the folder before the node does.
-    let owner = Owner { member: config.name.clone(), cluster: Some(config.cluster.id) };
-    Folder::suits("node.data_dir", &config.data_dir, &owner, config.reserve_bytes / 4)?;
-    let (cluster, own) = (config.cluster, config.name.clone());
-    let spec = Spec {
-        node: config.name,
-        data_dir: config.data_dir,
-        program: own_program().map_err(AppError::Runtime)?,
-        arguments: ["node".into(), "--config".into(), file.into(), "--child".into()].to_vec(),
-        tls: cluster.tls.clone(),
-        bind: config.supervisor,
-        members: Box::new(move || {
-            let others = members_file::known(&cluster).into_iter().filter(|member| member.name != own);
-            others.map(|member| Member { name: member.name, address: member.address }).collect()
-        }),
-        patience: config.drain + CLOSING,
-    };
-    Ok(twinbox_supervisor::run(spec)?)
-}
-
-/// Path by which this program was started; `/proc/self/exe` if that path no longer exists.
-fn own_program() -> io::Result<PathBuf> {
-    let path = std::env::current_exe()?;
-    Ok(if path.exists() { path } else { PathBuf::from("/proc/self/exe") })
-}
 
 /// State of the node's process for its supervisor and the next incarnation.
 pub struct Supervised {
@@ -105,16 +65,12 @@ impl Supervised {
         }
     }
 
-    /// Reports to administrators how the previous incarnation ended, unless in good order.
-    pub fn report_last_exit(&self, node: &NodeName, alarms: &Alarms) {
-        let Some(CrashReport { cause: how, panic, .. }) = &self.before else { return };
+    /// Logs how the previous incarnation ended, unless in good order, and returns it as text for administrators. The text of a
+    /// panic may contain personal data: it stays in this machine's log.
+    pub fn log_last_exit(&self) -> Option<String> {
+        let CrashReport { cause: how, panic, .. } = self.before.as_ref()?;
         error!(how, panic = panic.as_deref().unwrap_or("none"), "the previous incarnation of this node failed");
-        // The text of a panic may contain personal data: it stays in this machine's log.
-        alarms.raise(
-            Code::Exited,
-            node.as_str(),
-            format!("{how}; last panic: {}", if panic.is_some() { "see the log" } else { "none" }),
-        );
+        Some(format!("{how}; last panic: {}", if panic.is_some() { "see the log" } else { "none" }))
     }
 
     /// Logs the end of the supervisor: the node goes on, and the next supervisor finds it.

@@ -4,9 +4,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_mailstore::Mailstore;
 
-/// Files them. After a store was built again only with all records: without them, a take in an old pack whose message was
-/// purged may look like an orphan.
-pub(crate) async fn file(mailstore: &Mailstore) {
+/// Files the recordings of earlier incarnations. After a store was built again only with all records: without them, a take in
+/// an old pack whose message was purged may look like an orphan.
+pub async fn file_leftovers(mailstore: &Mailstore) {
     match mailstore.file_own_leftovers().await {
         Ok(filed) if filed.is_empty() => {}
         Ok(filed) => {
@@ -16,12 +16,12 @@ pub(crate) async fn file(mailstore: &Mailstore) {
     }
 }
 
-/// Files them when the first fill has all records.
-pub(crate) async fn file_when_filled(mailstore: Mailstore, stop: CancellationToken) {
+/// Files the recordings of earlier incarnations when the first fill has all records.
+pub async fn file_leftovers_when_filled(mailstore: Mailstore, stop: CancellationToken) {
     let mut filled = mailstore.store().watch_filled();
     tokio::select! {
         ended = filled.wait_for(|filled| filled.has_records()) => if ended.is_err() { return },
         () = stop.cancelled() => return,
     }
-    file(&mailstore).await;
+    file_leftovers(&mailstore).await;
 }

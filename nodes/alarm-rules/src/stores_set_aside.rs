@@ -9,39 +9,21 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use twinbox_alarms::{Alarms, Code};
-use twinbox_config::NodeConfig;
 use twinbox_ids::NodeName;
-use twinbox_rebuild::{Overwritten, find};
-use twinbox_replication_store::StoreConfig;
-
-use crate::AppError;
+use twinbox_rebuild::find;
 
 /// Pause between two looks at the folders.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The index of the data store in a data folder.
-pub(crate) fn data_index(data_dir: &Path) -> PathBuf {
+fn data_index(data_dir: &Path) -> PathBuf {
     data_dir.join("store/db")
 }
 
 /// True when the index of the data store was set aside and its folder is still there: no mark of the founder makes the new
 /// one complete.
-pub(crate) fn is_data_rebuilt(data_dir: &Path) -> bool {
+pub fn is_data_rebuilt(data_dir: &Path) -> bool {
     !find(&data_index(data_dir)).is_ok_and(|found| found.is_empty())
-}
-
-/// Sets the data of a node that does not run aside, and takes over to an empty store what the other nodes may lack: the node
-/// fills from them at its next start, and sends them that (rule D2).
-pub async fn overwrite_data(config: &NodeConfig) -> Result<Overwritten, AppError> {
-    if let Some(backup) = twinbox_backup::unfinished_restore(&config.data_dir) {
-        return Err(AppError::Unrestored { backup, dir: config.data_dir.clone() });
-    }
-    let store = StoreConfig {
-        dir: config.data_dir.join("store"),
-        node: config.name.clone(),
-        reserve_bytes: config.reserve_bytes,
-    };
-    Ok(twinbox_rebuild::overwrite(store, config.cluster.id).await?)
 }
 
 /// The alarm's detail; empty when nothing was set aside.
@@ -55,8 +37,8 @@ fn detail(data_dir: &Path) -> String {
     text.collect::<Vec<_>>().join("; ")
 }
 
-/// Raises and ends the alarm until stopped.
-pub(crate) async fn watch(alarms: Alarms, node: NodeName, data_dir: PathBuf, stop: CancellationToken) {
+/// Raises and ends the alarm of the stores below this data folder that were set aside, until stopped.
+pub async fn watch(alarms: Alarms, node: NodeName, data_dir: PathBuf, stop: CancellationToken) {
     let mut reported = None;
     loop {
         let dir = data_dir.clone();

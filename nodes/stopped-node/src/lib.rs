@@ -1,0 +1,32 @@
+//! Work of the command line on the data of a node that does not run: a backup of it, access to a bucket by the settings of its
+//! cluster, and giving it up so that the node fills from another one.
+
+mod backup;
+mod fill_source;
+mod overwrite;
+
+use std::path::PathBuf;
+
+pub use backup::{BucketError, BucketSettings, NoClusterSettings, StoppedBackup, back_up_stopped, open_bucket};
+pub use fill_source::{NoFillSource, check_fill_source};
+pub use overwrite::overwrite_data;
+
+/// Reason for which nothing can be done with the data of a stopped node.
+#[derive(Debug, thiserror::Error)]
+pub enum StoppedNodeError {
+    /// A backup was restored into the data folder only in part.
+    #[error(transparent)]
+    Unrestored(#[from] twinbox_backup::UnfinishedRestore),
+    /// The data folder has no store.
+    #[error("there is no store in '{}': the data of a node is in the folder that data_dir of its configuration names", .0.display())]
+    NoStore(PathBuf),
+    /// The data folder cannot be used.
+    #[error("the data folder (data_dir) cannot be used")]
+    Store(#[from] twinbox_replication_store::StoreError),
+    /// The store cannot be opened, and not built again.
+    #[error("the store in the data folder (data_dir) cannot be used")]
+    Rebuild(#[from] twinbox_rebuild::RebuildError),
+    /// A backup cannot be made.
+    #[error(transparent)]
+    Backup(#[from] twinbox_backup::BackupError),
+}

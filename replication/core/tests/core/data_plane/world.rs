@@ -1,0 +1,369 @@
+//! The steps of the model: what a member does with a change, a disk, a page of rows, and the judge of the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use twinbox_ids::Origin;
+use twinbox_replication_core::{
+    Key, Table, Vector,
+    state_fill::{AbsentRow, Cover, ScanFacts, Way},
+};
+
+use super::{Change, Fill, Member, Mistake, PAGE, ROWS, Row, Step};
+
+/// The members, and what they are to have in the end.
+pub(super) struct World {
+    members: Vec<Member>,
+    copies: Vec<Option<Member>>,
+    mistake: Mistake,
+    /// All changes that a disk has, or had when it was in order: what is to be there in the end.
+    truth: BTreeMap<(Origin, u64), Change>,
+    /// Rows whose audio is to be there.
+    audio: BTreeSet<u8>,
+    /// Rows that were created once: an id is never used again.
+    created: BTreeSet<u8>,
+    /// The row that a disk has lost, until it is repaired: a scan of that disk, or the loss of another, could lose it for good.
+    damaged: Option<(usize, u8)>,
+    changes: u64,
+    starts: u128,
+}
+
+impl World {
+    pub(super) fn new(members: usize, mistake: Mistake) -> Self {
+        let copies = (0..members).map(|_| None).collect();
+        let members = (0..members).map(|_| Member::default()).collect();
+        let (truth, audio, created) = Default::default();
+        let (damaged, changes, starts) = (None, 0, 0);
+        Self { members, copies, mistake, truth, audio, created, damaged, changes, starts }
+    }
+
+    pub(super) fn step(&mut self, step: Step) {
+        match step {
+            Step::Write(at, row) => self.write(at, row),
+            Step::Delete(at, row) if self.members[at].present(row) => self.change(at, row, true),
+            Step::Exchange(from, to) if from != to => self.exchange(from, to),
+            Step::Fetch(from, to) if from != to => self.fetch(from, to),
+            Step::Compare(one, other) if one != other => self.compare(one, other),
+            Step::Cut(at, all) => self.cut(at, all),
+            Step::Purge(at) => self.purge(at),
+            Step::Wipe(at) => self.lose(at, Member { lacks_records: true, ..Member::default() }),
+            Step::Copy(at) if !self.members[at].lacks_records && self.members[at].fill.is_none() => {
+                self.copies[at] = Some(self.members[at].clone());
+            }
+            Step::SetBack(at) => {
+                if let Some(copy) = self.copies[at].take() {
+                    self.lose(at, copy);
+                }
+            }
+            Step::Damage(at, row) => self.damage(at, row),
+            _ => {}
+        }
+    }
+
+    fn write(&mut self, at: usize, row: u8) {
+        if self.members[at].present(row) {
+            self.change(at, row, false);
+        } else if self.created.insert(row) {
+            self.members[at].audio.insert(row);
+            self.audio.insert(row);
+            self.change(at, row, false);
+        }
+    }
+
+    fn change(&mut self, at: usize, row: u8, is_delete: bool) {
+        // Each start of a process is a new origin.
+        let origin = *self.members[at].origin.get_or_insert_with(|| {
+            self.starts += 1;
+            Origin(self.starts)
+        });
+        self.changes += 1;
+        let change = Change { row, is_delete, id: self.changes };
+        let seq = self.members[at].vector.get(origin) + 1;
+        self.members[at].apply(origin, seq, change);
+        self.truth.insert((origin, seq), change);
+    }
+
+    /// The disk of a member is replaced. What is on no other disk goes with it: it was acknowledged *alone*, or its other copy was
+    /// lost before.
+    fn lose(&mut self, at: usize, disk: Member) {
+        if self.damaged.is_some() {
+            return;
+        }
+        // What only the disk before had does not come back with a later copy of it.
+        self.copies[at] = None;
+        let origin = self.members[at].origin;
+        self.members[at] = disk;
+        if self.mistake == Mistake::ReusedOrigin {
+            self.members[at].origin = origin;
+        } else {
+            self.members[at].origin = None;
+        }
+        let members = &self.members;
+        // A scan that was interrupted has rows of changes that the vector does not cover.
+        let shown = |change: &Change, origin: Origin, seq: u64| {
+            let shows = |row: &Row| row.shows.get(&origin).is_some_and(|shown| *shown >= seq);
+            members
+                .iter()
+                .any(|member| member.vector.covers(origin, seq) || member.rows.get(&change.row).is_some_and(shows))
+        };
+        self.truth.retain(|(origin, seq), change| shown(change, *origin, *seq));
+        self.audio.retain(|row| members.iter().any(|member| member.audio.contains(row)));
+        let sources: Vec<usize> =
+            self.members.iter().enumerate().filter(|(_, m)| !m.lacks_records).map(|(n, _)| n).collect();
+        // When no member has all records, what is left is all there is, as after an order of the administrator.
+        if sources.is_empty() {
+            self.members.iter_mut().for_each(|member| member.lacks_records = false);
+        }
+        for member in &mut self.members {
+            if member.fill.as_ref().is_some_and(|fill| fill.source == at) {
+                member.fill = None;
+            }
+        }
+    }
+
+    /// Only a row that is equal on another disk is lost here, and one at a time.
+    fn damage(&mut self, at: usize, row: u8) {
+        let here = &self.members[at];
+        let is_elsewhere = |other: &Member| {
+            !other.lacks_records && other.fill.is_none() && other.rows.get(&row) == here.rows.get(&row)
+        };
+        let others = self.members.iter().enumerate().filter(|(n, _)| *n != at);
+        let idle = self.members.iter().all(|member| member.fill.is_none() && !member.lacks_records);
+        if self.damaged.is_none() && idle && here.present(row) && others.clone().all(|(_, m)| is_elsewhere(m)) {
+            self.members[at].rows.remove(&row);
+            self.damaged = Some((at, row));
+        }
+    }
+
+    fn compare(&mut self, one: usize, other: usize) {
+        let (left, right) = (&self.members[one], &self.members[other]);
+        let ready = |member: &Member| !member.lacks_records && member.fill.is_none();
+        if left.vector != right.vector || !ready(left) || !ready(right) {
+            return;
+        }
+        for row in 0..ROWS {
+            let (left, right) = (self.members[one].rows.get(&row), self.members[other].rows.get(&row));
+            let is_lost = matches!((left, right), (None, Some(good)) | (Some(good), None) if !good.is_deleted);
+            let differs = left.is_some() && right.is_some() && left != right;
+            if !is_lost && !differs {
+                continue;
+            }
+            if is_lost && self.mistake == Mistake::DamageDeletesTheGoodCopy {
+                self.members[one].rows.remove(&row);
+                self.members[other].rows.remove(&row);
+                continue;
+            }
+            let mut merged = left.cloned().unwrap_or_default();
+            right.into_iter().for_each(|right| merged.merge(right));
+            self.members[one].rows.insert(row, merged.clone());
+            self.members[other].rows.insert(row, merged);
+            self.damaged = self.damaged.filter(|(at, damaged)| *damaged != row || ![one, other].contains(at));
+        }
+    }
+
+    fn cut(&mut self, at: usize, all: bool) {
+        let member = &self.members[at];
+        // A member that fills keeps its log: it is what tells its rows from purged ones.
+        if member.fill.is_some() || member.lacks_records {
+            return;
+        }
+        let pins = self.members.iter().filter_map(|m| m.fill.as_ref()).filter(|fill| fill.source == at);
+        let mut limits: Vec<Vector> = pins.map(|fill| fill.start.clone()).collect();
+        if !all {
+            limits.extend(self.members.iter().map(|other| other.vector.clone()));
+        }
+        let mut upto = member.vector.clone();
+        for limit in limits {
+            upto = upto.iter().map(|(origin, seq)| (origin, seq.min(limit.get(origin)))).collect();
+        }
+        let member = &mut self.members[at];
+        member.begins.join(&upto);
+        member.log.retain(|(origin, seq), _| *seq > upto.get(*origin));
+    }
+
+    /// Rows whose deletion every member has, and of which every member has all that any one made, go with their audio.
+    fn purge(&mut self, at: usize) {
+        let members = &self.members;
+        if members[at].fill.is_some() || members[at].lacks_records || self.damaged.is_some() {
+            return;
+        }
+        let stable = |row: u8| {
+            let mut made = self.truth.iter().filter(|(_, change)| change.row == row);
+            let is_covered = made.all(|((origin, seq), _)| {
+                members.iter().all(|m| m.vector.covers(*origin, *seq) && m.fill.is_none() && !m.lacks_records)
+            });
+            is_covered || self.mistake == Mistake::PurgeBeforeStable
+        };
+        let here = members[at].rows.iter().filter(|(_, here)| here.is_deleted).map(|(row, _)| *row);
+        let gone: Vec<u8> = here.filter(|row| stable(*row)).collect();
+        for row in gone {
+            self.members[at].rows.remove(&row);
+            self.members[at].audio.remove(&row);
+            // A disk that is older than the grace must not be put back.
+            self.copies.iter_mut().for_each(|copy| *copy = None);
+        }
+    }
+
+    fn fetch(&mut self, from: usize, to: usize) {
+        let wanted: Vec<u8> = self.members[to].rows.keys().copied().collect();
+        for row in wanted {
+            if self.members[to].present(row) && self.members[from].audio.contains(&row) {
+                self.members[to].audio.insert(row);
+            }
+        }
+    }
+
+    fn exchange(&mut self, from: usize, to: usize) {
+        let (source, own) = (self.members[from].clone(), &self.members[to]);
+        if source.fill.is_some() || source.lacks_records {
+            // What it made itself goes on all the same: it is no source of what it lacks.
+            return self.stream(&source, to);
+        }
+        match Way::between(&own.vector, &own.begins, &source.vector, &source.begins) {
+            Way::History => {
+                if own.fill.as_ref().is_some_and(|fill| fill.source == from) {
+                    self.members[to].fill = None;
+                }
+                self.stream(&source, to);
+                let own = &mut self.members[to];
+                own.lacks_records &= !covers(&own.vector, &source.vector);
+            }
+            way => self.page(&source, from, to, way),
+        }
+    }
+
+    /// Some changes of the log, each with its audio if the source has it.
+    fn stream(&mut self, source: &Member, to: usize) {
+        let lacks = |(origin, seq): &&(Origin, u64)| !self.members[to].vector.covers(*origin, *seq);
+        let changes: Vec<_> = source.log.keys().filter(lacks).take(4).copied().collect();
+        for (origin, seq) in changes {
+            let change = source.log[&(origin, seq)];
+            self.members[to].apply(origin, seq, change);
+            if source.audio.contains(&change.row) && self.members[to].vector.covers(origin, seq) {
+                self.members[to].audio.insert(change.row);
+            }
+        }
+    }
+
+    /// One page of the rows of a source, after the start of the scan if there is none with this source.
+    fn page(&mut self, source: &Member, from: usize, to: usize, way: Way) {
+        let goes_on = |fill: &Fill| fill.source == from || self.mistake == Mistake::ScanFromTwoSources;
+        let own = &self.members[to];
+        if !own.fill.as_ref().is_some_and(goes_on) {
+            let handed_over = covers(&source.vector, &own.vector);
+            let careless = self.mistake == Mistake::RefillWithoutSalvage;
+            if way == Way::State && !handed_over && !careless {
+                // The source takes it from the log first.
+                let own = own.clone();
+                return self.stream(&own, from);
+            }
+            let (seen, start) = (own.seen.clone(), source.vector.clone());
+            let facts = ScanFacts { way, handed_over: handed_over || careless, start: &start, seen: &seen };
+            let cover = Cover::new(facts);
+            if careless {
+                // The disk is taken for an empty one.
+                self.members[to].log.clear();
+            }
+            self.members[to].fill = Some(Fill { source: from, start, cover, next: 0 });
+        }
+        let Some(mut fill) = self.members[to].fill.take() else { return };
+        let own = &mut self.members[to];
+        let page = fill.next..(fill.next + PAGE).min(ROWS);
+        // The source's rows may show more than its vector, too: those of its own interrupted scans.
+        own.seen.join(&source.vector);
+        own.seen.join(&source.seen);
+        let later = own.log.iter().filter(|((origin, seq), _)| !fill.start.covers(*origin, *seq));
+        later.for_each(|(_, change)| fill.cover.note(key(change.row)));
+        for row in page.clone() {
+            match source.rows.get(&row) {
+                Some(theirs) => own.rows.entry(row).or_default().merge(theirs),
+                // The row that a disk has lost is of a table whose rows are never purged.
+                None if self.damaged.is_some_and(|(_, damaged)| damaged == row) => {}
+                None if fill.cover.judge(&key(row)) == AbsentRow::Purged => {
+                    own.rows.remove(&row);
+                    own.audio.remove(&row);
+                }
+                None => {}
+            }
+        }
+        fill.next = page.end;
+        if fill.next < ROWS {
+            own.fill = Some(fill);
+            return;
+        }
+        for (origin, upto) in fill.start.iter() {
+            if upto > own.vector.get(origin) {
+                own.vector.raise(origin, upto);
+                own.begins.raise(origin, upto);
+                own.log.retain(|(of, seq), _| *of != origin || *seq > upto);
+            }
+        }
+        own.seen = own.seen.iter().filter(|(origin, upto)| !own.vector.covers(*origin, *upto)).collect();
+        own.lacks_records = false;
+    }
+
+    /// Lets all members get everything; what is wrong then.
+    pub(super) fn heal(mut self) -> Result<(), String> {
+        let count = self.members.len();
+        for _ in 0..20 {
+            for from in 0..count {
+                for to in (0..count).filter(|to| *to != from) {
+                    (0..12).for_each(|_| self.step(Step::Exchange(from, to)));
+                    self.step(Step::Compare(from, to));
+                    self.step(Step::Fetch(from, to));
+                }
+            }
+            if self.judge().is_ok() {
+                break;
+            }
+        }
+        self.judge()
+    }
+
+    fn judge(&self) -> Result<(), String> {
+        let mut truth: BTreeMap<u8, Row> = BTreeMap::new();
+        for ((origin, seq), change) in &self.truth {
+            let row = Row { shows: [(*origin, *seq)].into(), is_deleted: change.is_delete };
+            truth.entry(change.row).or_default().merge(&row);
+        }
+        for (n, member) in self.members.iter().enumerate() {
+            if let Some(other) = self.members.iter().find(|other| other.vector != member.vector) {
+                return Err(format!("member {n} has {:?}, another {:?}", member.vector, other.vector));
+            }
+            for (number, change) in &member.log {
+                // Two changes with one number: one of them is lost on each side.
+                if let Some(made) = self.truth.get(number).filter(|made| *made != change) {
+                    return Err(format!("member {n} has {change:?} at {number:?}, which is {made:?}"));
+                }
+            }
+            for (row, truth) in &truth {
+                match member.rows.get(row) {
+                    None if truth.is_deleted => {}
+                    None => return Err(format!("member {n} lost row {row}")),
+                    Some(here) if truth.is_deleted && !here.is_deleted => {
+                        return Err(format!("row {row} came back on member {n}"));
+                    }
+                    Some(here) if !truth.is_deleted && here != truth => {
+                        return Err(format!("member {n} has {here:?} of row {row}, which is {truth:?}"));
+                    }
+                    Some(_) if !truth.is_deleted && self.audio.contains(row) && !member.audio.contains(row) => {
+                        return Err(format!("member {n} has no audio of row {row}"));
+                    }
+                    Some(_) => {}
+                }
+            }
+            if let Some(row) = member.rows.iter().find(|(row, here)| !truth.contains_key(row) && !here.is_deleted) {
+                return Err(format!("member {n} has {row:?} that nobody made"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn key(row: u8) -> Key {
+    Key::new(Table(1), vec![row])
+}
+
+/// Whether `vector` covers all that `other` covers.
+fn covers(vector: &Vector, other: &Vector) -> bool {
+    other.iter().all(|(origin, upto)| vector.covers(origin, upto))
+}

@@ -1,0 +1,103 @@
+//! The scans of all rows that were attempted, by peer: when the next one is due, and how far they came.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_ids::NodeName;
+use twinbox_replication_core::state_fill::Way;
+
+use crate::error::StreamError;
+
+/// Pause after a scan that failed: first value, doubling up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+
+/// The last scans of this process.
+#[derive(Default)]
+pub(crate) struct StateFills {
+    attempts: Mutex<BTreeMap<NodeName, Attempts>>,
+    /// The peers that were out of reach of this node's log, as this node was of theirs.
+    split: Mutex<BTreeSet<NodeName>>,
+    /// Number of pages that went beyond what any earlier scan of their peer had brought.
+    advanced: AtomicU64,
+}
+
+struct Attempts {
+    /// Time of the first attempt since the last success.
+    first: BootInstant,
+    next: BootInstant,
+    pause: Duration,
+    /// Rows of the longest one.
+    rows: u64,
+    /// The reason for which the last one failed.
+    failure: Option<String>,
+}
+
+impl StateFills {
+    fn state(&self) -> MutexGuard<'_, BTreeMap<NodeName, Attempts>> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The way from a peer, given the present vectors. A peer whose own merge ends first has all that was here; this node
+    /// is no more behind than before, and goes on to serve callers.
+    pub(crate) fn way(&self, peer: &NodeName, now: Way) -> Way {
+        let mut split = self.split.lock().unwrap_or_else(PoisonError::into_inner);
+        if now == Way::Merge {
+            split.insert(peer.clone());
+        } else if now == Way::History {
+            split.remove(peer);
+        }
+        if now == Way::State && split.contains(peer) { Way::Merge } else { now }
+    }
+
+    /// The time since the first attempt with a peer that may be asked now; `None` while it may not.
+    pub(crate) fn begin(&self, peer: &NodeName, now: BootInstant) -> Option<Duration> {
+        let mut state = self.state();
+        let attempts = state.entry(peer.clone()).or_insert(Attempts {
+            first: now,
+            next: now,
+            pause: RETRY.0,
+            rows: 0,
+            failure: None,
+        });
+        (attempts.next <= now).then(|| now.since(attempts.first))
+    }
+
+    /// An attempt has ended early: without a failure while what this node has is on its way to the peer.
+    pub(crate) fn failed(&self, peer: &NodeName, now: BootInstant, failure: Option<&StreamError>) {
+        if let Some(attempts) = self.state().get_mut(peer) {
+            attempts.next = now + attempts.pause;
+            attempts.pause = if failure.is_none() { RETRY.0 } else { RETRY.1.min(attempts.pause * 2) };
+            attempts.failure = failure.map(StreamError::to_string);
+        }
+    }
+
+    /// A scan of the peer has brought this many rows so far.
+    pub(crate) fn scanned(&self, peer: &NodeName, rows: u64) {
+        if let Some(attempts) = self.state().get_mut(peer).filter(|attempts| attempts.rows < rows) {
+            attempts.rows = rows;
+            self.advanced.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Number that rises while scans bring more than earlier ones did. A scan that is refused each time adds nothing.
+    pub(crate) fn advanced(&self) -> u64 {
+        self.advanced.load(Relaxed)
+    }
+
+    /// The reason for which the last scan of the peer failed.
+    pub(crate) fn failure(&self, peer: &NodeName) -> Option<String> {
+        self.state().get(peer)?.failure.clone()
+    }
+
+    /// A scan of the peer has come to its end.
+    pub(crate) fn ended(&self, peer: &NodeName) {
+        self.state().remove(peer);
+    }
+}

@@ -1,0 +1,236 @@
+//! The one ordered channel from a store to its streams: chunks, discards and changes in the order in which they were
+//! recorded and became durable, so that the chunks of a recording come before the change that files it.
+//!
+//! Entries are held until every reader has taken them, at most so many bytes of them. A reader that falls behind the
+//! oldest one is told so, and reads the rest from the log and from the recordings.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use twinbox_ids::Origin;
+use twinbox_replication_core::{Change, tails::Take};
+
+use crate::{Store, codec, store::lock};
+
+/// Maximum bytes that a store holds for readers that are behind: five seconds of 400 recordings.
+pub(crate) const HELD_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes that an entry counts in addition to its audio or change.
+const ENTRY_BYTES: usize = 128;
+
+/// An entry of a feed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedEntry {
+    /// A chunk was recorded here (not received from a peer) and is written, though not yet durable; with a failed disk it is
+    /// not here (rule A4).
+    Chunk {
+        /// The recording and its take.
+        take: Take,
+        /// Offset of the chunk, in bytes.
+        offset: u64,
+        /// The audio.
+        bytes: Bytes,
+    },
+    /// A take that was in progress here was discarded, by this node or by a peer through this node.
+    Discarded {
+        /// The recording and its take.
+        take: Take,
+    },
+    /// A change that was made or applied here is durable.
+    Change(Arc<FeedChange>),
+}
+
+/// A change as the streams need it, encoded once for all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedChange {
+    /// The incarnation of the store that made it.
+    pub origin: Origin,
+    /// Its number in that incarnation.
+    pub seq: u64,
+    /// The takes whose audio it names.
+    pub takes: Vec<Take>,
+    /// The encoded change.
+    pub bytes: Bytes,
+}
+
+impl FeedEntry {
+    fn size(&self) -> usize {
+        ENTRY_BYTES
+            + match self {
+                Self::Chunk { bytes, .. } => bytes.len(),
+                Self::Discarded { .. } => 0,
+                Self::Change(change) => change.bytes.len() + change.takes.len() * size_of::<Take>(),
+            }
+    }
+}
+
+impl From<&Change> for FeedEntry {
+    fn from(change: &Change) -> Self {
+        let takes = change.delta.blobs().filter_map(|blob| blob.recording).collect();
+        let bytes = codec::change_to_bytes(change).into();
+        Self::Change(Arc::new(FeedChange { origin: change.origin, seq: change.seq, takes, bytes }))
+    }
+}
+
+/// Entries were dropped before the reader took them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the reader fell behind the oldest entry of the feed")]
+pub struct Overtaken;
+
+/// The entries of a store in their order. Clones share them.
+#[derive(Clone)]
+pub struct Feed(Arc<Inner>);
+
+struct Inner {
+    /// Maximum bytes of all entries.
+    limit: usize,
+    state: Mutex<State>,
+    appended: Notify,
+}
+
+/// An entry's position is the number of entries before it.
+#[derive(Default)]
+struct State {
+    entries: VecDeque<FeedEntry>,
+    /// Position of the first entry that is held.
+    first: u64,
+    /// Bytes of the entries.
+    bytes: usize,
+    /// For each reader the position of the next entry that it takes.
+    positions: BTreeMap<u64, u64>,
+    last_reader: u64,
+}
+
+impl Feed {
+    /// An empty feed that holds at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Inner { limit, state: Mutex::default(), appended: Notify::new() }))
+    }
+
+    /// Appends entries, with one wake-up for each reader that waits. Nothing is held when there are no readers.
+    pub fn append(&self, entries: Vec<FeedEntry>) {
+        let mut state = lock(&self.0.state);
+        if state.positions.is_empty() || entries.is_empty() {
+            return;
+        }
+        for entry in entries {
+            state.bytes += entry.size();
+            state.entries.push_back(entry);
+            while state.bytes > self.0.limit {
+                state.drop_first();
+            }
+        }
+        drop(state);
+        self.0.appended.notify_waiters();
+    }
+
+    /// Appends durable changes. Without readers they are not even encoded: a reader that comes later reads the store
+    /// after it has begun, and finds them there.
+    pub(crate) fn append_changes(&self, changes: &[Change]) {
+        let has_readers = !lock(&self.0.state).positions.is_empty();
+        if has_readers {
+            self.append(changes.iter().map(FeedEntry::from).collect());
+        }
+    }
+
+    /// A reader of all entries from now on.
+    pub fn reader(&self) -> FeedReader {
+        let mut state = lock(&self.0.state);
+        state.last_reader += 1;
+        let (number, position) = (state.last_reader, state.end());
+        state.positions.insert(number, position);
+        FeedReader { feed: self.clone(), number, position }
+    }
+}
+
+impl Store {
+    /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. What was
+    /// before is in [`Store::vector`] and [`crate::Recordings::open`], read after this call. A row that was repaired
+    /// ([`Store::repair`]) is no change and is not there.
+    pub fn feed(&self) -> FeedReader {
+        self.shared().feed.reader()
+    }
+}
+
+impl State {
+    /// Position of the next entry to be appended.
+    fn end(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn drop_first(&mut self) {
+        if let Some(entry) = self.entries.pop_front() {
+            self.bytes -= entry.size();
+            self.first += 1;
+        }
+    }
+
+    /// Drops the entries that every reader has taken.
+    fn release(&mut self) {
+        let needed = self.positions.values().copied().min().unwrap_or_else(|| self.end());
+        while self.first < needed {
+            self.drop_first();
+        }
+    }
+}
+
+/// A reader of a feed.
+pub struct FeedReader {
+    feed: Feed,
+    number: u64,
+    /// Position of the next entry.
+    position: u64,
+}
+
+impl FeedReader {
+    /// Adds the next entries to `taken`, in order: all that are there, or the first of them that together have `limit`
+    /// bytes or more. A reader that was overtaken is told so once, and goes on with the oldest entry that is held.
+    pub fn take(&mut self, limit: usize, taken: &mut Vec<FeedEntry>) -> Result<(), Overtaken> {
+        let mut state = lock(&self.feed.0.state);
+        let Some(skip) = self.position.checked_sub(state.first) else {
+            self.position = state.first;
+            state.positions.insert(self.number, self.position);
+            return Err(Overtaken);
+        };
+        let mut bytes = 0;
+        for entry in state.entries.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {
+            if bytes >= limit {
+                break;
+            }
+            bytes += entry.size();
+            taken.push(entry.clone());
+            self.position += 1;
+        }
+        state.positions.insert(self.number, self.position);
+        state.release();
+        Ok(())
+    }
+
+    /// Waits until [`Self::take`] has something. Dropping the future loses nothing.
+    pub async fn ready(&self) {
+        loop {
+            // Before the look at the entries: it hears of all that are appended from here on.
+            let appended = self.feed.0.appended.notified();
+            if self.has_more() {
+                return;
+            }
+            appended.await;
+        }
+    }
+
+    fn has_more(&self) -> bool {
+        lock(&self.feed.0.state).end() > self.position
+    }
+}
+
+impl Drop for FeedReader {
+    fn drop(&mut self) {
+        let mut state = lock(&self.feed.0.state);
+        state.positions.remove(&self.number);
+        state.release();
+    }
+}
