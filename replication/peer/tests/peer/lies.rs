@@ -338,8 +338,11 @@ async fn a_scan_tells_of_rows_that_came_in_its_middle() {
     while let Some(page) = pages.message().await.unwrap() {
         has_row |= page.row.iter().any(|row| row.key.as_ref().is_some_and(|key| key.id.as_ref() == b"zz"));
         let seen = page.seen.into_iter().flat_map(|seen| seen.prefix);
-        told =
-            seen.filter(|entry| entry.origin.as_ref() == elsewhere.to_bytes()).map(|e| e.seq).max().unwrap_or(told);
+        told = seen
+            .filter(|entry| entry.origin.as_ref() == elsewhere.to_bytes())
+            .map(|e| e.upto)
+            .max()
+            .unwrap_or(told);
     }
     assert!(has_row, "the row came before the end of the scan was read");
     assert_eq!(told, 7, "what the row may show");
