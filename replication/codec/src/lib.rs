@@ -93,6 +93,23 @@ pub fn decode_stamp(bytes: &[u8]) -> Result<Stamp, DecodeError> {
     stamp_from_wire(Some(unversioned(bytes)?), "stamp")
 }
 
+/// Encodes the number up to which changes of an origin are present, for storage.
+pub fn encode_upto(upto: u64) -> Vec<u8> {
+    [&[FORMAT][..], &upto.to_be_bytes()].concat()
+}
+
+/// Decodes what [`encode_upto`] made; 0 when nothing is stored.
+pub fn decode_upto(bytes: Option<&[u8]>) -> Result<u64, DecodeError> {
+    match bytes {
+        None => Ok(0),
+        Some([FORMAT, upto @ ..]) => {
+            Ok(u64::from_be_bytes(upto.try_into().map_err(|_| DecodeError::Invalid("length"))?))
+        }
+        Some([found, ..]) => Err(DecodeError::Version { found: *found }),
+        Some([]) => Err(DecodeError::Empty),
+    }
+}
+
 fn versioned(message: &impl Message) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(1 + message.encoded_len());
     bytes.push(FORMAT);

@@ -29,6 +29,7 @@ use twinbox_replication_store::{Filled, RowFault, Store, StoreError};
 use crate::{Peers, link::Link, peers::Inner};
 
 pub use audio::AudioCheck;
+pub(crate) use client::{Client, PeerRows};
 pub(crate) use serve::{compare, repair};
 
 /// Time between two comparisons with a peer; up to a sixth is added, so that nodes do not compare in step.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
@@ -19,10 +20,11 @@ use twinbox_replication_core::{
     Holdings, Key, Ranges, Record, Table, Vector,
     state_fill::{AbsentRow, Cover, ScanFacts, Way, reaches},
 };
-use twinbox_replication_store::{Store, StoreError, codec};
+use twinbox_replication_store::{ExtraRow, Store, StoreError, StoredRow, codec};
 use twinbox_wire::replication::{self as wire, replication_client::ReplicationClient};
 
 use crate::{
+    comparison::{Client, PeerRows},
     config::limits,
     error::StreamError,
     frames::{self, bad},
@@ -55,6 +57,8 @@ const ROWS: usize = 64;
 const EXTRA: usize = 64;
 /// Numbers of changes read in one go.
 const CHANGES: u64 = 1_024;
+/// Rows that the peer is asked for at once.
+const ASKED: usize = 32;
 /// Readings of the rows that the peer lacks, for one page: each removes or excludes all that it found.
 const EXTRA_ROUNDS: usize = 100_000;
 
@@ -182,7 +186,8 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
         inner.filling.notify_one();
     }
     let begins = link.source().ok_or(StreamError::Closed)?.log_begins;
-    let before = Holdings::from(store.holdings());
+    let judged = store.holdings();
+    let before = Holdings::from(judged.clone());
     if way == Way::State {
         acknowledged(link, &before.vector()).await;
     }
@@ -204,25 +209,26 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
         return Err(bad("a scan that starts before the log of its node").into());
     }
     check_made(inner, link, &start).await?;
-    let handed_over = has.covers(&before);
+    let seen = store.scanned()?;
+    // Nor may it be behind an earlier source, of whose rows some are here.
+    let handed_over = has.covers(&before) && reaches(&seen, &start);
     if way == Way::State && !handed_over {
         if since < HAND_OVER {
             return Err(Failed::NotHandedOver);
         }
-        warn!(peer = %link.name, "peer does not get what only this node has; its rows are taken, and none is removed");
+        warn!(peer = %link.name, "peer does not get what only this node has, or an earlier source had; its rows are taken, and none is removed");
     }
-    let seen = store.scanned()?;
     let cover = Cover::new(ScanFacts { way, handed_over, start: &start, seen: &seen });
-    let told = start.clone();
-    let mut scan = Scan { inner, link, cover, told, noted: BTreeMap::new(), after: None, rows: 0, removed: 0 };
+    let (told, noted) = (start.clone(), BTreeMap::new());
+    let mut scan = Scan { inner, link, cover, told, noted, judged, after: None, rows: 0, removed: 0 };
     loop {
         let page = next(&mut pages).await?;
         if scan.take(page).await? {
             break;
         }
     }
+    scan.end(&start).await?;
     let Scan { rows, removed, .. } = scan;
-    store.take_vector(start).await?;
     if removed > 0 {
         warn!(peer = %link.name, removed, "rows that the members had deleted and purged were removed here, too");
     }
@@ -271,6 +277,8 @@ struct Scan<'a> {
     told: Vector,
     /// The changes here, beyond the start of the scan, whose rows the cover knows.
     noted: BTreeMap<Origin, Ranges>,
+    /// The changes here up to the start whose rows were judged: those of before the scan, each with its page.
+    judged: BTreeMap<Origin, Ranges>,
     after: Option<Key>,
     rows: u64,
     removed: u64,
@@ -323,20 +331,75 @@ impl Scan<'_> {
             if extra.is_empty() {
                 return Ok(());
             }
-            // All changes that these rows show are announced, and noted then.
-            self.inner.store.announced().await?;
-            self.note_changes().await?;
-            let known = Arc::make_mut(&mut listed);
-            known.extend(extra.iter().map(|row| row.key.clone()));
-            let purged =
-                |key: &Key| self.inner.purges_whole(key.table) && self.cover.judge(key) == AbsentRow::Purged;
-            let purged: Vec<_> = extra.into_iter().filter(|row| purged(&row.key)).collect();
-            if !purged.is_empty() {
-                self.removed += self.inner.store.remove_extra(purged).await?;
-            }
+            Arc::make_mut(&mut listed).extend(extra.iter().map(|row| row.key.clone()));
+            self.remove_purged(extra).await?;
         }
         warn!(peer = %self.link.name, "too many rows that the peer lacks in one page; the rest stays");
         Ok(())
+    }
+
+    /// Removes those of these rows, which the peer lacks, that it has purged.
+    async fn remove_purged(&mut self, extra: Vec<ExtraRow>) -> Result<(), StreamError> {
+        // All changes that these rows show are announced, and noted then.
+        self.inner.store.announced().await?;
+        self.note_changes().await?;
+        let purged = |key: &Key| self.inner.purges_whole(key.table) && self.cover.judge(key) == AbsentRow::Purged;
+        let purged: Vec<_> = extra.into_iter().filter(|row| purged(&row.key)).collect();
+        if !purged.is_empty() {
+            self.removed += self.inner.store.remove_extra(purged).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes the peer's vector, after the rows were judged that streams of others have brought behind the page which lacked
+    /// them: the vector covers their deletion, which would never come.
+    async fn end(&mut self, start: &Vector) -> Result<(), StreamError> {
+        let mut client = Client::new(self.inner, self.link)?;
+        loop {
+            if self.cover.removes() {
+                self.judge_brought(&mut client, start).await?;
+            }
+            let judged = self.cover.removes().then(|| self.judged.clone());
+            if self.inner.store.take_vector(start.clone(), judged).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn judge_brought(&mut self, client: &mut Client, start: &Vector) -> Result<(), StreamError> {
+        let store = &self.inner.store;
+        store.announced().await?;
+        for (origin, seqs) in store.holdings() {
+            let end = start.get(origin) + 1;
+            let covered =
+                seqs.iter().filter(|range| range.start < end).map(|range| range.start..range.end.min(end));
+            let judged = self.judged.entry(origin).or_default().clone();
+            for range in covered.flat_map(|range| judged.gaps(range)).collect::<Vec<_>>() {
+                for piece in pieces(&range) {
+                    let rows: Vec<Key> = self.changed_rows(origin, piece).await?.into_iter().collect();
+                    for keys in rows.chunks(ASKED) {
+                        let PeerRows { rows, .. } = client.rows(keys).await?;
+                        let absent = keys.iter().zip(rows).filter(|(_, row)| *row == StoredRow::Absent);
+                        let here = absent.map(|(key, _)| store.extra_row(key));
+                        let here = here.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+                        self.remove_purged(here).await?;
+                    }
+                }
+                self.judged.entry(origin).or_default().insert(range);
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of these changes of the log here; if some were cut from it before, their rows are not known, and nothing is removed
+    /// any more.
+    async fn changed_rows(&mut self, origin: Origin, seqs: Range<u64>) -> Result<BTreeSet<Key>, StreamError> {
+        let (store, count) = (self.inner.store.clone(), seqs.end - seqs.start);
+        let rows = blocking(move || store.changed_rows(origin, seqs)).await?;
+        if (rows.len() as u64) < count {
+            self.cover.remove_nothing();
+        }
+        Ok(rows.into_iter().collect())
     }
 
     /// Notes the rows of all changes here that the start of the scan does not cover.
@@ -349,23 +412,20 @@ impl Scan<'_> {
                 .or_insert_with(|| std::iter::once(1..self.cover.start().get(origin) + 1).collect());
             let fresh: Vec<_> = seqs.iter().flat_map(|range| noted.gaps(range)).collect();
             for range in fresh {
-                let mut from = range.start;
-                while from < range.end {
-                    let to = range.end.min(from + CHANGES);
-                    let reading = store.clone();
-                    let rows = blocking(move || reading.changed_rows(origin, from..to)).await?;
-                    if (rows.len() as u64) < to - from {
-                        // Cut from the log before: their rows are not known.
-                        self.cover.remove_nothing();
-                    }
-                    rows.into_iter().for_each(|key| self.cover.note(key));
-                    from = to;
+                for piece in pieces(&range) {
+                    self.changed_rows(origin, piece).await?.into_iter().for_each(|key| self.cover.note(key));
                 }
-                noted.insert(range);
+                self.noted.entry(origin).or_default().insert(range);
             }
         }
         Ok(())
     }
+}
+
+/// A range in parts that are read in one go.
+fn pieces(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let end = range.end;
+    (range.start..end).step_by(CHANGES as usize).map(move |from| from..end.min(from + CHANGES))
 }
 
 /// The next page.

@@ -12,7 +12,7 @@ use twinbox_replication_core::{Change, Clock, Key, Record};
 
 use crate::{
     StoreError, codec,
-    draft::{decode_record, decode_upto, encode_upto, need},
+    draft::{decode_record, decode_upto, need},
     index::Indexed,
     keys,
     sums::RowChange,
@@ -183,7 +183,7 @@ pub(crate) fn raise_prefix(transaction: &mut Transaction<'_>, origin: Origin) ->
         }
     }
     if upto > before {
-        transaction.put(key, encode_upto(upto))?;
+        transaction.put(key, codec::encode_upto(upto))?;
     }
     Ok(())
 }

@@ -134,7 +134,7 @@ impl<'a> Draft<'a> {
         }
         if !changes.is_empty() {
             reserve.check(need(largest, bytes))?;
-            self.transaction.put(prefix, encode_upto(last))?;
+            self.transaction.put(prefix, codec::encode_upto(last))?;
             self.transaction.put(keys::CLOCK.to_vec(), codec::encode_stamp(self.clock.reading()))?;
         }
         Ok((Committed { origin, first: before + 1, last }, changes, self.rows))
@@ -156,20 +156,7 @@ pub(crate) fn decode_row(key: &[u8], value: &[u8]) -> Result<(Key, Record), Stor
     Ok((key, decode_record(value)?))
 }
 
-pub(crate) fn encode_upto(upto: u64) -> Vec<u8> {
-    [&[codec::FORMAT][..], &upto.to_be_bytes()].concat()
-}
-
 /// The number up to which changes are present; 0 when nothing is written.
 pub(crate) fn decode_upto(bytes: Option<&[u8]>) -> Result<u64, StoreError> {
-    let source = match bytes {
-        None => return Ok(0),
-        Some([codec::FORMAT, upto @ ..]) => match upto.try_into() {
-            Ok(upto) => return Ok(u64::from_be_bytes(upto)),
-            Err(_) => codec::DecodeError::Invalid("length"),
-        },
-        Some([found, ..]) => codec::DecodeError::Version { found: *found },
-        Some([]) => codec::DecodeError::Empty,
-    };
-    Err(StoreError::Format { what: "an entry of the vector", source })
+    codec::decode_upto(bytes).map_err(|source| StoreError::Format { what: "an entry of the vector", source })
 }

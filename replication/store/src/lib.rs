@@ -24,7 +24,6 @@ mod purge;
 mod recordings;
 mod repair;
 pub mod salvage;
-mod scan;
 mod set_aside;
 mod state;
 mod store;

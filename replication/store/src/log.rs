@@ -13,13 +13,7 @@ use twinbox_disk::{Disk, Transaction};
 use twinbox_ids::{Origin, Timestamp};
 use twinbox_replication_core::{Change, Key, Vector, state_fill::LogEntry};
 
-use crate::{
-    Store, StoreError, codec,
-    compare::set_aside_change,
-    draft::{decode_upto, encode_upto},
-    keys,
-    store::lock,
-};
+use crate::{Store, StoreError, codec, compare::set_aside_change, draft::decode_upto, keys, store::lock};
 
 /// Changes that one transaction removes: commits wait for it.
 const STEP: usize = 128;
@@ -197,7 +191,7 @@ impl Store {
         let begins = self.log_begins().get(origin).max(last);
         self.log().raise(origin, begins);
         drop(pinned);
-        transaction.put(keys::log_begins(origin), encode_upto(begins))?;
+        transaction.put(keys::log_begins(origin), codec::encode_upto(begins))?;
         let removed = step.len();
         step.into_iter().for_each(|key| transaction.remove(key));
         // Without a commit that would find nothing.

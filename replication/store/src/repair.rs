@@ -60,32 +60,33 @@ struct Repair {
 
 impl Store {
     /// Merges in copies of rows that another node has, and replaces rows that cannot be read; durable when it resolves. The
-    /// caller makes sure that both nodes have all changes of each other that the copies hold. Returns the rows that lacked
-    /// something. A record that grows too large stays as it was. Call with a few rows: commits wait for it.
-    pub async fn repair(&self, copies: Vec<(Key, Record)>) -> Result<Vec<RepairedRow>, StoreError> {
-        Ok(self.mend_all(copies, None).await?.0)
+    /// caller makes sure that both nodes have all changes of each other that the copies hold, but for those of interrupted scans,
+    /// which they may show up to `seen`: that is noted. Returns the rows that lacked something. A record that grows too large
+    /// stays as it was. Call with a few rows: commits wait for it.
+    pub async fn repair(&self, copies: Vec<(Key, Record)>, seen: Vector) -> Result<Vec<RepairedRow>, StoreError> {
+        Ok(self.mend_all(copies, seen, false).await?.0)
     }
 
     /// Merges in rows of a scan, deleted ones too, and notes durably that they may show changes of the source up to `seen`.
     /// Returns the number of rows that have grown too large and stayed as they were. Call with a few rows.
     pub async fn merge_state(&self, rows: Vec<(Key, Record)>, seen: Vector) -> Result<u64, StoreError> {
-        Ok(self.mend_all(rows, Some(seen)).await?.1)
+        Ok(self.mend_all(rows, seen, true).await?.1)
     }
 
     async fn mend_all(
         &self,
         copies: Vec<(Key, Record)>,
-        seen: Option<Vector>,
+        seen: Vector,
+        is_state: bool,
     ) -> Result<(Vec<RepairedRow>, u64), StoreError> {
         let (before, after, reserve) = (self.shared(), self.shared(), self.reserve().clone());
         let (audio, written) = (self.blobs().clone(), self.blobs().clone());
         let origin = self.origin();
         let run = move |transaction: &mut Transaction<'_>| {
-            let (mut repair, mut largest, mut bytes) = (Repair::default(), 0, 0);
+            let (mut repair, mut largest, mut bytes) = (Repair { is_state, ..Repair::default() }, 0, 0);
             let mut clock = lock(&before.clock);
             let mut looked_at = BTreeSet::new();
-            repair.is_state = seen.is_some();
-            seen.map_or(Ok(()), |seen| note_scanned(transaction, &seen))?;
+            note_scanned(transaction, &seen)?;
             for (key, copy) in copies {
                 let size = mend(transaction, &mut repair, &key, &copy)?;
                 (largest, bytes) = (largest.max(size), bytes + size);

@@ -1,17 +1,21 @@
 //! Filling by state: pages of rows for a peer that the log does not reach, and the taking of such pages (rules D1, D3).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use twinbox_disk::Transaction;
 use twinbox_ids::{BlobHash, Origin};
-use twinbox_replication_core::{Change, CommitPart, Key, Record, Tombstone, Vector};
+use twinbox_replication_core::{Change, CommitPart, Key, Ranges, Record, Tombstone, Vector};
 
 use crate::{
     Store, StoreError,
     apply::raise_prefix,
     blobs::hash_of,
+    codec,
     compare::set_aside_change,
-    draft::{decode_record, decode_upto, encode_upto},
+    draft::{decode_record, decode_upto},
     index::Indexed,
     keys,
     sums::RowChange,
@@ -38,11 +42,31 @@ pub struct ExtraRow {
     bytes: BlobHash,
 }
 
+impl ExtraRow {
+    /// None for a row that stays as it is.
+    fn new(key: Key, value: &[u8]) -> Option<Self> {
+        let record = decode_record(value).ok().filter(|record| !record.is_deleted())?;
+        Some(Self { key, record, bytes: hash_of(value) })
+    }
+}
+
 fn behind(after: Option<&Key>) -> Vec<u8> {
     after.map_or_else(|| keys::RECORDS.to_vec(), |key| [&keys::record(key)[..], &[0]].concat())
 }
 
 impl Store {
+    /// All records, ordered by table and id, deleted ones included: each with its value as it lies on disk, which
+    /// [`codec::decode_record`](crate::codec::decode_record) reads. Memory for one record. Not a snapshot, as
+    /// [`Self::scan`]: with the changes between two vectors, one read before and one after, it is the state at the second.
+    pub fn all_rows(&self) -> impl Iterator<Item = Result<(Key, Vec<u8>), StoreError>> + Send + use<> {
+        self.disk().scan(keys::RECORDS).map(|row| {
+            let (key, value) = row?;
+            let source = codec::DecodeError::Invalid("key");
+            let key = keys::record_key(&key).ok_or(StoreError::Format { what: "a record", source })?;
+            Ok((key, value))
+        })
+    }
+
     /// The rows behind `after`, deleted ones included, of about `bytes` bytes, at least one if there is any. Reads the disk.
     pub fn state_page(&self, after: Option<&Key>, bytes: usize) -> Result<StatePage, StoreError> {
         let mut page = StatePage { rows: Vec::new(), upto: None };
@@ -60,8 +84,8 @@ impl Store {
         Ok(page)
     }
 
-    /// The rows here behind `after` up to `upto` that are not in `listed`, at most `limit`. An unreadable row is left out: it
-    /// stays. Reads the disk.
+    /// The present rows here behind `after` up to `upto` that are not in `listed`, at most `limit`. An unreadable row is left out:
+    /// it stays, as does a deleted one, which is purged when its deletion is stable. Reads the disk.
     pub fn extra_rows(
         &self,
         after: Option<&Key>,
@@ -80,10 +104,15 @@ impl Store {
             }
             let (row, value) = entry?;
             let Some(key) = keys::record_key(&row).filter(|key| !listed.contains(key)) else { continue };
-            let Ok(record) = decode_record(&value) else { continue };
-            extra.push(ExtraRow { key, record, bytes: hash_of(&value) });
+            extra.extend(ExtraRow::new(key, &value));
         }
         Ok(extra)
+    }
+
+    /// A present row here, as one of [`extra_rows`](Store::extra_rows). Reads the disk.
+    pub fn extra_row(&self, key: &Key) -> Result<Option<ExtraRow>, StoreError> {
+        let value = self.disk().get(&keys::record(key))?;
+        Ok(value.and_then(|value| ExtraRow::new(key.clone(), &value)))
     }
 
     /// Removes rows that every other member has purged; one that has changed since it was read stays. Makes no change that
@@ -128,10 +157,18 @@ impl Store {
     }
 
     /// All rows of a scan are here: takes the source's vector as of the start of the scan, the one exception of rule D1. The
-    /// log begins there for each origin whose prefix rises: the changes before it are not here.
-    pub async fn take_vector(&self, start: Vector) -> Result<(), StoreError> {
+    /// log begins there for each origin whose prefix rises: the changes before it are not here. False, and nothing is done, when
+    /// the log has a change up to `start` that is not among those that were `judged`.
+    pub async fn take_vector(
+        &self,
+        start: Vector,
+        judged: Option<BTreeMap<Origin, Ranges>>,
+    ) -> Result<bool, StoreError> {
         let after = self.clone();
         let run = move |transaction: &mut Transaction<'_>| {
+            if judged.map_or(Ok(false), |judged| has_others(transaction, &start, &judged))? {
+                return Ok(None);
+            }
             let mut risen = Vec::new();
             for (origin, upto) in start.iter() {
                 let (prefix, begins) = (keys::prefix(origin), keys::log_begins(origin));
@@ -140,10 +177,10 @@ impl Store {
                 let stands_for_aside = first_set_aside(transaction, origin)?.is_some_and(|seq| seq <= upto)
                     && upto > decode_upto(transaction.get(&begins)?.as_deref())?;
                 if is_ahead {
-                    transaction.put(prefix, encode_upto(upto))?;
+                    transaction.put(prefix, codec::encode_upto(upto))?;
                 }
                 if is_ahead || stands_for_aside {
-                    transaction.put(begins, encode_upto(upto))?;
+                    transaction.put(begins, codec::encode_upto(upto))?;
                     raise_prefix(transaction, origin)?;
                     risen.push((origin, upto));
                 }
@@ -155,16 +192,37 @@ impl Store {
                     transaction.remove(key);
                 }
             }
-            Ok::<_, StoreError>(risen)
+            Ok::<_, StoreError>(Some(risen))
         };
-        let then = move |risen: Vec<(Origin, u64)>| {
+        let then = move |risen: Option<Vec<(Origin, u64)>>| {
+            let Some(risen) = risen else { return false };
             // The beginning first: a reader that sees the prefix must not miss that the log lacks it.
             risen.iter().for_each(|(origin, upto)| after.log().raise(*origin, *upto));
             let shared = after.shared();
             shared.add_to_have(risen);
+            true
         };
         Ok(self.disk().transact_then(run, then).await?)
     }
+}
+
+/// Whether the log has a change up to `start` that is not `judged`.
+fn has_others(
+    transaction: &Transaction<'_>,
+    start: &Vector,
+    judged: &BTreeMap<Origin, Ranges>,
+) -> Result<bool, StoreError> {
+    let none = Ranges::new();
+    for (origin, upto) in start.iter() {
+        for gap in judged.get(&origin).unwrap_or(&none).gaps(1..upto + 1) {
+            let from = keys::change(origin, gap.start);
+            let next = transaction.scan_from(&keys::changes(origin), &from, 1)?;
+            if next.first().is_some_and(|(key, _)| *key < keys::change(origin, gap.end)) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 fn first_set_aside(transaction: &Transaction<'_>, origin: Origin) -> Result<Option<u64>, StoreError> {
@@ -177,7 +235,7 @@ pub(crate) fn note_scanned(transaction: &mut Transaction<'_>, seen: &Vector) -> 
     for (origin, upto) in seen.iter() {
         let key = keys::scanned(origin);
         if upto > decode_upto(transaction.get(&key)?.as_deref())? {
-            transaction.put(key, encode_upto(upto))?;
+            transaction.put(key, codec::encode_upto(upto))?;
         }
     }
     Ok(())

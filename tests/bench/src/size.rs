@@ -25,7 +25,7 @@ use twinbox_testkit::{
 
 use crate::{
     folder, kept, load,
-    population::Population,
+    population::{Population, wait_closed},
     report::{Report, ms},
     writer::write_and_kill,
 };
@@ -259,7 +259,9 @@ fn bytes_of(text: &str, interface: &str) -> u64 {
 /// Kills node b, removes so many rows of messages from its index, and starts it. Returns their number.
 fn lose(cluster: &mut Cluster, count: usize) -> usize {
     cluster.kill("b");
-    let lost = lose_rows(&cluster.member("b").data_dir.join("store/db"), count);
+    let store = cluster.member("b").data_dir.join("store");
+    wait_closed(&store);
+    let lost = lose_rows(&store.join("db"), count);
     cluster.start_member("b");
     lost
 }

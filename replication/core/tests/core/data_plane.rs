@@ -26,6 +26,14 @@ enum Mistake {
     DamageDeletesTheGoodCopy,
     /// A scan goes on with the rows of another source (rule D1).
     ScanFromTwoSources,
+    /// Changes that a stream brings behind the page of their row are not judged again by the source's rows (rule D3).
+    ScanBlindToStreams,
+    /// A scan removes rows whose deletion is here.
+    ScanRemovesDeletions,
+    /// A scan begins before its source has the changes that rows of an interrupted scan may show, and removes nothing.
+    MarksNotWaitedFor,
+    /// A row that a comparison copies is not marked with what it may show beyond the vector.
+    UnmarkedRepair,
 }
 
 /// Rows of the model.
@@ -65,6 +73,8 @@ struct Fill {
     start: Vector,
     cover: Cover,
     next: u8,
+    /// The changes that were here when it began.
+    before: Vector,
 }
 
 /// Content of a disk, and the scan of the process.
@@ -168,6 +178,7 @@ fn broken_rules_are_found() {
         Mistake::PurgeBeforeStable,
         Mistake::DamageDeletesTheGoodCopy,
         Mistake::ScanFromTwoSources,
+        Mistake::ScanBlindToStreams,
     ] {
         let (mut runner, strategy) = (TestRunner::deterministic(), vec(any_step(3), 1..160));
         let found = (0..20_000).find(|_| {
@@ -176,5 +187,78 @@ fn broken_rules_are_found() {
         });
         println!("{mistake:?}: found in run {found:?}");
         assert!(found.is_some(), "{mistake:?} is never found");
+    }
+}
+
+/// Steps that the product once did not survive, each with the mistake that it made.
+#[test]
+fn rare_interleavings_lose_nothing() {
+    use Step::{Compare, Cut, Delete, Exchange, Purge, Wipe, Write};
+    let scripts: [(Mistake, &[Step]); 3] = [
+        (
+            Mistake::UnmarkedRepair,
+            &[
+                Write(2, 0),
+                Cut(2, true),
+                Exchange(2, 1),
+                Wipe(2),
+                Write(0, 1),
+                Cut(0, true),
+                Exchange(1, 2),
+                Compare(2, 1),
+                Wipe(1),
+            ],
+        ),
+        (
+            Mistake::ScanRemovesDeletions,
+            &[
+                Write(1, 1),
+                Write(0, 0),
+                Exchange(0, 1),
+                Delete(1, 0),
+                Exchange(1, 0),
+                Write(1, 1),
+                Exchange(0, 2),
+                Purge(1),
+                Purge(2),
+                Write(1, 1),
+                Cut(2, false),
+                Wipe(0),
+                Exchange(1, 2),
+                Exchange(1, 0),
+                Exchange(2, 0),
+            ],
+        ),
+        (
+            Mistake::MarksNotWaitedFor,
+            &[
+                Write(0, 9),
+                Write(2, 4),
+                Exchange(0, 1),
+                Write(1, 0),
+                Delete(1, 9),
+                Exchange(1, 0),
+                Write(0, 0),
+                Exchange(0, 2),
+                Purge(0),
+                Wipe(1),
+                Write(0, 0),
+                Exchange(2, 1),
+                Wipe(2),
+                Cut(0, true),
+                Exchange(1, 0),
+                Exchange(0, 1),
+                Exchange(0, 1),
+                Exchange(1, 2),
+                Exchange(0, 1),
+                Exchange(0, 1),
+                Write(1, 0),
+                Exchange(1, 2),
+            ],
+        ),
+    ];
+    for (mistake, steps) in scripts {
+        assert_eq!(play(3, steps, Mistake::None), Ok(()), "{mistake:?}");
+        assert!(play(3, steps, mistake).is_err(), "{mistake:?} is not found");
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Status, transport::Channel};
-use twinbox_replication_core::{Holdings, Key, buckets::BucketSet};
+use twinbox_replication_core::{Holdings, Key, Vector, buckets::BucketSet};
 use twinbox_replication_store::{HASHES, RepairedRow, RowPage, StoredRow};
 use twinbox_wire::replication::{
     self as wire, compare_reply, compare_request::Part, replication_client::ReplicationClient,
@@ -15,7 +15,7 @@ use super::frames;
 use crate::{
     config::limits,
     error::StreamError,
-    frames::{bad, read_report},
+    frames::{bad, read_report, read_vector},
     link::Link,
     peers::Inner,
 };
@@ -34,10 +34,19 @@ pub(super) struct Repairs {
     pub(super) undecided: Vec<Key>,
 }
 
-pub(super) struct Client(ReplicationClient<Channel>);
+/// Rows of a peer.
+pub(crate) struct PeerRows {
+    pub(crate) rows: Vec<StoredRow>,
+    /// Everything durable there after they were read.
+    pub(super) holdings: Holdings,
+    /// Changes that they may show beyond that, of interrupted scans.
+    pub(super) seen: Vector,
+}
+
+pub(crate) struct Client(ReplicationClient<Channel>);
 
 impl Client {
-    pub(super) fn new(inner: &Arc<Inner>, link: &Link) -> Result<Self, StreamError> {
+    pub(crate) fn new(inner: &Arc<Inner>, link: &Link) -> Result<Self, StreamError> {
         let endpoint = inner.config.tls.endpoint(&link.name, &link.address)?.connect_timeout(limits::SILENCE);
         let client = ReplicationClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(limits::MESSAGE)
@@ -84,15 +93,16 @@ impl Client {
         }
     }
 
-    /// The rows, in the order of the keys, and what was durable at the peer after they were read.
-    pub(super) async fn rows(&mut self, keys: &[Key]) -> Result<(Vec<StoredRow>, Holdings), StreamError> {
+    /// The rows, in the order of the keys.
+    pub(crate) async fn rows(&mut self, keys: &[Key]) -> Result<PeerRows, StreamError> {
         let request = wire::RowsRequest { key: keys.iter().map(frames::key_to_wire).collect() };
         let compare_reply::Part::Rows(reply) = self.ask(Part::Rows(request)).await? else { return Err(other()) };
         if reply.row.len() != keys.len() {
             return Err(bad("another number of rows than requested"));
         }
         let (holdings, _) = read_report(reply.report.ok_or_else(|| bad("rows without a report"))?)?;
-        Ok((reply.row.into_iter().map(frames::read_row).collect(), holdings))
+        let seen = read_vector(reply.seen.as_ref())?;
+        Ok(PeerRows { rows: reply.row.into_iter().map(frames::read_row).collect(), holdings, seen })
     }
 
     /// Lets the peer take what it lacks in these rows.

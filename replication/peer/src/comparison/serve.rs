@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::Status;
 use twinbox_replication_core::buckets::GROUPS;
-use twinbox_replication_store::{HASHES, Store, StoreError};
+use twinbox_replication_store::{HASHES, Store, StoreError, codec};
 use twinbox_wire::replication::{self as wire, compare_reply, compare_request::Part};
 
 use super::{frames, session};
@@ -61,12 +61,13 @@ pub(crate) async fn compare(
             let reading = store.clone();
             let read = move || {
                 let rows = keys.iter().map(|key| reading.stored_row(key).map(|row| frames::row_to_wire(&row)));
-                rows.collect::<Result<Vec<_>, StoreError>>()
+                // The marks behind the rows, which came with theirs.
+                Ok((rows.collect::<Result<Vec<_>, StoreError>>()?, codec::vector_to_wire(&reading.scanned()?)))
             };
-            let row = session::blocking(read).await?;
+            let (row, seen) = session::blocking(read).await?;
             // The report after the rows, and after the changes that they show are announced: all of them are in it.
             store.announced().await.map_err(StreamError::from)?;
-            compare_reply::Part::Rows(wire::Rows { row, report: frames::report(&store) })
+            compare_reply::Part::Rows(wire::Rows { row, report: frames::report(&store), seen: Some(seen) })
         }
     };
     Ok(wire::CompareReply { part: Some(part) })

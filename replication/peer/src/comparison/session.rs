@@ -11,14 +11,14 @@ use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 use twinbox_clock::BootInstant;
 use twinbox_replication_core::{
-    Holdings, Key, Lack, Record,
+    Holdings, Key, Lack, Record, Vector,
     buckets::{BucketSet, GROUP, unequal},
 };
 use twinbox_replication_store::{RepairedRow, RowFault, Store, StoreError, StoredRow};
 
 use super::{
     AudioCheck, ComparisonReport, Difference, Outcome, Subject, audio,
-    client::{Client, Repairs},
+    client::{Client, PeerRows, Repairs},
     count_all,
     frames::ROWS,
 };
@@ -252,7 +252,7 @@ async fn both_ways(
     }
     if !unreadable.is_empty() {
         // The peer may read a row that this release cannot: it repairs nothing then, and the rows differ all the same.
-        let (rows, _) = client.rows(&unreadable).await?;
+        let PeerRows { rows, .. } = client.rows(&unreadable).await?;
         for (key, _) in unreadable.into_iter().zip(rows).filter(|(_, row)| *row == StoredRow::Unreadable) {
             report.note(difference(&link.name, key, RowFault::Unreadable, Outcome::NotRepaired));
         }
@@ -305,11 +305,11 @@ async fn settle(inner: &Arc<Inner>, client: &mut Client, rows: &[Key]) -> Result
         if attempt > 0 {
             sleep(ATTEMPT_PAUSE).await;
         }
-        let (theirs, report) = client.rows(rows).await?;
-        frames::check_own(&inner.store, report.vector().get(inner.store.origin()))?;
-        if report.covers(&before) && arrives(&inner.store, &report).await {
+        let PeerRows { rows: theirs, holdings, seen } = client.rows(rows).await?;
+        frames::check_own(&inner.store, holdings.vector().get(inner.store.origin()))?;
+        if holdings.covers(&before) && arrives(&inner.store, &holdings).await {
             let theirs: Vec<_> = rows.iter().cloned().zip(theirs).collect();
-            let (repaired, failed) = take(inner, &theirs).await?;
+            let (repaired, failed) = take(inner, &theirs, seen).await?;
             return Ok(Settled { repaired, failed, theirs, ..Settled::default() });
         }
     }
@@ -333,6 +333,7 @@ async fn arrives(store: &Store, report: &Holdings) -> bool {
 async fn take(
     inner: &Arc<Inner>,
     theirs: &[(Key, StoredRow)],
+    seen: Vector,
 ) -> Result<(Vec<RepairedRow>, Vec<RepairedRow>), StreamError> {
     let store = &inner.store;
     // A row that holds all may still have changes to clear that were set aside.
@@ -362,7 +363,7 @@ async fn take(
             left.push((key, record));
         }
     }
-    let repaired = if left.is_empty() { Vec::new() } else { store.repair(left).await? };
+    let repaired = if left.is_empty() { Vec::new() } else { store.repair(left, seen).await? };
     let mut failed = Vec::new();
     for (key, row, was_absent) in lacking {
         let ours = store.stored_row(key)?;

@@ -8,8 +8,8 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use twinbox_disk::{Disk, DiskError, Transaction};
-use twinbox_ids::{NodeName, RecordingId};
-use twinbox_replication_core::{Edit, Key, Table, Value};
+use twinbox_ids::{NodeName, Origin, RecordingId};
+use twinbox_replication_core::{Edit, Key, Table, Value, Vector};
 use twinbox_replication_peer::{AudioCheck, ComparisonReport, Outcome, Subject};
 use twinbox_replication_store::{Filled, Removal, RowFault};
 use twinbox_wire::replication::{
@@ -148,6 +148,19 @@ async fn purged_row_stays_away_and_a_deleted_one_deletes_no_present_one() {
     }
     assert_eq!(a.store.get(&key("row000001")), Ok(None));
     assert!(b.store.get(&key("row000001")).unwrap().unwrap().is_deleted());
+}
+
+/// A row that came by an interrupted scan is marked on each node to which a comparison copies it: a later scan of a node that does
+/// not know it must not remove it.
+#[tokio::test]
+async fn copy_of_a_row_of_an_interrupted_scan_is_marked_too() {
+    let (_cluster, a, b) = pair().await;
+    let (_, record) = a.records().into_iter().next().unwrap();
+    let seen: Vector = [(Origin::random(), 7)].into_iter().collect();
+    a.store.merge_state(vec![(key("scanned"), record)], seen.clone()).await.unwrap();
+    let repaired = compare(&b, "a", AudioCheck::None).await;
+    assert_eq!(found(&repaired), [(key("scanned"), name("b"), RowFault::Missing, Outcome::Repaired)]);
+    assert_eq!((b.records(), b.store.scanned().unwrap()), (a.records(), seen));
 }
 
 #[tokio::test]
@@ -304,7 +317,7 @@ impl Replication for Liar {
             Part::Rows(request) => {
                 let row = request.key.iter().map(|_| wire::Row::default()).collect();
                 // It says that it has all there is, and more.
-                compare_reply::Part::Rows(wire::Rows { row, report: Some(wire::Report::default()) })
+                compare_reply::Part::Rows(wire::Rows { row, report: Some(wire::Report::default()), seen: None })
             }
         };
         Ok(Response::new(wire::CompareReply { part: Some(part) }))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tonic::Code;
 use twinbox_ids::RecordingId;
-use twinbox_replication_core::{Edit, Key, Table, Value};
+use twinbox_replication_core::{Edit, Key, Table, Value, Vector};
 use twinbox_replication_peer::LogPolicy;
 use twinbox_replication_store::{Draft, Filled, Removal};
 use twinbox_wire::replication::source_frame::Frame;
@@ -252,6 +252,38 @@ async fn scan_begins_again_with_another_node() {
     assert_eq!(b.store.vector(), c.store.vector());
     assert_eq!(b.records(), c.records());
     assert!(b.store.get(&key("old000007")).unwrap().is_none(), "purged");
+}
+
+/// A purged row that another node's stream brings behind the page that lacked it goes at the end of the scan: the vector covers the
+/// deletion then, which never comes.
+#[tokio::test]
+async fn row_that_a_stream_brings_behind_its_page_is_judged_again() {
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let (a, elsewhere) = (cluster.node("a").await, cluster.node("c").await);
+    elsewhere.write("purged", Value::Bytes(b"v".to_vec())).await;
+    let created = elsewhere.store.changes_after(&Vector::new(), 10).unwrap();
+    delete(&elsewhere, "purged").await;
+    a.store.apply(elsewhere.store.changes_after(&Vector::new(), 10).unwrap()).await.unwrap();
+    elsewhere.stop().await;
+    a.store.set_state_fillers(["b", "c"].map(name).into()).await.unwrap();
+    purge(&a).await;
+    a.write_many("row", 10_000).await;
+    cut_all(&a).await;
+    a.start();
+
+    let cable = Cable::to(cluster.address("a")).await;
+    cable.cut_after(1_000_000);
+    let b = cluster.node_that_fills("b", TempDir::new().unwrap(), &[("a", cable.address)]).await;
+    b.start();
+    until("the scan is cut", || cable.is_cut()).await;
+    until("some rows are there", || b.records().len() > 500).await;
+    b.store.apply(created).await.unwrap();
+    assert!(b.value("purged").is_some());
+    assert!(!b.store.filled().has_records());
+    cable.restore();
+    until("all is there", || b.store.filled() == Filled::Complete).await;
+    assert_eq!((b.value("purged"), b.store.vector()), (None, a.store.vector()));
+    converge(&[&a, &b]).await;
 }
 
 #[tokio::test]

@@ -209,7 +209,7 @@ async fn vector_of_a_scan_is_taken_though_a_change_before_it_is_set_aside() {
     edit(&b, "x", half(2)).await.expect("a commit");
     a.apply(log_of(&b)).await.expect("b's change");
     assert_eq!(a.vector().get(b.origin()), 0);
-    a.take_vector(b.vector()).await.expect("taken");
+    a.take_vector(b.vector(), None).await.expect("taken");
     assert_eq!((a.vector().get(b.origin()), a.health().set_aside), (1, 1));
     edit(&a, "x", vec![Edit::Set(1, Value::Bytes(b"small".to_vec()))]).await.expect("a commit");
     assert_eq!(a.retry_set_aside().await, Ok(0), "it is tried all the same");

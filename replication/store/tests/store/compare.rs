@@ -5,7 +5,7 @@ use std::path::Path;
 use proptest::{collection::vec, prelude::*};
 use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_ids::{Origin, Stamp};
-use twinbox_replication_core::{Edit, Key, Record, Value, buckets::BucketSet};
+use twinbox_replication_core::{Edit, Key, Record, Value, Vector, buckets::BucketSet};
 use twinbox_replication_store::{Removal, RowFault, Store, StoredRow, codec, row_hash};
 
 use crate::{TABLE, dir, edit, key, node, open, open_as, set, text};
@@ -173,7 +173,7 @@ async fn repair_adds_what_is_missing_and_makes_no_change() {
         let record = whole.get(&key(id)).expect("a read").expect("a record");
         (key(id), record)
     });
-    let repaired = store.repair(copies.into()).await.expect("a repair");
+    let repaired = store.repair(copies.into(), Vector::new()).await.expect("a repair");
     let faults: Vec<_> =
         repaired.iter().map(|row| (row.key.clone(), row.fault, row.added.fields.clone())).collect();
     assert_eq!(
@@ -243,9 +243,9 @@ async fn repair_does_not_bring_back_a_purged_row_nor_delete_a_present_one() {
     let mut deleted = present.clone();
     let stamp = Stamp { wall: u64::MAX / 2, counter: 0, origin: Origin(9) };
     deleted.merge(Edit::Delete.delta(&present, stamp, &node("b")));
-    assert!(store.repair(vec![(key("purged"), deleted)]).await.expect("a repair").is_empty());
+    assert!(store.repair(vec![(key("purged"), deleted)], Vector::new()).await.expect("a repair").is_empty());
     assert_eq!(store.get(&key("purged")), Ok(None));
-    assert!(store.repair(vec![(key("row"), Record::new())]).await.expect("a repair").is_empty());
+    assert!(store.repair(vec![(key("row"), Record::new())], Vector::new()).await.expect("a repair").is_empty());
     assert_eq!(text(&store, "row").as_deref(), Some("x"));
 }
 
@@ -265,7 +265,7 @@ async fn repair_clears_the_changes_that_were_set_aside() {
     store.apply(whole.changes_after(&store.vector(), 10).expect("changes")).await.expect("applied");
     assert_eq!((store.health().set_aside, store.set_aside_rows()), (1, Ok(vec![key("row")])));
     let record = whole.get(&key("row")).expect("a read").expect("a record");
-    store.repair(vec![(key("row"), record)]).await.expect("a repair");
+    store.repair(vec![(key("row"), record)], Vector::new()).await.expect("a repair");
     assert_eq!((store.health().set_aside, store.set_aside_rows()), (0, Ok(Vec::new())));
     drop(store);
     assert_eq!(open_as(second.path(), "b").expect("a store").health().set_aside, 0);

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use proptest::prelude::*;
 use twinbox_ids::RecordingId;
-use twinbox_replication_core::{Edit, Value};
+use twinbox_replication_core::{Edit, Value, Vector};
 use twinbox_replication_store::{Feed, FeedEntry, FeedReader, Overtaken, codec};
 
 use crate::{audio, dir, edit, key, open, set, taken};
@@ -229,7 +229,7 @@ async fn changes_are_in_the_feed_once_they_are_durable_as_peers_get_them() {
     assert_eq!((found.len(), found), (2, expected));
     // A repaired row is no change of an origin.
     let row = b.get(&key("row")).expect("a read").expect("a row");
-    a.repair(vec![(key("lost"), row)]).await.expect("repaired");
+    a.repair(vec![(key("lost"), row)], Vector::new()).await.expect("repaired");
     assert_eq!(taken(&mut feed), []);
 }
 

@@ -1,6 +1,6 @@
 //! Cutting of the log, pins, and the taking of another store's rows and vector (rules D1, D3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Change, Edit, Record, Vector};
@@ -104,7 +104,7 @@ async fn rows_and_vector_of_another_store_are_taken() {
     store.apply(source.changes_after(pin.vector(), 10).expect("changes")).await.expect("an apply");
     assert_eq!(store.vector().get(origin), 0);
 
-    store.take_vector(pin.vector().clone()).await.expect("a vector");
+    assert!(store.take_vector(pin.vector().clone(), Some(BTreeMap::new())).await.expect("a vector"));
     assert_eq!(store.vector().get(origin), 42, "with the change beyond");
     assert_eq!((store.log_begins().get(origin), in_log(&store)), (41, 2));
     assert_eq!(store.scanned().expect("a read"), Vector::new());
@@ -116,15 +116,36 @@ async fn rows_and_vector_of_another_store_are_taken() {
     assert_eq!(store.vector(), vector);
     assert_eq!(store.log_begins().get(origin), 41);
     // What is taken never lowers a prefix.
-    store.take_vector([(origin, 3)].into_iter().collect()).await.expect("a vector");
+    store.take_vector([(origin, 3)].into_iter().collect(), None).await.expect("a vector");
     assert_eq!(store.vector(), vector);
+}
+
+#[tokio::test]
+async fn vector_is_not_taken_while_the_log_has_a_change_that_it_covers_and_that_was_not_judged() {
+    let (here, there) = (dir(), dir());
+    let (source, store) = (open(there.path()), open(here.path()));
+    let origin = source.origin();
+    write(&source, 0..4).await;
+    let changes = source.changes_after(&Vector::new(), 4).expect("changes");
+    store.apply(vec![changes[1].clone(), changes[3].clone()]).await.expect("an apply");
+    let judged = |seqs: &[u64]| Some([(origin, seqs.iter().map(|seq| *seq..*seq + 1).collect())].into());
+    let start: Vector = [(origin, 3)].into_iter().collect();
+    for (seqs, is_taken) in [(&[][..], false), (&[1, 3], false), (&[1, 2], true)] {
+        let taken = store.take_vector(start.clone(), judged(seqs)).await.expect("a vector");
+        assert_eq!((taken, store.vector().get(origin)), (is_taken, if is_taken { 4 } else { 0 }), "{seqs:?}");
+    }
 }
 
 #[tokio::test]
 async fn extra_row_is_removed_unless_it_has_changed() {
     let dir = dir();
     let store = open(dir.path());
-    write(&store, 0..4).await;
+    write(&store, 0..5).await;
+    // It is purged when its deletion is stable.
+    edit(&store, "row0010", set("deleted")).await.expect("a commit");
+    edit(&store, "row0010", vec![Edit::Delete]).await.expect("a commit");
+    assert!(store.extra_row(&key("row0010")).expect("a read").is_none());
+    assert!(store.extra_row(&key("row001")).expect("a read").is_some());
     while !store.sum_step().await.expect("sums") {}
     let listed: BTreeSet<_> = [key("row000")].into();
     let extra = store.extra_rows(None, Some(&key("row002")), &listed, 10).expect("a read");

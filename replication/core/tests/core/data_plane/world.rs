@@ -23,6 +23,11 @@ pub(super) struct World {
     created: BTreeSet<u8>,
     /// The row that a disk has lost, until it is repaired: a scan of that disk, or the loss of another, could lose it for good.
     damaged: Option<(usize, u8)>,
+    /// Rows that went after every member had their deletion: it may be lost later with the disks.
+    purged: BTreeSet<u8>,
+    /// Changes that rows of an interrupted scan may show were lost with its source: no row is removed then, and one that was purged
+    /// may come back.
+    is_unsure: bool,
     changes: u64,
     starts: u128,
 }
@@ -31,13 +36,15 @@ impl World {
     pub(super) fn new(members: usize, mistake: Mistake) -> Self {
         let copies = (0..members).map(|_| None).collect();
         let members = (0..members).map(|_| Member::default()).collect();
-        let (truth, audio, created) = Default::default();
-        let (damaged, changes, starts) = (None, 0, 0);
-        Self { members, copies, mistake, truth, audio, created, damaged, changes, starts }
+        let (truth, audio, created, purged) = Default::default();
+        let (damaged, is_unsure, changes, starts) = (None, false, 0, 0);
+        Self { members, copies, mistake, truth, audio, created, damaged, purged, is_unsure, changes, starts }
     }
 
     pub(super) fn step(&mut self, step: Step) {
         match step {
+            // A member that lacks records refuses callers, owners and administrators (rule D13).
+            Step::Write(at, _) | Step::Delete(at, _) if self.members[at].lacks_records => {}
             Step::Write(at, row) => self.write(at, row),
             Step::Delete(at, row) if self.members[at].present(row) => self.change(at, row, true),
             Step::Exchange(from, to) if from != to => self.exchange(from, to),
@@ -46,9 +53,7 @@ impl World {
             Step::Cut(at, all) => self.cut(at, all),
             Step::Purge(at) => self.purge(at),
             Step::Wipe(at) => self.lose(at, Member { lacks_records: true, ..Member::default() }),
-            Step::Copy(at) if !self.members[at].lacks_records && self.members[at].fill.is_none() => {
-                self.copies[at] = Some(self.members[at].clone());
-            }
+            Step::Copy(at) => self.copy(at),
             Step::SetBack(at) => {
                 if let Some(copy) = self.copies[at].take() {
                     self.lose(at, copy);
@@ -120,6 +125,14 @@ impl World {
         }
     }
 
+    /// A copy of a whole disk that lacks nothing.
+    fn copy(&mut self, at: usize) {
+        let member = &self.members[at];
+        if !member.lacks_records && member.fill.is_none() && self.damaged.is_none_or(|(damaged, _)| damaged != at) {
+            self.copies[at] = Some(member.clone());
+        }
+    }
+
     /// Only a row that is equal on another disk is lost here, and one at a time.
     fn damage(&mut self, at: usize, row: u8) {
         let here = &self.members[at];
@@ -154,8 +167,14 @@ impl World {
             }
             let mut merged = left.cloned().unwrap_or_default();
             right.into_iter().for_each(|right| merged.merge(right));
-            self.members[one].rows.insert(row, merged.clone());
-            self.members[other].rows.insert(row, merged);
+            // The rows of one may show more than the vectors: those of an interrupted scan.
+            for (to, from) in [(one, other), (other, one)] {
+                if self.mistake != Mistake::UnmarkedRepair {
+                    let seen = self.members[from].seen.clone();
+                    self.members[to].seen.join(&seen);
+                }
+                self.members[to].rows.insert(row, merged.clone());
+            }
             self.damaged = self.damaged.filter(|(at, damaged)| *damaged != row || ![one, other].contains(at));
         }
     }
@@ -198,6 +217,7 @@ impl World {
         for row in gone {
             self.members[at].rows.remove(&row);
             self.members[at].audio.remove(&row);
+            self.purged.insert(row);
             // A disk that is older than the grace must not be put back.
             self.copies.iter_mut().for_each(|copy| *copy = None);
         }
@@ -257,27 +277,48 @@ impl World {
                 return self.stream(&own, from);
             }
             let (seen, start) = (own.seen.clone(), source.vector.clone());
+            if way == Way::State && !covers(&start, &seen) {
+                let waits = self.mistake != Mistake::MarksNotWaitedFor;
+                let is_left = |(origin, upto)| self.members.iter().any(|member| member.vector.covers(origin, upto));
+                if waits && seen.iter().all(is_left) {
+                    // The source gets them first, too.
+                    return;
+                }
+                self.is_unsure = waits;
+            }
             let facts = ScanFacts { way, handed_over: handed_over || careless, start: &start, seen: &seen };
             let cover = Cover::new(facts);
             if careless {
                 // The disk is taken for an empty one.
                 self.members[to].log.clear();
             }
-            self.members[to].fill = Some(Fill { source: from, start, cover, next: 0 });
+            let before = self.members[to].vector.clone();
+            self.members[to].fill = Some(Fill { source: from, start, cover, next: 0, before });
         }
         let Some(mut fill) = self.members[to].fill.take() else { return };
         let own = &mut self.members[to];
-        let page = fill.next..(fill.next + PAGE).min(ROWS);
         // The source's rows may show more than its vector, too: those of its own interrupted scans.
         own.seen.join(&source.vector);
         own.seen.join(&source.seen);
         let later = own.log.iter().filter(|((origin, seq), _)| !fill.start.covers(*origin, *seq));
         later.for_each(|(_, change)| fill.cover.note(key(change.row)));
-        for row in page.clone() {
+        let page = fill.next..(fill.next + PAGE).min(ROWS);
+        let mut rows: BTreeSet<u8> = page.clone().collect();
+        if page.end == ROWS && self.mistake != Mistake::ScanBlindToStreams {
+            // What another member sent of the changes before the start, maybe behind the page of its row.
+            let sent = own.log.iter().filter(|((origin, seq), _)| {
+                fill.start.covers(*origin, *seq) && !fill.before.covers(*origin, *seq)
+            });
+            rows.extend(sent.map(|(_, change)| change.row));
+        }
+        let eager = self.mistake == Mistake::ScanRemovesDeletions;
+        for row in rows {
             match source.rows.get(&row) {
                 Some(theirs) => own.rows.entry(row).or_default().merge(theirs),
                 // The row that a disk has lost is of a table whose rows are never purged.
                 None if self.damaged.is_some_and(|(_, damaged)| damaged == row) => {}
+                // Its deletion is here. It goes when that is stable; if the scan is interrupted, its creation may still come.
+                None if own.rows.get(&row).is_some_and(|here| here.is_deleted) && !eager => {}
                 None if fill.cover.judge(&key(row)) == AbsentRow::Purged => {
                     own.rows.remove(&row);
                     own.audio.remove(&row);
@@ -337,9 +378,9 @@ impl World {
             }
             for (row, truth) in &truth {
                 match member.rows.get(row) {
-                    None if truth.is_deleted => {}
+                    None if truth.is_deleted || self.purged.contains(row) => {}
                     None => return Err(format!("member {n} lost row {row}")),
-                    Some(here) if truth.is_deleted && !here.is_deleted => {
+                    Some(here) if truth.is_deleted && !here.is_deleted && !self.is_unsure => {
                         return Err(format!("row {row} came back on member {n}"));
                     }
                     Some(here) if !truth.is_deleted && here != truth => {
