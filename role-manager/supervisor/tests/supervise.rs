@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use rustix::process::{Pid, Signal, getpid, kill_process, test_kill_process};
 use tempfile::TempDir;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -236,8 +236,15 @@ async fn a_crash_loop_is_slowed_down() {
     let spec = site.spec(&NODE.replace("while true; do sleep 0.02; done", "kill -9 $$"));
     let began = BootInstant::now();
     let supervisor = supervise(spec);
-    site.pids(5).await;
+    let fifth = site.pids(5).await[4];
     assert!(began.elapsed() >= Duration::from_millis(1_750), "{:?}", began.elapsed());
+    // It notes its pid before it dies.
+    let is_gone = async {
+        while test_kill_process(fifth).is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, is_gone).await.expect("the fifth process dies");
     kill_process(getpid(), Signal::TERM).unwrap();
     assert_eq!(supervisor.await.unwrap().unwrap(), 0, "no process runs between two incarnations");
 }
