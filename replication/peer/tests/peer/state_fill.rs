@@ -276,7 +276,7 @@ async fn row_that_a_stream_brings_behind_its_page_is_judged_again() {
     let b = cluster.node_that_fills("b", TempDir::new().unwrap(), &[("a", cable.address)]).await;
     b.start();
     until("the scan is cut", || cable.is_cut()).await;
-    until("some rows are there", || b.records().len() > 500).await;
+    until("the first pages are there", || b.records().len() > 2_500).await;
     b.store.apply(created).await.unwrap();
     assert!(b.value("purged").is_some());
     assert!(!b.store.filled().has_records());
