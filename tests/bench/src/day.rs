@@ -5,7 +5,7 @@
 //! for the other node. Then both stores are opened again (what a process has stored is pinned for an hour), the
 //! deletions become final, and once they are stable on both, each node removes records and audio and compacts its
 //! packs ([`crate::cleaning`]: the store's own functions, without the reconciler's graces, since a release build
-//! accepts no grace below a day). The folders are measured while the stores are closed.
+//! accepts no grace below a day). The log of changes, which a node keeps for an hour, is cut. The folders are measured while the stores are closed.
 //!
 //! The last of the days is judged, against its own beginning: a store that was never used is smaller. The command
 //! ends with an error if a folder has grown by more than a tenth, a pack and a segment, or if records stay.
@@ -142,6 +142,9 @@ async fn clean(a: &Node, b: &Node, written: &[Written]) -> Result<[Cleaned; 2], 
             assert!(begun.elapsed() < STABLE_WITHIN, "the deletions are not stable");
             sleep(ASKS_EVERY).await;
         }
+    }
+    for node in [a, b] {
+        node.cut_log().await;
     }
     for cleaner in &mut cleaners {
         cleaner.purge().await?;

@@ -9,8 +9,11 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::{CallId, ClusterId, Incarnation, MailboxId, NodeName, Pii};
 use twinbox_mailstore::{Codec, LiveRecording, Mailbox, Mailstore, NewMailbox, RecordingMeta, Settings};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
-use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
+use twinbox_replication_peer::{LogPolicy, PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Store, StoreConfig};
+
+/// Limit of the wait until the other node has all that is in a log.
+const CUT_WITHIN: Duration = Duration::from_secs(120);
 
 /// The mail store of a node.
 pub struct Node {
@@ -73,6 +76,17 @@ pub fn open(dir: &Path, node: &str, reserve_bytes: u64) -> Store {
 }
 
 impl Node {
+    /// Cuts all changes from the log that the other node has, of whatever age; ends when none is left.
+    pub async fn cut_log(&self) {
+        let week = Duration::from_secs(7 * 86_400);
+        let policy = LogPolicy { stable_for: Duration::ZERO, keep_for: week, keep_bytes: u64::MAX };
+        let begun = BootInstant::now();
+        while self.store.log_changes() > 0 {
+            self.peers.cut_log(&policy).await.expect("the log is cut");
+            assert!(begun.elapsed() < CUT_WITHIN, "the other node does not acknowledge what is in the log");
+        }
+    }
+
     /// A node without peers.
     pub fn alone(dir: &Path, node: &str) -> Self {
         Self::with(dir, node, 1, 0, |_| {})
