@@ -30,6 +30,7 @@ use crate::{Peers, link::Link, peers::Inner};
 
 pub use audio::AudioCheck;
 pub(crate) use client::{Client, PeerRows};
+pub(crate) use frames::ROWS;
 pub(crate) use serve::{compare, repair};
 
 /// Time between two comparisons with a peer; up to a sixth is added, so that nodes do not compare in step.

@@ -149,6 +149,16 @@ pub(crate) fn read_vector(vector: Option<&wire::Vector>) -> Result<Vector, Strea
     vector.map_or_else(|| Ok(Vector::new()), |vector| codec::vector_from_wire(vector).map_err(bad))
 }
 
+/// Prefixes of a peer. A number that no store reaches would make this node refuse all that follows of its origin.
+pub(crate) fn read_prefixes(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
+    let vector = read_vector(vector)?;
+    let is_beyond = vector.iter().any(|(_, upto)| upto > u64::MAX / 4);
+    match is_beyond {
+        true => Err(bad("a number of a change that no store has reached")),
+        false => Ok(vector),
+    }
+}
+
 /// An acknowledgement of held changes, with the prefixes of the origins that it touches.
 pub(crate) fn ack(store: &Store, held: &Holdings) -> wire::Acked {
     let vector = store.vector();

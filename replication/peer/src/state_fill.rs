@@ -24,7 +24,7 @@ use twinbox_replication_store::{ExtraRow, Store, StoreError, StoredRow, codec};
 use twinbox_wire::replication::{self as wire, replication_client::ReplicationClient};
 
 use crate::{
-    comparison::{Client, PeerRows},
+    comparison::{Client, PeerRows, ROWS as ASKED},
     config::limits,
     error::StreamError,
     frames::{self, bad},
@@ -57,8 +57,6 @@ const ROWS: usize = 64;
 const EXTRA: usize = 64;
 /// Numbers of changes read in one go.
 const CHANGES: u64 = 1_024;
-/// Rows that the peer is asked for at once.
-const ASKED: usize = 32;
 /// Readings of the rows that the peer lacks, for one page: each removes or excludes all that it found.
 const EXTRA_ROUNDS: usize = 100_000;
 
@@ -200,7 +198,7 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
         timeout(PAGE, asked).await.map_err(|_| StreamError::Silent)?.map_err(StreamError::from)?.into_inner();
     let first = next(&mut pages).await?;
     let begin = first.start.ok_or_else(|| bad("a scan that does not say its start"))?;
-    let start = read_prefixes(begin.vector.as_ref())?;
+    let start = frames::read_prefixes(begin.vector.as_ref())?;
     let (has, _) =
         frames::read_report(begin.has.ok_or_else(|| bad("a scan that does not say what its node has"))?)?;
     frames::check_own(store, start.get(store.origin()))?;
@@ -290,7 +288,7 @@ impl Scan<'_> {
         if page.start.is_some() {
             return Err(bad("a scan that begins again in its middle"));
         }
-        let seen = read_prefixes(page.seen.as_ref())?;
+        let seen = frames::read_prefixes(page.seen.as_ref())?;
         let upto = page.upto.map(read_key).transpose()?;
         let rows = read_rows(page.row, self.after.as_ref(), upto.as_ref())?;
         let listed: BTreeSet<Key> = rows.iter().map(|(key, _)| key.clone()).collect();
@@ -431,16 +429,6 @@ fn pieces(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
 /// The next page.
 async fn next(pages: &mut Streaming<wire::StatePage>) -> Result<wire::StatePage, StreamError> {
     timeout(PAGE, pages.message()).await.map_err(|_| StreamError::Silent)??.ok_or(StreamError::Closed)
-}
-
-/// Prefixes of a peer. A number that no store reaches would make this node refuse all that follows of its origin.
-fn read_prefixes(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
-    let vector = frames::read_vector(vector)?;
-    let is_beyond = vector.iter().any(|(_, upto)| upto > u64::MAX / 4);
-    match is_beyond {
-        true => Err(bad("a number of a change that no store has reached")),
-        false => Ok(vector),
-    }
 }
 
 fn read_key(key: wire::Key) -> Result<Key, StreamError> {

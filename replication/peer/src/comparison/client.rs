@@ -15,7 +15,7 @@ use super::frames;
 use crate::{
     config::limits,
     error::StreamError,
-    frames::{bad, read_report, read_vector},
+    frames::{bad, read_prefixes, read_report},
     link::Link,
     peers::Inner,
 };
@@ -101,7 +101,7 @@ impl Client {
             return Err(bad("another number of rows than requested"));
         }
         let (holdings, _) = read_report(reply.report.ok_or_else(|| bad("rows without a report"))?)?;
-        let seen = read_vector(reply.seen.as_ref())?;
+        let seen = read_prefixes(reply.seen.as_ref())?;
         Ok(PeerRows { rows: reply.row.into_iter().map(frames::read_row).collect(), holdings, seen })
     }
 

@@ -13,7 +13,7 @@ use crate::{config::limits, error::StreamError, frames::bad};
 /// Rows in one message of a list.
 pub(super) const LIST: usize = 4_096;
 /// Rows in one request for rows.
-pub(super) const ROWS: usize = 32;
+pub(crate) const ROWS: usize = 32;
 
 pub(super) fn key_to_wire(key: &Key) -> wire::Key {
     wire::Key { table: key.table.0.into(), id: Bytes::copy_from_slice(&key.id) }

@@ -271,6 +271,8 @@ fn flip(dir: &Path, content: &[u8]) {
 struct Liar {
     calls: std::sync::atomic::AtomicU64,
     is_old: bool,
+    /// The number of a change that its rows may show, of an interrupted scan.
+    seen: u64,
 }
 
 #[tonic::async_trait]
@@ -316,8 +318,10 @@ impl Replication for Liar {
             }
             Part::Rows(request) => {
                 let row = request.key.iter().map(|_| wire::Row::default()).collect();
+                let prefix = wire::Prefix { origin: vec![9; 16].into(), upto: self.seen };
+                let seen = Some(wire::Vector { prefix: vec![prefix] });
                 // It says that it has all there is, and more.
-                compare_reply::Part::Rows(wire::Rows { row, report: Some(wire::Report::default()), seen: None })
+                compare_reply::Part::Rows(wire::Rows { row, report: Some(wire::Report::default()), seen })
             }
         };
         Ok(Response::new(wire::CompareReply { part: Some(part) }))
@@ -336,12 +340,12 @@ impl Replication for Liar {
 }
 
 /// A node `a` without rows, whose peer `b` is a liar.
-async fn with_liar(is_old: bool) -> (Cluster, Node) {
+async fn with_liar(is_old: bool, seen: u64) -> (Cluster, Node) {
     let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     let listener = TcpListener::bind(cluster.address("b")).await.unwrap();
     let tls = Arc::new(cluster.identity("b"));
-    let liar = Liar { calls: Default::default(), is_old };
+    let liar = Liar { calls: Default::default(), is_old, seen };
     let serve = tls.server().add_service(ReplicationServer::new(liar)).serve_with_incoming(tls.listen(listener));
     tokio::spawn(async move { serve.await.unwrap() });
     (cluster, a)
@@ -349,7 +353,7 @@ async fn with_liar(is_old: bool) -> (Cluster, Node) {
 
 #[tokio::test]
 async fn peer_of_an_earlier_release_is_not_compared() {
-    let (_cluster, a) = with_liar(true).await;
+    let (_cluster, a) = with_liar(true, 7).await;
     let report = compare(&a, "b", AudioCheck::None).await;
     assert_eq!(report.problem.as_deref(), Some("not possible with b: it runs an earlier release; upgrade it"));
     assert_eq!(a.peers.comparison_counts().failed, 1);
@@ -357,9 +361,19 @@ async fn peer_of_an_earlier_release_is_not_compared() {
 
 #[tokio::test]
 async fn endless_lists_and_wrong_sums_end_and_change_nothing() {
-    let (_cluster, a) = with_liar(false).await;
+    let (_cluster, a) = with_liar(false, 7).await;
     let report = compare(&a, "b", AudioCheck::None).await;
     assert_eq!(report.problem.as_deref(), Some("the sums of b do not agree with its rows"), "{report:?}");
     assert!(a.records().is_empty());
     assert!(a.store.scan(Table(60_000), b"").unwrap().is_empty());
+}
+
+/// A mark with such a number would stay, and make every other node refuse this one as a source.
+#[tokio::test]
+async fn mark_that_no_store_reaches_is_refused() {
+    let (_cluster, a) = with_liar(false, u64::MAX).await;
+    let report = compare(&a, "b", AudioCheck::None).await;
+    let problem = report.problem.as_deref().unwrap_or_default();
+    assert!(problem.contains("a number of a change that no store has reached"), "{problem}");
+    assert_eq!(a.store.scanned().unwrap(), Vector::new());
 }

@@ -54,7 +54,7 @@ fn pages_must_advance_and_their_rows_be_in_order() {
     assert!(!page(&["c"], None, Some("b")), "behind its end");
     assert!(!page(&[], Some("b"), Some("b")) && !page(&["b"], None, Some("a")), "an end that stays");
     assert!(!page(&[], Some("a"), Some("b")), "nothing, again and again");
-    assert!(read_prefixes(Some(&codec::vector_to_wire(&vector(u64::MAX)))).is_err(), "from the future");
+    assert!(frames::read_prefixes(Some(&codec::vector_to_wire(&vector(u64::MAX)))).is_err(), "from the future");
     let bare = wire::StateRow { key: None, record: None };
     assert!(read_rows(vec![bare], None, None).is_err());
     let long = Key::new(Table(1), vec![0; KEY + 1]);
