@@ -3,15 +3,26 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::Relaxed},
+    time::Duration,
 };
 
 use twinbox_journal::{JournalError, Medium, Position, Recycler};
 
-use crate::{DiskError, flow::Flow, health::Health, index::Index, rows::Rows};
+use crate::{
+    DiskError,
+    flow::{Flow, Work},
+    health::Health,
+    index::{CopyStep, Index},
+    renewal::Renewal,
+    rows::Rows,
+};
 
 /// Entries after whose application the committer may publish as many bytes.
 const CREDIT_EVERY: usize = 256;
+
+/// Time without anything to apply after which the index is tended.
+const IDLE_FOR: Duration = Duration::from_millis(50);
 
 pub(crate) struct Applier<I, M: Medium> {
     pub(crate) rows: Arc<Rows<I>>,
@@ -28,6 +39,7 @@ pub(crate) struct Applier<I, M: Medium> {
     pub(crate) flushed: Option<Position>,
     /// Position that was applied when there was no room for a further segment, until there is.
     pub(crate) full_at: Option<Position>,
+    pub(crate) renewal: Renewal,
 }
 
 /// Lets the committer go on without an applier, however the applier ends.
@@ -50,15 +62,15 @@ impl<I: Index, M: Medium> Applier<I, M> {
     pub(crate) fn serve(mut self) {
         let _ending = Ending { flow: Arc::clone(&self.flow), health: Arc::clone(&self.health) };
         loop {
-            let closing = self.flow.wait_for_work();
+            let work = self.flow.wait_for_work(self.wants_idle_time().then_some(IDLE_FOR));
             // After a failure the layers stay as they are, and the next start replays the journal.
             if self.health.check().is_err() {
                 break;
             }
             // sled panics when its data is damaged.
-            let round = catch_unwind(AssertUnwindSafe(|| self.round(closing)));
+            let round = catch_unwind(AssertUnwindSafe(|| self.round(work)));
             match round {
-                Ok(Ok(())) if !closing => {}
+                Ok(Ok(())) if work != Work::Last => {}
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => {
                     self.health.fail(error.to_string());
@@ -72,15 +84,59 @@ impl<I: Index, M: Medium> Applier<I, M> {
         }
     }
 
-    /// Applies, prepares a segment and makes a checkpoint, as far as each is due.
-    pub(crate) fn round(&mut self, closing: bool) -> Result<(), DiskError> {
+    /// Applies, prepares a segment, makes a checkpoint and tends the index, as far as each is due.
+    pub(crate) fn round(&mut self, work: Work) -> Result<(), DiskError> {
         self.apply()?;
         if self.applied.offset >= self.prepare_at && self.journal.wants_segment() && self.tries_again() {
             self.prepare()?;
         }
-        if closing || self.journal.retained() >= self.checkpoint_bytes {
+        if work == Work::Last || self.journal.retained() >= self.checkpoint_bytes {
             self.checkpoint()?;
         }
+        match work {
+            Work::Last => Ok(()),
+            Work::Apply | Work::Idle => self.tend(),
+        }
+    }
+
+    /// Whether the index is to be counted or written anew when there is nothing to apply.
+    fn wants_idle_time(&self) -> bool {
+        self.renewal.copies() || self.rows.index.space().is_ok_and(|space| matches!(space, Some((_, None))))
+    }
+
+    /// Counts the rows of the index, and writes it anew when its file is too long for them ([`Renewal`]). Commits go on meanwhile.
+    fn tend(&mut self) -> Result<(), DiskError> {
+        match self.rows.index.space()? {
+            Some((file, Some(rows))) => self.renewal.look(file, rows),
+            Some((_, None)) if self.renewal.take_turn() => return self.rows.index.count(),
+            _ => return Ok(()),
+        }
+        if self.renewal.copies() && self.renewal.take_turn() {
+            match self.rows.index.copy_rows()? {
+                CopyStep::GoesOn => {}
+                step => {
+                    if step == CopyStep::Complete {
+                        self.replace_index()?;
+                    }
+                    if let Some((file, Some(rows))) = self.rows.index.space()? {
+                        self.renewal.ended(file, rows);
+                    }
+                }
+            }
+        }
+        self.rows.renews.store(self.renewal.copies(), Relaxed);
+        Ok(())
+    }
+
+    /// Puts the copy of the index in its place: a checkpoint too.
+    fn replace_index(&mut self) -> Result<(), DiskError> {
+        let covers = self.applied;
+        self.rows.index.replace(covers)?;
+        // Also a sync that failed on a thread of sled's.
+        self.health.check()?;
+        tracing::info!(dir = %self.health.dir().display(), "the index was written anew");
+        self.goes_on(self.journal.release(covers))?;
+        self.flushed = Some(covers);
         Ok(())
     }
 
@@ -116,6 +172,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
     /// that: it may publish what has been applied, part by part.
     pub(crate) fn apply(&mut self) -> Result<(), DiskError> {
         let mut left = self.flow.take();
+        self.renewal.wrote(left);
         if let Some(frozen) = self.rows.layers.freeze() {
             let (mut entries, mut bytes) = (0_usize, 0_usize);
             for (key, value) in frozen.writes.iter() {
@@ -130,6 +187,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
             }
             self.rows.layers.drop_frozen();
             self.applied = frozen.covers;
+            self.rows.index.note_count()?;
         }
         self.flow.applied(left);
         Ok(())

@@ -10,16 +10,16 @@ use std::{
 };
 
 use crate::{
-    DiskError, Options, Pair, TransactError, Transaction,
+    DiskError, IndexSpace, Options, Pair, TransactError, Transaction,
     committer::{Task, answered},
     engine::Engine,
     file,
     flow::Limits,
     health::Health,
-    index::SledIndex,
     medium::Folder,
     range::KeyRange,
     rows::Scan,
+    sled_index::SledIndex,
     sync,
     transaction::Stored,
     verify::VerifyRequest,
@@ -139,6 +139,11 @@ impl Disk {
     /// Reason why no more writes are accepted, if so.
     pub fn broken(&self) -> Option<&str> {
         self.0.health().failure()
+    }
+
+    /// The length of the index's file and the bytes of its rows; `None` while these are being counted.
+    pub fn index_space(&self) -> Result<Option<IndexSpace>, DiskError> {
+        self.0.rows().space()
     }
 
     /// The directory.

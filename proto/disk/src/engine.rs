@@ -20,6 +20,7 @@ use crate::{
     flow::{Flow, Limits},
     health::Health,
     index::Index,
+    renewal::Renewal,
     rows::Rows,
 };
 
@@ -101,8 +102,11 @@ impl<I: Index, M: Medium> Parts<I, M> {
             applied: end,
             flushed: None,
             full_at: None,
+            renewal: Renewal::default(),
         };
         applier.checkpoint()?;
+        // A small index is counted at once.
+        rows.index.count()?;
         let committer = Committer {
             rows: Arc::clone(&rows),
             journal: writer,

@@ -20,6 +20,17 @@ pub(crate) struct Limits {
     pub(crate) journal: u64,
 }
 
+/// What the applier has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// There is something to apply.
+    Apply,
+    /// There was nothing to apply for a while.
+    Idle,
+    /// Nothing more will come.
+    Last,
+}
+
 pub(crate) struct Flow {
     limits: Limits,
     state: Mutex<State>,
@@ -61,14 +72,27 @@ impl Flow {
         drop(self.changed.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Blocks the applier until there is something to apply; true when it is the last.
-    pub(crate) fn wait_for_work(&self) -> bool {
-        let idle = |state: &mut State| state.new == 0 && !state.closing;
-        let state = self.changed.wait_while(self.state(), idle).unwrap_or_else(PoisonError::into_inner);
+    /// Blocks the applier until there is something to apply, or for `idle`.
+    pub(crate) fn wait_for_work(&self, idle: Option<Duration>) -> Work {
+        let nothing = |state: &mut State| state.new == 0 && !state.closing;
+        let state = match idle {
+            Some(time) => {
+                let waited = self.changed.wait_timeout_while(self.state(), time, nothing);
+                let (state, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+                if waited.timed_out() {
+                    return Work::Idle;
+                }
+                state
+            }
+            None => self.changed.wait_while(self.state(), nothing).unwrap_or_else(PoisonError::into_inner),
+        };
         // A key that is written often is then applied once.
         let few = |state: &mut State| state.new < self.limits.apply_at && !state.closing;
         let waited = self.changed.wait_timeout_while(state, self.limits.apply_after, few);
-        waited.unwrap_or_else(PoisonError::into_inner).0.closing
+        match waited.unwrap_or_else(PoisonError::into_inner).0.closing {
+            true => Work::Last,
+            false => Work::Apply,
+        }
     }
 
     /// The applier takes all that was published; the number of bytes.

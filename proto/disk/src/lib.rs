@@ -18,14 +18,18 @@ mod health;
 mod index;
 mod layers;
 mod leftovers;
+mod live;
 mod medium;
 mod options;
 mod range;
+mod renewal;
+mod replacement;
 mod reserve;
 mod rows;
 mod salvage;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod sled_index;
 mod sync;
 #[cfg(test)]
 mod tests;
@@ -37,6 +41,7 @@ pub use disk::Disk;
 pub use error::{DiskError, TransactError};
 pub use medium::{Folder, OpenFile};
 pub use options::Options;
+pub use renewal::IndexSpace;
 pub use reserve::{Need, Reserve, Space};
 pub use salvage::{Findings, salvage, set_aside, set_asides};
 #[cfg(feature = "simulation")]

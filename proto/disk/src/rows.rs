@@ -1,12 +1,18 @@
 //! The readers' view: the index, and over it the writes that are not in it yet.
 
-use std::{cmp::Ordering, collections::VecDeque, ops::Deref};
+use std::{
+    cmp::Ordering,
+    collections::VecDeque,
+    ops::Deref,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
 
 use crate::{
     DiskError, Pair,
     index::Index,
     layers::Layers,
     range::{KeyRange, ReadFrom},
+    renewal::IndexSpace,
     transaction::Stored,
 };
 
@@ -26,6 +32,8 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 pub(crate) struct Rows<I> {
     pub(crate) index: I,
     pub(crate) layers: Layers,
+    /// The applier writes the index anew.
+    pub(crate) renews: AtomicBool,
 }
 
 /// One part of a scan, in the order in which it is read.
@@ -37,7 +45,13 @@ struct Chunk {
 
 impl<I: Index> Rows<I> {
     pub(crate) fn new(index: I) -> Self {
-        Self { index, layers: Layers::default() }
+        Self { index, layers: Layers::default(), renews: AtomicBool::new(false) }
+    }
+
+    /// Space of the index; `None` while its rows are not counted.
+    pub(crate) fn space(&self) -> Result<Option<IndexSpace>, DiskError> {
+        let Some((file, Some(rows))) = self.index.space()? else { return Ok(None) };
+        Ok(Some(IndexSpace { file, rows, renews: self.renews.load(Relaxed) }))
     }
 
     /// The next pairs of a range from one of its ends, about `limit` of them.

@@ -9,13 +9,8 @@ use std::path::{Path, PathBuf};
 use twinbox_journal::Salvaged;
 
 use crate::{
-    DiskError, Pair,
-    batch::Reader,
-    disk::lock,
-    file,
-    index::{Index, SledIndex},
-    medium::Folder,
-    range::KeyRange,
+    DiskError, Pair, batch::Reader, disk::lock, file, index::Index, medium::Folder, range::KeyRange, replacement,
+    sled_index::SledIndex,
 };
 
 /// Between the name of a store's directory and the time at which it was set aside.
@@ -99,7 +94,8 @@ pub fn salvage(dir: &Path, prefixes: &[&[u8]], mut take: impl FnMut(Pair)) -> Fi
 
 /// From the start to the first place that cannot be read, and from the end back to the last one.
 fn of_index(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Result<(), DiskError> {
-    if !dir.join("index").is_dir() {
+    replacement::settle(dir)?;
+    if !replacement::index(dir).is_dir() {
         return Ok(());
     }
     let index = SledIndex::open(dir)?;

@@ -12,7 +12,7 @@ use std::{
 use tokio::sync::mpsc;
 
 use crate::{
-    DiskError, Options, Pair, TransactError, Transaction,
+    DiskError, IndexSpace, Options, Pair, TransactError, Transaction,
     committer::{Job, QUEUE, Task, answered},
     disk,
     transaction::Overlay,
@@ -219,6 +219,14 @@ impl Disk {
         match &self.0 {
             Kind::Real(disk) => disk.broken(),
             Kind::Simulated(_) => None,
+        }
+    }
+
+    /// The length of the index's file and the bytes of its rows.
+    pub fn index_space(&self) -> Result<Option<IndexSpace>, DiskError> {
+        match &self.0 {
+            Kind::Real(disk) => disk.index_space(),
+            Kind::Simulated(_) => Ok(None),
         }
     }
 

@@ -142,6 +142,11 @@ impl RecordingId {
     pub fn at(began: Timestamp) -> Self {
         Self(time_ordered(began))
     }
+
+    /// The time of its begin, by the clock of its node.
+    pub fn began(self) -> Timestamp {
+        Timestamp((self.0 >> 80) as u64)
+    }
 }
 
 impl MessageId {

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{broadcast, watch};
 use twinbox_clock::{BootInstant, wall};
-use twinbox_disk::{Disk, Need, Reserve, Space, Transaction};
+use twinbox_disk::{Disk, IndexSpace, Need, Reserve, Space, Transaction};
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Key, Ranges, Record, Table, Vector};
 
@@ -383,6 +383,11 @@ impl Store {
     /// Counts of purged records and audio.
     pub fn purge_counts(&self) -> &PurgeCounts {
         &self.0.purged
+    }
+
+    /// Length of the index's file and bytes of its rows; `None` while these are being counted.
+    pub fn index_space(&self) -> Result<Option<IndexSpace>, StoreError> {
+        Ok(self.0.disk.index_space()?)
     }
 
     pub(crate) fn disk(&self) -> &Disk {

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 use twinbox_clock::wall;
-use twinbox_ids::BlobHash;
+use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_mailbox::{
     Mark, purge,
-    schema::{MESSAGE, message_key},
+    schema::{MESSAGE, RECORDING, message_key, recording_key},
 };
 use twinbox_mailstore::{
     MailError, Mailstore, blocking,
     rows::{mark_in, note_purged},
 };
+use twinbox_replication_core::{Edit, Table};
 use twinbox_replication_store::{CompactedPacks, FreedSpace, Removal};
 
 use crate::population::Written;
@@ -32,7 +33,7 @@ const PACKS: usize = 16;
 pub struct Cleaned {
     /// Messages that were deleted.
     pub deleted: u64,
-    /// Their records that were removed.
+    /// Their records, and those of their recordings, that were removed.
     pub records: u64,
     /// Audio that was removed.
     pub freed: FreedSpace,
@@ -72,22 +73,29 @@ impl Cleaner {
     pub async fn purge(&mut self) -> Result<(), MailError> {
         let store = self.mailstore.store().clone();
         while !store.index_step().await? {}
-        let mut after: Option<Vec<u8>> = None;
-        loop {
-            let (looked, from) = (store.clone(), after.take());
-            let rows = blocking(move || looked.deleted_rows(MESSAGE, from.as_deref(), ROWS)).await??;
-            after = rows.last().map(|row| row.key.id.clone());
-            let last = rows.len() < ROWS;
-            let removable = rows.into_iter().map(|row| (row, Removal::Whole)).collect();
-            self.cleaned.records += store.purge(removable).await?.whole;
-            if last {
-                break;
-            }
+        for table in [MESSAGE, RECORDING] {
+            self.purge_rows(table).await?;
         }
         loop {
             self.cleaned.freed +=
                 store.remove_unreferenced(&mut self.unreferenced, Duration::ZERO, wall(), BLOBS).await?;
             if self.unreferenced.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn purge_rows(&mut self, table: Table) -> Result<(), MailError> {
+        let store = self.mailstore.store().clone();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let (looked, from) = (store.clone(), after.take());
+            let rows = blocking(move || looked.deleted_rows(table, from.as_deref(), ROWS)).await??;
+            after = rows.last().map(|row| row.key.id.clone());
+            let last = rows.len() < ROWS;
+            let removable = rows.into_iter().map(|row| (row, Removal::Whole)).collect();
+            self.cleaned.records += store.purge(removable).await?.whole;
+            if last {
                 return Ok(());
             }
         }
@@ -111,6 +119,7 @@ async fn delete(mailstore: Mailstore, messages: Vec<Written>) -> Result<(), Mail
             let key = message_key(mailbox, message);
             let record = draft.get(&key)?.unwrap_or_default();
             draft.edit(key, purge(&record))?;
+            draft.edit(recording_key(RecordingId(message.0)), vec![Edit::Delete])?;
         }
         Ok::<_, MailError>(())
     };

@@ -14,6 +14,7 @@ use crate::{
     DiskError, TransactError, Transaction,
     committer::{Job, Task},
     engine::Parts,
+    flow::Work,
     health::Health,
 };
 
@@ -119,7 +120,7 @@ fn commits_go_on_in_two_files_on_a_full_disk() {
     world.set_full(true);
     for _ in 0..20 {
         parts.committer.group(&mut VecDeque::from([job(&noted, false)]));
-        parts.applier.round(false).expect("it goes on");
+        parts.applier.round(Work::Apply).expect("it goes on");
     }
     assert_eq!(taken(&noted), ["written"; 22]);
     assert_eq!(world.journal_bytes(), 2 * 8192);

@@ -5,6 +5,7 @@ mod damage;
 mod files;
 mod kill;
 mod opening;
+mod shrinking;
 mod transactions;
 
 use twinbox_disk::{Disk, DiskError, TransactError};

@@ -1,0 +1,81 @@
+//! The bytes of the rows in an index, counted as they are written.
+
+/// A count. It is exact while the process runs. After a kill it may lack the last writes that reached the index, some hundred
+/// kilobytes: they decide only when the index is written anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RowBytes {
+    /// All rows.
+    All(u64),
+    /// The rows before `from`: the others are being counted.
+    Before { from: Vec<u8>, bytes: u64 },
+}
+
+impl RowBytes {
+    /// Nothing is counted yet.
+    pub(crate) fn none() -> Self {
+        Self::Before { from: Vec::new(), bytes: 0 }
+    }
+
+    /// The whole count.
+    pub(crate) fn all(&self) -> Option<u64> {
+        match self {
+            Self::All(bytes) => Some(*bytes),
+            Self::Before { .. } => None,
+        }
+    }
+
+    /// A value was replaced; the lengths of both, `None` for no row.
+    pub(crate) fn replaced(&mut self, key: &[u8], before: Option<usize>, after: Option<usize>) {
+        let of = |value: Option<usize>| value.map_or(0, |length| (key.len() + length) as u64);
+        match self {
+            Self::Before { from, .. } if key >= from.as_slice() => {}
+            Self::All(bytes) | Self::Before { bytes, .. } => {
+                *bytes = bytes.saturating_add(of(after)).saturating_sub(of(before));
+            }
+        }
+    }
+
+    /// The rows from `from` up to `next` have these bytes; `None`: all that were left.
+    pub(crate) fn counted(&mut self, more: u64, next: Option<Vec<u8>>) {
+        let Self::Before { bytes, .. } = self else { return };
+        let bytes = bytes.saturating_add(more);
+        *self = match next {
+            Some(from) => Self::Before { from, bytes },
+            None => Self::All(bytes),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn count_follows_the_writes() {
+        let mut rows = RowBytes::All(0);
+        for (key, before, after, bytes) in [
+            ("ab", None, Some(10), 12),
+            ("ab", Some(10), Some(3), 5),
+            ("c", None, Some(0), 6),
+            ("d", None, None, 6),
+            ("ab", Some(3), None, 1),
+        ] {
+            rows.replaced(key.as_bytes(), before, after);
+            assert_eq!(rows.all(), Some(bytes), "{key} {before:?} {after:?}");
+        }
+    }
+
+    #[test]
+    fn writes_while_it_is_counted_count_once() {
+        let mut rows = RowBytes::none();
+        rows.replaced(b"m", None, Some(9));
+        rows.counted(30, Some(b"m\0".to_vec()));
+        assert_eq!(rows.all(), None);
+        // Before the place that was reached, and behind it: the latter will be read.
+        rows.replaced(b"a", None, Some(4));
+        rows.replaced(b"m", Some(9), None);
+        rows.replaced(b"n", None, Some(7));
+        rows.counted(8, None);
+        assert_eq!(rows.all(), Some(30 + 5 - 10 + 8));
+    }
+}

@@ -1,0 +1,394 @@
+//! The index in sled, opened safely.
+
+use std::{
+    fs::{self, File},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
+    thread,
+    time::Duration,
+};
+
+use twinbox_journal::Position;
+
+use crate::{
+    DiskError, Pair, Reserve, file,
+    index::{CopyStep, Held, Index},
+    leftovers,
+    live::RowBytes,
+    range::KeyRange,
+    replacement, sync,
+};
+
+/// Segment size of the index. A page over a quarter of it would not be synced: see [`crate::MAX_VALUE`].
+const SEGMENT: usize = 4 * 1024 * 1024;
+
+/// Cache size of the index, in bytes.
+const CACHE: u64 = 64 * 1024 * 1024;
+
+/// Maximum attempts, every 10 ms, to take a lock that threads of this process still hold.
+const LOCK_TRIES: u32 = 500;
+
+/// Written before the first flush, to check that it syncs. Removed immediately.
+const SELF_TEST: &[u8] = b"\0self-test";
+
+/// The tree of sled that has the notes, apart from that of the keys, and their keys: the position held, the bytes of the rows.
+const NOTES: &str = "notes";
+const HELD: &[u8] = b"held";
+const ROWS: &[u8] = b"rows";
+
+/// Rows, and about as many bytes, that are counted or copied at a time.
+const AT_A_TIME: usize = 4096;
+const BYTES_AT_A_TIME: u64 = 1024 * 1024;
+
+/// Space that a copy leaves free on the file system beside four times the rows.
+const LEFT_FREE: u64 = 256 * 1024 * 1024;
+
+/// sled.
+pub(crate) struct SledIndex {
+    dir: PathBuf,
+    /// Replaced by its copy while others read.
+    tree: RwLock<Tree>,
+    copy: Mutex<Copying>,
+    rows: Mutex<RowBytes>,
+}
+
+/// An open folder of sled's.
+struct Tree {
+    db: sled::Db,
+    notes: sled::Tree,
+}
+
+enum Copying {
+    No,
+    /// The rows before `upto` are in the copy.
+    Yes {
+        to: Tree,
+        upto: Vec<u8>,
+    },
+    Failed,
+}
+
+impl Tree {
+    /// Opens the folder `index` of the store in `dir`.
+    fn open(dir: &Path, index: &Path) -> Result<Self, DiskError> {
+        let config = sled::Config::new()
+            .path(index)
+            .segment_size(SEGMENT)
+            .cache_capacity(CACHE)
+            .flush_every_ms(None)
+            .mode(sled::Mode::LowSpace);
+        let mut tries = 0;
+        let db = loop {
+            let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+            match opened {
+                Ok(Ok(db)) => break db,
+                Ok(Err(sled::Error::Io(e))) if tries < LOCK_TRIES && is_locked(&e) => {
+                    tries += 1;
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Ok(Err(error)) => return Err(index_error(dir, &error)),
+                Err(_) => return Err(panicked(dir)),
+            }
+        };
+        leftovers::keep(index)?;
+        let notes = guarded(dir, || db.open_tree(NOTES))?;
+        Ok(Self { db, notes })
+    }
+
+    // Not `apply_batch`: it takes sled's lock, one for the whole process, for writing, so that every reader of every
+    // store waits for it, and it for a flush of any store. A single write takes it for reading.
+    fn write(&self, dir: &Path, key: &[u8], value: Option<&[u8]>) -> Result<Option<sled::IVec>, DiskError> {
+        guarded(dir, || match value {
+            Some(value) => self.db.insert(key, value),
+            None => self.db.remove(key),
+        })
+    }
+
+    fn note(&self, dir: &Path, Position { segment, offset }: Position) -> Result<(), DiskError> {
+        let note = [segment.to_be_bytes(), offset.to_be_bytes()].concat();
+        guarded(dir, || self.notes.insert(HELD, note)).map(drop)
+    }
+
+    fn note_rows(&self, dir: &Path, rows: &RowBytes) -> Result<(), DiskError> {
+        let Some(bytes) = rows.all() else { return Ok(()) };
+        guarded(dir, || self.notes.insert(ROWS, &bytes.to_be_bytes())).map(drop)
+    }
+}
+
+impl SledIndex {
+    /// Opens sled in the store's directory `dir`; its first flush checks that flushes reach the disk. The store's own
+    /// lock is held, so a lock that sled finds is still held by its threads of an earlier opening in this process, and
+    /// half-written files of a start are in use by no process.
+    pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
+        if !sync::is_linked() {
+            return Err(DiskError::NotSynced { dir: dir.to_owned(), detail: "sync_file_range is the C library's" });
+        }
+        replacement::settle(dir)?;
+        let index = replacement::index(dir);
+        leftovers::remove(&index)?;
+        if index.is_dir() {
+            file::list(&index)?.iter().filter(|path| path.is_file()).try_for_each(|path| read_from_disk(path))?;
+        }
+        let tree = Tree::open(dir, &index)?;
+        let counted = guarded(dir, || tree.notes.get(ROWS))?.and_then(|note| note.as_ref().try_into().ok());
+        let rows = counted.map_or_else(RowBytes::none, |bytes| RowBytes::All(u64::from_be_bytes(bytes)));
+        let (tree, copy) = (RwLock::new(tree), Mutex::new(Copying::No));
+        Ok(Self { dir: dir.to_owned(), tree, copy, rows: Mutex::new(rows) })
+    }
+
+    /// Reads everything: each page has a checksum, which sled verifies.
+    pub(crate) fn verify(&self) -> Result<(), DiskError> {
+        self.range(&KeyRange::prefix(b"")).try_for_each(|entry| entry.map(drop))
+    }
+
+    fn tree(&self) -> RwLockReadGuard<'_, Tree> {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn copy(&self) -> MutexGuard<'_, Copying> {
+        self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rows(&self) -> MutexGuard<'_, RowBytes> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The next rows from `from` on, their bytes, and the key from which on there may be more.
+    fn rows_from(&self, from: &[u8]) -> Result<(Vec<Pair>, u64, Option<Vec<u8>>), DiskError> {
+        let (mut pairs, mut bytes) = (Vec::new(), 0);
+        for pair in self.range(&KeyRange::prefix_from(b"", from)) {
+            let (key, value) = pair?;
+            bytes += (key.len() + value.len()) as u64;
+            let next = [&key[..], &[0]].concat();
+            pairs.push((key, value));
+            if pairs.len() >= AT_A_TIME || bytes >= BYTES_AT_A_TIME {
+                return Ok((pairs, bytes, Some(next)));
+            }
+        }
+        Ok((pairs, bytes, None))
+    }
+
+    /// Copies the next rows; the key up to which all are copied then, `None` when it was the last part.
+    fn copy_from(&self, to: &Tree, upto: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        let (pairs, _, next) = self.rows_from(upto)?;
+        pairs.iter().try_for_each(|(key, value)| to.write(&self.dir, key, Some(value)).map(drop))?;
+        Ok(next)
+    }
+
+    /// Opens the folder of the copy; the error is the reason against it.
+    fn begin_copy(&self) -> Result<Tree, String> {
+        let rows = self.rows().all().unwrap_or(u64::MAX);
+        let free = Reserve::new(&self.dir, 0).space().map_err(|error| error.to_string())?.free;
+        let needed = rows.saturating_mul(4).saturating_add(LEFT_FREE);
+        if free < needed {
+            return Err(format!("{free} bytes are free of {needed} that a copy needs"));
+        }
+        let next = replacement::next(&self.dir);
+        replacement::remove(&next).and_then(|()| Tree::open(&self.dir, &next)).map_err(|error| error.to_string())
+    }
+
+    /// There is no copy any more: the index is as it was.
+    fn give_up(&self, reason: &str) {
+        tracing::warn!(dir = %self.dir.display(), reason, "the index is not written anew; its file stays long");
+        if let Err(error) = replacement::remove(&replacement::next(&self.dir)) {
+            tracing::warn!(%error, "the copy of the index cannot be removed; the next start removes it");
+        }
+    }
+}
+
+impl Index for SledIndex {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+        let tree = self.tree();
+        let value = guarded(&self.dir, || tree.db.get(key))?;
+        Ok(value.map(|value| value.to_vec()))
+    }
+
+    fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> {
+        Pairs { dir: &self.dir, iter: Some(self.tree().db.range::<&[u8], _>(range.bounds())) }
+    }
+
+    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
+        let before = self.tree().write(&self.dir, key, value)?;
+        self.rows().replaced(key, before.map(|before| before.len()), value.map(<[u8]>::len));
+        let mut copy = self.copy();
+        if let Copying::Yes { to, upto } = &*copy
+            && key < upto.as_slice()
+            && let Err(error) = to.write(&self.dir, key, value)
+        {
+            *copy = Copying::Failed;
+            self.give_up(&error.to_string());
+        }
+        Ok(())
+    }
+
+    fn flush(&self) -> Result<(), DiskError> {
+        let tree = self.tree();
+        guarded(&self.dir, || tree.db.flush()).map(drop)
+    }
+
+    fn note(&self, position: Position) -> Result<(), DiskError> {
+        self.tree().note(&self.dir, position)
+    }
+
+    fn held(&self) -> Result<Held, DiskError> {
+        let note = {
+            let tree = self.tree();
+            guarded(&self.dir, || tree.notes.get(HELD))?
+        };
+        let Some(note) = note else {
+            let first = self.range(&KeyRange::prefix(b"")).next().transpose()?;
+            return Ok(if first.is_none() { Held::Nothing } else { Held::Unknown });
+        };
+        let number = |at: usize| note.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
+        match (number(0), number(8)) {
+            (Some(segment), Some(offset)) => Ok(Held::UpTo(Position { segment, offset })),
+            _ => Ok(Held::Unknown),
+        }
+    }
+
+    fn space(&self) -> Result<Option<(u64, Option<u64>)>, DiskError> {
+        let path = replacement::index(&self.dir).join("db");
+        let file = fs::metadata(&path).map_err(|error| DiskError::io("measure", &path, &error))?.len();
+        Ok(Some((file, self.rows().all())))
+    }
+
+    fn count(&self) -> Result<(), DiskError> {
+        let RowBytes::Before { from, .. } = self.rows().clone() else { return Ok(()) };
+        let (_, bytes, next) = self.rows_from(&from)?;
+        self.rows().counted(bytes, next);
+        Ok(())
+    }
+
+    fn note_count(&self) -> Result<(), DiskError> {
+        let tree = self.tree();
+        tree.note_rows(&self.dir, &self.rows())
+    }
+
+    fn copy_rows(&self) -> Result<CopyStep, DiskError> {
+        let mut copy = self.copy();
+        let failed = match std::mem::replace(&mut *copy, Copying::No) {
+            Copying::No => match self.begin_copy() {
+                Ok(to) => {
+                    *copy = Copying::Yes { to, upto: Vec::new() };
+                    return Ok(CopyStep::GoesOn);
+                }
+                Err(reason) => reason,
+            },
+            Copying::Yes { to, upto } => match self.copy_from(&to, &upto) {
+                Ok(next) => {
+                    let step = if next.is_some() { CopyStep::GoesOn } else { CopyStep::Complete };
+                    *copy = Copying::Yes { to, upto: next.unwrap_or(upto) };
+                    return Ok(step);
+                }
+                Err(error) => error.to_string(),
+            },
+            Copying::Failed => return Ok(CopyStep::GivenUp),
+        };
+        self.give_up(&failed);
+        Ok(CopyStep::GivenUp)
+    }
+
+    fn replace(&self, position: Position) -> Result<(), DiskError> {
+        let Copying::Yes { to, .. } = std::mem::replace(&mut *self.copy(), Copying::No) else { return Ok(()) };
+        to.note(&self.dir, position)?;
+        to.note_rows(&self.dir, &self.rows())?;
+        guarded(&self.dir, || to.db.flush())?;
+        file::fsync_dir(&replacement::next(&self.dir))?;
+        replacement::put_in_place(&self.dir)?;
+        // Its last reader closes it.
+        let before = std::mem::replace(&mut *self.tree.write().unwrap_or_else(PoisonError::into_inner), to);
+        drop(before);
+        Ok(())
+    }
+
+    fn first_flush(&self) -> Result<(), DiskError> {
+        let before = sync::count();
+        self.write(SELF_TEST, Some(b"1"))?;
+        self.write(SELF_TEST, None)?;
+        self.flush()?;
+        if sync::count() == before {
+            let detail = "a write was flushed and no sync was seen";
+            return Err(DiskError::NotSynced { dir: self.dir.clone(), detail });
+        }
+        file::fsync_dir(&replacement::index(&self.dir))?;
+        file::fsync_dir(&self.dir)
+    }
+}
+
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("acquire lock")
+}
+
+/// Makes sled read a file from the disk: after a failed sync of an earlier process the page cache may hold what the
+/// disk does not (rule A4). What a killed process wrote is synced first.
+fn read_from_disk(db: &Path) -> Result<(), DiskError> {
+    let file = match File::options().read(true).write(true).open(db) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(DiskError::io("open", db, &error)),
+    };
+    file::sync_data(&file, db)?;
+    let dropped = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    dropped.map_err(|error| DiskError::io("drop the cached pages of", db, &error.into()))
+}
+
+/// The pairs of a range; an error is the last item.
+struct Pairs<'a> {
+    dir: &'a Path,
+    iter: Option<sled::Iter>,
+}
+
+impl Pairs<'_> {
+    fn step(
+        &mut self,
+        step: impl FnOnce(&mut sled::Iter) -> Option<sled::Result<(sled::IVec, sled::IVec)>>,
+    ) -> Option<Result<Pair, DiskError>> {
+        let iter = self.iter.as_mut()?;
+        match guarded(self.dir, || step(iter).transpose()) {
+            Ok(pair) => pair.map(|(key, value)| Ok((key.to_vec(), value.to_vec()))),
+            Err(error) => {
+                self.iter = None;
+                Some(Err(error))
+            }
+        }
+    }
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = Result<Pair, DiskError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(Iterator::next)
+    }
+}
+
+impl DoubleEndedIterator for Pairs<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(DoubleEndedIterator::next_back)
+    }
+}
+
+/// Runs an operation of sled, which panics at some damage.
+fn guarded<R>(dir: &Path, operation: impl FnOnce() -> sled::Result<R>) -> Result<R, DiskError> {
+    match catch_unwind(AssertUnwindSafe(operation)) {
+        Ok(result) => result.map_err(|error| index_error(dir, &error)),
+        Err(_) => Err(panicked(dir)),
+    }
+}
+
+fn panicked(dir: &Path) -> DiskError {
+    let detail = "reading it panicked, its content contradicts itself".to_owned();
+    DiskError::Index { dir: dir.to_owned(), detail, damaged: true }
+}
+
+fn index_error(dir: &Path, error: &sled::Error) -> DiskError {
+    let damaged = match error {
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => true,
+        // Not from the system: a file that ends too early, or has no sense.
+        sled::Error::Io(error) => error.raw_os_error().is_none() && !is_locked(error),
+        _ => false,
+    };
+    DiskError::Index { dir: dir.to_owned(), detail: error.to_string(), damaged }
+}

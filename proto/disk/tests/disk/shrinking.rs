@@ -1,0 +1,164 @@
+//! The index is written anew when its file is too long for its rows, while the disk is in use.
+
+use std::{
+    env,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use twinbox_clock::BootInstant;
+use twinbox_disk::{Disk, DiskError, IndexSpace, Transaction};
+
+/// Rows of a batch: one in twelve stays for good. Those that stay are next to each other, and were written among others that go.
+const ROWS: u32 = 60_000;
+const STAYS: u32 = 12;
+/// Batches that make the file long.
+const BATCHES: u32 = 2;
+/// The batch of single rows that are written while the index is copied.
+const LATER: u32 = 1_000;
+const FOLDER: &str = "TWINBOX_TEST_FOLDER";
+/// Ends a hang.
+const LONGEST: Duration = Duration::from_secs(60);
+const MB: u64 = 1_000_000;
+
+fn stays(row: u32) -> bool {
+    row.is_multiple_of(STAYS)
+}
+
+fn key(batch: u32, row: u32) -> Vec<u8> {
+    let number = batch * ROWS + row;
+    // The order of the keys of rows that go is not that of writing. What is written later comes first: it is in the copy before.
+    let place = match batch {
+        LATER => 0,
+        _ if stays(row) => number,
+        _ => 0x8000_0000 | number.wrapping_mul(0x9e37_79b1),
+    };
+    [place, batch, row].map(u32::to_be_bytes).concat()
+}
+
+fn value(batch: u32, row: u32) -> Vec<u8> {
+    key(batch, row).repeat(30)
+}
+
+fn write(disk: &Disk, rows: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
+    let rows: Vec<_> = rows.collect();
+    for part in rows.chunks(500).map(<[_]>::to_vec) {
+        let put = move |transaction: &mut Transaction<'_>| -> Result<(), DiskError> {
+            for (key, value) in part {
+                match value {
+                    Some(value) => transaction.put(key, value)?,
+                    None => transaction.remove(key),
+                }
+            }
+            Ok(())
+        };
+        disk.transact_blocking(put).expect("a commit");
+    }
+}
+
+/// Writes all batches, and removes most of their rows.
+fn use_it(disk: &Disk) {
+    let rows = || (0..BATCHES).flat_map(|batch| (0..ROWS).map(move |row| (batch, row)));
+    write(disk, rows().map(|(batch, row)| (key(batch, row), Some(value(batch, row)))));
+    write(disk, rows().filter(|(_, row)| !stays(*row)).map(|(batch, row)| (key(batch, row), None)));
+}
+
+/// All that stays of these batches is there, and so many rows that were written later at least, and nothing else.
+fn holds(disk: &Disk, batches: u32, later: u32) {
+    let (mut rows, mut late) = (0, 0);
+    for pair in disk.scan(b"") {
+        let (found, content) = pair.expect("a row");
+        let number = |at: usize| u32::from_be_bytes(found[at..at + 4].try_into().expect("four bytes"));
+        let (batch, row) = (number(4), number(8));
+        assert!(batch < batches || batch == LATER, "{batch} {row}");
+        assert!(stays(row) && content == value(batch, row), "{batch} {row}");
+        *if batch == LATER { &mut late } else { &mut rows } += 1;
+    }
+    assert_eq!(rows, batches * ROWS.div_ceil(STAYS));
+    assert!(late >= later, "{late} of {later}");
+}
+
+/// Writes row after row until the index was written anew; returns the length of its file and the number of rows.
+fn shrunk(disk: &Disk) -> (u64, u32) {
+    let (begun, kept) = (BootInstant::now(), bytes_of_rows(disk));
+    // Removed rows may not have left the index yet.
+    let is_short = |space: &IndexSpace| space.rows < kept + MB && space.file < 4 * space.rows + 10 * MB;
+    for number in 0.. {
+        let row = number * STAYS;
+        write(disk, std::iter::once((key(LATER, row), Some(value(LATER, row)))));
+        let space = disk.index_space().expect("the space");
+        if let Some(space) = space.filter(|space| !space.renews && is_short(space)) {
+            return (space.file, number + 1);
+        }
+        assert!(begun.elapsed() < LONGEST, "it does not shrink: {space:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    unreachable!("numbers end later")
+}
+
+fn bytes_of_rows(disk: &Disk) -> u64 {
+    disk.scan(b"").map(|pair| pair.expect("a row")).map(|(key, value)| (key.len() + value.len()) as u64).sum()
+}
+
+#[test]
+fn file_of_removed_rows_becomes_short_again() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    use_it(&disk);
+    let longest = disk.index_space().expect("the space").map_or(0, |space| space.file);
+    let (file, later) = shrunk(&disk);
+    assert!(longest > 2 * file, "{longest} {file}");
+    holds(&disk, BATCHES, later);
+    let rows = bytes_of_rows(&disk);
+    drop(disk);
+    let disk = Disk::open(dir.path()).expect("the same disk");
+    assert_eq!(disk.index_space().expect("the space").map(|space| space.rows), Some(rows), "the count");
+    holds(&disk, BATCHES, later);
+}
+
+/// Not a test of its own: the child process of the one below. Makes the file long, and then writes row after row.
+#[test]
+fn child() {
+    let Ok(dir) = env::var(FOLDER) else { return };
+    let disk = Disk::open(Path::new(&dir)).expect("a disk");
+    use_it(&disk);
+    let begun = BootInstant::now();
+    for row in (0..).step_by(STAYS as usize).take_while(|_| begun.elapsed() < LONGEST) {
+        write(&disk, std::iter::once((key(LATER, row), Some(value(LATER, row)))));
+        let renews = disk.index_space().expect("the space").is_some_and(|space| space.renews);
+        std::io::stdout().write_all(format!("wrote {renews}\n").as_bytes()).expect("a report");
+        // Few writes, so that the copying goes on.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Kills a process whose index is written anew, each time a little later and at last behind it, and opens its disk.
+#[test]
+fn kill_while_the_index_is_written_anew_loses_nothing() {
+    for kill_at in [0, 60, 150, usize::MAX] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut child = Command::new(env::current_exe().expect("this program"))
+            .args(["--exact", "shrinking::child", "--nocapture", "--test-threads=1"])
+            .env(FOLDER, dir.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let (mut later, mut renewed, mut over) = (0, 0, false);
+        for line in BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok) {
+            let Some((_, renews)) = line.rsplit_once("wrote ") else { continue };
+            later += 1;
+            renewed += usize::from(renews == "true");
+            over = renewed > 0 && renews == "false";
+            if over || renewed > kill_at {
+                break;
+            }
+        }
+        child.kill().expect("it is killed");
+        child.wait().expect("its end");
+        assert!(renewed > 0 && (over || kill_at < usize::MAX), "killed at {kill_at}: {renewed}");
+        let disk = Disk::open(dir.path()).expect("the disk of a killed process");
+        holds(&disk, BATCHES, later);
+    }
+}
