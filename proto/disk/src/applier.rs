@@ -101,12 +101,12 @@ impl<I: Index, M: Medium> Applier<I, M> {
 
     /// Whether the index is to be counted or written anew when there is nothing to apply.
     fn wants_idle_time(&self) -> bool {
-        self.renewal.copies() || self.rows.index.space().is_ok_and(|space| matches!(space, Some((_, None))))
+        self.renewal.copies() || matches!(self.rows.index.space(), Some((_, None)))
     }
 
     /// Counts the rows of the index, and writes it anew when its file is too long for them ([`Renewal`]). Commits go on meanwhile.
     fn tend(&mut self) -> Result<(), DiskError> {
-        match self.rows.index.space()? {
+        match self.rows.index.space() {
             Some((file, Some(rows))) => self.renewal.look(file, rows),
             Some((_, None)) if self.renewal.take_turn() => return self.rows.index.count(),
             _ => return Ok(()),
@@ -118,7 +118,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
                     if step == CopyStep::Complete {
                         self.replace_index()?;
                     }
-                    if let Some((file, Some(rows))) = self.rows.index.space()? {
+                    if let Some((file, Some(rows))) = self.rows.index.space() {
                         self.renewal.ended(file, rows);
                     }
                 }

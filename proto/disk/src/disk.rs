@@ -142,7 +142,7 @@ impl Disk {
     }
 
     /// The length of the index's file and the bytes of its rows; `None` while these are being counted.
-    pub fn index_space(&self) -> Result<Option<IndexSpace>, DiskError> {
+    pub fn index_space(&self) -> Option<IndexSpace> {
         self.0.rows().space()
     }
 

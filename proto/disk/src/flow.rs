@@ -20,7 +20,7 @@ pub(crate) struct Limits {
     pub(crate) journal: u64,
 }
 
-/// What the applier has to do.
+/// The work of the applier's next round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     /// There is something to apply.

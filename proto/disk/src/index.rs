@@ -28,9 +28,10 @@ pub(crate) trait Index: Send + Sync + 'static {
         Ok(Held::Unknown)
     }
 
-    /// Length of its file, and bytes of its rows once they are counted. `None` for an index that is never written anew.
-    fn space(&self) -> Result<Option<(u64, Option<u64>)>, DiskError> {
-        Ok(None)
+    /// Length of its file, and bytes of its rows once they are counted. `None` for an index that is never written anew, and when
+    /// the file cannot be measured now.
+    fn space(&self) -> Option<(u64, Option<u64>)> {
+        None
     }
 
     /// Counts some more rows. This and the following only for the thread that writes.

@@ -49,9 +49,9 @@ impl<I: Index> Rows<I> {
     }
 
     /// Space of the index; `None` while its rows are not counted.
-    pub(crate) fn space(&self) -> Result<Option<IndexSpace>, DiskError> {
-        let Some((file, Some(rows))) = self.index.space()? else { return Ok(None) };
-        Ok(Some(IndexSpace { file, rows, renews: self.renews.load(Relaxed) }))
+    pub(crate) fn space(&self) -> Option<IndexSpace> {
+        let (file, rows) = self.index.space()?;
+        Some(IndexSpace { file, rows: rows?, renews: self.renews.load(Relaxed) })
     }
 
     /// The next pairs of a range from one of its ends, about `limit` of them.

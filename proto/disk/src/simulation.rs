@@ -223,10 +223,10 @@ impl Disk {
     }
 
     /// The length of the index's file and the bytes of its rows.
-    pub fn index_space(&self) -> Result<Option<IndexSpace>, DiskError> {
+    pub fn index_space(&self) -> Option<IndexSpace> {
         match &self.0 {
             Kind::Real(disk) => disk.index_space(),
-            Kind::Simulated(_) => Ok(None),
+            Kind::Simulated(_) => None,
         }
     }
 

@@ -386,8 +386,8 @@ impl Store {
     }
 
     /// Length of the index's file and bytes of its rows; `None` while these are being counted.
-    pub fn index_space(&self) -> Result<Option<IndexSpace>, StoreError> {
-        Ok(self.0.disk.index_space()?)
+    pub fn index_space(&self) -> Option<IndexSpace> {
+        self.0.disk.index_space()
     }
 
     pub(crate) fn disk(&self) -> &Disk {

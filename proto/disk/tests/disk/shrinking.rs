@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use twinbox_clock::BootInstant;
 use twinbox_disk::{Disk, DiskError, IndexSpace, Transaction};
+use twinbox_testkit::{wait_for, wait_until};
 
 /// Rows of a batch: one in twelve stays for good. Those that stay are next to each other, and were written among others that go.
 const ROWS: u32 = 60_000;
@@ -82,20 +82,17 @@ fn holds(disk: &Disk, batches: u32, later: u32) {
 
 /// Writes row after row until the index was written anew; returns the length of its file and the number of rows.
 fn shrunk(disk: &Disk) -> (u64, u32) {
-    let (begun, kept) = (BootInstant::now(), bytes_of_rows(disk));
+    let kept = bytes_of_rows(disk);
     // Removed rows may not have left the index yet.
     let is_short = |space: &IndexSpace| space.rows < kept + MB && space.file < 4 * space.rows + 10 * MB;
-    for number in 0.. {
+    let mut number = 0;
+    let file = wait_for("the file shrinks", LONGEST, || {
         let row = number * STAYS;
         write(disk, std::iter::once((key(LATER, row), Some(value(LATER, row)))));
-        let space = disk.index_space().expect("the space");
-        if let Some(space) = space.filter(|space| !space.renews && is_short(space)) {
-            return (space.file, number + 1);
-        }
-        assert!(begun.elapsed() < LONGEST, "it does not shrink: {space:?}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    unreachable!("numbers end later")
+        number += 1;
+        disk.index_space().filter(|space| !space.renews && is_short(space)).map(|space| space.file)
+    });
+    (file, number)
 }
 
 fn bytes_of_rows(disk: &Disk) -> u64 {
@@ -107,14 +104,14 @@ fn file_of_removed_rows_becomes_short_again() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
     use_it(&disk);
-    let longest = disk.index_space().expect("the space").map_or(0, |space| space.file);
+    let longest = disk.index_space().map_or(0, |space| space.file);
     let (file, later) = shrunk(&disk);
     assert!(longest > 2 * file, "{longest} {file}");
     holds(&disk, BATCHES, later);
     let rows = bytes_of_rows(&disk);
     drop(disk);
     let disk = Disk::open(dir.path()).expect("the same disk");
-    assert_eq!(disk.index_space().expect("the space").map(|space| space.rows), Some(rows), "the count");
+    assert_eq!(disk.index_space().map(|space| space.rows), Some(rows), "the count");
     holds(&disk, BATCHES, later);
 }
 
@@ -124,14 +121,14 @@ fn child() {
     let Ok(dir) = env::var(FOLDER) else { return };
     let disk = Disk::open(Path::new(&dir)).expect("a disk");
     use_it(&disk);
-    let begun = BootInstant::now();
-    for row in (0..).step_by(STAYS as usize).take_while(|_| begun.elapsed() < LONGEST) {
+    let mut rows = (0..).step_by(STAYS as usize);
+    wait_until("the process is killed", LONGEST, || {
+        let row = rows.next().expect("a number");
         write(&disk, std::iter::once((key(LATER, row), Some(value(LATER, row)))));
-        let renews = disk.index_space().expect("the space").is_some_and(|space| space.renews);
+        let renews = disk.index_space().is_some_and(|space| space.renews);
         std::io::stdout().write_all(format!("wrote {renews}\n").as_bytes()).expect("a report");
-        // Few writes, so that the copying goes on.
-        std::thread::sleep(Duration::from_millis(2));
-    }
+        false
+    });
 }
 
 /// Kills a process whose index is written anew, each time a little later and at last behind it, and opens its disk.
