@@ -13,6 +13,9 @@ use crate::{
 /// A day: long before, every live node has filed its chunks of a dead node's recordings.
 const SETTLED_AFTER_MS: u64 = 86_400_000;
 
+/// Thirty days: no effect of its message lives as long, and no chunk of it comes as late.
+const KEPT_FOR_MS: u64 = 30 * 86_400_000;
+
 /// State of a recording, written by the node that makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordingState {
@@ -142,6 +145,18 @@ pub fn message_purged() -> Vec<Edit> {
 /// Whether its message was purged.
 pub fn is_message_purged(record: &Record) -> bool {
     record.bytes(tag::PURGED).and_then(read_byte) == Some(1)
+}
+
+/// Whether the record of a recording has no use any more: its message was purged, or it never became one, long ago.
+pub fn is_outlived(key: &Key, record: &Record, now: Timestamp) -> bool {
+    let over = |recording: &Recording| recording.state == RecordingState::Discarded || is_message_purged(record);
+    Recording::read(key, record)
+        .is_ok_and(|recording| over(&recording) && now.0.saturating_sub(recording.began.0) > KEPT_FOR_MS)
+}
+
+/// Whether a recording with this id began so long ago that, without a record here, its record was purged.
+pub fn is_of_purged_record(id: RecordingId, now: Timestamp) -> bool {
+    now.0.saturating_sub(id.began().0) > KEPT_FOR_MS
 }
 
 impl RecordingState {

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use twinbox_ids::{Incarnation, MessageId, NodeName, RecordingId};
-use twinbox_mailbox::{Filing, Recording, RecordingState, is_message_purged, schema};
+use twinbox_mailbox::{Filing, Recording, RecordingState, is_message_purged, is_of_purged_record, schema};
 use twinbox_replication_core::{BlobRef, Ranges};
 
 use crate::{Filed, MailError, Mailstore};
@@ -63,8 +63,13 @@ impl Mailstore {
         take: u32,
         wanted: impl Fn(&Recording) -> bool,
     ) -> Result<Option<Filed>, MailError> {
-        // Chunks may come before the record of their recording: they are left for later.
-        let Some(recording) = self.recording(id)? else { return Ok(None) };
+        let Some(recording) = self.recording(id)? else {
+            // Chunks may come before the record of their recording: they are left for later, but not for ever.
+            if is_of_purged_record(id, twinbox_clock::wall()) && self.store().filled().has_records() {
+                self.store().recordings().discard_here(id, take).await?;
+            }
+            return Ok(None);
+        };
         let own = recording.owner == self.settings().node;
         if recording.state == RecordingState::Discarded || take < recording.take {
             self.store().recordings().discard(id, take).await?;

@@ -1,8 +1,9 @@
-//! Messages whose content is removed.
+//! Messages whose content is removed, and recordings that are not needed to remember them any more.
 
-use twinbox_ids::{MessageId, RecordingId};
-use twinbox_mailbox::{message_purged, schema};
-use twinbox_replication_store::Draft;
+use twinbox_ids::{MessageId, RecordingId, Timestamp};
+use twinbox_mailbox::{Recording, is_outlived, message_purged, schema};
+use twinbox_replication_core::{Edit, Key, Record};
+use twinbox_replication_store::{Draft, Store, StoreError};
 
 use crate::MailError;
 
@@ -13,4 +14,23 @@ pub fn note_purged(draft: &mut Draft<'_>, message: MessageId) -> Result<(), Mail
         draft.edit(key, message_purged())?;
     }
     Ok(())
+}
+
+/// Whether a recording is not needed any more at `now`: its record is outlived, and its message has left this store.
+pub fn is_forgettable(store: &Store, key: &Key, record: &Record, now: Timestamp) -> Result<bool, StoreError> {
+    if !is_outlived(key, record, now) {
+        return Ok(false);
+    }
+    let Ok(recording) = Recording::read(key, record) else { return Ok(false) };
+    let message = schema::message_key(recording.mailbox, MessageId::from(recording.id));
+    Ok(store.get(&message)?.is_none())
+}
+
+/// Deletes the record of a recording that is not needed any more. From then on nothing is written to it.
+pub fn forget_recording(draft: &mut Draft<'_>, key: Key, now: Timestamp) -> Result<(), MailError> {
+    let record = draft.get(&key)?.filter(|record| record.tombstone().is_none());
+    match record.is_some_and(|record| is_outlived(&key, &record, now)) {
+        true => Ok(draft.edit(key, vec![Edit::Delete])?),
+        false => Ok(()),
+    }
 }

@@ -29,7 +29,7 @@ pub use index::{EffectIndex, Indexed, Phase};
 pub use kind::{Channel, Transition};
 pub use outcome::EffectOutcome;
 pub use queue::{Limits, OutboxQueue, Waiting};
-pub use removal::{next_retry, removal};
+pub use removal::{next_retry, outlived_cause, removal};
 pub use report::Report;
 pub use routes::{RouteFailure, RouteWorks, Routes, SilentRoute};
 pub use system_mail::{SystemContent, SystemMail, forget_secret};

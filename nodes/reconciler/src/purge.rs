@@ -17,8 +17,12 @@ use tracing::{info, warn};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{BlobHash, MailboxId, MessageId, NodeName, RecordingId, Timestamp};
 use twinbox_mailbox::{Message, Rules, is_message_purged, is_purge_due, is_purged, purge, schema};
-use twinbox_mailstore::{MailError, Mailstore, blocking, rows::note_purged};
-use twinbox_replication_core::Table;
+use twinbox_mailstore::{
+    MailError, Mailstore, blocking,
+    rows::{forget_recording, is_forgettable, note_purged},
+};
+use twinbox_outbox::{outlived_cause, schema::OUTBOX};
+use twinbox_replication_core::{Key, Table};
 use twinbox_replication_peer::{Peers, StabilityMark};
 use twinbox_replication_store::{
     CompactedPacks, DeletedRow, Draft, Filled, FreedSpace, PurgedRows, Removal, Store, StoreError,
@@ -33,6 +37,8 @@ pub use policy::PURGED_WHOLE;
 const STEP: usize = 512;
 /// Messages that are marked as purged in one commit.
 const AT_A_TIME: usize = 64;
+/// Recordings that one look reads, deleted or not.
+const RECORDINGS: usize = 2_048;
 /// Blobs without a reference, and blobs of all, that one look examines.
 const BLOBS: usize = 2_000;
 /// Packs of audio that one look examines: at worst it moves half of their bytes.
@@ -66,6 +72,8 @@ struct Progress {
     looked_at: BTreeMap<Table, Vec<u8>>,
     /// Records that go when the mark is stable.
     waiting: Option<(Vec<(DeletedRow, Removal)>, StabilityMark)>,
+    /// The id of the last recording that was looked at.
+    recording: Vec<u8>,
     /// The last blob without a reference, of all blobs, and the first pack, that the next look begins with.
     unreferenced: Option<BlobHash>,
     blobs: Option<BlobHash>,
@@ -121,6 +129,7 @@ impl Purge {
             _ => Ok(CompactedPacks::default()),
         };
         self.find(progress, now).await?;
+        self.forget_recordings(progress, now).await?;
         if rows != PurgedRows::default() || freed != FreedSpace::default() {
             let (records, without_audio) = (rows.whole, rows.audio);
             info!(records, without_audio, files = freed.blobs, bytes = freed.bytes, "purged");
@@ -244,6 +253,19 @@ impl Purge {
         self.mailstore.commit(mark).await.map(drop)
     }
 
+    /// Looks at the next recordings, and deletes those that are not needed any more.
+    async fn forget_recordings(&self, progress: &mut Progress, now: Timestamp) -> Result<(), MailError> {
+        let (store, after) = (self.store.clone(), std::mem::take(&mut progress.recording));
+        let (forgettable, last) = blocking(move || forgettable(&store, &after, now)).await??;
+        for part in forgettable.chunks(AT_A_TIME).map(<[Key]>::to_vec) {
+            let forget =
+                move |draft: &mut Draft<'_>| part.into_iter().try_for_each(|key| forget_recording(draft, key, now));
+            self.mailstore.commit(forget).await?;
+        }
+        progress.recording = last;
+        Ok(())
+    }
+
     async fn remove_audio(&self, progress: &mut Progress, now: Timestamp) -> Result<FreedSpace, MailError> {
         let mut freed =
             self.store.remove_unreferenced(&mut progress.unreferenced, (self.grace)(), now, BLOBS).await?;
@@ -277,14 +299,36 @@ fn find(
     Ok(found)
 }
 
+/// Of the next recordings behind `after` those that are not needed any more, and the id of the last one that was read; empty
+/// after the last of all.
+fn forgettable(store: &Store, after: &[u8], now: Timestamp) -> Result<(Vec<Key>, Vec<u8>), StoreError> {
+    let from = if after.is_empty() { Vec::new() } else { [after, &[0]].concat() };
+    let (open, mut found, mut last, mut read) = (open_recordings(store), Vec::new(), Vec::new(), 0);
+    for row in store.rows_between(schema::RECORDING, &from, &[u8::MAX; 17]).take(RECORDINGS) {
+        read += 1;
+        // One that cannot be read stays; the next look begins behind it.
+        let Ok((key, record)) = row else { continue };
+        last.clone_from(&key.id);
+        let in_progress = schema::recording_of(&key).is_some_and(|id| open.contains(&id));
+        if !in_progress && record.tombstone().is_none() && is_forgettable(store, &key, &record, now)? {
+            found.push(key);
+        }
+    }
+    if read < RECORDINGS {
+        last.clear();
+    }
+    Ok((found, last))
+}
+
 /// Recordings with chunks here: these would make the message again.
 fn open_recordings(store: &Store) -> BTreeSet<RecordingId> {
     store.recordings().open().into_iter().map(|(id, _, _)| id).collect()
 }
 
-/// The recording of a message that has one.
+/// The recording of a message that has one, or whose record it is.
 fn recording_of(row: &DeletedRow) -> Option<RecordingId> {
-    schema::message_of(&row.key).map(|(_, id)| RecordingId(id.0))
+    let of_message = schema::message_of(&row.key).map(|(_, id)| RecordingId(id.0));
+    of_message.or_else(|| schema::recording_of(&row.key))
 }
 
 fn sort(
@@ -299,8 +343,20 @@ fn sort(
     if recording.is_some_and(|id| open.contains(&id)) {
         return Ok(());
     }
-    let recorded = match recording {
-        Some(id) => store.get(&schema::recording_key(id))?.filter(|record| !record.is_empty()),
+    // A late filing by a member that did not know of the deletion.
+    if row.key.table == schema::RECORDING && !is_forgettable(store, &row.key, &row.record, now)? {
+        return Ok(());
+    }
+    if let Some((mailbox, message)) = outlived_cause(&row.record, now).filter(|_| row.key.table == OUTBOX) {
+        let keys = [schema::message_key(mailbox, message), schema::recording_key(RecordingId(message.0))];
+        for key in keys {
+            if store.get(&key)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+    let recorded = match message {
+        Some((_, id)) => store.get(&schema::recording_key(RecordingId(id.0)))?.filter(|record| !record.is_empty()),
         None => None,
     };
     // The note comes before the removal: late chunks would make the message again.

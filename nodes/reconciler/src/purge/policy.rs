@@ -9,17 +9,18 @@ use twinbox_locations::schema::OUTGOING;
 use twinbox_mailbox::{
     came_by_mail,
     directory::schema::DIRECTORY_RUN,
-    is_purged,
-    schema::{MAILBOX, MESSAGE},
+    is_outlived, is_purged,
+    schema::{MAILBOX, MESSAGE, RECORDING},
 };
+use twinbox_outbox::{outlived_cause, schema::OUTBOX};
 use twinbox_replication_core::{Key, Record, Table};
 use twinbox_replication_store::Removal;
 
 /// Tables whose deleted records are looked at.
-pub(super) const TABLES: [Table; 5] = [MESSAGE, CALL_RECORD, DIRECTORY_RUN, OUTGOING, MAILBOX];
+pub(super) const TABLES: [Table; 7] = [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN, OUTGOING, MAILBOX];
 
 /// Tables of which records are removed as a whole: a record of another table is never missing because it was purged.
-pub const PURGED_WHOLE: [Table; 3] = [MESSAGE, CALL_RECORD, DIRECTORY_RUN];
+pub const PURGED_WHOLE: [Table; 5] = [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN];
 
 /// The part of a record that may be removed at `now`, whose tombstone was `seen` here then. `was_recorded`: the record of its
 /// recording, if it is a message that has one, remembers it.
@@ -41,6 +42,10 @@ pub(super) fn removal(
         MESSAGE if was_recorded || came_by_mail(record) => Some(Removal::Whole),
         // An import may be repeated at any time, and must find that the message was there.
         MESSAGE => Some(Removal::Audio),
+        // It remembers a purged message for as long as anything can come of it.
+        RECORDING if is_old && is_outlived(key, record, now) => Some(Removal::Whole),
+        // Its id derives from its cause: evaluated again, it would be sent again.
+        OUTBOX if is_old && outlived_cause(record, now).is_some() => Some(Removal::Whole),
         CALL_RECORD | DIRECTORY_RUN if is_old => Some(Removal::Whole),
         // Late records name the mailbox of a former user; effects tell a removed message from one that is to come.
         OUTGOING | MAILBOX if is_old => Some(Removal::Audio),
@@ -52,9 +57,13 @@ pub(super) fn removal(
 mod tests {
     use std::collections::BTreeMap;
 
-    use twinbox_ids::{Origin, Stamp};
-    use twinbox_mailbox::schema::{NUMBER, message};
-    use twinbox_replication_core::{Field, Tag, Tombstone, Value};
+    use twinbox_ids::{CallId, DeviceId, Incarnation, MailboxId, MessageId, Origin, RecordingId, Stamp};
+    use twinbox_mailbox::{
+        Codec, Recording, RecordingState, discarded, filed, message_purged,
+        schema::{self, NUMBER, message},
+    };
+    use twinbox_outbox::{Cause, Channel, NewEffect, Transition};
+    use twinbox_replication_core::{Edit, Field, Tag, Tombstone, Value};
 
     use super::*;
 
@@ -88,6 +97,7 @@ mod tests {
             (OUTGOING, vec![(1, 1)], false, audio, None),
             (MAILBOX, vec![(1, 1)], false, audio, None),
             (NUMBER, vec![(1, 1)], false, None, None),
+            (RECORDING, vec![(1, 1)], false, None, None),
         ] {
             let record = deleted(&registers);
             let key = Key::new(table, "row");
@@ -99,6 +109,78 @@ mod tests {
                 let found = removal(&key, &record, was_recorded, seen, Timestamp(now), GRACE);
                 assert_eq!(found, None, "{table:?} {registers:?} seen at {seen:?}");
             }
+        }
+    }
+
+    const DAY: u64 = 86_400_000;
+
+    /// The deleted record of a recording that began at 0.
+    fn deleted_recording(state: RecordingState, purged: bool) -> (Key, Record) {
+        let id = RecordingId::at(Timestamp(0));
+        let (owner, incarnation) = ("a".parse().expect("a name"), Incarnation::random());
+        let (mailbox, call, began) = (MailboxId(1), CallId::random(), Timestamp(0));
+        let (codec, take) = (Codec::Pcma, 1);
+        let recording = Recording {
+            id,
+            mailbox,
+            owner,
+            incarnation,
+            call,
+            codec,
+            began,
+            state,
+            take,
+            caller: None,
+            caller_name: None,
+            call_began: None,
+        };
+        let mut record = Record::new();
+        let edits = recording.edits().into_iter().chain(if state == RecordingState::Discarded {
+            discarded()
+        } else {
+            filed()
+        });
+        let edits = edits.chain(if purged { message_purged() } else { Vec::new() }).chain([Edit::Delete]);
+        for (wall, edit) in (1..).zip(edits) {
+            record.merge(edit.delta(&record, stamp(wall), &recording.owner));
+        }
+        (schema::recording_key(id), record)
+    }
+
+    /// The removed record of a notification.
+    fn deleted_effect() -> Record {
+        let cause = Cause { mailbox: MailboxId(1), message: MessageId(2), transition: Transition::Filed };
+        let (target, created) = (DeviceId(3), Timestamp(0));
+        let new = NewEffect {
+            cause,
+            target,
+            created,
+            channel: Channel::Mail,
+            repeat: 0,
+            retry: 0,
+            not_before: created,
+            expires: created,
+        };
+        let mut record = Record::new();
+        for (wall, edit) in (1..).zip(new.edits(None).into_iter().chain([Edit::Delete])) {
+            record.merge(edit.delta(&record, stamp(wall), &"a".parse().expect("a name")));
+        }
+        record
+    }
+
+    #[test]
+    fn recording_goes_when_nothing_can_come_of_it() {
+        for (state, purged, age, goes) in [
+            (RecordingState::Filed, true, 31 * DAY, true),
+            (RecordingState::Filed, true, 30 * DAY, false),
+            (RecordingState::Filed, false, 99 * DAY, false),
+            (RecordingState::Discarded, false, 31 * DAY, true),
+        ] {
+            let (key, record) = deleted_recording(state, purged);
+            let found = removal(&key, &record, true, Timestamp(0), Timestamp(age), GRACE);
+            assert_eq!(found, goes.then_some(Removal::Whole), "{state:?} {purged} {age}");
+            let found = removal(&key, &record, true, Timestamp(age), Timestamp(age), GRACE);
+            assert_eq!(found, None, "its deletion was seen just now");
         }
     }
 
@@ -117,8 +199,15 @@ mod tests {
     #[test]
     fn tables_to_look_at_are_those_with_a_rule() {
         for table in (0..300).map(Table) {
-            let key = Key::new(table, "row");
-            let record = deleted(&[(message::PURGED, 1)]);
+            let key = match table {
+                RECORDING => schema::recording_key(RecordingId(1)),
+                _ => Key::new(table, "row"),
+            };
+            let record = match table {
+                RECORDING => deleted_recording(RecordingState::Filed, true).1,
+                OUTBOX => deleted_effect(),
+                _ => deleted(&[(message::PURGED, 1)]),
+            };
             let has_rule = removal(&key, &record, true, Timestamp(0), Timestamp(u64::MAX), GRACE).is_some();
             assert_eq!(TABLES.contains(&table), has_rule, "{table:?}");
             let goes =
