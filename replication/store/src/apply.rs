@@ -157,8 +157,8 @@ pub(crate) fn merge(transaction: &mut Transaction<'_>, commit: &[Change]) -> Res
     }
     let mut changed = Vec::with_capacity(writes.len());
     for (key, row, value, before, record) in writes {
+        changed.push(before.update(transaction, &key, &record, &value)?);
         transaction.put(row, value)?;
-        changed.push(before.update(transaction, &key, &record)?);
     }
     Ok(changed)
 }

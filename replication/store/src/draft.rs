@@ -1,6 +1,6 @@
 //! A commit being written.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use twinbox_clock::wall;
 use twinbox_disk::{Need, Reserve, Transaction};
@@ -43,72 +43,91 @@ pub struct Draft<'a> {
     transaction: &'a mut (dyn Access + 'a),
     clock: &'a mut Clock,
     node: &'a NodeName,
-    /// The changed records, in the order of first touch.
-    order: Vec<Key>,
-    deltas: BTreeMap<Key, Record>,
-    /// The rows before and after each edit, in order.
-    rows: Vec<RowChange>,
+    /// The changed records as they are now. Each is written once, at the end.
+    rows: BTreeMap<Key, Row>,
+}
+
+/// A record in a draft.
+struct Row {
+    /// Its place in the order of first touch.
+    turn: usize,
+    /// As it was before the draft.
+    before: Indexed,
+    record: Record,
+    /// The edits of the draft.
+    delta: Record,
 }
 
 impl<'a> Draft<'a> {
     pub(crate) fn new(transaction: &'a mut Transaction<'_>, clock: &'a mut Clock, node: &'a NodeName) -> Self {
-        Self { transaction, clock, node, order: Vec::new(), deltas: BTreeMap::new(), rows: Vec::new() }
+        Self { transaction, clock, node, rows: BTreeMap::new() }
     }
 
     /// A record, deleted or not.
     pub fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        if let Some(row) = self.rows.get(key) {
+            return Ok(Some(row.record.clone()));
+        }
         self.transaction.get(&keys::record(key))?.map(|bytes| decode_record(&bytes)).transpose()
     }
 
     /// The records of a table whose id begins with `prefix`, in order, deleted ones included.
     pub fn scan(&self, table: Table, prefix: &[u8]) -> Result<Vec<(Key, Record)>, StoreError> {
         let pairs = self.transaction.scan(&keys::records(table, prefix))?;
-        pairs.into_iter().map(|(key, value)| decode_row(&key, &value)).collect()
+        let mut rows = pairs
+            .into_iter()
+            .map(|(key, value)| decode_row(&key, &value))
+            .collect::<Result<BTreeMap<_, _>, _>>()?;
+        let own = self.rows.range(Key::new(table, prefix)..);
+        let own = own.take_while(|(key, _)| key.table == table && key.id.starts_with(prefix));
+        rows.extend(own.map(|(key, row)| (key.clone(), row.record.clone())));
+        Ok(rows.into_iter().collect())
     }
 
     /// Edits a record, which need not exist yet. All edits of one record in one commit are one change.
     pub fn edit(&mut self, key: Key, edits: Vec<Edit>) -> Result<(), StoreError> {
-        let mut record = self.get(&key)?.unwrap_or_default();
-        let before = Indexed::of(&record);
-        let mut delta = Record::new();
+        let mut row = self.take(&key)?;
         for edit in edits {
-            let stamp = self.clock.tick(wall(), record.latest());
-            let part = edit.delta(&record, stamp, self.node);
-            record.merge(part.clone());
-            delta.merge(part);
+            let stamp = self.clock.tick(wall(), row.record.latest());
+            let part = edit.delta(&row.record, stamp, self.node);
+            row.record.merge(part.clone());
+            row.delta.merge(part);
         }
-        if delta.is_empty() {
-            return Ok(());
-        }
-        self.write(key, &record, &before, delta)
+        self.put_back(key, row);
+        Ok(())
     }
 
     /// Merges in a record of another cluster's store, with its stamps: the change is the record as a whole. No change if the
     /// record here has all of it already. The clock does not move: later edits stamp above what their record holds.
     pub fn adopt(&mut self, key: Key, other: Record) -> Result<(), StoreError> {
-        let here = self.get(&key)?.unwrap_or_default();
-        let mut record = here.clone();
+        let mut row = self.take(&key)?;
+        let mut record = row.record.clone();
         record.merge(other.clone());
-        if record == here {
-            return Ok(());
+        if record != row.record {
+            row.record = record;
+            row.delta.merge(other);
         }
-        self.write(key, &record, &Indexed::of(&here), other)
-    }
-
-    fn write(&mut self, key: Key, record: &Record, before: &Indexed, delta: Record) -> Result<(), StoreError> {
-        self.transaction.put(keys::record(&key), codec::encode_record(record))?;
-        self.rows.push(before.update(&mut *self.transaction, &key, record)?);
-        match self.deltas.entry(key) {
-            Entry::Vacant(entry) => {
-                self.order.push(entry.key().clone());
-                entry.insert(delta);
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().merge(delta),
-        }
+        self.put_back(key, row);
         Ok(())
     }
 
-    /// Numbers the changes and writes them to the log, with the vector and the clock. Returns the changed rows too.
+    /// The record as the draft sees it, out of the draft.
+    fn take(&mut self, key: &Key) -> Result<Row, StoreError> {
+        if let Some(row) = self.rows.remove(key) {
+            return Ok(row);
+        }
+        let record = self.get(key)?.unwrap_or_default();
+        Ok(Row { turn: self.rows.len(), before: Indexed::of(&record), record, delta: Record::new() })
+    }
+
+    fn put_back(&mut self, key: Key, row: Row) {
+        if !row.delta.is_empty() {
+            self.rows.insert(key, row);
+        }
+    }
+
+    /// Writes the records and their indexes, and the changes, numbered, to the log, with the vector and the clock. Returns the
+    /// changed rows too.
     pub(crate) fn finish(
         mut self,
         origin: Origin,
@@ -116,11 +135,15 @@ impl<'a> Draft<'a> {
     ) -> Result<(Committed, Vec<Change>, Vec<RowChange>), StoreError> {
         let prefix = keys::prefix(origin);
         let before = decode_upto(self.transaction.get(&prefix)?.as_deref())?;
-        let mut changes = Vec::with_capacity(self.order.len());
+        let mut edited: Vec<_> = std::mem::take(&mut self.rows).into_iter().collect();
+        edited.sort_unstable_by_key(|(_, row)| row.turn);
+        let (mut changes, mut rows) = (Vec::with_capacity(edited.len()), Vec::with_capacity(edited.len()));
         let (mut last, mut largest, mut bytes) = (before, 0, 0);
-        let mut part = CommitPart { before: 0, after: u32::try_from(self.order.len()).unwrap_or(u32::MAX) };
-        for key in self.order {
-            let Some(delta) = self.deltas.remove(&key) else { continue };
+        let mut part = CommitPart { before: 0, after: u32::try_from(edited.len()).unwrap_or(u32::MAX) };
+        for (key, Row { before, record, delta, .. }) in edited {
+            let row = codec::encode_record(&record);
+            rows.push(before.update(&mut *self.transaction, &key, &record, &row)?);
+            self.transaction.put(keys::record(&key), row)?;
             last += 1;
             part.after = part.after.saturating_sub(1);
             let change = Change { origin, seq: last, key, delta, part };
@@ -137,7 +160,7 @@ impl<'a> Draft<'a> {
             self.transaction.put(prefix, codec::encode_upto(last))?;
             self.transaction.put(keys::CLOCK.to_vec(), codec::encode_stamp(self.clock.reading()))?;
         }
-        Ok((Committed { origin, first: before + 1, last }, changes, self.rows))
+        Ok((Committed { origin, first: before + 1, last }, changes, rows))
     }
 }
 

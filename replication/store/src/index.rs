@@ -11,7 +11,7 @@ use twinbox_replication_core::{Key, Record};
 
 use crate::{
     Store, StoreError,
-    codec::{DecodeError, FORMAT},
+    codec::{self, DecodeError, FORMAT},
     draft::decode_record,
     keys,
     store::{lock, unversioned, versioned},
@@ -67,19 +67,25 @@ pub(crate) struct Indexed {
 
 impl Indexed {
     pub(crate) fn of(record: &Record) -> Self {
-        let blobs = record.blobs().map(|blob| blob.hash).collect();
-        let tombstone = record.tombstone().map(|tombstone| tombstone.stamp);
-        Self { blobs, tombstone, deleted: record.is_deleted(), content: sums::content(record) }
+        Self::with(record, &codec::encode_record(record))
     }
 
-    /// Writes the difference between a record as it was, `self`, and as it is `now`; returns it for the sums.
+    fn with(record: &Record, encoded: &[u8]) -> Self {
+        let blobs = record.blobs().map(|blob| blob.hash).collect();
+        let tombstone = record.tombstone().map(|tombstone| tombstone.stamp);
+        Self { blobs, tombstone, deleted: record.is_deleted(), content: sums::content_of(record, encoded) }
+    }
+
+    /// Writes the difference between a record as it was, `self`, and as it is `now`, which is `encoded` on disk; returns it for the
+    /// sums.
     pub(crate) fn update(
         &self,
         access: &mut (dyn Access + '_),
         key: &Key,
         now: &Record,
+        encoded: &[u8],
     ) -> Result<RowChange, DiskError> {
-        let now = Self::of(now);
+        let now = Self::with(now, encoded);
         // The blobs of a deleted record may have been given up: one that is present again names them again.
         let again = self.deleted && !now.deleted;
         for hash in now.blobs.iter().filter(|hash| again || !self.blobs.contains(*hash)) {

@@ -16,13 +16,13 @@ use twinbox_replication_core::{Change, Key, Vector, state_fill::LogEntry};
 use crate::{Store, StoreError, codec, compare::set_aside_change, draft::decode_upto, keys, store::lock};
 
 /// Changes that one transaction removes: commits wait for it.
-const STEP: usize = 128;
+const STEP: usize = 512;
 
 /// One transaction that cuts a log.
 struct Step {
     removed: usize,
-    /// Nothing more can be cut.
-    is_last: bool,
+    /// The number with which the next one begins; `None` when nothing more can be cut.
+    next: Option<u64>,
 }
 
 /// Approximate maximum of bytes that [`Store::changes_after`] returns.
@@ -160,18 +160,27 @@ impl Store {
     /// Cuts the log of an origin after `upto`, as far as that can be: in small transactions, as many as there are changes.
     /// Returns the number of removed changes. Peers with less of this origin fill by state.
     pub async fn cut_log(&self, origin: Origin, upto: u64) -> Result<u64, StoreError> {
-        let mut removed = 0;
+        // Each step begins where the one before ended: what that removed may still be in memory, and would be passed over again.
+        let (mut removed, mut from) = (0, 0);
         loop {
             let store = self.clone();
-            let step = self.disk().transact(move |transaction| store.cut_step(transaction, origin, upto)).await?;
+            let step =
+                self.disk().transact(move |transaction| store.cut_step(transaction, origin, from, upto)).await?;
             removed += step.removed as u64;
-            if step.is_last {
-                return Ok(removed);
+            match step.next {
+                Some(next) => from = next,
+                None => return Ok(removed),
             }
         }
     }
 
-    fn cut_step(&self, transaction: &mut Transaction<'_>, origin: Origin, upto: u64) -> Result<Step, StoreError> {
+    fn cut_step(
+        &self,
+        transaction: &mut Transaction<'_>,
+        origin: Origin,
+        from: u64,
+        upto: u64,
+    ) -> Result<Step, StoreError> {
         let prefix = decode_upto(transaction.get(&keys::prefix(origin))?.as_deref())?;
         // Under the lock of the pins: a pin that comes later has all of the prefix.
         let pinned = lock(&self.log().pins);
@@ -181,12 +190,12 @@ impl Store {
             Some((mark, _)) => set_aside_change(mark).map_or(0, |(_, seq)| upto.min(seq.saturating_sub(1))),
             None => upto,
         };
-        let oldest = transaction.scan_from(&keys::changes(origin), &keys::change(origin, 0), STEP)?;
+        let oldest = transaction.scan_from(&keys::changes(origin), &keys::change(origin, from), STEP)?;
         let step: Vec<_> = oldest.into_iter().map(|(key, _)| key).collect();
         let step: Vec<_> =
             step.into_iter().filter(|key| keys::change_seq(key).is_some_and(|seq| seq <= upto)).collect();
         let Some(last) = step.last().and_then(|key| keys::change_seq(key)) else {
-            return Ok(Step { removed: 0, is_last: true });
+            return Ok(Step { removed: 0, next: None });
         };
         let begins = self.log_begins().get(origin).max(last);
         self.log().raise(origin, begins);
@@ -195,7 +204,8 @@ impl Store {
         let removed = step.len();
         step.into_iter().for_each(|key| transaction.remove(key));
         // Without a commit that would find nothing.
-        Ok(Step { removed, is_last: removed < STEP || last >= upto })
+        let is_last = removed < STEP || last >= upto;
+        Ok(Step { removed, next: (!is_last).then(|| last.saturating_add(1)) })
     }
 
     /// The last change of an origin that can be cut now, `prefix` at most.

@@ -224,9 +224,6 @@ impl Store {
             return Ok(kept);
         }
         let is_filed = || -> Result<bool, StoreError> { Ok(!self.recordings().is_unfiled(hash)?) };
-        if !is_filed()? {
-            return Ok(kept);
-        }
         // Read again once no caller can take it in use.
         let Some(bytes) = self.blobs().remove_unless_used(hash, grace, is_filed)? else { return Ok(kept) };
         let freed = FreedSpace { blobs: u64::from(bytes > 0), bytes };

@@ -139,8 +139,7 @@ fn mend(
     let before = Indexed::of(&record);
     record.merge(copy.clone());
     let encoded = codec::encode_record(&record);
-    let size = encoded.len();
-    match transaction.put(row, encoded) {
+    match transaction.put(row, encoded.clone()) {
         Err(error @ DiskError::TooLarge { .. }) => {
             tracing::error!(?key, %error, "row differs from that of another node and cannot be repaired");
             repair.too_large += 1;
@@ -148,10 +147,10 @@ fn mend(
         }
         written => written?,
     }
-    repair.rows.push(before.update(transaction, key, &record)?);
+    repair.rows.push(before.update(transaction, key, &record, &encoded)?);
     repair.repaired.push(RepairedRow { key: key.clone(), fault, added });
     repair.records.push((key.clone(), copy.clone()));
-    Ok(size)
+    Ok(encoded.len())
 }
 
 /// Clears the marks of changes of these rows that the rows hold now, and returns these changes.

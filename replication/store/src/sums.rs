@@ -32,11 +32,15 @@ const KEY: &[u8; 32] = b"twinbox hash of a row, version 1";
 /// Hash of what a present record holds.
 pub(crate) type Content = [u8; 32];
 
-/// The hash of a record's content; `None` for one that is deleted or empty. Equal records have equal bytes: all their parts
-/// are ordered.
-pub(crate) fn content(record: &Record) -> Option<Content> {
+/// The hash of a record's content, which is `encoded`; `None` for one that is deleted or empty. Equal records have equal bytes:
+/// all their parts are ordered.
+pub(crate) fn content_of(record: &Record, encoded: &[u8]) -> Option<Content> {
     let present = !record.is_deleted() && !record.is_empty();
-    present.then(|| *blake3::keyed_hash(KEY, &codec::encode_record(record)).as_bytes())
+    present.then(|| *blake3::keyed_hash(KEY, encoded).as_bytes())
+}
+
+fn content(record: &Record) -> Option<Content> {
+    content_of(record, &codec::encode_record(record))
 }
 
 /// Bucket and hash of a row; `None` for a deleted or empty record, which no comparison counts.

@@ -57,6 +57,8 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use population::Population;
 use report::Report;
+// The allocator of the product: some figures are of its parts in this process.
+use twinbox_runtime as _;
 
 /// Measures Twinbox.
 #[derive(Debug, Parser)]

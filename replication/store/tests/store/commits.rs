@@ -22,6 +22,7 @@ async fn committed_change_is_readable_numbered_and_announced() {
         draft.edit(key("y"), vec![Edit::Count(2, 5)])?;
         let y = draft.get(&key("y"))?.ok_or(StoreError::Closed)?;
         assert_eq!((y.bytes(1), y.counter(2)), (Some(&b"two"[..]), 5));
+        assert_eq!(draft.scan(TABLE, b"y")?, [(key("y"), y)]);
         Ok::<_, StoreError>(draft.scan(TABLE, b"")?.len())
     });
     let (rows, both) = both.await.expect("a commit");
@@ -129,7 +130,7 @@ async fn a_record_that_is_too_large_is_refused_with_its_size() {
     let huge = vec![Edit::Set(1, Value::Bytes(vec![0; MAX_VALUE]))];
     let error = edit(&store, "huge", huge).await.expect_err("a refusal");
     assert!(
-        matches!(error, CommitError::Refused(StoreError::Disk(DiskError::TooLarge { what: "value", .. }))),
+        matches!(error, CommitError::Store(StoreError::Disk(DiskError::TooLarge { what: "value", .. }))),
         "{error}"
     );
     assert_eq!(store.vector().total(), 0);
