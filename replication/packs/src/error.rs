@@ -13,7 +13,7 @@ pub enum PackError {
     Config {
         /// The length that was asked for.
         pack_bytes: u64,
-        /// Minimum length, [`crate::MIN_PACK`].
+        /// Minimum length.
         least: u64,
     },
     /// An operation on a file failed. Other packs may work.

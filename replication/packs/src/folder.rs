@@ -23,20 +23,23 @@ const MAX_PACK: u64 = 1 << 31;
 pub struct Config {
     /// Length of a new pack's file in bytes: a multiple of [`BLOCK`], at least [`MIN_PACK`], at most 2 GiB.
     pub pack_bytes: u64,
+    /// Length up to which new packs become longer while audio comes so fast that they fill in moments: the same bounds.
+    pub longest_bytes: u64,
 }
 
 /// A pack without frames that can be appended to.
 pub(crate) struct NewPack<F> {
     pub(crate) number: u32,
     pub(crate) nonce: u32,
+    /// Length of its file.
+    pub(crate) bytes: u64,
     pub(crate) file: Arc<F>,
 }
 
 /// The folder of packs.
 pub(crate) struct PackFolder<M: Medium> {
     pub(crate) medium: M,
-    /// Length of new packs in bytes.
-    pub(crate) pack_bytes: u64,
+    pub(crate) config: Config,
     /// The first failed write or sync.
     broken: OnceLock<String>,
 }
@@ -68,18 +71,20 @@ pub(crate) fn read_full<F: MediumFile>(file: &F, buffer: &mut [u8], offset: u64)
 
 impl<M: Medium> PackFolder<M> {
     pub(crate) fn new(medium: M, config: Config) -> Result<Self, PackError> {
-        let Config { pack_bytes } = config;
-        if !(MIN_PACK..=MAX_PACK).contains(&pack_bytes) || !pack_bytes.is_multiple_of(BLOCK) {
-            return Err(PackError::Config { pack_bytes, least: MIN_PACK });
+        let Config { pack_bytes, longest_bytes } = config;
+        for (bytes, least) in [(pack_bytes, MIN_PACK), (longest_bytes, pack_bytes)] {
+            if !(least..=MAX_PACK).contains(&bytes) || !bytes.is_multiple_of(BLOCK) {
+                return Err(PackError::Config { pack_bytes: bytes, least });
+            }
         }
-        Ok(Self { medium, pack_bytes, broken: OnceLock::new() })
+        Ok(Self { medium, config, broken: OnceLock::new() })
     }
 
-    /// Makes a pack durably.
-    pub(crate) fn make(&self, number: u32) -> Result<NewPack<M::File>, PackError> {
+    /// Makes a pack of so many bytes durably.
+    pub(crate) fn make(&self, number: u32, bytes: u64) -> Result<NewPack<M::File>, PackError> {
         self.check()?;
         let name = file_name(number);
-        let file = match self.medium.create(&name, self.pack_bytes) {
+        let file = match self.medium.create(&name, bytes) {
             Ok(file) => file,
             Err(error) if is_full(&error) => {
                 // Best effort: a file that stays has no header, and the next start removes it.
@@ -88,10 +93,10 @@ impl<M: Medium> PackFolder<M> {
             }
             Err(error) => return Err(self.fail("create", &name, &error)),
         };
-        let header = PackHeader { pack: number, nonce: rand::random(), bytes: self.pack_bytes };
+        let header = PackHeader { pack: number, nonce: rand::random(), bytes };
         let written = file.write_at(&[&header.encode()], 0).and_then(|()| file.sync());
         written.map_err(|error| self.fail("write the header of", &name, &error))?;
-        Ok(NewPack { number, nonce: header.nonce, file: Arc::new(file) })
+        Ok(NewPack { number, nonce: header.nonce, bytes, file: Arc::new(file) })
     }
 
     /// Opens a pack for reading.

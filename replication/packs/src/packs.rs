@@ -59,7 +59,7 @@ impl<M: Medium> Packs<M> {
     pub fn open(medium: M, config: Config, least: u32) -> Result<Self, PackError> {
         let folder = Arc::new(PackFolder::new(medium, config)?);
         let found = survey(&folder, least)?;
-        let table = Table::new(found.packs, folder.pack_bytes);
+        let table = Table::new(found.packs);
         let group = SyncGroup::new(Arc::clone(&folder));
         let ahead = Ahead::begin(Arc::clone(&folder), found.next)?;
         Ok(Self(Arc::new(Inner { folder, appender: Mutex::new(None), table: Mutex::new(table), group, ahead })))
@@ -97,7 +97,7 @@ impl<M: Medium> Packs<M> {
         }
         if let Some(active) = active.as_mut()
             && !active.asked
-            && active.end >= self.0.folder.pack_bytes / 8
+            && active.end >= active.pack.bytes / 8
         {
             active.asked = true;
             self.0.ahead.ask();
@@ -107,14 +107,15 @@ impl<M: Medium> Packs<M> {
 
     /// The packs that take the frames. All new ones are there before the first frame is written.
     fn plan(&self, active: Option<&Active<M::File>>, frames: &[Frame<'_>]) -> Result<Vec<Run<M::File>>, PackError> {
-        let pack_bytes = self.0.folder.pack_bytes;
-        let mut end = active.map_or(pack_bytes, |active| active.end);
+        // A new pack has so many bytes at least.
+        let least = self.0.folder.config.pack_bytes;
+        let (mut end, mut length) = active.map_or((least, least), |active| (active.end, active.pack.bytes));
         let mut counts = vec![0_usize];
         for frame in frames {
             let span = span(frame.payload.len()) as u64;
-            if end + span > pack_bytes {
+            if end + span > length {
                 counts.push(0);
-                end = BLOCK;
+                (end, length) = (BLOCK, least);
             }
             end += span;
             if let Some(count) = counts.last_mut() {
@@ -137,7 +138,7 @@ impl<M: Medium> Packs<M> {
         if frames.is_empty() {
             return Ok(());
         }
-        let NewPack { number, nonce, file } = &active.pack;
+        let NewPack { number, nonce, file, .. } = &active.pack;
         let mut end = active.end;
         let mut headers: Vec<[u8; FRAME_HEADER]> = Vec::with_capacity(frames.len());
         for frame in frames {
@@ -155,7 +156,7 @@ impl<M: Medium> Packs<M> {
         active.end = end;
         self.0.group.written(*number, file);
         if let Some(listed) = self.table().packs.get_mut(number) {
-            listed.used = end;
+            listed.used = Some(end);
         }
         Ok(())
     }
@@ -212,7 +213,7 @@ impl<M: Medium> Packs<M> {
                 listed.age = Age::Synced;
             }
         }
-        let limit = if listed.age == Age::Own { listed.used } else { u64::MAX };
+        let limit = listed.used.filter(|_| listed.age == Age::Own).unwrap_or(u64::MAX);
         let bytes = self.0.folder.bytes(pack, &file, limit)?;
         let nonce = match header(pack, &bytes)? {
             Header::Valid { nonce } => Some(nonce),
@@ -242,10 +243,18 @@ impl<M: Medium> Packs<M> {
         self.table().active
     }
 
-    /// Bytes of a pack up to the end of its last frame; the length of a pack for those of earlier processes, 0 when
-    /// there is no such pack.
+    /// Bytes of a pack up to the end of its last frame; the length of the file for those of earlier processes, 0 when
+    /// there is no such pack, or it cannot be opened.
     pub fn used(&self, pack: u32) -> u64 {
-        self.table().packs.get(&pack).map_or(0, |listed| listed.used)
+        let Some(listed) = self.table().packs.get(&pack).copied() else { return 0 };
+        if let Some(used) = listed.used {
+            return used;
+        }
+        let Some(length) = self.file(pack).ok().and_then(|file| file.length().ok()) else { return 0 };
+        if let Some(listed) = self.table().packs.get_mut(&pack) {
+            listed.used = Some(length);
+        }
+        length
     }
 
     /// Removes a pack; readers that have its file open read on. A power cut may undo it. Refuses the active pack.

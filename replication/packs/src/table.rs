@@ -8,8 +8,8 @@ const MAX_OPEN: usize = 64;
 /// A pack that exists.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listed {
-    /// Bytes up to the end of its last frame. Of a pack of an earlier process, the length of a pack.
-    pub(crate) used: u64,
+    /// Bytes up to the end of its last frame. Of a pack of an earlier process, the length of its file once that was asked for.
+    pub(crate) used: Option<u64>,
     pub(crate) age: Age,
 }
 
@@ -42,15 +42,15 @@ struct Open<F> {
 
 impl<F> Table<F> {
     /// The packs of earlier processes.
-    pub(crate) fn new(packs: impl IntoIterator<Item = u32>, pack_bytes: u64) -> Self {
-        let listed = Listed { used: pack_bytes, age: Age::Unsynced };
+    pub(crate) fn new(packs: impl IntoIterator<Item = u32>) -> Self {
+        let listed = Listed { used: None, age: Age::Unsynced };
         let packs = packs.into_iter().map(|pack| (pack, listed)).collect();
         Self { packs, active: None, open: Vec::new(), uses: 0 }
     }
 
     /// A new pack is appended to from now on.
     pub(crate) fn activate(&mut self, pack: u32, file: &Arc<F>, used: u64) {
-        self.packs.insert(pack, Listed { used, age: Age::Own });
+        self.packs.insert(pack, Listed { used: Some(used), age: Age::Own });
         self.active = Some(pack);
         self.keep(pack, file);
     }
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn file_with_the_oldest_use_is_closed() {
-        let mut table = Table::new(0..100, 1);
+        let mut table = Table::new(0..100);
         let file = Arc::new(());
         (0..64).for_each(|pack| table.keep(pack, &file));
         assert!(table.file(0).is_some());
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn file_of_a_removed_pack_is_not_kept_open() {
-        let mut table = Table::new(0..2, 1);
+        let mut table = Table::new(0..2);
         let file = Arc::new(());
         table.keep(0, &file);
         table.forget(0);

@@ -11,10 +11,10 @@ use std::{
 
 use twinbox_disk::{Disk, DiskError, Folder};
 use twinbox_ids::{BlobHash, Timestamp};
-use twinbox_packs::{Config, Extent, Found, Kind, PackError, Packs};
+use twinbox_packs::{Extent, Found, Kind, PackError, Packs};
 use twinbox_replication_store::{
     StoreError,
-    salvage::{PACK_BYTES, put_audio},
+    salvage::{PACKS, put_audio},
 };
 
 /// Maximum number of pieces of audio that is found: their places fit into one value of the index.
@@ -60,7 +60,7 @@ struct Search<'a> {
 /// Writes rows for the audio in the packs of the store in `dir`; returns the number of rows.
 pub(crate) fn find(dir: &Path, disk: &Disk, now: Timestamp) -> Result<u64, StoreError> {
     let folder = Folder::open(&dir.join("audio"))?;
-    let packs = Packs::open(folder, Config { pack_bytes: PACK_BYTES }, 0).map_err(|error| failed(dir, &error))?;
+    let packs = Packs::open(folder, PACKS, 0).map_err(|error| failed(dir, &error))?;
     let mut search = Search { packs, disk, now, groups: HashMap::new(), rows: Vec::new(), count: 0 };
     for pack in search.packs.list() {
         match search.packs.scan(pack) {

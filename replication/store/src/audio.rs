@@ -15,8 +15,9 @@ use crate::{
     store::unversioned,
 };
 
-/// Length of a pack: two minutes of sixteen calls. Making one costs three syncs, one behind the other.
-pub(crate) const PACK_BYTES: u64 = 16 * 1024 * 1024;
+/// Lengths of packs: the shortest are two minutes of sixteen calls; the longest, when a thousand and more are recorded, are bounded
+/// by what a start reads (see `SCANNED` in `compact.rs`). Making one costs three syncs, one behind the other.
+pub const PACKS: Config = Config { pack_bytes: 16 * 1024 * 1024, longest_bytes: 64 * 1024 * 1024 };
 
 impl Store {
     /// The blobs that present records name and that are not here, each once; with `deleted` those of deleted records
@@ -39,7 +40,7 @@ impl Store {
 /// Opens the packs of the store in `dir`.
 pub(crate) fn open_packs(dir: &Path, disk: &Disk, reserve: &Reserve) -> Result<AudioPacks, StoreError> {
     let folder = Folder::open(&dir.join("audio"))?;
-    let packs = Packs::open(folder, Config { pack_bytes: PACK_BYTES }, highest_pack(disk)?);
+    let packs = Packs::open(folder, PACKS, highest_pack(disk)?);
     packs.map_err(|error| pack_error(error, disk, || reserve.space().map_or(0, |space| space.free)).into())
 }
 

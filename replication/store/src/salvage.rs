@@ -13,8 +13,7 @@ use crate::{StoreError, audio, codec, keys, pieces, pieces::Row, store::versione
 /// Prefixes of the keys that are taken.
 pub const PREFIXES: [&[u8]; 2] = [keys::LOG, keys::TAKES];
 
-/// Length of the packs of a store.
-pub const PACK_BYTES: u64 = audio::PACK_BYTES;
+pub use crate::audio::PACKS;
 
 /// A value of the old index, or of its journal.
 #[derive(Debug, Clone, PartialEq, Eq)]

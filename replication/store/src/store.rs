@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, watch};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_disk::{Disk, IndexSpace, Need, Reserve, Space, Transaction};
 use twinbox_ids::{ClusterId, NodeName, Origin};
-use twinbox_replication_core::{BlobRef, Change, Clock, Key, Ranges, Record, Table, Vector};
+use twinbox_replication_core::{BlobRef, Change, Clock, Have, Key, Ranges, Record, Table, Vector};
 
 use crate::{
     Blobs, CommitError, Committed, Draft, Filled, PurgeCounts, Recordings, StoreError,
@@ -21,7 +21,7 @@ use crate::{
     draft::{decode_record, decode_row},
     feed::{Feed, HELD_BYTES},
     filled::FillMark,
-    have::Have,
+    have,
     identity::{check_node, read_cluster},
     index::Indexing,
     keys,
@@ -103,7 +103,7 @@ impl Store {
         let new = !check_node(&disk, &dir, &node)?;
         let filled = Arc::new(FillMark::read(&disk, new)?);
         let cluster = read_cluster(&disk)?;
-        let (have, log) = (Have::read(&disk)?, Log::read(&disk)?);
+        let (have, log) = (have::read(&disk)?, Log::read(&disk)?);
 
         let origin = Origin::random();
         let mut clock = Clock::new(origin);

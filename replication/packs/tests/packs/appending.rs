@@ -103,10 +103,56 @@ fn largest_payload_fits_and_a_larger_one_is_refused_before_anything_is_written()
 #[test]
 fn unusable_lengths_of_packs_are_refused() {
     for pack_bytes in [0, BLOCK, MIN_PACK - BLOCK, MIN_PACK + 1, (1 << 31) + BLOCK, 1 << 32] {
-        let refused = Packs::open(SimMedium::new(0), Config { pack_bytes }, 0).err();
-        assert_eq!(refused, Some(PackError::Config { pack_bytes, least: MIN_PACK }));
+        let refused = |config| Packs::open(SimMedium::new(0), config, 0).err();
+        let error = Some(PackError::Config { pack_bytes, least: MIN_PACK });
+        assert_eq!(refused(Config { pack_bytes, longest_bytes: 1 << 31 }), error);
+        assert_eq!(refused(Config { pack_bytes: MIN_PACK, longest_bytes: pack_bytes }), error);
     }
-    assert!(Packs::open(SimMedium::new(0), Config { pack_bytes: 1 << 31 }, 0).is_ok());
+    for pack_bytes in [MIN_PACK, 1 << 31] {
+        let config = Config { pack_bytes, longest_bytes: 1 << 31 };
+        assert!(Packs::open(SimMedium::new(0), config, 0).is_ok());
+    }
+}
+
+#[test]
+fn packs_that_fill_fast_become_longer_and_are_read_as_others() {
+    let config = Config { pack_bytes: MIN_PACK, longest_bytes: 4 * MIN_PACK };
+    let sim = SimMedium::new(0);
+    let packs = Packs::open(sim.clone(), config, 0).expect("packs");
+    let payload = vec![7; 500_000];
+    // Some may not fill fast on a machine that is busy.
+    let appended: Vec<_> = (1..1_000)
+        .map(|recording| append(&packs, recording, &payload))
+        .take_while(|extent| packs.used(extent.pack) < 3 * MIN_PACK)
+        .collect();
+    assert!(appended.len() < 900, "no pack became longer");
+    packs.sync().expect("a sync");
+    for extent in &appended {
+        assert_eq!(read(&packs, *extent), payload);
+    }
+    drop(packs);
+    let packs = Packs::open(sim, config, 0).expect("the same packs");
+    assert!(scan_all(&packs).len() > appended.len());
+    let lengths: Vec<_> = packs.list().into_iter().map(|pack| packs.used(pack)).collect();
+    assert_eq!(
+        (lengths.first(), lengths.last()),
+        (Some(&MIN_PACK), Some(&(4 * MIN_PACK))),
+        "of files: {lengths:?}"
+    );
+}
+
+#[test]
+fn disk_without_room_for_a_longer_pack_gets_a_short_one() {
+    let config = Config { pack_bytes: MIN_PACK, longest_bytes: 1 << 31 };
+    let sim = SimMedium::new(0);
+    sim.set_longest(2 * MIN_PACK);
+    let packs = Packs::open(sim, config, 0).expect("packs");
+    // The third would be four times as long as the first.
+    let all: Vec<u128> = (1..20).collect();
+    for recording in &all {
+        append(&packs, *recording, &vec![7; 500_000]);
+    }
+    assert_eq!(recordings(&packs), all);
 }
 
 #[test]

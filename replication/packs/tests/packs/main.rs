@@ -13,7 +13,7 @@ use sim::SimMedium;
 use twinbox_packs::{Config, Extent, Found, Frame, Kind, MIN_PACK, PackError, Packs};
 
 /// Packs of the tests: 1 MiB and 8 KiB.
-const CONFIG: Config = Config { pack_bytes: MIN_PACK };
+const CONFIG: Config = Config { pack_bytes: MIN_PACK, longest_bytes: MIN_PACK };
 
 fn open(sim: &SimMedium) -> Packs<SimMedium> {
     Packs::open(sim.clone(), CONFIG, 0).unwrap_or_else(|error| panic!("{error}"))

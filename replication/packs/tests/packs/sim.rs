@@ -48,6 +48,8 @@ struct State {
     fails: Option<Call>,
     /// Maximum number of files.
     room: usize,
+    /// Maximum length of a file.
+    longest: u64,
     writes: u64,
     syncs: u64,
     opened: u64,
@@ -86,6 +88,7 @@ impl SimMedium {
             dead: false,
             fails: None,
             room: usize::MAX,
+            longest: u64::MAX,
             writes: 0,
             syncs: 0,
             opened: 0,
@@ -148,6 +151,11 @@ impl SimMedium {
     /// Limits the number of files.
     pub fn set_room(&self, room: usize) {
         self.state().room = room;
+    }
+
+    /// Has no room for a longer file from now on.
+    pub fn set_longest(&self, longest: u64) {
+        self.state().longest = longest;
     }
 
     /// Lets syncs wait from now on, or go on.
@@ -278,7 +286,7 @@ impl Medium for SimMedium {
         if state.names.contains_key(name) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        if state.names.len() >= state.room {
+        if state.names.len() >= state.room || length > state.longest {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let index = state.files.len();
