@@ -60,6 +60,14 @@ struct Tree {
     notes: sled::Tree,
 }
 
+/// Rows in the order of their keys.
+struct SomeRows {
+    pairs: Vec<Pair>,
+    bytes: u64,
+    /// The key from which on there may be more.
+    next: Option<Vec<u8>>,
+}
+
 enum Copying {
     No,
     /// The rows before `upto` are in the copy.
@@ -155,8 +163,8 @@ impl SledIndex {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next rows from `from` on, their bytes, and the key from which on there may be more.
-    fn rows_from(&self, from: &[u8]) -> Result<(Vec<Pair>, u64, Option<Vec<u8>>), DiskError> {
+    /// The next rows from `from` on.
+    fn rows_from(&self, from: &[u8]) -> Result<SomeRows, DiskError> {
         let (mut pairs, mut bytes) = (Vec::new(), 0);
         for pair in self.range(&KeyRange::prefix_from(b"", from)) {
             let (key, value) = pair?;
@@ -164,15 +172,15 @@ impl SledIndex {
             let next = [&key[..], &[0]].concat();
             pairs.push((key, value));
             if pairs.len() >= AT_A_TIME || bytes >= BYTES_AT_A_TIME {
-                return Ok((pairs, bytes, Some(next)));
+                return Ok(SomeRows { pairs, bytes, next: Some(next) });
             }
         }
-        Ok((pairs, bytes, None))
+        Ok(SomeRows { pairs, bytes, next: None })
     }
 
     /// Copies the next rows; the key up to which all are copied then, `None` when it was the last part.
     fn copy_from(&self, to: &Tree, upto: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        let (pairs, _, next) = self.rows_from(upto)?;
+        let SomeRows { pairs, next, .. } = self.rows_from(upto)?;
         pairs.iter().try_for_each(|(key, value)| to.write(&self.dir, key, Some(value)).map(drop))?;
         Ok(next)
     }
@@ -255,7 +263,7 @@ impl Index for SledIndex {
 
     fn count(&self) -> Result<(), DiskError> {
         let RowBytes::Before { from, .. } = self.rows().clone() else { return Ok(()) };
-        let (_, bytes, next) = self.rows_from(&from)?;
+        let SomeRows { bytes, next, .. } = self.rows_from(&from)?;
         self.rows().counted(bytes, next);
         Ok(())
     }
