@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use twinbox_calls::LoadView;
 use twinbox_clock::DurationHistogram;
-use twinbox_disk::Disk;
+use twinbox_disk::{Disk, IndexSpace};
 use twinbox_enrollment::certificates;
 use twinbox_health::Health;
 use twinbox_media::{BOUNDS_US, Quality};
@@ -104,6 +104,13 @@ pub fn render(pages: &Pages) -> String {
         "Changes in the log, for members that are away.",
         [plain(pages.mailstore.store().log_changes() as f64)],
     );
+    if let Some(IndexSpace { file, rows, .. }) = pages.mailstore.store().index_space() {
+        page.gauge(
+            "twinbox_index_bytes",
+            "Length of the index's file, and of the rows in it.",
+            [("file", file), ("rows", rows)].map(|(what, bytes)| (format!("what=\"{what}\""), bytes as f64)),
+        );
+    }
     let counters = pages.peers.counters();
     page.counter(
         "twinbox_state_fills_total",

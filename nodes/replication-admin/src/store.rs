@@ -61,6 +61,11 @@ pub(crate) async fn stats(store: &Store, dir: &Path) -> Result<wire::StatsReply,
             audio_bytes: stats.named.iter().map(|blob| blob.length).sum(),
             disk_bytes: size(&dir),
             free_bytes: store.space()?.free,
+            index: store.index_space().map(|space| wire::IndexSpace {
+                file_bytes: space.file,
+                rows_bytes: space.rows,
+                renews: space.renews,
+            }),
         })
     })
     .await

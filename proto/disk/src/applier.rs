@@ -11,9 +11,10 @@ use twinbox_journal::{JournalError, Medium, Position, Recycler};
 
 use crate::{
     DiskError,
+    copying::{CopyStep, Copying},
     flow::{Flow, Work},
     health::Health,
-    index::{CopyStep, Index},
+    index::Index,
     renewal::Renewal,
     rows::Rows,
 };
@@ -40,6 +41,7 @@ pub(crate) struct Applier<I, M: Medium> {
     /// Position that was applied when there was no room for a further segment, until there is.
     pub(crate) full_at: Option<Position>,
     pub(crate) renewal: Renewal,
+    pub(crate) copying: Copying,
 }
 
 /// Lets the committer go on without an applier, however the applier ends.
@@ -112,20 +114,22 @@ impl<I: Index, M: Medium> Applier<I, M> {
             _ => return Ok(()),
         }
         if self.renewal.copies() && self.renewal.take_turn() {
-            match self.rows.index.copy_rows()? {
-                CopyStep::GoesOn => {}
-                step => {
-                    if step == CopyStep::Complete {
-                        self.replace_index()?;
-                    }
-                    if let Some((file, Some(rows))) = self.rows.index.space() {
-                        self.renewal.ended(file, rows);
-                    }
-                }
+            let ended = self.copy_rows()?;
+            if ended && let Some((file, Some(rows))) = self.rows.index.space() {
+                self.renewal.ended(file, rows);
             }
         }
         self.rows.renews.store(self.renewal.copies(), Relaxed);
         Ok(())
+    }
+
+    /// Copies some more rows of the index; with the last ones the copy takes its place. True when the copying has ended.
+    pub(crate) fn copy_rows(&mut self) -> Result<bool, DiskError> {
+        match self.copying.step(&self.rows.index, self.health.dir()) {
+            CopyStep::GoesOn => Ok(false),
+            CopyStep::GivenUp => Ok(true),
+            CopyStep::Complete => self.replace_index().map(|()| true),
+        }
     }
 
     /// Puts the copy of the index in its place: a checkpoint too.
@@ -177,6 +181,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
             let (mut entries, mut bytes) = (0_usize, 0_usize);
             for (key, value) in frozen.writes.iter() {
                 self.rows.index.write(key, value.as_deref())?;
+                self.copying.wrote(&self.rows.index, self.health.dir(), key, value.as_deref());
                 entries += 1;
                 bytes += key.len() + value.as_ref().map_or(0, Vec::len);
                 if entries.is_multiple_of(CREDIT_EVERY) {

@@ -17,6 +17,7 @@ use crate::{
     applier::Applier,
     batch,
     committer::{Committer, Job, QUEUE},
+    copying::Copying,
     flow::{Flow, Limits},
     health::Health,
     index::Index,
@@ -103,6 +104,7 @@ impl<I: Index, M: Medium> Parts<I, M> {
             flushed: None,
             full_at: None,
             renewal: Renewal::default(),
+            copying: Copying::default(),
         };
         applier.checkpoint()?;
         // A small index is counted at once.

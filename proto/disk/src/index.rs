@@ -44,13 +44,21 @@ pub(crate) trait Index: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Copies some more rows to a new index; the first call begins. What is written meanwhile is in the copy too.
-    fn copy_rows(&self) -> Result<CopyStep, DiskError> {
-        Ok(CopyStep::GivenUp)
+    /// Begins a copy: an empty index beside this one, which no start finds. The error is the reason against it.
+    fn begin_copy(&self) -> Result<(), String> {
+        Err("it cannot be copied".to_owned())
     }
 
-    /// Makes the complete copy durable, with a note of the position in the journal that it holds, and puts it in the place of this
-    /// index. Readers go on.
+    /// Writes one key of the copy, as [`Self::write`] does here.
+    fn write_copy(&self, _key: &[u8], _value: Option<&[u8]>) -> Result<(), DiskError> {
+        Ok(())
+    }
+
+    /// Removes the copy, if there is one.
+    fn drop_copy(&self) {}
+
+    /// Makes the copy durable, with a note of the position in the journal that it holds, and puts it in the place of this index.
+    /// Readers go on.
     fn replace(&self, _position: Position) -> Result<(), DiskError> {
         Ok(())
     }
@@ -59,17 +67,6 @@ pub(crate) trait Index: Send + Sync + 'static {
     fn first_flush(&self) -> Result<(), DiskError> {
         self.flush()
     }
-}
-
-/// Result of copying some rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CopyStep {
-    /// There are more.
-    GoesOn,
-    /// The copy has all rows: it takes the place of the index before anything else is written.
-    Complete,
-    /// There will be no copy: there is no room, or it could not be written.
-    GivenUp,
 }
 
 /// Part of the journal that the index, by its own note, holds.

@@ -9,6 +9,7 @@
 mod applier;
 mod batch;
 mod committer;
+mod copying;
 mod disk;
 mod engine;
 mod error;

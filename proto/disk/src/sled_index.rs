@@ -13,8 +13,10 @@ use std::{
 use twinbox_journal::Position;
 
 use crate::{
-    DiskError, Pair, Reserve, file,
-    index::{CopyStep, Held, Index},
+    DiskError, Pair, Reserve,
+    copying::SomeRows,
+    file,
+    index::{Held, Index},
     leftovers,
     live::RowBytes,
     range::KeyRange,
@@ -38,10 +40,6 @@ const NOTES: &str = "notes";
 const HELD: &[u8] = b"held";
 const ROWS: &[u8] = b"rows";
 
-/// Rows, and about as many bytes, that are counted or copied at a time.
-const AT_A_TIME: usize = 4096;
-const BYTES_AT_A_TIME: u64 = 1024 * 1024;
-
 /// Space that a copy leaves free on the file system beside four times the rows.
 const LEFT_FREE: u64 = 256 * 1024 * 1024;
 
@@ -50,7 +48,8 @@ pub(crate) struct SledIndex {
     dir: PathBuf,
     /// Replaced by its copy while others read.
     tree: RwLock<Tree>,
-    copy: Mutex<Copying>,
+    /// The copy that is being made.
+    copy: Mutex<Option<Tree>>,
     rows: Mutex<RowBytes>,
 }
 
@@ -58,24 +57,6 @@ pub(crate) struct SledIndex {
 struct Tree {
     db: sled::Db,
     notes: sled::Tree,
-}
-
-/// Rows in the order of their keys.
-struct SomeRows {
-    pairs: Vec<Pair>,
-    bytes: u64,
-    /// The key from which on there may be more.
-    next: Option<Vec<u8>>,
-}
-
-enum Copying {
-    No,
-    /// The rows before `upto` are in the copy.
-    Yes {
-        to: Tree,
-        upto: Vec<u8>,
-    },
-    Failed,
 }
 
 impl Tree {
@@ -142,7 +123,7 @@ impl SledIndex {
         let tree = Tree::open(dir, &index)?;
         let counted = guarded(dir, || tree.notes.get(ROWS))?.and_then(|note| note.as_ref().try_into().ok());
         let rows = counted.map_or_else(RowBytes::none, |bytes| RowBytes::All(u64::from_be_bytes(bytes)));
-        let (tree, copy) = (RwLock::new(tree), Mutex::new(Copying::No));
+        let (tree, copy) = (RwLock::new(tree), Mutex::new(None));
         Ok(Self { dir: dir.to_owned(), tree, copy, rows: Mutex::new(rows) })
     }
 
@@ -155,7 +136,7 @@ impl SledIndex {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn copy(&self) -> MutexGuard<'_, Copying> {
+    fn copy(&self) -> MutexGuard<'_, Option<Tree>> {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -163,30 +144,8 @@ impl SledIndex {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next rows from `from` on.
-    fn rows_from(&self, from: &[u8]) -> Result<SomeRows, DiskError> {
-        let (mut pairs, mut bytes) = (Vec::new(), 0);
-        for pair in self.range(&KeyRange::prefix_from(b"", from)) {
-            let (key, value) = pair?;
-            bytes += (key.len() + value.len()) as u64;
-            let next = [&key[..], &[0]].concat();
-            pairs.push((key, value));
-            if pairs.len() >= AT_A_TIME || bytes >= BYTES_AT_A_TIME {
-                return Ok(SomeRows { pairs, bytes, next: Some(next) });
-            }
-        }
-        Ok(SomeRows { pairs, bytes, next: None })
-    }
-
-    /// Copies the next rows; the key up to which all are copied then, `None` when it was the last part.
-    fn copy_from(&self, to: &Tree, upto: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        let SomeRows { pairs, next, .. } = self.rows_from(upto)?;
-        pairs.iter().try_for_each(|(key, value)| to.write(&self.dir, key, Some(value)).map(drop))?;
-        Ok(next)
-    }
-
     /// Opens the folder of the copy; the error is the reason against it.
-    fn begin_copy(&self) -> Result<Tree, String> {
+    fn open_copy(&self) -> Result<Tree, String> {
         let rows = self.rows().all().unwrap_or(u64::MAX);
         let free = Reserve::new(&self.dir, 0).space().map_err(|error| error.to_string())?.free;
         let needed = rows.saturating_mul(4).saturating_add(LEFT_FREE);
@@ -195,14 +154,6 @@ impl SledIndex {
         }
         let next = replacement::next(&self.dir);
         replacement::remove(&next).and_then(|()| Tree::open(&self.dir, &next)).map_err(|error| error.to_string())
-    }
-
-    /// There is no copy any more: the index is as it was.
-    fn give_up(&self, reason: &str) {
-        tracing::warn!(dir = %self.dir.display(), reason, "the index is not written anew; its file stays long");
-        if let Err(error) = replacement::remove(&replacement::next(&self.dir)) {
-            tracing::warn!(%error, "the copy of the index cannot be removed; the next start removes it");
-        }
     }
 }
 
@@ -220,14 +171,6 @@ impl Index for SledIndex {
     fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
         let before = self.tree().write(&self.dir, key, value)?;
         self.rows().replaced(key, before.map(|before| before.len()), value.map(<[u8]>::len));
-        let mut copy = self.copy();
-        if let Copying::Yes { to, upto } = &*copy
-            && key < upto.as_slice()
-            && let Err(error) = to.write(&self.dir, key, value)
-        {
-            *copy = Copying::Failed;
-            self.give_up(&error.to_string());
-        }
         Ok(())
     }
 
@@ -263,7 +206,7 @@ impl Index for SledIndex {
 
     fn count(&self) -> Result<(), DiskError> {
         let RowBytes::Before { from, .. } = self.rows().clone() else { return Ok(()) };
-        let SomeRows { bytes, next, .. } = self.rows_from(&from)?;
+        let SomeRows { bytes, next, .. } = SomeRows::of(self, &from)?;
         self.rows().counted(bytes, next);
         Ok(())
     }
@@ -273,32 +216,28 @@ impl Index for SledIndex {
         tree.note_rows(&self.dir, &self.rows())
     }
 
-    fn copy_rows(&self) -> Result<CopyStep, DiskError> {
-        let mut copy = self.copy();
-        let failed = match std::mem::replace(&mut *copy, Copying::No) {
-            Copying::No => match self.begin_copy() {
-                Ok(to) => {
-                    *copy = Copying::Yes { to, upto: Vec::new() };
-                    return Ok(CopyStep::GoesOn);
-                }
-                Err(reason) => reason,
-            },
-            Copying::Yes { to, upto } => match self.copy_from(&to, &upto) {
-                Ok(next) => {
-                    let step = if next.is_some() { CopyStep::GoesOn } else { CopyStep::Complete };
-                    *copy = Copying::Yes { to, upto: next.unwrap_or(upto) };
-                    return Ok(step);
-                }
-                Err(error) => error.to_string(),
-            },
-            Copying::Failed => return Ok(CopyStep::GivenUp),
-        };
-        self.give_up(&failed);
-        Ok(CopyStep::GivenUp)
+    fn begin_copy(&self) -> Result<(), String> {
+        *self.copy() = Some(self.open_copy()?);
+        Ok(())
+    }
+
+    fn write_copy(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
+        match &*self.copy() {
+            Some(copy) => copy.write(&self.dir, key, value).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    fn drop_copy(&self) {
+        // Closed before its folder goes.
+        drop(self.copy().take());
+        if let Err(error) = replacement::remove(&replacement::next(&self.dir)) {
+            tracing::warn!(%error, "the copy of the index cannot be removed; the next start removes it");
+        }
     }
 
     fn replace(&self, position: Position) -> Result<(), DiskError> {
-        let Copying::Yes { to, .. } = std::mem::replace(&mut *self.copy(), Copying::No) else { return Ok(()) };
+        let Some(to) = self.copy().take() else { return Ok(()) };
         to.note(&self.dir, position)?;
         to.note_rows(&self.dir, &self.rows())?;
         guarded(&self.dir, || to.db.flush())?;

@@ -6,7 +6,9 @@ use serde_json::json;
 use tonic::Streaming;
 use twinbox_config::NodeConfig;
 use twinbox_stopped_node::NoFillSource;
-use twinbox_wire::storage::{CheckReply, CheckRequest, CompactReply, CompactRequest, StatsReply, StatsRequest};
+use twinbox_wire::storage::{
+    CheckReply, CheckRequest, CompactReply, CompactRequest, IndexSpace, StatsReply, StatsRequest,
+};
 
 use super::backup::{ProgressLine, size};
 use crate::output;
@@ -152,15 +154,19 @@ fn compacted(reply: &CompactReply) -> String {
 }
 
 fn stats(reply: StatsReply) -> String {
-    let StatsReply { tables, log_changes, log_bytes, audio, audio_bytes, disk_bytes, free_bytes } = reply;
+    let StatsReply { tables, log_changes, log_bytes, audio, audio_bytes, disk_bytes, free_bytes, index } = reply;
     let rows = tables.into_iter().map(|table| {
         let numbers =
             [table.present, table.deleted, table.unreadable, table.bytes].map(|number| number.to_string());
         std::iter::once(table.table).chain(numbers).collect()
     });
     let table = output::table(&["TABLE", "PRESENT", "DELETED", "UNREADABLE", "BYTES"], rows);
+    let index = index.map_or_else(String::new, |IndexSpace { file_bytes, rows_bytes, renews }| {
+        let renews = if renews { ", which is being written anew" } else { "" };
+        format!("\nindex: {} of rows in a file of {}{renews}", size(rows_bytes), size(file_bytes))
+    });
     format!(
-        "{table}\n\nlog: {log_changes} changes, {}\nrecordings: {audio}, {}\ndisk: {} used, {} free",
+        "{table}\n\nlog: {log_changes} changes, {}\nrecordings: {audio}, {}{index}\ndisk: {} used, {} free",
         size(log_bytes),
         size(audio_bytes),
         size(disk_bytes),

@@ -13,6 +13,7 @@ use super::world::{Faults, Random, SimulatedFolder, SimulatedIndex, World};
 use crate::{
     DiskError, Options, Pair, TransactError, Transaction,
     committer::{Job, Task},
+    copying::Copying,
     engine::Parts,
     flow::Limits,
     health::Health,
@@ -59,6 +60,7 @@ struct Counts {
     kept: u64,
     lost: u64,
     full: u64,
+    replaced: u64,
 }
 
 struct Run {
@@ -91,6 +93,7 @@ impl Run {
         run.world.power_on(None);
         run.world.set_full(false);
         run.start()?.ok_or("the power failed without a cut")?;
+        run.counts.replaced = run.world.replaced();
         Ok(run.counts)
     }
 
@@ -129,8 +132,9 @@ impl Run {
             self.counts.cuts += 1;
             return Ok(());
         };
+        parts.applier.copying = Copying::in_steps_of(2);
         for _ in 0..ACTIONS {
-            let done = match self.random.below(10) {
+            let done = match self.random.below(12) {
                 0 => parts.applier.apply(),
                 1 => parts.applier.checkpoint(),
                 2 => parts.applier.apply().and_then(|()| parts.applier.checkpoint()),
@@ -144,6 +148,7 @@ impl Run {
                     self.world.set_full(full);
                     Ok(())
                 }
+                5 | 6 => parts.applier.copy_rows().map(drop),
                 _ => {
                     self.commit(&mut parts)?;
                     Ok(())
@@ -261,9 +266,10 @@ fn acknowledged_commits_survive_every_power_cut_and_refused_ones_never_appear() 
         all.kept += counts.kept;
         all.lost += counts.lost;
         all.full += counts.full;
+        all.replaced += counts.replaced;
     }
     assert!(all.commits > 10 * runs && all.cuts > runs, "{all:?}");
-    assert!(all.kept > 0 && all.lost > 0 && all.full > 0, "{all:?}");
+    assert!(all.kept > 0 && all.lost > 0 && all.full > 0 && all.replaced > runs, "{all:?}");
 }
 
 #[test]
@@ -299,4 +305,9 @@ fn a_checkpoint_that_holds_a_write_before_the_journal_has_its_group_is_found() {
 #[test]
 fn a_layer_that_is_dropped_before_the_index_has_it_is_found() {
     assert!(violations(Faults { index_delays: true, ..Faults::default() }) > 0);
+}
+
+#[test]
+fn a_copy_that_takes_the_place_of_the_index_before_it_is_durable_is_found() {
+    assert!(violations(Faults { copy_lies: true, ..Faults::default() }) > 0);
 }

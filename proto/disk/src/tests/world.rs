@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use twinbox_journal::{Medium, MediumFile};
+use twinbox_journal::{Medium, MediumFile, Position};
 
 use crate::{DiskError, Pair, index::Index, range::KeyRange};
 
@@ -53,6 +53,8 @@ pub(super) struct Faults {
     pub(super) journal_panics: bool,
     /// Flushes of the index fail.
     pub(super) index_fails: bool,
+    /// A copy takes the place of the index before it is durable.
+    pub(super) copy_lies: bool,
 }
 
 /// A place that a test can close.
@@ -111,6 +113,10 @@ struct State {
     durable_index: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Writes to the index since its last flush, by key, in order.
     unflushed: BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
+    /// A copy of the index that is being made. No start finds it.
+    copy: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Copies that took the place of the index.
+    replaced: u64,
 }
 
 #[derive(Default, Clone)]
@@ -180,6 +186,7 @@ impl State {
             }
         }
         self.index = self.durable_index.clone();
+        self.copy = None;
     }
 
     fn file(&mut self, name: &str) -> io::Result<&mut Content> {
@@ -203,6 +210,8 @@ impl World {
             index: BTreeMap::new(),
             durable_index: BTreeMap::new(),
             unflushed: BTreeMap::new(),
+            copy: None,
+            replaced: 0,
         };
         Self { state: Arc::new(Mutex::new(state)), syncs: Gate::default(), flushes: Gate::default() }
     }
@@ -246,6 +255,11 @@ impl World {
     /// Total bytes of the journal's files.
     pub(super) fn journal_bytes(&self) -> usize {
         self.state().files.values().map(|content| content.live.len()).sum()
+    }
+
+    /// Number of copies that took the place of the index.
+    pub(super) fn replaced(&self) -> u64 {
+        self.state().replaced
     }
 
     pub(super) fn files(&self) -> SimulatedFolder {
@@ -377,6 +391,39 @@ impl Index for SimulatedIndex {
         }
         state.unflushed.entry(key.to_vec()).or_default().push(value.map(<[u8]>::to_vec));
         state.step().map_err(|error| failed(&error))
+    }
+
+    fn begin_copy(&self) -> Result<(), String> {
+        let mut state = self.0.state();
+        state.step().map_err(|error| error.to_string())?;
+        state.copy = Some(BTreeMap::new());
+        Ok(())
+    }
+
+    fn write_copy(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
+        let mut state = self.0.state();
+        state.step().map_err(|error| failed(&error))?;
+        if let Some(copy) = &mut state.copy {
+            apply(copy, key, value);
+        }
+        Ok(())
+    }
+
+    fn drop_copy(&self) {
+        self.0.state().copy = None;
+    }
+
+    fn replace(&self, _position: Position) -> Result<(), DiskError> {
+        let mut state = self.0.state();
+        state.step().map_err(|error| failed(&error))?;
+        let Some(copy) = state.copy.take() else { return Ok(()) };
+        if !state.faults.copy_lies {
+            state.durable_index = copy.clone();
+        }
+        state.index = copy;
+        state.unflushed.clear();
+        state.replaced += 1;
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), DiskError> {
