@@ -200,11 +200,13 @@ impl World<'_> {
     }
 
     /// A disk is lost, or rolled back to an old copy. One at a time: a cluster does not survive two lost disks of
-    /// three.
+    /// three. None once a member of four leaves: the two voters that are left then need both disks, until the fourth
+    /// member has been told to vote.
     fn lose_or_roll_back_disk(&mut self, member: usize) {
         if self.lost_disk.is_some_and(|lost_disk| lost_disk != member)
             || self.members.len() == 2
             || self.members[member].leaving
+            || (self.members.len() == 4 && self.members.iter().any(|member| member.leaving))
         {
             return;
         }
