@@ -65,7 +65,10 @@ impl Mailstore {
     ) -> Result<Option<Filed>, MailError> {
         let Some(recording) = self.recording(id)? else {
             // Chunks may come before the record of their recording: they are left for later, but not for ever.
-            if is_of_purged_record(id, twinbox_clock::wall()) && self.store().filled().has_records() {
+            // Not by the wall clock, which may be wrong: no record was purged that was young by the clock of the purge.
+            let purged_by = self.store().purge_clock()?;
+            let is_old = purged_by.is_some_and(|now| is_of_purged_record(id, now));
+            if is_old && self.store().filled().has_records() {
                 self.store().recordings().discard_here(id, take).await?;
             }
             return Ok(None);

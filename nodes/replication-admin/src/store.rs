@@ -64,7 +64,7 @@ pub(crate) async fn stats(store: &Store, dir: &Path) -> Result<wire::StatsReply,
             index: store.index_space().map(|space| wire::IndexSpace {
                 file_bytes: space.file,
                 rows_bytes: space.rows,
-                renews: space.renews,
+                rewriting: space.rewriting,
             }),
         })
     })

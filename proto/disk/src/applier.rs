@@ -15,7 +15,7 @@ use crate::{
     flow::{Flow, Work},
     health::Health,
     index::Index,
-    renewal::Renewal,
+    rewrite::Rewrite,
     rows::Rows,
 };
 
@@ -40,7 +40,7 @@ pub(crate) struct Applier<I, M: Medium> {
     pub(crate) flushed: Option<Position>,
     /// Position that was applied when there was no room for a further segment, until there is.
     pub(crate) full_at: Option<Position>,
-    pub(crate) renewal: Renewal,
+    pub(crate) rewrite: Rewrite,
     pub(crate) copying: Copying,
 }
 
@@ -101,25 +101,25 @@ impl<I: Index, M: Medium> Applier<I, M> {
         }
     }
 
-    /// Whether the index is to be counted or written anew when there is nothing to apply.
+    /// Whether the rows of the index are to be counted or copied when there is nothing to apply.
     fn wants_idle_time(&self) -> bool {
-        self.renewal.copies() || matches!(self.rows.index.space(), Some((_, None)))
+        self.rewrite.copies() || matches!(self.rows.index.space(), Some((_, None)))
     }
 
-    /// Counts the rows of the index, and writes it anew when its file is too long for them ([`Renewal`]). Commits go on meanwhile.
+    /// Counts the rows of the index, and rewrites it when its file is too long for them ([`Rewrite`]). Commits go on meanwhile.
     fn tend(&mut self) -> Result<(), DiskError> {
         match self.rows.index.space() {
-            Some((file, Some(rows))) => self.renewal.look(file, rows),
-            Some((_, None)) if self.renewal.take_turn() => return self.rows.index.count(),
+            Some((file, Some(rows))) => self.rewrite.look(file, rows),
+            Some((_, None)) if self.rewrite.take_turn() => return self.rows.index.count(),
             _ => return Ok(()),
         }
-        if self.renewal.copies() && self.renewal.take_turn() {
+        if self.rewrite.copies() && self.rewrite.take_turn() {
             let ended = self.copy_rows()?;
             if ended && let Some((file, Some(rows))) = self.rows.index.space() {
-                self.renewal.ended(file, rows);
+                self.rewrite.ended(file, rows);
             }
         }
-        self.rows.renews.store(self.renewal.copies(), Relaxed);
+        self.rows.rewriting.store(self.rewrite.copies(), Relaxed);
         Ok(())
     }
 
@@ -138,7 +138,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
         self.rows.index.replace(covers)?;
         // Also a sync that failed on a thread of sled's.
         self.health.check()?;
-        tracing::info!(dir = %self.health.dir().display(), "the index was written anew");
+        tracing::info!(dir = %self.health.dir().display(), "the index was rewritten");
         self.goes_on(self.journal.release(covers))?;
         self.flushed = Some(covers);
         Ok(())
@@ -176,7 +176,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
     /// that: it may publish what has been applied, part by part.
     pub(crate) fn apply(&mut self) -> Result<(), DiskError> {
         let mut left = self.flow.take();
-        self.renewal.wrote(left);
+        self.rewrite.wrote(left);
         if let Some(frozen) = self.rows.layers.freeze() {
             let (mut entries, mut bytes) = (0_usize, 0_usize);
             for (key, value) in frozen.writes.iter() {

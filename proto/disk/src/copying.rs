@@ -109,7 +109,7 @@ impl Copying {
 
     /// The index stays as it is.
     fn give_up<I: Index>(index: &I, dir: &Path, reason: &str) -> CopyStep {
-        tracing::warn!(dir = %dir.display(), reason, "the index is not written anew; its file stays long");
+        tracing::warn!(dir = %dir.display(), reason, "the index is not rewritten; its file stays long");
         index.drop_copy();
         CopyStep::GivenUp
     }

@@ -21,7 +21,7 @@ use crate::{
     flow::{Flow, Limits},
     health::Health,
     index::Index,
-    renewal::Renewal,
+    rewrite::Rewrite,
     rows::Rows,
 };
 
@@ -103,7 +103,7 @@ impl<I: Index, M: Medium> Parts<I, M> {
             applied: end,
             flushed: None,
             full_at: None,
-            renewal: Renewal::default(),
+            rewrite: Rewrite::default(),
             copying: Copying::default(),
         };
         applier.checkpoint()?;

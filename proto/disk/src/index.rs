@@ -28,7 +28,7 @@ pub(crate) trait Index: Send + Sync + 'static {
         Ok(Held::Unknown)
     }
 
-    /// Length of its file, and bytes of its rows once they are counted. `None` for an index that is never written anew, and when
+    /// Length of its file, and bytes of its rows once they are counted. `None` for an index that is never rewritten, and when
     /// the file cannot be measured now.
     fn space(&self) -> Option<(u64, Option<u64>)> {
         None

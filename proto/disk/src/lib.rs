@@ -23,9 +23,9 @@ mod live;
 mod medium;
 mod options;
 mod range;
-mod renewal;
 mod replacement;
 mod reserve;
+mod rewrite;
 mod rows;
 mod salvage;
 #[cfg(feature = "simulation")]
@@ -42,8 +42,8 @@ pub use disk::Disk;
 pub use error::{DiskError, TransactError};
 pub use medium::{Folder, OpenFile};
 pub use options::Options;
-pub use renewal::IndexSpace;
 pub use reserve::{Need, Reserve, Space};
+pub use rewrite::IndexSpace;
 pub use salvage::{Findings, salvage, set_aside, set_asides};
 #[cfg(feature = "simulation")]
 pub use simulation::Disk;

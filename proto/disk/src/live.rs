@@ -1,7 +1,7 @@
 //! The bytes of the rows in an index, counted as they are written.
 
 /// A count. It is exact while the process runs. After a kill it may lack the last writes that reached the index, some hundred
-/// kilobytes: they decide only when the index is written anew.
+/// kilobytes: they decide only when the index is rewritten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RowBytes {
     /// All rows.

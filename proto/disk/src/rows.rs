@@ -12,7 +12,7 @@ use crate::{
     index::Index,
     layers::Layers,
     range::{KeyRange, ReadFrom},
-    renewal::IndexSpace,
+    rewrite::IndexSpace,
     transaction::Stored,
 };
 
@@ -32,8 +32,8 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 pub(crate) struct Rows<I> {
     pub(crate) index: I,
     pub(crate) layers: Layers,
-    /// The applier writes the index anew.
-    pub(crate) renews: AtomicBool,
+    /// The applier rewrites the index.
+    pub(crate) rewriting: AtomicBool,
 }
 
 /// One part of a scan, in the order in which it is read.
@@ -45,13 +45,13 @@ struct Chunk {
 
 impl<I: Index> Rows<I> {
     pub(crate) fn new(index: I) -> Self {
-        Self { index, layers: Layers::default(), renews: AtomicBool::new(false) }
+        Self { index, layers: Layers::default(), rewriting: AtomicBool::new(false) }
     }
 
     /// Space of the index; `None` while its rows are not counted.
     pub(crate) fn space(&self) -> Option<IndexSpace> {
         let (file, rows) = self.index.space()?;
-        Some(IndexSpace { file, rows: rows?, renews: self.renews.load(Relaxed) })
+        Some(IndexSpace { file, rows: rows?, rewriting: self.rewriting.load(Relaxed) })
     }
 
     /// The next pairs of a range from one of its ends, about `limit` of them.

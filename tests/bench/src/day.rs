@@ -166,7 +166,7 @@ async fn clean(a: &Node, b: &Node, written: &[Written]) -> Result<[Cleaned; 2], 
         // A run of giving space back begins when the last writes are in the index.
         let mut rests = 0;
         while rests < RESTS && begun.elapsed() < SHRINKS_WITHIN {
-            let shrinks = node.store.index_space().is_none_or(|space| space.renews);
+            let shrinks = node.store.index_space().is_none_or(|space| space.rewriting);
             rests = if shrinks { 0 } else { rests + 1 };
             sleep(ASKS_EVERY).await;
         }

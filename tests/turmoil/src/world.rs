@@ -352,7 +352,7 @@ impl<'a> World<'a> {
         let lost_disk: BTreeSet<usize> = self.lost_disk.into_iter().collect();
         // It is unknown whether a leaving member still votes: it stays.
         let stays = self.members.iter().position(|member| member.leaving);
-        // Of four, three vote. Without one of these, the fourth votes as soon as it is told, and it may have been away since then.
+        // Of four, three vote. Without one of these, the fourth becomes a voter, but not while it is away.
         let voters = match (self.members.len(), stays) {
             (4, Some(_)) => 2,
             (members, stays) => members - stays.iter().len(),

@@ -161,9 +161,9 @@ fn stats(reply: StatsReply) -> String {
         std::iter::once(table.table).chain(numbers).collect()
     });
     let table = output::table(&["TABLE", "PRESENT", "DELETED", "UNREADABLE", "BYTES"], rows);
-    let index = index.map_or_else(String::new, |IndexSpace { file_bytes, rows_bytes, renews }| {
-        let renews = if renews { ", which is being written anew" } else { "" };
-        format!("\nindex: {} of rows in a file of {}{renews}", size(rows_bytes), size(file_bytes))
+    let index = index.map_or_else(String::new, |IndexSpace { file_bytes, rows_bytes, rewriting }| {
+        let rewriting = if rewriting { ", which is being rewritten" } else { "" };
+        format!("\nindex: {} of rows in a file of {}{rewriting}", size(rows_bytes), size(file_bytes))
     });
     format!(
         "{table}\n\nlog: {log_changes} changes, {}\nrecordings: {audio}, {}{index}\ndisk: {} used, {} free",

@@ -1,4 +1,4 @@
-//! The index is written anew when its file is too long for its rows, while the disk is in use.
+//! The disk rewrites its index when its file is too long for its rows, while the disk is in use.
 
 use std::{
     env,
@@ -80,7 +80,7 @@ fn holds(disk: &Disk, batches: u32, later: u32) {
     assert!(late >= later, "{late} of {later}");
 }
 
-/// Writes row after row until the index was written anew; returns the length of its file and the number of rows.
+/// Writes row after row until the index was rewritten; returns the length of its file and the number of rows.
 fn shrunk(disk: &Disk) -> (u64, u32) {
     let kept = bytes_of_rows(disk);
     // Removed rows may not have left the index yet.
@@ -90,7 +90,7 @@ fn shrunk(disk: &Disk) -> (u64, u32) {
         let row = number * STAYS;
         write(disk, std::iter::once((key(LATER, row), Some(value(LATER, row)))));
         number += 1;
-        disk.index_space().filter(|space| !space.renews && is_short(space)).map(|space| space.file)
+        disk.index_space().filter(|space| !space.rewriting && is_short(space)).map(|space| space.file)
     });
     (file, number)
 }
@@ -125,15 +125,15 @@ fn child() {
     wait_until("the process is killed", LONGEST, || {
         let row = rows.next().expect("a number");
         write(&disk, std::iter::once((key(LATER, row), Some(value(LATER, row)))));
-        let renews = disk.index_space().is_some_and(|space| space.renews);
-        std::io::stdout().write_all(format!("wrote {renews}\n").as_bytes()).expect("a report");
+        let rewriting = disk.index_space().is_some_and(|space| space.rewriting);
+        std::io::stdout().write_all(format!("wrote {rewriting}\n").as_bytes()).expect("a report");
         false
     });
 }
 
-/// Kills a process whose index is written anew, each time a little later and at last behind it, and opens its disk.
+/// Kills a process that rewrites its index, each time a little later and at last after the end of that, and opens its disk.
 #[test]
-fn kill_while_the_index_is_written_anew_loses_nothing() {
+fn kill_while_the_index_is_rewritten_loses_nothing() {
     for kill_at in [0, 60, 150, usize::MAX] {
         let dir = tempfile::tempdir().expect("a directory");
         let mut child = Command::new(env::current_exe().expect("this program"))
@@ -142,19 +142,19 @@ fn kill_while_the_index_is_written_anew_loses_nothing() {
             .stdout(Stdio::piped())
             .spawn()
             .expect("a child");
-        let (mut later, mut renewed, mut over) = (0, 0, false);
+        let (mut later, mut rewrote, mut over) = (0, 0, false);
         for line in BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok) {
-            let Some((_, renews)) = line.rsplit_once("wrote ") else { continue };
+            let Some((_, rewriting)) = line.rsplit_once("wrote ") else { continue };
             later += 1;
-            renewed += usize::from(renews == "true");
-            over = renewed > 0 && renews == "false";
-            if over || renewed > kill_at {
+            rewrote += usize::from(rewriting == "true");
+            over = rewrote > 0 && rewriting == "false";
+            if over || rewrote > kill_at {
                 break;
             }
         }
         child.kill().expect("it is killed");
         child.wait().expect("its end");
-        assert!(renewed > 0 && (over || kill_at < usize::MAX), "killed at {kill_at}: {renewed}");
+        assert!(rewrote > 0 && (over || kill_at < usize::MAX), "killed at {kill_at}: {rewrote}");
         let disk = Disk::open(dir.path()).expect("the disk of a killed process");
         holds(&disk, BATCHES, later);
     }

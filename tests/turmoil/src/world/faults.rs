@@ -201,7 +201,7 @@ impl World<'_> {
 
     /// A disk is lost, or rolled back to an old copy. One at a time: a cluster does not survive two lost disks of
     /// three. None once a member of four leaves: the two voters that are left then need both disks, until the fourth
-    /// member has been told to vote.
+    /// member is a voter.
     fn lose_or_roll_back_disk(&mut self, member: usize) {
         if self.lost_disk.is_some_and(|lost_disk| lost_disk != member)
             || self.members.len() == 2

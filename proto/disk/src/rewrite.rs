@@ -1,4 +1,4 @@
-//! Decides when the index is written anew. Pure.
+//! Decides when the index is rewritten. Pure.
 //!
 //! sled writes what changes to the end of its file, and uses a part of the file again only when all of it is dead. Where rows that stay
 //! are written among rows that go, the file grows without bound. A copy of the rows alone is some three times their length.
@@ -10,13 +10,13 @@ pub struct IndexSpace {
     pub file: u64,
     /// Keys and values of all rows.
     pub rows: u64,
-    /// Whether it is written anew at present.
-    pub renews: bool,
+    /// Whether the applier rewrites it at present.
+    pub rewriting: bool,
 }
 
 const MIB: u64 = 1024 * 1024;
 
-/// It is written anew when its file is longer than so many times the rows and this length.
+/// It is rewritten when its file is longer than so many times the rows and this length.
 const TIMES: u64 = 5;
 const BESIDE: u64 = 64 * MIB;
 
@@ -28,7 +28,7 @@ const WRITES_PER_TURN: usize = MIB as usize;
 
 /// Progress.
 #[derive(Debug, Default)]
-pub(crate) struct Renewal {
+pub(crate) struct Rewrite {
     state: State,
     /// Bytes that were written to the index in the last round, and since its last turn.
     last: usize,
@@ -37,16 +37,16 @@ pub(crate) struct Renewal {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Never written anew by this process.
+    /// This process has not rewritten it.
     #[default]
     New,
     /// Rows are being copied.
     Copies,
-    /// It was written anew, or that failed; the file and the rows then.
+    /// It was rewritten, or that failed; the file and the rows then.
     Rests { file: u64, rows: u64 },
 }
 
-impl Renewal {
+impl Rewrite {
     /// A round wrote so many bytes to the index.
     pub(crate) fn wrote(&mut self, bytes: usize) {
         self.last = bytes;
@@ -91,27 +91,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_file_of_few_rows_is_written_anew_once() {
-        let mut renewal = Renewal::default();
+    fn long_file_of_few_rows_is_rewritten_once() {
+        let mut rewrite = Rewrite::default();
         for (file, rows, copies) in [(564, 100, false), (64, 0, false), (565, 100, true), (80, 100, true)] {
-            renewal.look(file * MIB, rows * MIB);
-            assert_eq!(renewal.copies(), copies, "{file} {rows}");
+            rewrite.look(file * MIB, rows * MIB);
+            assert_eq!(rewrite.copies(), copies, "{file} {rows}");
         }
-        renewal.ended(600 * MIB, 100 * MIB);
+        rewrite.ended(600 * MIB, 100 * MIB);
         for (file, rows, copies) in [(600, 100, false), (900, 100, false), (901, 100, true), (600, 74, true)] {
-            let mut renewal = Renewal { state: renewal.state, ..Renewal::default() };
-            renewal.look(file * MIB, rows * MIB);
-            assert_eq!(renewal.copies(), copies, "{file} {rows} after it did not help");
+            let mut rewrite = Rewrite { state: rewrite.state, ..Rewrite::default() };
+            rewrite.look(file * MIB, rows * MIB);
+            assert_eq!(rewrite.copies(), copies, "{file} {rows} after it did not help");
         }
     }
 
     #[test]
     fn turn_is_due_after_few_writes_or_many() {
-        let mut renewal = Renewal::default();
+        let mut rewrite = Rewrite::default();
         for (bytes, due) in [(0, true), (FEW - 1, true), (FEW, false), (WRITES_PER_TURN - FEW, true), (FEW, false)]
         {
-            renewal.wrote(bytes);
-            assert_eq!(renewal.take_turn(), due, "{bytes}");
+            rewrite.wrote(bytes);
+            assert_eq!(rewrite.take_turn(), due, "{bytes}");
         }
     }
 }
