@@ -7,8 +7,8 @@ use twinbox_mailbox::{Ageing, Mark, Message, Numbers, Rule, Rules, ageing, schem
 use twinbox_mailstore::{MailError, Mailstore, blocking};
 use twinbox_replication_store::Draft;
 
-/// Maximum number of messages in one commit: it holds up no caller who leaves a message.
-const AT_A_TIME: usize = 128;
+/// Maximum number of messages in one commit: callers wait for one.
+const AT_A_TIME: usize = 16;
 /// Rules by which messages age.
 const RULES: [Rule; 3] = [Rule::NewDays, Rule::RetentionDays, Rule::SavedDays];
 
@@ -45,7 +45,7 @@ pub async fn age_messages(
         if !may_go_on() {
             break;
         }
-        let (part, _) = mailstore.commit(move |draft| age_in(draft, mailbox, &ids, &rules, now)).await?;
+        let part = mailstore.commit_in_background(move |draft| age_in(draft, mailbox, &ids, &rules, now)).await?;
         aged += part;
     }
     Ok(aged)

@@ -207,4 +207,12 @@ impl Mailstore {
         let (result, committed) = self.commit_here(change).await?;
         Ok((result, self.inner.peers.acknowledge(&committed).await))
     }
+
+    /// Makes a change durable here that no caller waits for: behind those that somebody waits for.
+    pub async fn commit_in_background<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Draft<'_>) -> Result<R, MailError> + Send + 'static,
+    ) -> Result<R, MailError> {
+        Ok(self.inner.store.commit_in_background(change).await?.0)
+    }
 }

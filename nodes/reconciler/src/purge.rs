@@ -36,7 +36,7 @@ pub use policy::PURGED_WHOLE;
 /// Records of one table that one look reads.
 const STEP: usize = 512;
 /// Messages that are marked as purged in one commit.
-const AT_A_TIME: usize = 64;
+const AT_A_TIME: usize = 16;
 /// Recordings that one look reads, deleted or not.
 const RECORDINGS: usize = 2_048;
 /// Blobs without a reference, and blobs of all, that one look examines.
@@ -201,7 +201,8 @@ impl Purge {
             self.mark_purged(part, now).await?;
         }
         for part in found.unnoted.chunks(AT_A_TIME).map(<[MessageId]>::to_vec) {
-            self.mailstore.commit(move |draft| part.into_iter().try_for_each(|id| note_purged(draft, id))).await?;
+            let note = move |draft: &mut Draft<'_>| part.into_iter().try_for_each(|id| note_purged(draft, id));
+            self.mailstore.commit_in_background(note).await?;
         }
         // While others wait for a member, they are found again in a later round.
         if progress.waiting.is_none() && !found.removable.is_empty() {
@@ -250,7 +251,7 @@ impl Purge {
             }
             Ok::<_, MailError>(())
         };
-        self.mailstore.commit(mark).await.map(drop)
+        self.mailstore.commit_in_background(mark).await
     }
 
     /// Looks at the next recordings, and deletes those that are not needed any more.
@@ -260,7 +261,7 @@ impl Purge {
         for part in forgettable.chunks(AT_A_TIME).map(<[Key]>::to_vec) {
             let forget =
                 move |draft: &mut Draft<'_>| part.into_iter().try_for_each(|key| forget_recording(draft, key, now));
-            self.mailstore.commit(forget).await?;
+            self.mailstore.commit_in_background(forget).await?;
         }
         progress.recording = last;
         Ok(())

@@ -21,6 +21,18 @@ const GROUP: usize = 1024;
 /// Maximum transactions in the queue; further callers wait.
 pub(crate) const QUEUE: usize = 4096;
 
+/// Place of a transaction in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    /// In the order of arrival.
+    Now,
+    /// Behind all that wait: a group has at most one of these.
+    Background,
+}
+
+/// A transaction on its way to the committer.
+pub(crate) type Queued = (Urgency, Box<dyn Job>);
+
 /// A transaction in the committer.
 pub(crate) trait Job: Send {
     /// Runs the transaction; true when its writes are to be committed.
@@ -104,17 +116,25 @@ pub(crate) struct Committer<I, M: Medium> {
 
 impl<I: Index, M: Medium> Committer<I, M> {
     /// Serves until every sender is dropped.
-    pub(crate) fn serve(&mut self, mut queue: mpsc::Receiver<Box<dyn Job>>) {
-        let mut jobs = VecDeque::new();
+    pub(crate) fn serve(&mut self, mut queue: mpsc::Receiver<Queued>) {
+        let (mut jobs, mut background) = (VecDeque::new(), VecDeque::new());
         loop {
-            if jobs.is_empty() {
-                let Some(first) = queue.blocking_recv() else { return };
-                jobs.push_back(first);
+            let mut next = match jobs.is_empty() && background.is_empty() {
+                true => Some(match queue.blocking_recv() {
+                    Some(first) => first,
+                    None => return,
+                }),
+                false => queue.try_recv().ok(),
+            };
+            while let Some((urgency, job)) = next {
+                match urgency {
+                    Urgency::Now => jobs.push_back(job),
+                    Urgency::Background => background.push_back(job),
+                }
+                next = if jobs.len() < GROUP { queue.try_recv().ok() } else { None };
             }
-            while jobs.len() < GROUP {
-                let Ok(next) = queue.try_recv() else { break };
-                jobs.push_back(next);
-            }
+            // One in each group: it goes on under any load, and delays callers by no more than itself.
+            background.pop_front().into_iter().for_each(|job| jobs.push_front(job));
             self.group(&mut jobs);
         }
     }

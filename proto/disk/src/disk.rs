@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     DiskError, IndexSpace, Options, Pair, TransactError, Transaction,
-    committer::{Task, answered},
+    committer::{Task, Urgency, answered},
     engine::Engine,
     file,
     flow::Limits,
@@ -28,7 +28,10 @@ use crate::{
 /// An ordered store of keys and values with durable commits. Clones share one store; it closes when the last is
 /// dropped.
 #[derive(Clone)]
-pub struct Disk(Arc<Engine<SledIndex>>);
+pub struct Disk {
+    engine: Arc<Engine<SledIndex>>,
+    urgency: Urgency,
+}
 
 impl Disk {
     /// Opens the store in `dir` with the usual settings; for the rest see [`Self::open_with`].
@@ -53,18 +56,24 @@ impl Disk {
         let health = Arc::new(Health::new(dir));
         let engine = Engine::start(health, index, journal, options, Limits::of(options), Some(lock))?;
         request.remove()?;
-        Ok(Self(Arc::new(engine)))
+        Ok(Self { engine: Arc::new(engine), urgency: Urgency::Now })
+    }
+
+    /// The same store, for work that nobody waits for: its transactions run behind all that wait, one between any two
+    /// syncs. They should be short: callers wait for one.
+    pub fn in_background(&self) -> Self {
+        Self { urgency: Urgency::Background, ..self.clone() }
     }
 
     /// The value of a key. It is durable.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        self.0.rows().get(key)
+        self.engine.rows().get(key)
     }
 
     /// All keys that begin with `prefix`, with their values, in order. Not a snapshot: concurrent writes may be seen or
     /// not. What was committed before the scan began is seen.
     pub fn scan(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
-        Scan::new(Arc::clone(self.0.rows()), KeyRange::prefix(prefix))
+        Scan::new(Arc::clone(self.engine.rows()), KeyRange::prefix(prefix))
     }
 
     /// The keys in `start..end` with their values, in order; like [`Self::scan`] otherwise.
@@ -73,10 +82,10 @@ impl Disk {
         start: &[u8],
         end: &[u8],
     ) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
-        Scan::new(Arc::clone(self.0.rows()), KeyRange::between(start, end))
+        Scan::new(Arc::clone(self.engine.rows()), KeyRange::between(start, end))
     }
 
-    /// Runs `f` on the committer thread: in order, seeing all earlier commits. When the future resolves with `Ok`, its
+    /// Runs `f` on the committer thread: in order, but for [`Self::in_background`], seeing all earlier commits. When the future resolves with `Ok`, its
     /// writes are on the disk, and readers see them. With `Err` nothing is written, with one exception: the writes that
     /// [`DiskError::Broken`] refuses are invisible in this process, and there or not after the next start. Dropping the
     /// future does not stop a transaction that was handed over.
@@ -100,7 +109,7 @@ impl Disk {
         S: Send + 'static,
     {
         let (job, answer) = answered(f, then);
-        self.0.enqueue(job).await.map_err(TransactError::Disk)?;
+        self.engine.enqueue(self.urgency, job).await.map_err(TransactError::Disk)?;
         answer.await.unwrap_or(Err(TransactError::Disk(DiskError::Panicked)))
     }
 
@@ -114,7 +123,7 @@ impl Disk {
         R: Send + 'static,
         E: Send + 'static,
     {
-        self.0.enqueue(Box::new(Task::new(f, done))).await
+        self.engine.enqueue(self.urgency, Box::new(Task::new(f, done))).await
     }
 
     /// Like [`Self::transact`], for threads: blocks the calling thread, so in an async runtime use it only at start-up.
@@ -125,7 +134,7 @@ impl Disk {
         R: Send + 'static,
         E: Send + 'static,
     {
-        if self.0.is_committer(thread::current().id()) {
+        if self.engine.is_committer(thread::current().id()) {
             return Err(TransactError::Disk(DiskError::WaitsForItself));
         }
         block_on(self.transact(f))
@@ -133,22 +142,22 @@ impl Disk {
 
     /// Stops all writes: for a caller that sees a sync fail on a file of this store (rule A4).
     pub fn mark_broken(&self, detail: &str) {
-        self.0.health().fail(detail.to_owned());
+        self.engine.health().fail(detail.to_owned());
     }
 
     /// Reason why no more writes are accepted, if so.
     pub fn broken(&self) -> Option<&str> {
-        self.0.health().failure()
+        self.engine.health().failure()
     }
 
     /// The length of the index's file and the bytes of its rows; `None` while these are being counted.
     pub fn index_space(&self) -> Option<IndexSpace> {
-        self.0.rows().space()
+        self.engine.rows().space()
     }
 
     /// The directory.
     pub fn dir(&self) -> &Path {
-        self.0.health().dir()
+        self.engine.health().dir()
     }
 
     /// Number of syncs of this process, of stores and files together.

@@ -16,7 +16,7 @@ use crate::{
     DiskError, Options,
     applier::Applier,
     batch,
-    committer::{Committer, Job, QUEUE},
+    committer::{Committer, Job, QUEUE, Queued, Urgency},
     copying::Copying,
     flow::{Flow, Limits},
     health::Health,
@@ -125,7 +125,7 @@ pub(crate) struct Engine<I> {
     rows: Arc<Rows<I>>,
     health: Arc<Health>,
     // In this order: no more jobs, the threads end, the index closes.
-    queue: Option<mpsc::Sender<Box<dyn Job>>>,
+    queue: Option<mpsc::Sender<Queued>>,
     committer: Option<JoinHandle<()>>,
     /// Lock of the directory, if it has one. The committer thread holds it, too: it may end after this.
     _lock: Arc<Option<File>>,
@@ -180,10 +180,10 @@ impl<I: Index> Engine<I> {
         self.committer.as_ref().is_some_and(|committer| committer.thread().id() == thread)
     }
 
-    /// Passes a job to the committer, behind all earlier ones.
-    pub(crate) async fn enqueue(&self, job: Box<dyn Job>) -> Result<(), DiskError> {
+    /// Passes a job to the committer, behind all earlier ones of its urgency.
+    pub(crate) async fn enqueue(&self, urgency: Urgency, job: Box<dyn Job>) -> Result<(), DiskError> {
         match &self.queue {
-            Some(queue) => queue.send(job).await.map_err(|_| DiskError::Closed),
+            Some(queue) => queue.send((urgency, job)).await.map_err(|_| DiskError::Closed),
             None => Err(DiskError::Closed),
         }
     }

@@ -121,6 +121,14 @@ impl Disk {
         Ok(Self(Kind::Simulated(Arc::new(Simulated { dir: dir.to_owned(), platter, queue }))))
     }
 
+    /// The same store; a simulated one keeps the order of arrival.
+    pub fn in_background(&self) -> Self {
+        match &self.0 {
+            Kind::Real(disk) => Self(Kind::Real(disk.in_background())),
+            Kind::Simulated(_) => self.clone(),
+        }
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
         match &self.0 {

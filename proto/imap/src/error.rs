@@ -22,11 +22,11 @@ pub enum ImapError {
         reason: String,
     },
     /// The TLS handshake failed.
-    #[error("TLS with {host} failed: {reason}")]
+    #[error("{reason}")]
     Tls {
         /// Host of the server.
         host: String,
-        /// Reason of the failure, with the remedy.
+        /// Reason of the failure, with the host and the remedy.
         reason: String,
     },
     /// The file of CA certificates cannot be read.

@@ -26,6 +26,9 @@ pub enum TokenError {
     /// The system has no CA certificates.
     #[error("this machine has no CA certificates: install ca-certificates, or set ca-file")]
     NoAuthorities,
+    /// TLS cannot be set up.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
     /// A file with a secret cannot be used.
     #[error("cannot use the secret in '{path}': {reason}; write it alone into this file, readable by twinbox")]
     SecretFile {
@@ -126,7 +129,7 @@ where
 
 /// The first line of a text of the endpoint: bounded, without control characters, without what is hidden, and without
 /// the ids by which Microsoft makes each description another one.
-fn shown(text: &str, hidden: &[&str]) -> String {
+pub(crate) fn shown(text: &str, hidden: &[&str]) -> String {
     let mut text = text.to_owned();
     for secret in hidden.iter().filter(|secret| !secret.is_empty()) {
         text = text.replace(secret, "•••");

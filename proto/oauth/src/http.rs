@@ -6,7 +6,6 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     pin::{Pin, pin},
-    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -25,19 +24,18 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::{
-    TlsConnector,
-    rustls::{
-        ClientConfig, RootCertStore,
-        crypto::ring,
-        pki_types::{CertificateDer, ServerName, pem::PemObject},
-    },
-};
+use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
+use twinbox_tls::{Remedies, TlsError, Trust};
 
-use crate::error::TokenError;
+use crate::error::{TokenError, shown};
 
 /// Longest answer of an endpoint, head and body each, in bytes.
 const LONGEST_ANSWER: usize = 64 * 1_024;
+
+const REMEDIES: Remedies = Remedies {
+    unknown_authority: "set ca-file to that of its authority",
+    other_name: "write the name that the certificate has into the URL",
+};
 
 /// Token endpoint (RFC 6749 §3.2).
 #[derive(Debug, Clone)]
@@ -71,7 +69,7 @@ impl HttpClient {
         for url in urls {
             tls |= parse(url)?.tls;
         }
-        let tls = tls.then(|| ca_file.map_or_else(system_connector, file_connector)).transpose()?;
+        let tls = tls.then(|| connector(ca_file)).transpose()?;
         Ok(Self { tls, timeout })
     }
 
@@ -99,7 +97,8 @@ impl HttpClient {
             (_, false) => send(stream, target, request).await,
             (Some(connector), true) => {
                 let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-                send(connector.connect(name, stream).await?, target, request).await
+                let stream = connector.connect(name, stream).await;
+                send(stream.map_err(|error| SendError::Tls(explain(host, &error)))?, target, request).await
             }
             (None, true) => Err(io::Error::other("this client was made without TLS").into()),
         }
@@ -121,6 +120,8 @@ enum SendError {
     Io(#[from] io::Error),
     #[error(transparent)]
     Http(#[from] hyper::Error),
+    #[error("{0}")]
+    Tls(String),
     #[error("its answer cannot be read: {0}")]
     Body(Box<dyn Error + Send + Sync>),
 }
@@ -181,40 +182,22 @@ pub(crate) fn host_of(url: &str) -> Result<String, TokenError> {
     Ok(parse(url)?.host)
 }
 
-/// Connector with the system's certificates. All clients share it: they are read once and not for each account. A failure
-/// is not stored.
-fn system_connector() -> Result<TlsConnector, TokenError> {
-    static SYSTEM: OnceLock<TlsConnector> = OnceLock::new();
-    if let Some(connector) = SYSTEM.get() {
-        return Ok(connector.clone());
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(TokenError::NoAuthorities);
-    }
-    let connector = connector(roots)?;
-    Ok(SYSTEM.get_or_init(|| connector).clone())
+/// Reason of a failed handshake, with the remedy.
+fn explain(host: &str, error: &io::Error) -> String {
+    shown(&twinbox_tls::explain(host, error, REMEDIES), &[])
 }
 
-/// Connector with the certificates of a file.
-fn file_connector(path: &Path) -> Result<TlsConnector, TokenError> {
-    let wrong = |reason: String| TokenError::Authorities { path: path.to_owned(), reason };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| wrong(error.to_string()))? {
-        let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-        roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-    }
-    if roots.is_empty() { Err(wrong("the file has no certificate".to_owned())) } else { connector(roots) }
-}
-
-fn connector(roots: RootCertStore) -> Result<TlsConnector, TokenError> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TokenError::Url(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(config)))
+/// Connector that verifies endpoints. All clients without a file share that of the system's certificates.
+fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, TokenError> {
+    let made = match ca_file {
+        Some(path) => twinbox_tls::connector(Trust::File(path)),
+        None => twinbox_tls::system_connector(),
+    };
+    made.map_err(|error| match error {
+        TlsError::NoAuthorities => TokenError::NoAuthorities,
+        TlsError::Authorities { path, reason } => TokenError::Authorities { path, reason },
+        TlsError::Setup(error) => TokenError::Tls(error.to_string()),
+    })
 }
 
 #[cfg(test)]
@@ -253,7 +236,7 @@ mod tests {
     fn clients_share_the_certificates_of_the_system() {
         let client = || HttpClient::new(&["https://h/"], None, Duration::from_secs(1)).map(|client| client.tls);
         match (client(), client()) {
-            (Ok(Some(one)), Ok(Some(other))) => assert!(Arc::ptr_eq(one.config(), other.config())),
+            (Ok(Some(one)), Ok(Some(other))) => assert!(std::sync::Arc::ptr_eq(one.config(), other.config())),
             // The machine of the test has no certificates: this failure is told each time.
             (one, other) => {
                 assert_eq!(one.err(), Some(TokenError::NoAuthorities));

@@ -5,6 +5,7 @@
 //! messages that this release does not know are kept. Nothing is dropped silently, since a record that lost a field would
 //! forget a write.
 
+pub mod keys;
 mod unknown;
 
 use bytes::Bytes;

@@ -42,6 +42,8 @@ pub struct LogStatus {
 struct Oldest {
     made: Timestamp,
     origin: Origin,
+    /// The number of the last change that was cut before them.
+    after: u64,
 }
 
 impl Peers {
@@ -110,17 +112,18 @@ async fn cut(inner: &Arc<Inner>, policy: &LogPolicy) -> Result<u64, StoreError> 
     let (size, mut queue) = reading(store, |store| Ok((mean_size(store)?, oldest(store)?))).await?;
     let mut bytes = store.log_changes().saturating_mul(size);
     let mut removed = 0;
-    while let Some(Reverse(Oldest { origin, .. })) = queue.pop() {
+    while let Some(Reverse(Oldest { origin, after, .. })) = queue.pop() {
         let began = BootInstant::now();
-        let entries = reading(store, move |store| store.oldest_changes(origin, 0, STEP)).await?;
+        let entries = reading(store, move |store| store.oldest_changes(origin, after, STEP)).await?;
         let behind = store.log_begins().get(origin);
         let (upto, is_all) = last_removed(policy, &entries, (behind, stable.get(origin)), &mut bytes);
         if upto > 0 {
-            removed += store.cut_log(origin, upto).await?;
+            let first = entries.first().map_or(upto, |entry| entry.seq);
+            removed += store.cut_log(origin, first..=upto).await?;
         }
         if is_all && entries.len() == STEP {
             let next = reading(store, move |store| store.oldest_changes(origin, upto, 1)).await?;
-            queue.extend(next.first().map(|entry| Reverse(Oldest { made: entry.made, origin })));
+            queue.extend(next.first().map(|entry| Reverse(Oldest { made: entry.made, origin, after: upto })));
         }
         // Half of the time is left to calls.
         sleep(began.elapsed().max(Duration::from_millis(1))).await;
@@ -154,7 +157,7 @@ fn oldest(store: &Store) -> Result<BinaryHeap<Reverse<Oldest>>, StoreError> {
     // Those that a fill has put behind the beginning, too.
     for (origin, _) in store.vector().iter() {
         let first = store.oldest_changes(origin, 0, 1)?;
-        queue.extend(first.first().map(|entry| Reverse(Oldest { made: entry.made, origin })));
+        queue.extend(first.first().map(|entry| Reverse(Oldest { made: entry.made, origin, after: 0 })));
     }
     Ok(queue)
 }

@@ -3,6 +3,8 @@
 //! A blob is here when it has a row, or is *loose*: the audio of a sealed take, which is durable in the packs, and whose
 //! row is written in the transaction of the first change that names it.
 
+pub(crate) mod density;
+mod removal;
 mod uses;
 
 use std::{
@@ -10,7 +12,6 @@ use std::{
     io,
     ops::Range,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::{Extent, Frame, Kind, PackError, Packs};
 use twinbox_replication_core::{BlobRef, Change};
 
-use self::uses::Uses;
+use self::{density::LiveBounds, uses::Uses};
 use crate::{
     StoreError,
     audio::stored_floor,
@@ -55,6 +56,7 @@ struct Inner {
     loose: Mutex<HashMap<BlobHash, Loose>>,
     floor: Mutex<Floor>,
     uses: Uses,
+    live: LiveBounds,
 }
 
 /// A blob without a row, or whose row names damaged bytes.
@@ -92,14 +94,19 @@ impl Blobs {
         if !lost.is_empty() {
             tracing::error!(packs = ?lost, "packs of audio are missing: their audio is fetched from the other nodes");
         }
-        let (loose, floor, uses) = Default::default();
-        let blobs = Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses }));
+        let (loose, floor, uses, live) = Default::default();
+        let blobs = Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live }));
         lock(&blobs.0.floor).stored = Some(blobs.stored_floor()?);
         Ok(blobs)
     }
 
     pub(crate) fn packs(&self) -> &AudioPacks {
         &self.0.packs
+    }
+
+    /// The live bytes that packs have at most.
+    pub(crate) fn live_bounds(&self) -> &LiveBounds {
+        &self.0.live
     }
 
     /// True when the blob is here, durably.
@@ -352,38 +359,6 @@ impl Blobs {
                 Err(error) => return Err(self.failed(error)),
             }
         }
-    }
-
-    /// Removes a blob unless it is in use: pinned, not permitted by `may_go` once no caller can take it in use, or named
-    /// by a record. Returns its length; `None` if it stays.
-    pub(crate) fn remove_unless_used(
-        &self,
-        hash: &BlobHash,
-        grace: Duration,
-        may_go: impl FnOnce() -> Result<bool, StoreError>,
-    ) -> Result<Option<u64>, StoreError> {
-        self.writable()?;
-        let remove = || if may_go()? { self.remove(hash) } else { Ok(None) };
-        self.0.uses.removing(hash, grace, remove).unwrap_or(Ok(None))
-    }
-
-    fn remove(&self, hash: &BlobHash) -> Result<Option<u64>, StoreError> {
-        let (blobs, hash) = (self.clone(), *hash);
-        let removed: Option<u64> = self.0.disk.transact_blocking(move |transaction| {
-            // As of now: a commit may have named it since.
-            if transaction.any(&keys::references(&hash))? {
-                return Ok::<_, StoreError>(None);
-            }
-            // A loose blob has no row, or the same content again.
-            let loose = lock(&blobs.0.loose).get(&hash).map(|loose| loose.row.clone());
-            let row = pieces::remove(transaction, &hash)?.or(loose);
-            transaction.remove(keys::unreferenced(&hash));
-            Ok(Some(row.map_or(0, |row| row.length)))
-        })?;
-        if removed.is_some() {
-            lock(&self.0.loose).remove(&hash);
-        }
-        Ok(removed)
     }
 
     /// The time at which a blob was written, in milliseconds since 1970; 0 for one that is not here.

@@ -10,7 +10,7 @@ use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD};
 
 use crate::{
     Store, StoreError,
-    blobs::blocking,
+    blobs::{blocking, density::frame_bytes},
     keys,
     pieces::{self, Row},
 };
@@ -23,9 +23,6 @@ const SCANNED: usize = 16;
 
 /// Blobs whose rows change in one transaction: commits of callers wait for it.
 const AT_A_TIME: usize = 64;
-
-/// Bytes of a frame besides its payload, and the multiple at which frames begin.
-const FRAME: (u64, u64) = (48, 16);
 
 /// The extent of a compaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,7 +50,8 @@ impl Live {
 
 impl Store {
     /// Frees space of removed audio: looks at `limit` packs from number `cursor` on, and moves it; after the last pack it
-    /// begins again. Callers take turns. After an error the next call goes on behind the pack that caused it.
+    /// begins again. Packs of which too little was removed since the last look are passed over. Callers take turns. After
+    /// an error the next call goes on behind the pack that caused it.
     pub async fn compact(&self, cursor: &mut u32, limit: usize) -> Result<CompactedPacks, StoreError> {
         let _turn = self.purge_counts().compacting.lock().await;
         let packs = self.blobs().packs().list();
@@ -69,7 +67,9 @@ impl Store {
                 break;
             }
         }
-        let packs = self.packs_from(*cursor);
+        let mut packs = self.packs_from(*cursor);
+        let used = |pack| self.blobs().packs().used(pack);
+        packs.retain(|pack| self.blobs().live_bounds().may_be_sparse(*pack, used(*pack)));
         let mut compacted = CompactedPacks::default();
         for pack in packs.iter().take(limit) {
             *cursor = pack.saturating_add(1);
@@ -95,7 +95,7 @@ impl Store {
     async fn compact_pack(&self, pack: u32) -> Result<CompactedPacks, StoreError> {
         let mut compacted = CompactedPacks::default();
         let store = self.clone();
-        let Some(live) = blocking(move || store.live_in(pack)).await? else { return Ok(compacted) };
+        let Some(live) = blocking(move || store.count_live_in(pack)).await? else { return Ok(compacted) };
         if live != Live::NONE {
             let sparse = live.blobs.saturating_add(live.takes).saturating_mul(2) < self.blobs().packs().used(pack);
             if !sparse || !self.blobs().has_room() {
@@ -113,6 +113,16 @@ impl Store {
             (compacted.removed, compacted.freed_bytes) = (1, used);
         }
         Ok(compacted)
+    }
+
+    /// As [`Self::live_in`]; the pack is counted again when enough of them may have been removed.
+    fn count_live_in(&self, pack: u32) -> Result<Option<Live>, StoreError> {
+        let bounds = self.blobs().live_bounds();
+        bounds.begin(pack);
+        let live = self.live_in(pack);
+        let known = live.as_ref().ok().copied().flatten();
+        bounds.end(pack, known.map(|Live { blobs, takes }| blobs.saturating_add(takes)));
+        live
     }
 
     /// The live bytes of a pack; `None` while some have no row yet. Audio passes from an append to a take, to a loose
@@ -149,7 +159,7 @@ impl Store {
                 }
             }
             blobs.sync()?;
-            self.disk().transact_blocking(move |transaction| replace(transaction, &moves))?;
+            self.disk().in_background().transact_blocking(move |transaction| replace(transaction, &moves))?;
         }
         Ok(bytes)
     }
@@ -195,7 +205,7 @@ impl Store {
         // Notes of rows that could not be read when they were replaced.
         let notes = self.blobs().in_pack(pack)?;
         if !notes.is_empty() {
-            self.disk().transact_blocking(move |transaction| {
+            self.disk().in_background().transact_blocking(move |transaction| {
                 notes.iter().for_each(|hash| transaction.remove(keys::piece(pack, hash)));
                 Ok::<_, StoreError>(())
             })?;
@@ -213,11 +223,6 @@ fn replace(transaction: &mut Transaction<'_>, moves: &[(BlobHash, Row, Row)]) ->
         }
     }
     Ok(())
-}
-
-/// Bytes that a frame with a payload of `length` bytes takes.
-fn frame_bytes(length: u32) -> u64 {
-    (FRAME.0 + u64::from(length)).next_multiple_of(FRAME.1)
 }
 
 #[cfg(test)]

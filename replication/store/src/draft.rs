@@ -1,22 +1,73 @@
 //! A commit being written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use twinbox_clock::wall;
-use twinbox_disk::{Need, Reserve, Transaction};
+use twinbox_disk::{Disk, Need, Reserve, Transaction};
 use twinbox_ids::{NodeName, Origin};
 use twinbox_replication_core::{Change, Clock, CommitPart, Edit, Key, Record, Table};
 
 use crate::{
-    StoreError, codec,
+    CommitError, Store, StoreError, codec,
     index::{Access, Indexed},
     keys,
+    store::lock,
     sums::RowChange,
 };
 
 /// A commit is small if none of its changes is larger than this, in bytes: it is accepted down to a lower floor of free
 /// space than new data.
 const SMALL: usize = 16 * 1024;
+
+impl Store {
+    /// Commits the draft of `f`; durable here when it resolves. `f` runs on the committer thread, one commit after the
+    /// other, so that it can compare and set; it must be short. With `Err` nothing is written. Dropping the future does
+    /// not undo the commit.
+    pub async fn commit<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
+    where
+        F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        self.commit_on(self.disk(), f).await
+    }
+
+    /// As [`Self::commit`], for work that nobody waits for: behind the commits of callers.
+    pub async fn commit_in_background<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
+    where
+        F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        self.commit_on(&self.disk().in_background(), f).await
+    }
+
+    async fn commit_on<R, E, F>(&self, disk: &Disk, f: F) -> Result<(R, Committed), CommitError<E>>
+    where
+        F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,
+        R: Send + 'static,
+        E: Send + 'static,
+    {
+        let (audio, written) = (self.blobs().clone(), self.blobs().clone());
+        let (node, origin, reserve) = (self.node().clone(), self.origin(), self.reserve().clone());
+        let (before, after) = (self.shared(), self.shared());
+        let run = move |transaction: &mut Transaction<'_>| {
+            let mut clock = lock(&before.clock);
+            let mut draft = Draft::new(transaction, &mut clock, &node);
+            let result = f(&mut draft).map_err(CommitError::Refused)?;
+            let (committed, changes, rows) = draft.finish(origin, &reserve).map_err(CommitError::Store)?;
+            audio.write_rows(transaction, &changes).map_err(|error| CommitError::Store(error.into()))?;
+            Ok((result, committed, changes, rows))
+        };
+        let then = move |(result, committed, changes, rows): (R, Committed, Vec<Change>, _)| {
+            written.rows_written(&changes);
+            after.sums.follow(rows);
+            after.announce(changes, BTreeSet::new());
+            (result, committed)
+        };
+        Ok(disk.transact_then(run, then).await?)
+    }
+}
 
 /// The changes that a commit made: those of `origin` numbered `first..=last`. An empty commit has
 /// `first > last`.

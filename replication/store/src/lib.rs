@@ -16,7 +16,6 @@ mod filled;
 mod have;
 mod identity;
 mod index;
-mod keys;
 mod log;
 mod lost;
 mod pieces;
@@ -45,3 +44,5 @@ pub use store::{Store, StoreConfig, StoreHealth};
 pub use sums::{HASHES, row_hash};
 pub use twinbox_disk::Space;
 pub use twinbox_replication_codec as codec;
+
+use twinbox_replication_codec::keys;

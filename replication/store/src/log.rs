@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Range,
+    ops::{Range, RangeInclusive},
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
@@ -157,15 +157,15 @@ impl Store {
         Ok(entries)
     }
 
-    /// Cuts the log of an origin after `upto`, as far as that can be: in small transactions, as many as there are changes.
-    /// Returns the number of removed changes. Peers with less of this origin fill by state.
-    pub async fn cut_log(&self, origin: Origin, upto: u64) -> Result<u64, StoreError> {
+    /// Cuts the changes in `range` from the log of an origin, as far as that can be: in small transactions, as many as there
+    /// are changes. Those before the range were cut earlier. Returns the number of removed changes. Peers with less of this
+    /// origin fill by state.
+    pub async fn cut_log(&self, origin: Origin, range: RangeInclusive<u64>) -> Result<u64, StoreError> {
         // Each step begins where the one before ended: what that removed may still be in memory, and would be passed over again.
-        let (mut removed, mut from) = (0, 0);
+        let (disk, mut removed, (mut from, upto)) = (self.disk().in_background(), 0, range.into_inner());
         loop {
             let store = self.clone();
-            let step =
-                self.disk().transact(move |transaction| store.cut_step(transaction, origin, from, upto)).await?;
+            let step = disk.transact(move |transaction| store.cut_step(transaction, origin, from, upto)).await?;
             removed += step.removed as u64;
             match step.next {
                 Some(next) => from = next,

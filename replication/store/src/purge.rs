@@ -23,8 +23,8 @@ use crate::{
     store::{unversioned, versioned},
 };
 
-/// Records removed in one transaction: commits of callers wait for it.
-const AT_A_TIME: usize = 128;
+/// Records or blobs removed in one transaction: commits of callers wait for it.
+const AT_A_TIME: usize = 64;
 
 /// A record with a tombstone as it was read; something may outlive the tombstone ([`Record::is_deleted`]).
 #[derive(Debug, Clone)]
@@ -120,11 +120,11 @@ impl Store {
     /// peers see. The deletion must be stable: a change by a member that did not know of it would create the record
     /// again, in part.
     pub async fn purge(&self, rows: Vec<(DeletedRow, Removal)>) -> Result<PurgedRows, StoreError> {
-        let mut purged = PurgedRows::default();
+        let (disk, mut purged) = (self.disk().in_background(), PurgedRows::default());
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
             let part: Vec<_> = rows.by_ref().take(AT_A_TIME).collect();
-            let removed = self.disk().transact(move |transaction| purge(transaction, part)).await?;
+            let removed = disk.transact(move |transaction| purge(transaction, part)).await?;
             purged.whole += removed.whole;
             purged.audio += removed.audio;
             self.purge_counts().records.fetch_add(removed.whole, Relaxed);
@@ -165,10 +165,7 @@ impl Store {
             for entry in store.disk().scan_range(&from, keys::UNREFERENCED_END).take(limit) {
                 noted.extend(keys::unreferenced_hash(&entry?.0));
             }
-            let mut freed = FreedSpace::default();
-            for hash in &noted {
-                freed += store.remove_blob(hash, grace, now)?;
-            }
+            let freed = store.remove_blobs(&noted, grace, now)?;
             let next = noted.last().copied().filter(|_| noted.len() == limit);
             Ok((freed, next))
         })
@@ -201,34 +198,33 @@ impl Store {
             if after.is_none() {
                 found.extend(store.blobs().loose());
             }
-            let mut freed = FreedSpace::default();
-            for hash in &found {
-                freed += store.remove_blob(hash, grace, now)?;
-            }
-            Ok((freed, next))
+            Ok((store.remove_blobs(&found, grace, now)?, next))
         })
         .await?;
         *cursor = next;
         Ok(freed)
     }
 
-    /// Removes a blob unless it is, or may be, in use. Its bytes stay in the packs until compaction.
-    fn remove_blob(&self, hash: &BlobHash, grace: Duration, now: Timestamp) -> Result<FreedSpace, StoreError> {
-        let kept = FreedSpace::default();
-        // A record that cannot be read may name it.
-        if !self.is_indexed() || self.health().set_aside > 0 || self.is_referenced(hash)? {
-            return Ok(kept);
+    /// Removes those of these blobs that are not, and cannot be, in use. Their bytes stay in the packs until compaction.
+    fn remove_blobs(&self, hashes: &[BlobHash], grace: Duration, now: Timestamp) -> Result<FreedSpace, StoreError> {
+        let mut freed = FreedSpace::default();
+        for part in hashes.chunks(AT_A_TIME) {
+            let mut unused = Vec::with_capacity(part.len());
+            for hash in part {
+                // A record that cannot be read may name it.
+                if !self.is_indexed() || self.health().set_aside > 0 {
+                    return Ok(freed);
+                }
+                if !self.is_referenced(hash)? && self.is_unused_for(hash, grace, now)? {
+                    unused.push(*hash);
+                }
+            }
+            for bytes in self.blobs().remove_unless_used(&unused, grace, || self.recordings().unfiled())? {
+                freed += FreedSpace { blobs: u64::from(bytes > 0), bytes };
+                self.purge_counts().blobs.fetch_add(u64::from(bytes > 0), Relaxed);
+                self.purge_counts().bytes.fetch_add(bytes, Relaxed);
+            }
         }
-        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        if self.unused_since(hash)?.saturating_add(grace_ms) > now.0 {
-            return Ok(kept);
-        }
-        let is_filed = || -> Result<bool, StoreError> { Ok(!self.recordings().is_unfiled(hash)?) };
-        // Read again once no caller can take it in use.
-        let Some(bytes) = self.blobs().remove_unless_used(hash, grace, is_filed)? else { return Ok(kept) };
-        let freed = FreedSpace { blobs: u64::from(bytes > 0), bytes };
-        self.purge_counts().blobs.fetch_add(freed.blobs, Relaxed);
-        self.purge_counts().bytes.fetch_add(freed.bytes, Relaxed);
         Ok(freed)
     }
 
@@ -242,13 +238,14 @@ impl Store {
         Ok(self.disk().scan(&keys::references(hash)).next().transpose()?.is_some())
     }
 
-    /// The time since when the blob is in no use: that of its last reference, but not before it was written.
-    fn unused_since(&self, hash: &BlobHash) -> Result<u64, StoreError> {
+    /// Whether the blob has been in no use for `grace`: since its last reference, but not before it was written.
+    fn is_unused_for(&self, hash: &BlobHash, grace: Duration, now: Timestamp) -> Result<bool, StoreError> {
         let note = match self.disk().get(&keys::unreferenced(hash))? {
             Some(bytes) => time(&bytes, "the time of a blob's last reference")?.0,
             None => 0,
         };
-        Ok(note.max(self.blobs().written(hash)?))
+        let since = note.max(self.blobs().written(hash)?);
+        Ok(since.saturating_add(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)) <= now.0)
     }
 }
 

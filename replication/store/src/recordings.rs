@@ -13,7 +13,7 @@ mod take;
 mod writer;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard,
@@ -205,9 +205,9 @@ impl Recordings {
         blocking(move || shared.read((id, take), range)).await
     }
 
-    /// True when a take has become this blob, and no change that names the blob is durable yet.
-    pub(crate) fn is_unfiled(&self, hash: &BlobHash) -> Result<bool, StoreError> {
-        Ok(self.shared().index().is_unfiled(hash))
+    /// The blobs that takes have become, and that no durable change names yet.
+    pub(crate) fn unfiled(&self) -> HashSet<BlobHash> {
+        self.shared().index().unfiled().collect()
     }
 
     /// Bytes in a pack that the next start needs: audio of takes that are not filed, and notes of those that ended.

@@ -14,7 +14,7 @@ use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Have, Key, Ranges, Record, Table, Vector};
 
 use crate::{
-    Blobs, CommitError, Committed, Draft, Filled, PurgeCounts, Recordings, StoreError,
+    Blobs, Filled, PurgeCounts, Recordings, StoreError,
     apply::{Applied, apply},
     audio::open_packs,
     codec::{self, FORMAT},
@@ -236,36 +236,6 @@ impl Store {
         rows.map(|row| row.map_err(StoreError::from).and_then(|(key, value)| decode_row(&key, &value)))
     }
 
-    /// Commits the draft of `f`; durable here when it resolves. `f` runs on the committer thread, one commit after the
-    /// other, so that it can compare and set; it must be short. With `Err` nothing is written. Dropping the future does
-    /// not undo the commit.
-    pub async fn commit<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
-    where
-        F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,
-        R: Send + 'static,
-        E: Send + 'static,
-    {
-        let Inner { disk, node, origin, reserve, blobs, shared, .. } = &*self.0;
-        let (audio, written) = (blobs.clone(), blobs.clone());
-        let (node, origin, reserve, before) = (node.clone(), *origin, reserve.clone(), Arc::clone(shared));
-        let run = move |transaction: &mut Transaction<'_>| {
-            let mut clock = lock(&before.clock);
-            let mut draft = Draft::new(transaction, &mut clock, &node);
-            let result = f(&mut draft).map_err(CommitError::Refused)?;
-            let (committed, changes, rows) = draft.finish(origin, &reserve).map_err(CommitError::Store)?;
-            audio.write_rows(transaction, &changes).map_err(|error| CommitError::Store(error.into()))?;
-            Ok((result, committed, changes, rows))
-        };
-        let after = Arc::clone(shared);
-        let then = move |(result, committed, changes, rows): (R, Committed, Vec<Change>, _)| {
-            written.rows_written(&changes);
-            after.sums.follow(rows);
-            after.announce(changes, BTreeSet::new());
-            (result, committed)
-        };
-        Ok(disk.transact_then(run, then).await?)
-    }
-
     /// Applies changes, in any order; those that are here already have no effect. Durable when it resolves. Apply a
     /// change that names a blob only when the blob is here.
     pub async fn apply(&self, changes: Vec<Change>) -> Result<(), StoreError> {
@@ -453,7 +423,7 @@ impl Shared {
     }
 
     /// Publishes the changes of a durable commit; those in `aside` are not in their rows.
-    fn announce(&self, changes: Vec<Change>, aside: BTreeSet<(Origin, u64)>) {
+    pub(crate) fn announce(&self, changes: Vec<Change>, aside: BTreeSet<(Origin, u64)>) {
         let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
         for change in &changes {
             let seqs = have.durable.entry(change.origin).or_default();

@@ -14,6 +14,7 @@ mod runtime;
 mod serve;
 #[cfg(feature = "simulation")]
 pub mod simulation;
+mod starts;
 mod status;
 mod store;
 mod store_identity;
@@ -45,6 +46,7 @@ pub use error::{ProposeError, StoreError};
 pub use machine::{Applied, Apply, panic_text};
 pub use network::{Client, Dial, RaftLane};
 pub use new_group::LeaveError;
+pub use starts::Start;
 pub use status::RaftStatus;
 pub use store_identity::{Remembered, StoreIdentity};
 pub use types::Peer;

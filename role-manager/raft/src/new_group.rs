@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use twinbox_roles_core::{GoOnAloneFacts, NewGroup, State};
 
 use super::{
-    Core, Peer, StoreIdentity, codec,
+    Core, Peer, codec,
     machine::try_apply,
     types::{Membership, SnapshotMeta, StoredMembership, Vote},
 };
@@ -80,7 +80,7 @@ impl Core {
                 }
             }
         }
-        let new_store = StoreIdentity::new_group_store();
+        let new_store = self.identity.new_group_store();
         let state = state.as_new_group(survivor, &NewGroup { raft_id: new_store.raft_id, ..beginning });
         let json = serde_json::to_vec(&state).map_err(|error| disk(io::Error::other(error)))?;
         let members = BTreeMap::from([(new_store.raft_id, own)]);

@@ -1,7 +1,7 @@
 //! Identity of this member in the Raft group, and whether it may take part (rules R4 and R8).
 //!
-//! A store has a random Raft id and counts its starts. The others remember the highest count that they have received. A
-//! store with a lower count has been rolled back (a restored disk) and could vote twice: it takes no part until an
+//! A store has a random Raft id, and records its starts. The others remember the latest that they have received. A store
+//! that has no record of it has been rolled back (a restored disk) and could vote twice: it takes no part until an
 //! administrator removes it and the member joins again. A store that Raft has never written to begins each start with a
 //! new id: it may be an image from before its member joined, and voted, under the old one.
 
@@ -17,11 +17,13 @@ use twinbox_disk::{Disk, DiskError, TransactError, Transaction};
 use twinbox_ids::Incarnation;
 use twinbox_roles_core::{SoloRecord, Timing};
 
-use super::{RaftConfig, StoreError, store};
+use super::{RaftConfig, Start, StoreError, store};
 
 const OWNER: &[u8] = b"member/name";
 const RAFT_ID: &[u8] = b"member/raft-id";
 const RUN: &[u8] = b"member/run";
+/// The last starts of this store ([`Start::to_record`]).
+const STARTS: &[u8] = b"member/starts";
 const GROUP: &[u8] = b"member/group";
 const REMEMBERED: &[u8] = b"seen/";
 /// Notice, as text, that this store's member was removed from its cluster.
@@ -37,21 +39,19 @@ const SOLO: &[u8] = b"member/solo";
 /// Length of a group's id, in bytes.
 const GROUP_BYTES: usize = 16;
 
-/// The number of a store's first start.
-const FIRST_RUN: u64 = 1;
-
 /// A new store of a new group, in place of the present one.
 #[derive(Debug, Clone)]
 pub(crate) struct NewGroupStore {
     pub(crate) raft_id: u64,
     pub(crate) group: Bytes,
+    start: Start,
 }
 
 impl NewGroupStore {
     /// Writes it, in the transaction that removes the log of the former group.
     pub(crate) fn write(&self, t: &mut Transaction<'_>) -> Result<(), DiskError> {
         t.put(RAFT_ID, self.raft_id.to_be_bytes())?;
-        t.put(RUN, FIRST_RUN.to_be_bytes())?;
+        write_start(t, &self.start)?;
         t.put(GROUP, self.group.to_vec())
     }
 }
@@ -61,7 +61,7 @@ impl NewGroupStore {
 pub enum Remembered {
     /// The start is remembered now.
     Confirmed,
-    /// A later start is known.
+    /// A start is known that the store has no record of.
     Behind {
         /// The known run number.
         known: u64,
@@ -82,9 +82,9 @@ pub struct StoreIdentity {
 }
 
 struct Inner {
-    /// This store in its group, and its number of starts.
+    /// This store in its group, and its last start.
     raft_id: u64,
-    run: u64,
+    start: Start,
     group: Option<Bytes>,
     /// Start of this process, or of the Raft core in it.
     since: BootInstant,
@@ -117,23 +117,24 @@ impl StoreIdentity {
         };
         let known = number(disk.get(RAFT_ID)?, "Raft id")?;
         let unused = store::is_unused(&disk)?;
-        let (raft_id, run, group) = match known.filter(|_| !unused) {
+        let (raft_id, start, group) = match known.filter(|_| !unused) {
             Some(raft_id) => {
-                let run = number(disk.get(RUN)?, "run number")?.unwrap_or(0) + 1;
-                (raft_id, run, disk.get(GROUP)?.map(Bytes::from))
+                let run = number(disk.get(RUN)?, "run number")?.unwrap_or(0);
+                let start = Start::after(run, disk.get(STARTS)?.as_deref(), config.incarnation);
+                (raft_id, start, disk.get(GROUP)?.map(Bytes::from))
             }
             // This store has promised nothing: it counts as new, whichever group was about to admit it.
-            None => (new_raft_id(), FIRST_RUN, None),
+            None => (new_raft_id(), Start::first(config.incarnation), None),
         };
         let quarantine = disk.get(QUARANTINE)?.map(|reason| String::from_utf8_lossy(&reason).into_owned());
-        let owner = config.node.as_str().to_owned();
+        let (owner, present) = (config.node.as_str().to_owned(), start.clone());
         let written = disk.transact(move |t: &mut Transaction<'_>| -> Result<(), DiskError> {
             t.put(OWNER, owner)?;
             if unused {
                 t.remove(GROUP);
             }
             t.put(RAFT_ID, raft_id.to_be_bytes())?;
-            t.put(RUN, run.to_be_bytes())
+            write_start(t, &present)
         });
         written.await.map_err(disk_error)?;
         Ok(Self {
@@ -143,7 +144,7 @@ impl StoreIdentity {
             held: AtomicBool::new(false),
             inner: Mutex::new(Inner {
                 raft_id,
-                run,
+                start,
                 group,
                 since: BootInstant::now(),
                 confirmed: false,
@@ -162,7 +163,12 @@ impl StoreIdentity {
 
     /// Number of starts of this store, this one included.
     pub fn run(&self) -> u64 {
-        self.inner().run
+        self.inner().start.run
+    }
+
+    /// This start of this store, as it is announced.
+    pub fn start(&self) -> Start {
+        self.inner().start.clone()
     }
 
     /// The incarnation of this process.
@@ -204,16 +210,17 @@ impl StoreIdentity {
     }
 
     /// A new store of a new group, in place of this one.
-    pub(crate) fn new_group_store() -> NewGroupStore {
-        NewGroupStore { raft_id: new_raft_id(), group: Self::new_group() }
+    pub(crate) fn new_group_store(&self) -> NewGroupStore {
+        let start = Start::first(self.incarnation);
+        NewGroupStore { raft_id: new_raft_id(), group: Self::new_group(), start }
     }
 
     /// The store written by [`NewGroupStore::write`] is on disk: from here on this is that store. No other member can
-    /// have a later count.
+    /// know a later start.
     pub(crate) fn switch_to(&self, store: NewGroupStore) {
         let mut inner = self.inner();
-        (inner.raft_id, inner.run, inner.group, inner.confirmed) =
-            (store.raft_id, FIRST_RUN, Some(store.group), true);
+        (inner.raft_id, inner.start, inner.group, inner.confirmed) =
+            (store.raft_id, store.start, Some(store.group), true);
         drop(inner);
         self.note_change();
     }
@@ -236,27 +243,18 @@ impl StoreIdentity {
         inner.removed.clone().or_else(|| inner.quarantine.clone()).or_else(not_joined)
     }
 
-    /// Remembers the start that another member reports as the `run`th of its store. Durable when confirmed.
-    pub async fn remember(
-        &self,
-        raft_id: u64,
-        run: u64,
-        incarnation: Incarnation,
-    ) -> Result<Remembered, DiskError> {
+    /// Remembers the start that another member announces of its store. Durable when confirmed.
+    pub async fn remember(&self, raft_id: u64, start: Start) -> Result<Remembered, DiskError> {
         let key = [REMEMBERED, &raft_id.to_be_bytes()].concat();
-        let reported = [&run.to_be_bytes()[..], &incarnation.to_bytes()].concat();
         let remembering = self.disk.transact(move |t| -> Result<Remembered, DiskError> {
-            if let Some(seen) = t.get(&key)? {
-                let known = seen.first_chunk().map_or(u64::MAX, |number| u64::from_be_bytes(*number));
-                // The same number from another incarnation is a copy of the store.
-                if known > run || (known == run && seen != reported) {
-                    return Ok(Remembered::Behind { known });
+            let announced = start.to_memory();
+            match t.get(&key)? {
+                Some(known) if known == announced => {}
+                Some(known) if !start.follows(&known) => {
+                    return Ok(Remembered::Behind { known: Start::remembered_run(&known) });
                 }
-                if seen == reported {
-                    return Ok(Remembered::Confirmed);
-                }
+                _ => t.put(key, announced)?,
             }
-            t.put(key, reported)?;
             Ok(Remembered::Confirmed)
         });
         remembering.await.map_err(disk_error)
@@ -290,7 +288,7 @@ impl StoreIdentity {
         }
     }
 
-    /// Another member knows a later start of this store. Takes effect immediately, and is stored for later starts.
+    /// Another member knows a start that this store has no record of. Takes effect immediately, and is stored for later starts.
     pub async fn quarantine(&self, reason: String) {
         if self.inner().quarantine.is_some() {
             return;
@@ -379,6 +377,11 @@ impl StoreIdentity {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn write_start(t: &mut Transaction<'_>, start: &Start) -> Result<(), DiskError> {
+    t.put(RUN, start.run.to_be_bytes())?;
+    t.put(STARTS, start.to_record())
 }
 
 /// Zero is protobuf's default and would be omitted.

@@ -182,14 +182,38 @@ async fn an_older_snapshot_does_not_replace_a_later_one() {
 async fn a_start_is_remembered_and_an_older_one_is_detected() {
     let dir = TempDir::new().expect("a directory");
     let (_core, identity) = open(&config(), &store_in(&dir)).await;
-    let (first, second) = (Incarnation(1), Incarnation(2));
-    let remember = async |run, incarnation| identity.remember(7, run, incarnation).await.expect("a disk");
-    assert_eq!(remember(3, first).await, Remembered::Confirmed);
-    assert_eq!(remember(3, first).await, Remembered::Confirmed, "asked again");
-    assert_eq!(remember(3, second).await, Remembered::Behind { known: 3 }, "a copy");
-    assert_eq!(remember(2, second).await, Remembered::Behind { known: 3 });
-    assert_eq!(remember(4, second).await, Remembered::Confirmed);
-    assert_eq!(remember(3, first).await, Remembered::Behind { known: 4 });
+    let start = |run, incarnation, earlier: &[u128]| Start {
+        run,
+        incarnation: Incarnation(incarnation),
+        earlier: earlier.iter().flat_map(|incarnation| incarnation.to_be_bytes()).collect(),
+    };
+    let remember = async |start| identity.remember(7, start).await.expect("a disk");
+    assert_eq!(remember(start(3, 1, &[])).await, Remembered::Confirmed);
+    assert_eq!(remember(start(3, 1, &[])).await, Remembered::Confirmed, "asked again");
+    assert_eq!(remember(start(3, 2, &[])).await, Remembered::Behind { known: 3 }, "a copy");
+    assert_eq!(remember(start(2, 2, &[])).await, Remembered::Behind { known: 3 });
+    assert_eq!(remember(start(5, 5, &[4, 2])).await, Remembered::Behind { known: 3 }, "another third start");
+    assert_eq!(remember(start(5, 5, &[4, 1])).await, Remembered::Confirmed);
+    assert_eq!(remember(start(3, 1, &[])).await, Remembered::Behind { known: 5 });
+}
+
+#[tokio::test]
+async fn a_store_announces_its_starts() {
+    let dir = TempDir::new().expect("a directory");
+    let disk = Disk::open(&store_in(&dir)).expect("a disk");
+    let opened = async |incarnation| {
+        let config = RaftConfig { incarnation: Incarnation(incarnation), ..config() };
+        open_on(&config, disk.clone(), State::apply).await
+    };
+    use openraft::storage::RaftLogStorage;
+    let (core, first) = opened(11).await;
+    assert_eq!(first.start(), Start::first(Incarnation(11)));
+    let mut store = core.store.next().await.expect("a store");
+    store.save_vote(&types::Vote::new(3, first.raft_id())).await.expect("a disk");
+    opened(12).await;
+    let (_, third) = opened(13).await;
+    let earlier = [12_u128, 11].iter().flat_map(|incarnation| incarnation.to_be_bytes()).collect();
+    assert_eq!(third.start(), Start { run: 3, incarnation: Incarnation(13), earlier });
 }
 
 #[tokio::test]

@@ -10,7 +10,9 @@ use tokio::{
 };
 use tonic::Request;
 use twinbox_ids::NodeName;
-use twinbox_raft::{Client, Core, Peer, RaftStatus, Remembered, StoreIdentity, kind, read_kind, read_name, wait};
+use twinbox_raft::{
+    Client, Core, Peer, RaftStatus, Remembered, Start, StoreIdentity, kind, read_kind, read_name, wait,
+};
 use twinbox_roles_core::{Confirmations, RolesView, VoterSets};
 use twinbox_wire::roles as wire;
 
@@ -151,13 +153,15 @@ impl Members {
     }
 
     fn join_request(&self) -> wire::JoinRequest {
+        let start = self.identity.start();
         wire::JoinRequest {
             node: self.config.node.as_str().to_owned(),
             kind: kind(self.config.kind).into(),
             address: self.config.own_address().to_owned(),
             raft_id: self.identity.raft_id(),
-            run: self.identity.run(),
-            incarnation: Bytes::copy_from_slice(&self.identity.incarnation().to_bytes()),
+            run: start.run,
+            incarnation: Bytes::copy_from_slice(&start.incarnation.to_bytes()),
+            earlier: start.earlier,
             timing: Some(convert::timing(&self.config.timing)),
         }
     }
@@ -233,13 +237,14 @@ impl Members {
 
     /// Announcement of this store's run number; none while it is in no group.
     pub(crate) fn confirm_request(&self) -> Option<wire::ConfirmRequest> {
-        let group = self.identity.group()?;
+        let (group, start) = (self.identity.group()?, self.identity.start());
         Some(wire::ConfirmRequest {
             group,
             node: self.config.node.as_str().to_owned(),
             raft_id: self.identity.raft_id(),
-            run: self.identity.run(),
-            incarnation: Bytes::copy_from_slice(&self.identity.incarnation().to_bytes()),
+            run: start.run,
+            incarnation: Bytes::copy_from_slice(&start.incarnation.to_bytes()),
+            earlier: start.earlier,
         })
     }
 
@@ -261,8 +266,8 @@ impl Members {
             Some(Answer::GivenUp(reason)) => StoreVerdict::GivenUp(reason),
             Some(Answer::Behind(known)) => {
                 self.identity.quarantine(format!(
-                    "its store was rolled back: this is start {} of it, and {peer} knows of start {known}; stop this \
-                     member, remove its role manager's directory, and start it: it joins again then",
+                    "its store was rolled back: this is start {} of it, and {peer} knows of a start {known} that it has \
+                     no record of; stop this member, remove its role manager's directory, and start it: it joins again then",
                     self.identity.run()
                 )).await;
                 StoreVerdict::Unknown
@@ -291,7 +296,8 @@ impl Members {
             (Some(group), _) if group != request.group => self.check_other_group(request, removal.is_some()),
             (_, Err(status)) => Answer::Refused(status.message().to_owned()),
             (Some(_), Ok(incarnation)) => {
-                match self.identity.remember(request.raft_id, request.run, incarnation).await {
+                let start = Start { run: request.run, incarnation, earlier: request.earlier.clone() };
+                match self.identity.remember(request.raft_id, start).await {
                     Ok(Remembered::Confirmed) => Answer::Confirmed(wire::Empty {}),
                     Ok(Remembered::Behind { known }) => {
                         tracing::error!(
@@ -371,10 +377,13 @@ impl Members {
             return Err("a malformed address or Raft id".to_owned());
         }
         let incarnation = convert::incarnation(&request.incarnation).map_err(|e| e.message().to_owned())?;
-        match self.identity.remember(request.raft_id, request.run, incarnation).await {
+        let start = Start { run: request.run, incarnation, earlier: request.earlier.clone() };
+        match self.identity.remember(request.raft_id, start).await {
             Ok(Remembered::Confirmed) => {}
             Ok(Remembered::Behind { known }) => {
-                return Err(format!("its store was rolled back: start {known} is known"));
+                return Err(format!(
+                    "its store was rolled back: a start {known} is known that it has no record of"
+                ));
             }
             Err(error) => return Err(error.to_string()),
         }

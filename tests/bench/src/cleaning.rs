@@ -123,5 +123,5 @@ async fn delete(mailstore: Mailstore, messages: Vec<Written>) -> Result<(), Mail
         }
         Ok::<_, MailError>(())
     };
-    mailstore.commit(delete).await.map(drop)
+    mailstore.commit_in_background(delete).await
 }

@@ -31,6 +31,13 @@ const STEPS: usize = 50;
 /// A first recording has at least so many chunks: a shorter one would be no message.
 const LEAST_CHUNKS: u32 = 8;
 
+impl Plan {
+    /// Time after which all of the first recordings have ended.
+    pub fn warm_up(&self) -> Duration {
+        STEP * STEPS as u32 * (LEAST_CHUNKS + self.chunks)
+    }
+}
+
 /// The crowd to be kept recording.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -117,7 +124,7 @@ impl Recorders {
             slots: (0..plan.recordings).map(|_| Slot::default()).collect(),
             begun: mpsc::channel(),
             count: 0,
-            speech: population::audio(0, plan.chunks as usize * CHUNK),
+            speech: population::audio(0, (LEAST_CHUNKS + plan.chunks) as usize * CHUNK),
         };
         let told = Arc::clone(&shared);
         let run = move || {
@@ -211,10 +218,9 @@ impl Generator {
     fn record(&mut self, slot: usize, live: LiveRecording) {
         let Plan { recordings, chunks } = self.plan;
         self.count += 1;
-        // The first recordings are of all lengths, so that the next ones do not end at one moment.
+        // The first recordings are of all lengths, so that as many end in each moment from then on.
         let chunks = match self.count as usize <= recordings {
-            true => (slot as u64 * u64::from(chunks) / recordings as u64).max(u64::from(LEAST_CHUNKS.min(chunks)))
-                as usize,
+            true => (LEAST_CHUNKS + (slot as u64 * u64::from(chunks) / recordings as u64) as u32) as usize,
             false => chunks as usize,
         };
         let first = population::audio(self.count, CHUNK);

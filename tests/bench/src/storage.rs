@@ -70,8 +70,7 @@ pub fn run(report: &mut Report, load: Load) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a folder");
     let store = dir.path().join("store");
     let plan = Plan { recordings: load.recordings, chunks: (load.recordings * 4 / load.rate.max(1)).max(4) as u32 };
-    let length = Duration::from_millis(250) * plan.chunks;
-    let old = load.rate * (load.seconds + length.as_secs()) as usize;
+    let old = load.rate * (load.seconds + plan.warm_up().as_secs()) as usize;
     println!(
         "first {old} messages of {} kB are written, of which {} stay",
         plan.chunks as usize * CHUNK / 1000,
@@ -86,7 +85,7 @@ pub fn run(report: &mut Report, load: Load) -> Result<(), String> {
         machine::pin(0, machine::UNDER_TEST);
     }
     let runtime = runtime();
-    let failed = measure(report, &runtime, &store, load, plan, length, &mailboxes, &mut messages);
+    let failed = measure(report, &runtime, &store, load, plan, &mailboxes, &mut messages);
     runtime.shutdown_timeout(Duration::from_secs(10));
     population::wait_closed(&store);
     let lost = lost(&store, &messages);
@@ -121,14 +120,12 @@ fn write_old(store: &Path, messages: usize, audio: usize) -> (Vec<MailboxId>, Ve
     wrote
 }
 
-#[expect(clippy::too_many_arguments, reason = "one caller, which has them as locals")]
 fn measure(
     report: &mut Report,
     runtime: &Runtime,
     store: &Path,
     load: Load,
     plan: Plan,
-    length: Duration,
     mailboxes: &[MailboxId],
     messages: &mut Messages,
 ) -> Vec<String> {
@@ -137,8 +134,7 @@ fn measure(
     let recorders = Recorders::start(runtime.handle(), &node.mailstore, mailboxes, plan, core);
     let (mut segments, mut cleaner) = (Segments::of(store), Cleaner::new(&node.mailstore));
     let mut failed = Vec::new();
-    // The first recordings are of all lengths.
-    watch(runtime, &recorders, length, &mut segments, &mut cleaner, messages, &mut failed);
+    watch(runtime, &recorders, plan.warm_up(), &mut segments, &mut cleaner, messages, &mut failed);
 
     let pid = std::process::id();
     let before = (segments.look(), cleaner.cleaned, Disk::fsync_count(), machine::written(store));

@@ -9,8 +9,15 @@ use std::{
 
 use super::world::{Faults, SimulatedIndex, World};
 use crate::{
-    DiskError, Options, TransactError, Transaction, committer::answered, disk::block_on, engine::Engine,
-    flow::Limits, health::Health, range::KeyRange, rows::Scan, transaction::Stored,
+    DiskError, Options, TransactError, Transaction,
+    committer::{Urgency, answered},
+    disk::block_on,
+    engine::Engine,
+    flow::Limits,
+    health::Health,
+    range::KeyRange,
+    rows::Scan,
+    transaction::Stored,
 };
 
 /// Everything is applied immediately, and followed by a checkpoint.
@@ -44,7 +51,7 @@ fn put(store: &Store, key: &str, value: &str) -> mpsc::Receiver<Result<(), Trans
     let (store, key, value) = (Arc::clone(store), key.as_bytes().to_vec(), value.as_bytes().to_vec());
     begun(move || -> Result<(), TransactError<DiskError>> {
         let (job, answer) = answered(move |t: &mut Transaction<'_>| t.put(key, value), |()| ());
-        block_on(store.enqueue(job)).map_err(TransactError::Disk)?;
+        block_on(store.enqueue(Urgency::Now, job)).map_err(TransactError::Disk)?;
         // Before the answer: the test may be about to close the store.
         drop(store);
         answer.blocking_recv().unwrap_or(Err(TransactError::Disk(DiskError::Panicked)))

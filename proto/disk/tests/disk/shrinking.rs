@@ -82,14 +82,16 @@ fn holds(disk: &Disk, batches: u32, later: u32) {
 
 /// Writes row after row until the index was rewritten; returns the length of its file and the number of rows.
 fn shrunk(disk: &Disk) -> (u64, u32) {
-    let kept = bytes_of_rows(disk);
-    // Removed rows may not have left the index yet.
-    let is_short = |space: &IndexSpace| space.rows < kept + MB && space.file < 4 * space.rows + 10 * MB;
+    let mut kept = bytes_of_rows(disk);
     let mut number = 0;
     let file = wait_for("the file shrinks", LONGEST, || {
         let row = number * STAYS;
-        write(disk, std::iter::once((key(LATER, row), Some(value(LATER, row)))));
+        let (key, value) = (key(LATER, row), value(LATER, row));
+        kept += (key.len() + value.len()) as u64;
+        write(disk, std::iter::once((key, Some(value))));
         number += 1;
+        // Removed rows may not have left the index yet.
+        let is_short = |space: &IndexSpace| space.rows < kept + MB && space.file < 4 * space.rows + 10 * MB;
         disk.index_space().filter(|space| !space.rewriting && is_short(space)).map(|space| space.file)
     });
     (file, number)

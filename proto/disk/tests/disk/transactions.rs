@@ -287,3 +287,45 @@ async fn a_task_may_wait_for_many_transactions_in_a_row() {
     }
     assert_eq!(disk.scan(b"").count(), 300);
 }
+
+/// Work in background stands behind all that waits, and goes on under any load: one transaction in each group.
+#[test]
+fn background_runs_behind_all_that_waits_one_in_a_group() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (order, noted) = std::sync::mpsc::channel();
+    let submit = |disk: &Disk, name: &'static str, waits: Option<std::sync::mpsc::Receiver<()>>| {
+        let (order, done) = (order.clone(), order.clone());
+        let run = move |t: &mut Transaction<'_>| {
+            order.send(name).expect("the test listens");
+            waits.into_iter().for_each(|until| until.recv().expect("the test goes on"));
+            t.put(name.as_bytes(), *b"1")
+        };
+        let done = move |result: Result<(), TransactError<DiskError>>| {
+            result.expect("it is written");
+            done.send("durable").expect("the test listens");
+        };
+        runtime.block_on(disk.submit(run, done)).expect("it is queued");
+    };
+    let (go_on, held) = std::sync::mpsc::channel();
+    submit(&disk, "first", Some(held));
+    assert_eq!(noted.recv(), Ok("first"), "it runs, and all else waits for it");
+    let background = disk.in_background();
+    for name in ["purge 1", "purge 2", "purge 3"] {
+        submit(&background, name, None);
+    }
+    for name in ["call 1", "call 2", "call 3"] {
+        submit(&disk, name, None);
+    }
+    go_on.send(()).expect("the first one waits");
+    let order: Vec<_> = noted.iter().take(13).collect();
+    let group = |names: &[&'static str]| [names, &vec!["durable"; names.len()]].concat();
+    let expected = [
+        vec!["durable"],
+        group(&["purge 1", "call 1", "call 2", "call 3"]),
+        group(&["purge 2"]),
+        group(&["purge 3"]),
+    ];
+    assert_eq!(order, expected.concat());
+}

@@ -83,19 +83,25 @@ impl Uses {
         state.removing.contains(hash) || state.appends.values().any(|(_, stored)| stored.as_ref() == Some(hash))
     }
 
-    /// Runs the removal of a blob unless the blob is pinned or another caller removes it.
-    pub(super) fn removing<R>(&self, hash: &BlobHash, grace: Duration, remove: impl FnOnce() -> R) -> Option<R> {
+    /// Runs the removal of those of these blobs that are not pinned and that no other caller removes.
+    pub(super) fn removing<R>(
+        &self,
+        hashes: &[BlobHash],
+        grace: Duration,
+        remove: impl FnOnce(&[BlobHash]) -> R,
+    ) -> R {
+        let (mut free, pin_time) = (Vec::with_capacity(hashes.len()), pin_time(grace));
         {
             let mut state = lock(&self.state);
-            let pinned = state.pinned.get(hash).is_some_and(|since| since.elapsed() < pin_time(grace));
-            if pinned || !state.removing.insert(*hash) {
-                return None;
+            for hash in hashes {
+                let pinned = state.pinned.get(hash).is_some_and(|since| since.elapsed() < pin_time);
+                if !pinned && state.removing.insert(*hash) {
+                    free.push(*hash);
+                }
             }
         }
-        let removal = Removal { uses: self, hash };
-        let removed = remove();
-        drop(removal);
-        Some(removed)
+        let removal = Removal { uses: self, hashes: free };
+        remove(&removal.hashes)
     }
 
     /// Notes an append to `pack` or later ones, until [`Self::appended`] is called with the returned number.
@@ -120,12 +126,16 @@ impl Uses {
 /// A removal in progress; it ends when this is dropped, also by a panic.
 struct Removal<'a> {
     uses: &'a Uses,
-    hash: &'a BlobHash,
+    hashes: Vec<BlobHash>,
 }
 
 impl Drop for Removal<'_> {
     fn drop(&mut self) {
-        lock(&self.uses.state).removing.remove(self.hash);
+        let mut state = lock(&self.uses.state);
+        for hash in &self.hashes {
+            state.removing.remove(hash);
+        }
+        drop(state);
         self.uses.removed.notify_all();
     }
 }

@@ -49,12 +49,12 @@ impl Index {
         self.takes.iter().filter(|(_, take)| take.is_open()).map(|(key, take)| (*key, take.pieces.covered()))
     }
 
-    /// True when a take has become this blob, or is about to, and no durable change names the blob yet.
-    pub(super) fn is_unfiled(&self, hash: &BlobHash) -> bool {
-        self.takes.values().any(|take| match take.stage {
-            Stage::Open => false,
-            Stage::Sealing(blob) => blob.as_ref() == Some(hash),
-            Stage::Sealed(blob) => blob == *hash,
+    /// The blobs that takes have become, or are about to, and that no durable change names yet.
+    pub(super) fn unfiled(&self) -> impl Iterator<Item = BlobHash> {
+        self.takes.values().filter_map(|take| match take.stage {
+            Stage::Open => None,
+            Stage::Sealing(blob) => blob,
+            Stage::Sealed(blob) => Some(blob),
         })
     }
 

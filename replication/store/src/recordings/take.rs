@@ -56,6 +56,11 @@ impl Pieces {
         self.by_offset.iter().map(|(offset, extent)| (*offset, *extent))
     }
 
+    /// The places of all bytes that are here.
+    pub(super) fn extents(&self) -> impl Iterator<Item = &Extent> {
+        self.by_offset.values()
+    }
+
     /// The first pack with bytes of the take.
     pub(super) fn first_pack(&self) -> Option<u32> {
         self.by_offset.values().map(|extent| extent.pack).min()

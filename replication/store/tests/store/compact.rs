@@ -113,6 +113,15 @@ async fn dense_packs_stay_and_the_cursor_goes_round() {
     }
     assert!(rounds >= 3, "one call for each pack");
     assert!(oldest(dir.path()).exists());
+    // None of them is read again, until much of it has gone.
+    assert_eq!(store.compact(&mut cursor, 1).await, Ok(CompactedPacks::default()));
+    assert_eq!(cursor, 0, "no pack is left to be looked at");
+    for n in (0..62).filter(|n| n % 4 != 0) {
+        edit(&store, &n.to_string(), vec![Edit::Set(1, Value::Bytes(b"no audio".into()))]).await.expect("a commit");
+    }
+    store.remove_unreferenced(&mut None, Duration::ZERO, wall(), 1_000).await.expect("a removal");
+    let compacted = compact(&store).await;
+    assert!(compacted.removed >= 3, "{compacted:?}");
 }
 
 /// The node compacts automatically, and an administrator may ask for it meanwhile.

@@ -43,11 +43,11 @@ async fn cut_changes_are_gone_and_the_beginning_is_durable() {
         store.oldest_changes(origin, 0, 2).expect("a read").iter().map(|e| e.seq).collect::<Vec<_>>(),
         [1, 2]
     );
-    assert_eq!(store.cut_log(origin, 250).await.expect("a cut"), 250);
+    assert_eq!(store.cut_log(origin, 1..=250).await.expect("a cut"), 250);
     assert_eq!((in_log(&store), store.log_changes()), (50, 50));
-    assert_eq!(store.cut_log(origin, 9_999).await.expect("a cut"), 50, "the prefix bounds it");
+    assert_eq!(store.cut_log(origin, 251..=9_999).await.expect("a cut"), 50, "the prefix bounds it");
     write(&store, 300..310).await;
-    assert_eq!(store.cut_log(origin, 305).await.expect("a cut"), 5);
+    assert_eq!(store.cut_log(origin, 301..=305).await.expect("a cut"), 5);
     drop(store);
     let store = open(dir.path());
     assert_eq!((store.log_begins().get(origin), store.vector().get(origin), in_log(&store)), (305, 310, 5));
@@ -67,21 +67,21 @@ async fn pinned_and_gapped_changes_are_not_cut() {
     let pin = store.pin_log();
     assert_eq!(pin.vector(), &store.vector());
     write(&store, 10..30).await;
-    assert_eq!(store.cut_log(origin, 30).await.expect("a cut"), 10);
+    assert_eq!(store.cut_log(origin, 1..=30).await.expect("a cut"), 10);
     assert!(store.oldest_changes(origin, 0, 9).expect("a read").is_empty(), "the rest is pinned");
     let later = store.pin_log();
     drop(pin);
     write(&store, 30..31).await;
-    assert_eq!(store.cut_log(origin, 31).await.expect("a cut"), 20);
+    assert_eq!(store.cut_log(origin, 11..=31).await.expect("a cut"), 20);
     drop(later);
-    assert_eq!(store.cut_log(origin, 31).await.expect("a cut"), 1);
+    assert_eq!(store.cut_log(origin, 31..=31).await.expect("a cut"), 1);
 
     // Beyond a gap.
     let other = Origin(77);
     let change =
         |seq| Change { origin: other, seq, key: key("gap"), delta: Record::new(), part: Default::default() };
     store.apply(vec![change(1), change(3)]).await.expect("an apply");
-    assert_eq!(store.cut_log(other, 3).await.expect("a cut"), 1);
+    assert_eq!(store.cut_log(other, 1..=3).await.expect("a cut"), 1);
     store.apply(vec![change(2)]).await.expect("an apply");
     assert_eq!(store.vector().get(other), 3);
 }
@@ -93,7 +93,7 @@ async fn rows_and_vector_of_another_store_are_taken() {
     let origin = source.origin();
     write(&source, 0..40).await;
     edit(&source, "row001", vec![Edit::Delete]).await.expect("a commit");
-    source.cut_log(origin, 41).await.expect("a cut");
+    source.cut_log(origin, 1..=41).await.expect("a cut");
     edit(&store, "own", set("own")).await.expect("a commit");
     let pin = source.pin_log();
     assert!(take_all_rows(&source, &store).await > 1, "several pages");

@@ -197,11 +197,11 @@ async fn sealed_take_stays_in_its_pack_until_its_blob_has_a_row() {
     let pack = store.blobs().packs().active().unwrap();
     store.recordings().move_from(pack).await.unwrap();
     assert_eq!(store.recordings().bytes_in(pack), 5);
-    assert_eq!(store.recordings().is_unfiled(&blob.hash), Ok(true));
+    assert!(store.recordings().unfiled().contains(&blob.hash));
     file(&store, blob).await;
     store.recordings().written().await.unwrap();
     assert_eq!(store.recordings().bytes_in(pack), 48, "the note of its end");
-    assert_eq!(store.recordings().is_unfiled(&blob.hash), Ok(false));
+    assert!(!store.recordings().unfiled().contains(&blob.hash));
 }
 
 /// A start scans from the first pack with a take on, and new packs are never before it.

@@ -14,6 +14,8 @@ impl Writer {
         let ended = self.shared.index().takes.remove(&key);
         self.remember(key);
         let Some(take) = ended else { return };
+        // Unless a blob has them now: then they are counted once more.
+        self.shared.blobs.live_bounds().removed(take.pieces.extents());
         self.replace_first(take.first, None);
         // Of a take without audio, a start finds nothing.
         if take.pieces.first_pack().is_some() {

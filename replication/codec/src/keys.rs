@@ -1,96 +1,96 @@
-//! The keys of the one ordered index: a letter for the table, then fields that sort in reading order.
+//! The keys of a store's one ordered index: a letter for the table, then fields that sort in reading order.
 
 use twinbox_ids::{BlobHash, Origin};
 use twinbox_replication_core::{Key, Table};
 
 /// The name of the node whose data this is.
-pub(crate) const NODE: &[u8] = b"m/node";
+pub const NODE: &[u8] = b"m/node";
 /// The cluster that the data belongs to.
-pub(crate) const CLUSTER: &[u8] = b"m/cluster";
+pub const CLUSTER: &[u8] = b"m/cluster";
 /// The reading of the hybrid clock.
-pub(crate) const CLOCK: &[u8] = b"m/clock";
-/// The share of the cluster's data that is here ([`crate::Filled`]).
-pub(crate) const FILLED: &[u8] = b"m/filled";
-/// The members that the first fill went without ([`crate::Store::fill_missed`]).
-pub(crate) const FILL_MISSED: &[u8] = b"m/missed";
+pub const CLOCK: &[u8] = b"m/clock";
+/// The share of the cluster's data that is here (whole, records only, or in part).
+pub const FILLED: &[u8] = b"m/filled";
+/// The members that the first fill went without.
+pub const FILL_MISSED: &[u8] = b"m/missed";
 /// Prefix of records.
-pub(crate) const RECORDS: &[u8] = b"r";
+pub const RECORDS: &[u8] = b"r";
 /// The first key behind all records.
-pub(crate) const RECORDS_END: &[u8] = b"s";
+pub const RECORDS_END: &[u8] = b"s";
 /// The mark of the indexes: the number of this store's openings, if all of them wrote the indexes.
-pub(crate) const INDEXED: &[u8] = b"m/indexed";
-/// The time up to which records age ([`crate::Store::purge_clock`]).
-pub(crate) const PURGE_CLOCK: &[u8] = b"m/purge";
+pub const INDEXED: &[u8] = b"m/indexed";
+/// The time up to which records age.
+pub const PURGE_CLOCK: &[u8] = b"m/purge";
 /// Prefix of references: hash of a blob, and the record that names it.
-pub(crate) const REFERENCES: &[u8] = b"b";
+pub const REFERENCES: &[u8] = b"b";
 /// Prefix of deleted records, each with the time at which this store first saw the tombstone.
-pub(crate) const DELETED: &[u8] = b"t";
+pub const DELETED: &[u8] = b"t";
 /// Prefix of blobs that lost their last reference, with the time of that.
-pub(crate) const UNREFERENCED: &[u8] = b"u";
+pub const UNREFERENCED: &[u8] = b"u";
 /// The first key behind all of these.
-pub(crate) const UNREFERENCED_END: &[u8] = b"v";
+pub const UNREFERENCED_END: &[u8] = b"v";
 /// Prefix of blobs, each with the places of its bytes in the packs.
-pub(crate) const BLOBS: &[u8] = b"p";
+pub const BLOBS: &[u8] = b"p";
 /// The first key behind all blobs.
-pub(crate) const BLOBS_END: &[u8] = b"q";
+pub const BLOBS_END: &[u8] = b"q";
 /// Prefix of packs, each with the blobs that have bytes in it.
-pub(crate) const PACKS: &[u8] = b"q";
+pub const PACKS: &[u8] = b"q";
 /// The first key behind all packs.
-pub(crate) const PACKS_END: &[u8] = b"r";
+pub const PACKS_END: &[u8] = b"r";
 /// The first pack that may have bytes of a take in progress.
-pub(crate) const TAKES: &[u8] = b"m/takes";
-/// The value that [`crate::Store::probe`] writes.
-pub(crate) const PROBE: &[u8] = b"m/probe";
+pub const TAKES: &[u8] = b"m/takes";
+/// The value that a probe of the disk writes.
+pub const PROBE: &[u8] = b"m/probe";
 /// Prefix of the origins that were this store's own, one for each of its incarnations.
-pub(crate) const OWN: &[u8] = b"o";
+pub const OWN: &[u8] = b"o";
 /// Prefix of gap-free prefixes by origin.
-pub(crate) const VECTOR: &[u8] = b"v";
+pub const VECTOR: &[u8] = b"v";
 /// Prefix of the log of changes.
-pub(crate) const LOG: &[u8] = b"l";
+pub const LOG: &[u8] = b"l";
 /// Prefix of the numbers after which the log begins, by origin.
-pub(crate) const LOG_BEGINS: &[u8] = b"c";
+pub const LOG_BEGINS: &[u8] = b"c";
 /// Prefix of the changes that rows of an interrupted scan may show, by origin.
-pub(crate) const SCANNED: &[u8] = b"w";
-/// The members that can fill by state ([`crate::Store::state_fillers`]).
-pub(crate) const STATE_FILLERS: &[u8] = b"m/fillers";
+pub const SCANNED: &[u8] = b"w";
+/// The members that can fill by state.
+pub const STATE_FILLERS: &[u8] = b"m/fillers";
 /// Prefix of blobs that a change was applied without.
-pub(crate) const LOST: &[u8] = b"a";
+pub const LOST: &[u8] = b"a";
 /// Prefix of changes that did not apply, by origin and number.
-pub(crate) const SET_ASIDE: &[u8] = b"x";
+pub const SET_ASIDE: &[u8] = b"x";
 
 /// A record.
-pub(crate) fn record(key: &Key) -> Vec<u8> {
+pub fn record(key: &Key) -> Vec<u8> {
     [b"r", &key.table.0.to_be_bytes()[..], &key.id].concat()
 }
 
 /// The records of a table whose id begins with `prefix`.
-pub(crate) fn records(table: Table, prefix: &[u8]) -> Vec<u8> {
+pub fn records(table: Table, prefix: &[u8]) -> Vec<u8> {
     [b"r", &table.0.to_be_bytes()[..], prefix].concat()
 }
 
 /// The key of a record from the key of the index.
-pub(crate) fn record_key(key: &[u8]) -> Option<Key> {
+pub fn record_key(key: &[u8]) -> Option<Key> {
     let (table, id) = key.strip_prefix(b"r")?.split_first_chunk::<2>()?;
     Some(Key::new(Table(u16::from_be_bytes(*table)), id))
 }
 
 /// A reference to a blob: the record names it.
-pub(crate) fn reference(hash: &BlobHash, key: &Key) -> Vec<u8> {
+pub fn reference(hash: &BlobHash, key: &Key) -> Vec<u8> {
     [REFERENCES, &hash.0, &key.table.0.to_be_bytes(), &key.id].concat()
 }
 
 /// The references to a blob.
-pub(crate) fn references(hash: &BlobHash) -> Vec<u8> {
+pub fn references(hash: &BlobHash) -> Vec<u8> {
     [REFERENCES, &hash.0].concat()
 }
 
 /// The mark of a deleted record.
-pub(crate) fn deleted(key: &Key) -> Vec<u8> {
+pub fn deleted(key: &Key) -> Vec<u8> {
     [DELETED, &key.table.0.to_be_bytes(), &key.id].concat()
 }
 
 /// The first key behind the marks of a table's deleted records.
-pub(crate) fn deleted_end(table: Table) -> Vec<u8> {
+pub fn deleted_end(table: Table) -> Vec<u8> {
     match table.0.checked_add(1) {
         Some(next) => [DELETED, &next.to_be_bytes()].concat(),
         None => UNREFERENCED.to_vec(),
@@ -98,120 +98,120 @@ pub(crate) fn deleted_end(table: Table) -> Vec<u8> {
 }
 
 /// The record from the key of its mark.
-pub(crate) fn deleted_key(key: &[u8]) -> Option<Key> {
+pub fn deleted_key(key: &[u8]) -> Option<Key> {
     let (table, id) = key.strip_prefix(DELETED)?.split_first_chunk::<2>()?;
     Some(Key::new(Table(u16::from_be_bytes(*table)), id))
 }
 
 /// The note that a blob lost its last reference.
-pub(crate) fn unreferenced(hash: &BlobHash) -> Vec<u8> {
+pub fn unreferenced(hash: &BlobHash) -> Vec<u8> {
     [UNREFERENCED, &hash.0].concat()
 }
 
 /// The blob from the key of that note.
-pub(crate) fn unreferenced_hash(key: &[u8]) -> Option<BlobHash> {
+pub fn unreferenced_hash(key: &[u8]) -> Option<BlobHash> {
     key.strip_prefix(UNREFERENCED)?.try_into().ok().map(BlobHash)
 }
 
 /// A blob that a change was applied without.
-pub(crate) fn lost(hash: &BlobHash) -> Vec<u8> {
+pub fn lost(hash: &BlobHash) -> Vec<u8> {
     [LOST, &hash.0].concat()
 }
 
 /// A blob: the places of its bytes.
-pub(crate) fn blob(hash: &BlobHash) -> Vec<u8> {
+pub fn blob(hash: &BlobHash) -> Vec<u8> {
     [BLOBS, &hash.0].concat()
 }
 
 /// The blob from the key of its places.
-pub(crate) fn blob_hash(key: &[u8]) -> Option<BlobHash> {
+pub fn blob_hash(key: &[u8]) -> Option<BlobHash> {
     key.strip_prefix(BLOBS)?.try_into().ok().map(BlobHash)
 }
 
 /// The note that a blob has bytes in a pack.
-pub(crate) fn piece(pack: u32, hash: &BlobHash) -> Vec<u8> {
+pub fn piece(pack: u32, hash: &BlobHash) -> Vec<u8> {
     [PACKS, &pack.to_be_bytes(), &hash.0].concat()
 }
 
 /// The blobs that have bytes in a pack.
-pub(crate) fn pieces(pack: u32) -> Vec<u8> {
+pub fn pieces(pack: u32) -> Vec<u8> {
     [PACKS, &pack.to_be_bytes()].concat()
 }
 
 /// The pack and the blob from the key of that note.
-pub(crate) fn piece_of(key: &[u8]) -> Option<(u32, BlobHash)> {
+pub fn piece_of(key: &[u8]) -> Option<(u32, BlobHash)> {
     let (pack, hash) = key.strip_prefix(PACKS)?.split_first_chunk::<4>()?;
     Some((u32::from_be_bytes(*pack), BlobHash(hash.try_into().ok()?)))
 }
 
 /// A change in the log.
-pub(crate) fn change(origin: Origin, seq: u64) -> Vec<u8> {
+pub fn change(origin: Origin, seq: u64) -> Vec<u8> {
     numbered(b"l", origin, seq)
 }
 
 /// The changes of an origin in the log.
-pub(crate) fn changes(origin: Origin) -> Vec<u8> {
+pub fn changes(origin: Origin) -> Vec<u8> {
     [b"l", &origin.to_bytes()[..]].concat()
 }
 
 /// Number of a change from its key.
-pub(crate) fn change_seq(key: &[u8]) -> Option<u64> {
+pub fn change_seq(key: &[u8]) -> Option<u64> {
     key.last_chunk::<8>().map(|seq| u64::from_be_bytes(*seq))
 }
 
 /// Origin of a change from its key.
-pub(crate) fn change_origin(key: &[u8]) -> Option<Origin> {
+pub fn change_origin(key: &[u8]) -> Option<Origin> {
     let (origin, _) = key.strip_prefix(b"l")?.split_last_chunk::<8>()?;
     Origin::from_slice(origin)
 }
 
 /// A change that did not apply.
-pub(crate) fn set_aside(origin: Origin, seq: u64) -> Vec<u8> {
+pub fn set_aside(origin: Origin, seq: u64) -> Vec<u8> {
     numbered(SET_ASIDE, origin, seq)
 }
 
 /// The changes of an origin that did not apply.
-pub(crate) fn set_aside_of(origin: Origin) -> Vec<u8> {
+pub fn set_aside_of(origin: Origin) -> Vec<u8> {
     [SET_ASIDE, &origin.to_bytes()].concat()
 }
 
 /// The number after which the log of an origin begins.
-pub(crate) fn log_begins(origin: Origin) -> Vec<u8> {
+pub fn log_begins(origin: Origin) -> Vec<u8> {
     [LOG_BEGINS, &origin.to_bytes()].concat()
 }
 
 /// The origin from the key of that number.
-pub(crate) fn log_begins_origin(key: &[u8]) -> Option<Origin> {
+pub fn log_begins_origin(key: &[u8]) -> Option<Origin> {
     Origin::from_slice(key.strip_prefix(LOG_BEGINS)?)
 }
 
 /// The changes of an origin that rows of an interrupted scan may show.
-pub(crate) fn scanned(origin: Origin) -> Vec<u8> {
+pub fn scanned(origin: Origin) -> Vec<u8> {
     [SCANNED, &origin.to_bytes()].concat()
 }
 
 /// The origin from the key of those.
-pub(crate) fn scanned_origin(key: &[u8]) -> Option<Origin> {
+pub fn scanned_origin(key: &[u8]) -> Option<Origin> {
     Origin::from_slice(key.strip_prefix(SCANNED)?)
 }
 
 /// One of this store's own origins.
-pub(crate) fn own(origin: Origin) -> Vec<u8> {
+pub fn own(origin: Origin) -> Vec<u8> {
     [OWN, &origin.to_bytes()].concat()
 }
 
 /// The origin from the key that marks it as our own.
-pub(crate) fn own_origin(key: &[u8]) -> Option<Origin> {
+pub fn own_origin(key: &[u8]) -> Option<Origin> {
     Origin::from_slice(key.strip_prefix(OWN)?)
 }
 
 /// The gap-free prefix of an origin.
-pub(crate) fn prefix(origin: Origin) -> Vec<u8> {
+pub fn prefix(origin: Origin) -> Vec<u8> {
     [VECTOR, &origin.to_bytes()].concat()
 }
 
 /// The origin from the key of its prefix.
-pub(crate) fn prefix_origin(key: &[u8]) -> Option<Origin> {
+pub fn prefix_origin(key: &[u8]) -> Option<Origin> {
     Origin::from_slice(key.strip_prefix(VECTOR)?)
 }
 
