@@ -9,7 +9,7 @@ use twinbox_mailbox::schema::{MAILBOX, MESSAGE};
 use crate::{BackupError, place::Place};
 
 /// Version of the format of all files of a backup.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 /// Name of the file in the folder of a backup.
 pub(crate) const MANIFEST: &str = "manifest.json";
 /// Maximum length of a manifest in bytes: it names the audio that is missing.

@@ -1,10 +1,13 @@
 //! Edits: requests of a local writer, and the change that an edit makes of a record as the writer sees it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use twinbox_ids::{NodeName, Origin, Stamp};
+use twinbox_ids::{NodeName, Origin, Stamp, Timestamp};
 
-use crate::{Dots, Field, Member, Members, Record, Tag, Tombstone, Value};
+use crate::{Clock, Dots, Field, Member, Members, Record, Tag, Tombstone, Value};
 
 /// One edit of one record.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,6 +37,21 @@ pub enum Edit {
 const OWN_CELLS: usize = 64;
 
 impl Edit {
+    /// The field that it edits; `None` for a delete.
+    fn tag(&self) -> Option<Tag> {
+        match self {
+            Self::Set(tag, _)
+            | Self::Add(tag, _)
+            | Self::Remove(tag, _)
+            | Self::Grant(tag, _)
+            | Self::Revoke(tag, _)
+            | Self::Count(tag, _)
+            | Self::Claim(tag, _)
+            | Self::Unclaim(tag, _) => Some(*tag),
+            Self::Delete => None,
+        }
+    }
+
     /// The change: merging it into `current` is the edit's effect. Empty when the edit changes nothing.
     ///
     /// `stamp` must be above every stamp in `current` (see [`crate::Clock::tick`]), `current` must be the record as the
@@ -72,6 +90,34 @@ impl Edit {
             };
         Record::from_parts(field, None)
     }
+}
+
+/// Makes edits of `record` one after the other, and returns the change: merging it is the effect of all of them.
+///
+/// They have one stamp together, which takes little room in the record. An edit of a field that was edited before has a
+/// stamp of its own, and so has one after a delete: the later edit must win.
+pub fn make_edits(
+    record: &mut Record,
+    edits: impl IntoIterator<Item = Edit>,
+    clock: &mut Clock,
+    now: Timestamp,
+    node: &NodeName,
+) -> Record {
+    let (mut delta, mut common, mut edited, mut deleted) = (Record::new(), None, BTreeSet::new(), false);
+    for edit in edits {
+        let tag = edit.tag();
+        let again = tag.is_some_and(|tag| !edited.insert(tag));
+        if again || deleted {
+            common = None;
+            edited = tag.into_iter().collect();
+        }
+        deleted = tag.is_none();
+        let stamp = *common.get_or_insert_with(|| clock.tick(now, record.latest()));
+        let part = edit.delta(record, stamp, node);
+        record.merge(part.clone());
+        delta.merge(part);
+    }
+    delta
 }
 
 /// The cell in which an incarnation of a node's store counts: its own, or, when the node has [`OWN_CELLS`] others, the

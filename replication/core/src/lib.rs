@@ -29,7 +29,7 @@ pub use clock::Clock;
 pub use commits::CommitAssembly;
 pub use difference::Lack;
 pub use dots::Dots;
-pub use edit::Edit;
+pub use edit::{Edit, make_edits};
 pub use field::{Field, Member, Members};
 pub use have::Have;
 pub use holdings::Holdings;

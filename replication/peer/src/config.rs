@@ -35,7 +35,7 @@ pub(crate) mod limits {
     use std::time::Duration;
 
     /// Protocol version; both sides of a stream must use the same.
-    pub(crate) const PROTOCOL: u32 = 2;
+    pub(crate) const PROTOCOL: u32 = 3;
     /// Changes in one frame, and bytes after which a frame is full.
     pub(crate) const FRAME_CHANGES: usize = 256;
     pub(crate) const FRAME_BYTES: usize = 128 * 1024;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, Need, Reserve, Transaction};
 use twinbox_ids::{NodeName, Origin};
-use twinbox_replication_core::{Change, Clock, CommitPart, Edit, Key, Record, Table};
+use twinbox_replication_core::{Change, Clock, CommitPart, Edit, Key, Record, Table, make_edits};
 
 use crate::{
     CommitError, Store, StoreError, codec,
@@ -138,12 +138,7 @@ impl<'a> Draft<'a> {
     /// Edits a record, which need not exist yet. All edits of one record in one commit are one change.
     pub fn edit(&mut self, key: Key, edits: Vec<Edit>) -> Result<(), StoreError> {
         let mut row = self.take(&key)?;
-        for edit in edits {
-            let stamp = self.clock.tick(wall(), row.record.latest());
-            let part = edit.delta(&row.record, stamp, self.node);
-            row.record.merge(part.clone());
-            row.delta.merge(part);
-        }
+        row.delta.merge(make_edits(&mut row.record, edits, self.clock, wall(), self.node));
         self.put_back(key, row);
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! The laws of merging, and that nodes which saw the same changes hold the same record.
 
 use proptest::{collection::vec, prelude::*};
-use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp};
+use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp, Timestamp};
 use twinbox_replication_core::{
-    BlobRef, Dots, Edit, Field, Member, Members, Part, Place, Record, Tombstone, Unknown, Value,
+    BlobRef, Clock, Dots, Edit, Field, Member, Members, Part, Place, Record, Tombstone, Unknown, Value, make_edits,
 };
 
 use crate::{merged, node};
@@ -158,6 +158,52 @@ proptest! {
         prop_assert_eq!(&records[0], &records[1]);
         prop_assert_eq!(&records[1], &records[2]);
     }
+}
+
+/// What a reader sees of a record that edits of [`any_edit`] made.
+fn shown(record: &Record) -> String {
+    let sets: Vec<Vec<_>> = [1, 2].map(|tag| record.set(tag).collect()).into();
+    let value = record.register(0).map(|(value, _)| value);
+    let outlives: Vec<_> = (0..5).map(|tag| record.outlives_delete(tag)).collect();
+    let claims = (record.claim(4), record.losers(4));
+    format!("{value:?} {sets:?} {} {claims:?} {} {outlives:?}", record.counter(3), record.is_deleted())
+}
+
+proptest! {
+    #[test]
+    fn edits_with_one_stamp_have_the_effect_of_edits_with_a_stamp_each(
+        commits in vec((vec(any_edit(), 0..8), any::<bool>()), 0..4)
+    ) {
+        let (name, now) = (node("a"), Timestamp(5));
+        let (mut together, mut each) = (Record::new(), Record::new());
+        for (edits, restarted) in commits {
+            let origin = Origin(if restarted { 2 } else { 1 });
+            let (mut clock, mut other) = (Clock::new(origin), Clock::new(origin));
+            let before = together.clone();
+            let delta = make_edits(&mut together, edits.clone(), &mut clock, now, &name);
+            prop_assert_eq!(&merged(&before, &delta), &together, "the change has the whole effect");
+            for edit in edits {
+                let stamp = other.tick(now, each.latest());
+                let delta = edit.delta(&each, stamp, &name);
+                each.merge(delta);
+            }
+            prop_assert_eq!(shown(&together), shown(&each));
+        }
+    }
+}
+
+#[test]
+fn edits_of_a_call_have_one_stamp_until_a_field_is_edited_again() {
+    let set = |tag, value: &str| Edit::Set(tag, Value::Bytes(value.into()));
+    let stamps = |edits: Vec<Edit>| {
+        let mut record = Record::new();
+        let mut clock = Clock::new(Origin(1));
+        make_edits(&mut record, edits, &mut clock, Timestamp(9), &node("a"));
+        (0..4).filter_map(|tag| Some(record.register(tag)?.1.counter)).collect::<Vec<_>>()
+    };
+    assert_eq!(stamps(vec![set(0, "a"), set(1, "b"), set(2, "c"), Edit::Delete]), [0, 0, 0]);
+    assert_eq!(stamps(vec![set(0, "b"), set(1, "b"), set(0, "a"), set(2, "c")]), [1, 0, 1]);
+    assert_eq!(stamps(vec![set(0, "a"), Edit::Delete, set(1, "b")]), [0, 1]);
 }
 
 /// The owner of the cell in which a node counts.

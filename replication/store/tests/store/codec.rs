@@ -102,7 +102,7 @@ fn parts_of_a_later_release_survive_at_their_places() {
     assert_eq!(read, change);
     assert_eq!(codec::change_to_bytes(&read), bytes, "it is forwarded as it came");
     assert_eq!(codec::decode_change(&codec::encode_change(&change)), Ok(change.clone()));
-    // An earlier release reads the rest, and this one reads it without them.
+    // A release that knows none of them reads the rest, and this one reads it without them.
     let known = wire::Record::decode(&codec::record_to_bytes(&record)[..]).expect("a record").encode_to_vec();
     assert_eq!(codec::record_from_bytes(&known), Ok(everything()));
     // A row has what the change has, apart from what belongs to the change itself.
@@ -118,14 +118,44 @@ fn parts_of_a_later_release_survive_at_their_places() {
     assert_eq!(codec::record_to_bytes(&read), simple);
 }
 
+/// Records and changes are written as the schema has them.
+#[test]
+fn messages_are_those_of_the_schema() {
+    let record = everything();
+    let bytes = codec::record_to_bytes(&record);
+    let message = wire::Record::decode(&bytes[..]).expect("a message of the schema");
+    assert_eq!(message.encode_to_vec(), bytes);
+    let stamps: std::collections::BTreeSet<_> =
+        message.stamp.iter().map(|stamp| (stamp.wall, stamp.counter, stamp.origin)).collect();
+    assert_eq!((stamps.len(), message.origin.len()), (message.stamp.len(), 3), "each stamp and origin stands once");
+    let change = Change { origin: Origin(7), seq: 300, key: key("x"), delta: record, part: CommitPart::default() };
+    let bytes = codec::change_to_bytes(&change);
+    assert_eq!(wire::Change::decode(&bytes[..]).expect("a message of the schema").encode_to_vec(), bytes);
+}
+
 /// The bytes of a small record, as every release from the first on reads and writes them.
 #[test]
 fn format_on_disk_does_not_change() {
     let stamp = Stamp { wall: 0x0102, counter: 3, origin: Origin(4) };
     let record = Edit::Set(5, Value::Bytes(b"hi".to_vec())).delta(&Record::new(), stamp, &node("a"));
     let hex: String = codec::encode_record(&record).iter().map(|b| format!("{b:02x}")).collect();
-    let origin = "1a1000000000000000000000000000000004";
-    assert_eq!(hex, format!("020a2908051225{}{}{}", "0a1d090201000000000000", "1003", origin) + "12040a026869");
+    let (field, stamp) = ("0a0a0805120612040a026869", "1a0508820210".to_owned() + "03");
+    let origin = "221000000000000000000000000000000004";
+    assert_eq!(hex, format!("03{field}{stamp}{origin}"));
+}
+
+/// A record of twelve registers that were written together has their values, 10 bytes for each, and one stamp.
+#[test]
+fn a_stamp_that_many_fields_have_costs_little() {
+    let stamp = Stamp { wall: 1_800_000_000_000, counter: 7, origin: Origin(u128::MAX) };
+    let mut record = Record::new();
+    for tag in 0..12 {
+        record.merge(Edit::Set(tag, Value::Bytes(b"12345678".to_vec())).delta(&record, stamp, &node("a")));
+    }
+    let deleted = Edit::Delete.delta(&record, stamp, &node("a"));
+    assert!(codec::record_to_bytes(&record).len() < 12 * (8 + 11) + 32);
+    record.merge(deleted);
+    assert!(codec::record_to_bytes(&record).len() < 12 * (8 + 15) + 40);
 }
 
 #[test]
@@ -133,7 +163,7 @@ fn incomplete_or_later_formats_are_errors() {
     assert_eq!(codec::decode_record(&[]), Err(DecodeError::Empty));
     let later = codec::decode_record(&[codec::FORMAT + 1, 0]);
     assert_eq!(later, Err(DecodeError::Version { found: codec::FORMAT + 1 }));
-    let earlier = codec::decode_record(&[1, 0]).expect_err("an earlier format");
+    let earlier = codec::decode_record(&[2, 0]).expect_err("an earlier format");
     assert!(earlier.to_string().contains("start with an empty one"), "{earlier}");
     let change =
         Change { origin: Origin(7), seq: 1, key: key("x"), delta: everything(), part: CommitPart::default() };
@@ -160,7 +190,13 @@ fn incomplete_or_later_formats_are_errors() {
     // A kind of merge of a later release arrives as none.
     case("unknown kind", &of_record(&|record| record.field[0].merge = None));
     case("large tag", &of_record(&|record| record.field[0].tag = 65_536));
-    case("no stamp", &of_record(&|record| record.tombstone.as_mut().expect("a tombstone").stamp = None));
+    case(
+        "no stamp of that number",
+        &of_record(&|record| record.tombstone.as_mut().expect("a tombstone").stamp = 99),
+    );
+    case("no stamps", &of_record(&|record| record.stamp.clear()));
+    case("no origins", &of_record(&|record| record.origin.clear()));
+    case("short origin in the list", &of_record(&|record| record.origin[0] = vec![1, 2].into()));
     for (what, result) in broken {
         assert!(result.is_err(), "{what} was taken");
     }
