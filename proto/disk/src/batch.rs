@@ -40,13 +40,14 @@ impl Malformed {
 /// The bytes of a group.
 pub(crate) fn encode(writes: &Overlay) -> Vec<u8> {
     let length = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    let mut encoded = Vec::new();
+    let size = |(key, value): (&Vec<u8>, &Option<Vec<u8>>)| 8 + key.len() + value.as_ref().map_or(0, Vec::len);
+    let mut encoded = Vec::with_capacity(writes.iter().map(size).sum());
     for (key, value) in writes {
-        encoded.extend(length(key).to_be_bytes());
-        encoded.extend(key);
+        encoded.extend_from_slice(&length(key).to_be_bytes());
+        encoded.extend_from_slice(key);
         let value_length = value.as_deref().map_or(0, |value| length(value).saturating_add(1));
-        encoded.extend(value_length.to_be_bytes());
-        encoded.extend(value.iter().flatten());
+        encoded.extend_from_slice(&value_length.to_be_bytes());
+        encoded.extend_from_slice(value.as_deref().unwrap_or_default());
     }
     encoded
 }

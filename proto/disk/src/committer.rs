@@ -150,7 +150,10 @@ impl<I: Index, M: Medium> Committer<I, M> {
             // store runs nothing.
             let run = if healthy.is_ok() { self.run(job.as_mut(), &writes) } else { Ok(Overlay::new()) };
             bytes += run.as_ref().map_or(0, size);
-            let run = run.map(|own| writes.extend(own));
+            let run = run.map(|own| match writes.is_empty() {
+                true => writes = own,
+                false => writes.extend(own),
+            });
             // What has neither seen nor made a write of the group does not depend on its commit.
             let apart = healthy.is_ok() && writes.is_empty();
             ran.push((job, run, apart));

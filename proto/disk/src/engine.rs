@@ -28,9 +28,10 @@ use crate::{
 /// Maximum bytes of a group of commits, apart from its last transaction.
 const GROUP_BYTES: usize = 1024 * 1024;
 
-/// Bytes of writes that are applied immediately, and the time after which fewer are.
-const APPLY_AT: usize = 1024 * 1024;
-const APPLY_AFTER: Duration = Duration::from_millis(150);
+/// Bytes of writes that are applied immediately, and the time after which fewer are: what is written again meanwhile is applied
+/// once, and a page of the index that many keys are in is changed for all of them.
+const APPLY_AT: usize = 4 * 1024 * 1024;
+const APPLY_AFTER: Duration = Duration::from_millis(500);
 
 /// Bytes of writes that may wait in memory while the disk is slow.
 const HELD: usize = 64 * 1024 * 1024;

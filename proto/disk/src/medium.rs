@@ -105,6 +105,11 @@ impl Medium for Folder {
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.dir.join(name))
     }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        fs::rename(self.dir.join(from), self.dir.join(to))?;
+        sync::all(&File::open(&self.dir)?)
+    }
 }
 
 /// An open file of a [`Folder`].

@@ -21,6 +21,9 @@ pub trait Medium: Send + Sync + 'static {
 
     /// Removes a file. A power cut may undo it.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives a file another name, durably; `to` is not in use. An interrupted call leaves one of the two.
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 }
 
 /// An open file of a [`Medium`].

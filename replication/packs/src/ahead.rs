@@ -1,10 +1,12 @@
-//! New packs, made ahead on a thread of their own, so that an appender seldom waits for a file.
+//! New packs, made ahead on a thread of their own, so that an appender seldom waits for a file. While audio comes fast, the files of
+//! removed packs become new ones: a new file costs as many writes of zeros as it takes audio.
 
 use std::{
     collections::VecDeque,
+    ptr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{self, SyncSender},
+        Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+        mpsc::{self, RecvTimeoutError, SyncSender},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -15,8 +17,15 @@ use twinbox_journal::Medium;
 
 use crate::{
     BLOCK, Config, PackError,
-    folder::{NewPack, PackFolder},
+    folder::{NewPack, PackFolder, file_name},
 };
+
+impl<F> Spare<F> {
+    fn is_unused(&self) -> bool {
+        let own = |reader: &Weak<F>| usize::from(ptr::eq(reader.as_ptr(), Arc::as_ptr(&self.file)));
+        self.readers.iter().all(|reader| reader.strong_count() == own(reader))
+    }
+}
 
 /// The source of new packs. Dropping it ends its thread, and waits for a file that is being made.
 pub(crate) struct Ahead<M: Medium> {
@@ -29,8 +38,21 @@ struct Shared<M: Medium> {
     folder: Arc<PackFolder<M>>,
     /// Packs that are ready, in the order of their numbers. Locked for some instructions.
     ready: Mutex<VecDeque<NewPack<M::File>>>,
-    /// The next pack to make. Locked while a file is made; then `ready` may be locked too.
+    /// The next pack to make. Locked while a file is made; then `ready` or `spares` may be locked too.
     next: Mutex<Next>,
+    /// Files of removed packs. Locked for some instructions.
+    spares: Mutex<Vec<Spare<M::File>>>,
+}
+
+/// The file of a removed pack, still under its name: a start that finds it takes it for the pack, as if its removal had been
+/// undone.
+pub(crate) struct Spare<F> {
+    pub(crate) pack: u32,
+    /// Length of the file.
+    pub(crate) bytes: u64,
+    pub(crate) file: Arc<F>,
+    /// It is not written while one of them is in use; `file` is one of them.
+    pub(crate) readers: Vec<Weak<F>>,
 }
 
 /// The next pack to make.
@@ -46,6 +68,9 @@ struct Next {
 const FAST: Duration = Duration::from_secs(2);
 /// A pack that fills in more is followed by one half as long.
 const SLOW: Duration = Duration::from_secs(8);
+
+/// Time after which spares that no new pack needed are removed.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// The length of the next pack, so long after one of `length` bytes was made.
 fn next_length(length: u64, after: Option<Duration>, config: Config) -> u64 {
@@ -66,12 +91,17 @@ impl<M: Medium> Ahead<M> {
     /// New packs get the numbers from `next` on.
     pub(crate) fn begin(folder: Arc<PackFolder<M>>, next: u64) -> Result<Self, PackError> {
         let next = Next { number: next, length: folder.config.pack_bytes, made: None };
-        let shared = Arc::new(Shared { folder, ready: Mutex::default(), next: Mutex::new(next) });
+        let (ready, spares) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { folder, ready, next: Mutex::new(next), spares });
         let (wishes, wished) = mpsc::sync_channel(1);
         let maker = Arc::clone(&shared);
         let serve = move || {
-            for () in wished {
-                maker.prepare();
+            loop {
+                match wished.recv_timeout(IDLE) {
+                    Ok(()) => maker.prepare(),
+                    Err(RecvTimeoutError::Timeout) => maker.remove_spares(),
+                    Err(RecvTimeoutError::Disconnected) => return maker.remove_spares(),
+                }
             }
         };
         let thread = thread::Builder::new().name("packs".to_owned()).spawn(serve);
@@ -85,6 +115,19 @@ impl<M: Medium> Ahead<M> {
             // Refused when a wish waits already: that one suffices.
             let _ = wishes.try_send(());
         }
+    }
+
+    /// Whether the file of a removed pack of this length is to be kept for a new one.
+    pub(crate) fn wants(&self, bytes: u64) -> bool {
+        let config = self.shared.folder.config;
+        let kept: u64 = lock(&self.shared.spares).iter().map(|spare| spare.bytes).sum();
+        let fits = (config.pack_bytes..=config.longest_bytes).contains(&bytes);
+        fits && kept.saturating_add(bytes) <= config.spare_bytes && self.shared.is_in_use()
+    }
+
+    /// Keeps the file of a removed pack.
+    pub(crate) fn keep(&self, spare: Spare<M::File>) {
+        lock(&self.shared.spares).push(spare);
     }
 
     /// So many new packs, in the order of their numbers, or none.
@@ -105,6 +148,29 @@ impl<M: Medium> Ahead<M> {
 }
 
 impl<M: Medium> Shared<M> {
+    /// Whether packs are being made, one after the other.
+    fn is_in_use(&self) -> bool {
+        match self.next.try_lock() {
+            Ok(next) => next.made.is_some_and(|made| made.elapsed() <= SLOW),
+            Err(TryLockError::WouldBlock) => true,
+            Err(TryLockError::Poisoned(_)) => false,
+        }
+    }
+
+    /// A spare that nobody reads, of this length or not much less.
+    fn take_spare(&self, length: u64) -> Option<Spare<M::File>> {
+        let mut spares = lock(&self.spares);
+        let place = spares.iter().position(|spare| spare.bytes >= length / 2 && spare.is_unused())?;
+        Some(spares.swap_remove(place))
+    }
+
+    /// Removes the spares. A file that stays is removed after the next start.
+    fn remove_spares(&self) {
+        for Spare { pack, .. } in std::mem::take(&mut *lock(&self.spares)) {
+            let _ = self.folder.medium.remove(&file_name(pack));
+        }
+    }
+
     /// A ready pack, or else a new one.
     fn take(&self) -> Result<NewPack<M::File>, PackError> {
         if let Some(pack) = lock(&self.ready).pop_front() {
@@ -136,14 +202,26 @@ impl<M: Medium> Shared<M> {
         let config = self.folder.config;
         next.length = next_length(next.length, next.made.map(|made| made.elapsed()), config);
         next.made = Some(BootInstant::now());
-        let mut make = |length| {
+        let mut number = || {
             let number = u32::try_from(next.number).map_err(|_| PackError::Exhausted)?;
             next.number += 1;
-            self.folder.make(number, length)
+            Ok(number)
         };
-        match make(next.length) {
-            // There may be room for a shorter one.
-            Err(PackError::Full { .. }) if next.length > config.pack_bytes => make(config.pack_bytes),
+        while let Some(spare) = self.take_spare(next.length) {
+            if let Some(pack) = self.folder.reuse(&spare, number()?)? {
+                next.length = pack.bytes;
+                return Ok(pack);
+            }
+        }
+        match self.folder.make(number()?, next.length) {
+            Err(PackError::Full { .. }) => self.remove_spares(),
+            made => return made,
+        }
+        // There is room for as much again as the spares had, or for a shorter one.
+        match self.folder.make(number()?, next.length) {
+            Err(PackError::Full { .. }) if next.length > config.pack_bytes => {
+                self.folder.make(number()?, config.pack_bytes)
+            }
             made => made,
         }
     }
@@ -165,8 +243,23 @@ mod tests {
     use crate::MIN_PACK;
 
     #[test]
+    fn file_that_somebody_reads_is_in_use() {
+        let (file, other) = (Arc::new(()), Arc::new(()));
+        let readers = vec![Arc::downgrade(&file), Arc::downgrade(&other)];
+        let spare = Spare { pack: 1, bytes: 1, file: Arc::clone(&file), readers };
+        drop(file);
+        assert!(!spare.is_unused());
+        drop(other);
+        assert!(spare.is_unused());
+        let reader = Arc::clone(&spare.file);
+        assert!(!spare.is_unused());
+        drop(reader);
+        assert!(spare.is_unused());
+    }
+
+    #[test]
     fn packs_become_longer_while_they_fill_fast() {
-        let config = Config { pack_bytes: MIN_PACK, longest_bytes: 4 * MIN_PACK };
+        let config = Config { pack_bytes: MIN_PACK, longest_bytes: 4 * MIN_PACK, spare_bytes: 0 };
         for (length, after, next) in [
             (1, None, 1),
             (4, None, 1),

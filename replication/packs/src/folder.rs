@@ -9,7 +9,8 @@ use twinbox_journal::{Medium, MediumFile};
 
 use crate::{
     BLOCK, MIN_PACK, PackError,
-    format::{FRAME_HEADER, PackHeader},
+    ahead::Spare,
+    format::{BLOCK_LENGTH, FRAME_HEADER, PackHeader},
 };
 
 /// Ending of the names of packs.
@@ -25,6 +26,8 @@ pub struct Config {
     pub pack_bytes: u64,
     /// Length up to which new packs become longer while audio comes so fast that they fill in moments: the same bounds.
     pub longest_bytes: u64,
+    /// Bytes of files of removed packs that are kept for a while to become new packs; 0 for none.
+    pub spare_bytes: u64,
 }
 
 /// A pack without frames that can be appended to.
@@ -71,7 +74,7 @@ pub(crate) fn read_full<F: MediumFile>(file: &F, buffer: &mut [u8], offset: u64)
 
 impl<M: Medium> PackFolder<M> {
     pub(crate) fn new(medium: M, config: Config) -> Result<Self, PackError> {
-        let Config { pack_bytes, longest_bytes } = config;
+        let Config { pack_bytes, longest_bytes, spare_bytes: _ } = config;
         for (bytes, least) in [(pack_bytes, MIN_PACK), (longest_bytes, pack_bytes)] {
             if !(least..=MAX_PACK).contains(&bytes) || !bytes.is_multiple_of(BLOCK) {
                 return Err(PackError::Config { pack_bytes: bytes, least });
@@ -93,10 +96,29 @@ impl<M: Medium> PackFolder<M> {
             }
             Err(error) => return Err(self.fail("create", &name, &error)),
         };
+        self.begin(number, bytes, Arc::new(file))
+    }
+
+    /// Makes a pack durably of the file of a removed one, whose frames are none under its number. `None` when that file is gone.
+    pub(crate) fn reuse(&self, spare: &Spare<M::File>, number: u32) -> Result<Option<NewPack<M::File>>, PackError> {
+        self.check()?;
+        let (before, file) = (file_name(spare.pack), &spare.file);
+        // A crash must not leave the header of one pack under the name of another: that is what an administrator may do.
+        let cleared = file.write_at(&[&[0; BLOCK_LENGTH]], 0).and_then(|()| file.sync());
+        cleared.map_err(|error| self.fail("clear the header of", &before, &error))?;
+        match self.medium.rename(&before, &file_name(number)) {
+            Ok(()) => self.begin(number, spare.bytes, Arc::clone(file)).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.fail("rename", &before, &error)),
+        }
+    }
+
+    /// Writes the header, durably.
+    fn begin(&self, number: u32, bytes: u64, file: Arc<M::File>) -> Result<NewPack<M::File>, PackError> {
         let header = PackHeader { pack: number, nonce: rand::random(), bytes };
         let written = file.write_at(&[&header.encode()], 0).and_then(|()| file.sync());
-        written.map_err(|error| self.fail("write the header of", &name, &error))?;
-        Ok(NewPack { number, nonce: header.nonce, bytes, file: Arc::new(file) })
+        written.map_err(|error| self.fail("write the header of", &file_name(number), &error))?;
+        Ok(NewPack { number, nonce: header.nonce, bytes, file })
     }
 
     /// Opens a pack for reading.

@@ -32,8 +32,8 @@ const HEADER_COVERED: usize = 32;
 const PACK_MAGIC: [u8; 8] = *b"TwbPack\n";
 const FRAME_MAGIC: [u8; 4] = *b"TwbA";
 
-/// The unused end of a frame.
-static PADDING: [u8; ALIGNMENT] = [0; ALIGNMENT];
+/// Zeros behind a frame.
+static PADDING: [u8; BLOCK_LENGTH] = [0; BLOCK_LENGTH];
 
 /// Header of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +127,11 @@ pub(crate) fn span(length: usize) -> usize {
 /// Zeros behind a payload of `length` bytes.
 pub(crate) fn padding(length: usize) -> &'static [u8] {
     PADDING.get(..span(length) - FRAME_HEADER - length).unwrap_or_default()
+}
+
+/// Zeros from `end` to the end of its block. A pack has whole blocks.
+pub(crate) fn rest_of_page(end: u64) -> &'static [u8] {
+    PADDING.get(..(end.next_multiple_of(BLOCK) - end) as usize).unwrap_or_default()
 }
 
 impl Kind {

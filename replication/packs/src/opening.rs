@@ -7,7 +7,7 @@ use twinbox_journal::Medium;
 use crate::{
     PackError,
     folder::{PackFolder, file_name, file_number},
-    format::{BLOCK_LENGTH, FirstBlock, first_block, frames},
+    format::{FirstBlock, first_block, frames},
 };
 
 /// The packs in a folder.
@@ -37,11 +37,11 @@ pub(crate) fn survey<M: Medium>(folder: &PackFolder<M>, least: u32) -> Result<Su
     Ok(Survey { packs, next: u64::from(highest) + 1 })
 }
 
-/// True when no frame was ever made durable in the pack.
+/// True when no frame of the pack was ever made durable in it. A file that was used again has those of a removed one.
 fn holds_nothing<M: Medium>(folder: &PackFolder<M>, pack: u32) -> Result<bool, PackError> {
     let bytes = folder.bytes(pack, &folder.open(pack)?, u64::MAX)?;
     match header(pack, &bytes)? {
-        Header::Valid { .. } => Ok(bytes.iter().skip(BLOCK_LENGTH).all(|byte| *byte == 0)),
+        Header::Valid { nonce } => Ok(frames(&bytes, pack, Some(nonce)).is_empty()),
         Header::OfAnotherPack => Ok(false),
         Header::Missing => Ok(frames(&bytes, pack, None).is_empty()),
     }

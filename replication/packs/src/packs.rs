@@ -10,9 +10,9 @@ use twinbox_journal::{Medium, MediumFile};
 
 use crate::{
     BLOCK, Config, Extent, Found, Frame, MAX_PAYLOAD, PackError,
-    ahead::Ahead,
+    ahead::{Ahead, Spare},
     folder::{NewPack, PackFolder, file_name, payload_offset, read_full},
-    format::{FRAME_HEADER, Place, frames, padding, span},
+    format::{FRAME_HEADER, Place, frames, padding, rest_of_page, span},
     group::SyncGroup,
     opening::{Header, header, survey},
     table::{Age, Table},
@@ -150,6 +150,8 @@ impl<M: Medium> Packs<M> {
         }
         let parts = headers.iter().zip(frames);
         let parts = parts.flat_map(|(header, frame)| [&header[..], frame.payload, padding(frame.payload.len())]);
+        // Zeros to the end of the page: of a file that was used before, it would be read first.
+        let parts = parts.chain([rest_of_page(end)]);
         let parts: Vec<&[u8]> = parts.filter(|part| !part.is_empty()).collect();
         let written = file.write_at(&parts, active.end);
         written.map_err(|error| self.0.folder.fail("write", &file_name(*number), &error))?;
@@ -196,8 +198,7 @@ impl<M: Medium> Packs<M> {
         }
         drop(table);
         let file = Arc::new(self.0.folder.open(pack)?);
-        self.table().keep(pack, &file);
-        Ok(file)
+        if self.table().keep(pack, &file) { Ok(file) } else { Err(PackError::NoPack { pack }) }
     }
 
     /// The valid frames of a pack, in order; damage between them is left out. A pack of an earlier process is synced
@@ -257,7 +258,8 @@ impl<M: Medium> Packs<M> {
         length
     }
 
-    /// Removes a pack; readers that have its file open read on. A power cut may undo it. Refuses the active pack.
+    /// Removes a pack; readers that have its file open read on. A power cut may undo it. Refuses the active pack. While audio
+    /// comes fast, the file is kept for a while, to become a new pack.
     pub fn remove(&self, pack: u32) -> Result<(), PackError> {
         let table = self.table();
         if table.active == Some(pack) {
@@ -267,6 +269,10 @@ impl<M: Medium> Packs<M> {
             return Err(PackError::NoPack { pack });
         }
         drop(table);
+        if let Some(spare) = self.spare(pack) {
+            self.0.ahead.keep(spare);
+            return Ok(());
+        }
         let name = file_name(pack);
         match self.0.folder.medium.remove(&name) {
             Ok(()) => {}
@@ -275,6 +281,14 @@ impl<M: Medium> Packs<M> {
         }
         self.table().forget(pack);
         Ok(())
+    }
+
+    /// The file of a pack that is no pack any more, if a new one may need it.
+    fn spare(&self, pack: u32) -> Option<Spare<M::File>> {
+        let file = self.file(pack).ok()?;
+        let bytes = file.length().ok().filter(|bytes| self.0.ahead.wants(*bytes))?;
+        let readers = self.table().forget(pack);
+        Some(Spare { pack, bytes, file, readers })
     }
 
     /// The first failed write or sync, after which nothing is appended any more.

@@ -1,6 +1,9 @@
 //! The packs that exist, and their open files.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 /// Maximum number of files that are open for reading.
 const MAX_OPEN: usize = 64;
@@ -29,6 +32,8 @@ pub(crate) struct Table<F> {
     /// The pack that is appended to.
     pub(crate) active: Option<u32>,
     open: Vec<Open<F>>,
+    /// All files that were opened of each pack, for as long as somebody may read them.
+    handles: BTreeMap<u32, Vec<Weak<F>>>,
     /// Number of uses of open files.
     uses: u64,
 }
@@ -45,14 +50,14 @@ impl<F> Table<F> {
     pub(crate) fn new(packs: impl IntoIterator<Item = u32>) -> Self {
         let listed = Listed { used: None, age: Age::Unsynced };
         let packs = packs.into_iter().map(|pack| (pack, listed)).collect();
-        Self { packs, active: None, open: Vec::new(), uses: 0 }
+        Self { packs, active: None, open: Vec::new(), handles: BTreeMap::new(), uses: 0 }
     }
 
     /// A new pack is appended to from now on.
     pub(crate) fn activate(&mut self, pack: u32, file: &Arc<F>, used: u64) {
         self.packs.insert(pack, Listed { used: Some(used), age: Age::Own });
         self.active = Some(pack);
-        self.keep(pack, file);
+        let _ = self.keep(pack, file);
     }
 
     /// The file of a pack, if it is open.
@@ -63,10 +68,17 @@ impl<F> Table<F> {
         Some(Arc::clone(&open.file))
     }
 
-    /// Keeps a file open, unless its pack was removed meanwhile, and closes the one whose last use is the longest ago.
-    pub(crate) fn keep(&mut self, pack: u32, file: &Arc<F>) {
-        if !self.packs.contains_key(&pack) || self.file(pack).is_some() {
-            return;
+    /// Keeps a file open, and closes the one whose last use is the longest ago. False when its pack was removed meanwhile: its
+    /// file may be another pack by now.
+    pub(crate) fn keep(&mut self, pack: u32, file: &Arc<F>) -> bool {
+        if !self.packs.contains_key(&pack) {
+            return false;
+        }
+        let handles = self.handles.entry(pack).or_default();
+        handles.retain(|handle| handle.strong_count() > 0);
+        handles.push(Arc::downgrade(file));
+        if self.file(pack).is_some() {
+            return true;
         }
         if self.open.len() >= MAX_OPEN {
             let oldest = self.open.iter().enumerate().min_by_key(|(_, open)| open.last).map(|(place, _)| place);
@@ -75,12 +87,14 @@ impl<F> Table<F> {
             }
         }
         self.open.push(Open { pack, file: Arc::clone(file), last: self.uses });
+        true
     }
 
-    /// The pack was removed.
-    pub(crate) fn forget(&mut self, pack: u32) {
+    /// The pack was removed. Returns the files of it that somebody may still read.
+    pub(crate) fn forget(&mut self, pack: u32) -> Vec<Weak<F>> {
         self.packs.remove(&pack);
         self.open.retain(|open| open.pack != pack);
+        self.handles.remove(&pack).unwrap_or_default()
     }
 }
 
@@ -92,9 +106,9 @@ mod tests {
     fn file_with_the_oldest_use_is_closed() {
         let mut table = Table::new(0..100);
         let file = Arc::new(());
-        (0..64).for_each(|pack| table.keep(pack, &file));
+        (0..64).for_each(|pack| assert!(table.keep(pack, &file)));
         assert!(table.file(0).is_some());
-        table.keep(64, &file);
+        assert!(table.keep(64, &file));
         assert!(table.file(1).is_none() && table.file(0).is_some() && table.file(64).is_some());
         assert_eq!(table.open.len(), MAX_OPEN);
     }
@@ -103,11 +117,12 @@ mod tests {
     fn file_of_a_removed_pack_is_not_kept_open() {
         let mut table = Table::new(0..2);
         let file = Arc::new(());
-        table.keep(0, &file);
-        table.forget(0);
+        assert!(table.keep(0, &file));
+        let readers = table.forget(0);
         assert!(table.file(0).is_none());
-        table.keep(0, &file);
-        assert!(table.file(0).is_none());
-        assert_eq!(Arc::strong_count(&file), 1);
+        assert!(!table.keep(0, &file) && table.file(0).is_none());
+        assert_eq!((Arc::strong_count(&file), readers.len()), (1, 1));
+        drop(file);
+        assert_eq!(readers[0].strong_count(), 0);
     }
 }

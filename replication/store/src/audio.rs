@@ -17,7 +17,8 @@ use crate::{
 
 /// Lengths of packs: the shortest are two minutes of sixteen calls; the longest, when a thousand and more are recorded, are bounded
 /// by what a start reads (see `SCANNED` in `compact.rs`). Making one costs three syncs, one behind the other.
-pub const PACKS: Config = Config { pack_bytes: 16 * 1024 * 1024, longest_bytes: 64 * 1024 * 1024 };
+pub const PACKS: Config =
+    Config { pack_bytes: 16 * 1024 * 1024, longest_bytes: 64 * 1024 * 1024, spare_bytes: 128 * 1024 * 1024 };
 
 impl Store {
     /// The blobs that present records name and that are not here, each once; with `deleted` those of deleted records

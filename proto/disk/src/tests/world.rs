@@ -316,6 +316,15 @@ impl Medium for SimulatedFolder {
         }
         state.step()
     }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.0.state();
+        state.file(from)?;
+        if let Some(content) = state.files.remove(from) {
+            state.files.insert(to.to_owned(), content);
+        }
+        state.step()
+    }
 }
 
 pub(super) struct SimulatedFile {

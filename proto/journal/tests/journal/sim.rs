@@ -350,6 +350,18 @@ impl Medium for SimMedium {
         }
         if dies { Err(killed()) } else { Ok(()) }
     }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let dies = state.begin()?;
+        if !dies || state.random.random_bool(0.5) {
+            let index = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            state.names.insert(to.to_owned(), index);
+            // The name that a power cut would bring back is in use again.
+            state.removed.remove(to);
+        }
+        if dies { Err(killed()) } else { Ok(()) }
+    }
 }
 
 impl SimFile {

@@ -105,18 +105,18 @@ fn unusable_lengths_of_packs_are_refused() {
     for pack_bytes in [0, BLOCK, MIN_PACK - BLOCK, MIN_PACK + 1, (1 << 31) + BLOCK, 1 << 32] {
         let refused = |config| Packs::open(SimMedium::new(0), config, 0).err();
         let error = Some(PackError::Config { pack_bytes, least: MIN_PACK });
-        assert_eq!(refused(Config { pack_bytes, longest_bytes: 1 << 31 }), error);
-        assert_eq!(refused(Config { pack_bytes: MIN_PACK, longest_bytes: pack_bytes }), error);
+        assert_eq!(refused(Config { pack_bytes, longest_bytes: 1 << 31, spare_bytes: 0 }), error);
+        assert_eq!(refused(Config { pack_bytes: MIN_PACK, longest_bytes: pack_bytes, spare_bytes: 0 }), error);
     }
     for pack_bytes in [MIN_PACK, 1 << 31] {
-        let config = Config { pack_bytes, longest_bytes: 1 << 31 };
+        let config = Config { pack_bytes, longest_bytes: 1 << 31, spare_bytes: 0 };
         assert!(Packs::open(SimMedium::new(0), config, 0).is_ok());
     }
 }
 
 #[test]
 fn packs_that_fill_fast_become_longer_and_are_read_as_others() {
-    let config = Config { pack_bytes: MIN_PACK, longest_bytes: 4 * MIN_PACK };
+    let config = Config { pack_bytes: MIN_PACK, longest_bytes: 4 * MIN_PACK, spare_bytes: 0 };
     let sim = SimMedium::new(0);
     let packs = Packs::open(sim.clone(), config, 0).expect("packs");
     let payload = vec![7; 500_000];
@@ -143,7 +143,7 @@ fn packs_that_fill_fast_become_longer_and_are_read_as_others() {
 
 #[test]
 fn disk_without_room_for_a_longer_pack_gets_a_short_one() {
-    let config = Config { pack_bytes: MIN_PACK, longest_bytes: 1 << 31 };
+    let config = Config { pack_bytes: MIN_PACK, longest_bytes: 1 << 31, spare_bytes: 0 };
     let sim = SimMedium::new(0);
     sim.set_longest(2 * MIN_PACK);
     let packs = Packs::open(sim, config, 0).expect("packs");

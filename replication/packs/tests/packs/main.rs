@@ -6,6 +6,7 @@ mod faults;
 mod moving;
 mod power_cuts;
 mod real;
+mod reuse;
 mod sim;
 mod syncs;
 
@@ -13,7 +14,9 @@ use sim::SimMedium;
 use twinbox_packs::{Config, Extent, Found, Frame, Kind, MIN_PACK, PackError, Packs};
 
 /// Packs of the tests: 1 MiB and 8 KiB.
-const CONFIG: Config = Config { pack_bytes: MIN_PACK, longest_bytes: MIN_PACK };
+const CONFIG: Config = Config { pack_bytes: MIN_PACK, longest_bytes: MIN_PACK, spare_bytes: 0 };
+/// The same, with files of removed packs that become new ones.
+const REUSING: Config = Config { spare_bytes: 2 * MIN_PACK, ..CONFIG };
 
 fn open(sim: &SimMedium) -> Packs<SimMedium> {
     Packs::open(sim.clone(), CONFIG, 0).unwrap_or_else(|error| panic!("{error}"))

@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use twinbox_journal::{BLOCK, Writer};
 use twinbox_packs::{Extent, Frame, Kind, Packs};
 
-use crate::{CONFIG, power_cuts::setting, sim::SimMedium};
+use crate::{CONFIG, REUSING, power_cuts::setting, sim::SimMedium};
 
 /// A rule that is broken on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,9 @@ impl Store {
         };
         let (journal, _) = twinbox_journal::open(sim.clone(), SEGMENTS, replay).map_err(text)?;
         let highest = rows.values().map(|place| place.pack).max().unwrap_or(0);
-        let packs = Packs::open(sim.clone(), CONFIG, highest).map_err(text)?;
+        // A file that is kept for a while would hide a pack that goes too early.
+        let config = if mistake == Mistake::None { REUSING } else { CONFIG };
+        let packs = Packs::open(sim.clone(), config, highest).map_err(text)?;
         Ok(Self { packs, journal, rows, mistake })
     }
 

@@ -19,6 +19,7 @@ pub enum Call {
     Write,
     Sync,
     Remove,
+    Rename,
 }
 
 #[derive(Clone)]
@@ -190,6 +191,11 @@ impl SimMedium {
         self.state().syncs
     }
 
+    /// Number of files that were created until now.
+    pub fn created(&self) -> usize {
+        self.state().files.len()
+    }
+
     /// Number of times that an existing file was opened until now.
     pub fn opened(&self) -> u64 {
         self.state().opened
@@ -315,6 +321,21 @@ impl Medium for SimMedium {
         let index = state.names.remove(name).ok_or(io::ErrorKind::NotFound)?;
         if !state.undurable.remove(name) {
             state.removed.insert(name.to_owned(), index);
+        }
+        if dies { Err(killed()) } else { Ok(()) }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        let dies = state.begin()?;
+        if state.fails(Call::Rename) {
+            return Err(input_output());
+        }
+        if !dies || state.random.random_bool(0.5) {
+            let index = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
+            state.names.insert(to.to_owned(), index);
+            // The name that a power cut would bring back is in use again.
+            state.removed.remove(to);
         }
         if dies { Err(killed()) } else { Ok(()) }
     }

@@ -114,17 +114,16 @@ impl Writer {
 
     /// The parts of chunks that are not here yet, none longer than a frame may be.
     fn missing<'a>(&self, chunks: &'a [Chunk]) -> Vec<(&'a Chunk, Range<u64>)> {
-        let (index, mut here) = (self.shared.index(), BTreeMap::<TakeKey, Ranges>::new());
+        let (index, none, mut before) = (self.shared.index(), Ranges::new(), BTreeMap::<TakeKey, Ranges>::new());
         let mut parts = Vec::with_capacity(chunks.len());
         for chunk in chunks {
-            let here = here.entry(chunk.key).or_insert_with(|| {
-                index.open(chunk.key).map_or_else(Ranges::new, |pieces| pieces.covered().clone())
-            });
-            for gap in here.gaps(chunk.range()) {
+            let here = index.open(chunk.key).map_or(&none, Pieces::covered);
+            let before = before.entry(chunk.key).or_default();
+            for gap in here.gaps(chunk.range()).into_iter().flat_map(|gap| before.gaps(gap)) {
                 let starts = (gap.start..gap.end).step_by(MAX_PAYLOAD);
                 parts.extend(starts.map(|start| (chunk, start..gap.end.min(start + MAX_PAYLOAD as u64))));
             }
-            here.insert(chunk.range());
+            before.insert(chunk.range());
         }
         parts
     }
