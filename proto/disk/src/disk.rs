@@ -47,7 +47,7 @@ impl Disk {
         let dir = fs::canonicalize(dir).map_err(|e| DiskError::io("resolve", dir, &e))?;
         let lock = lock(&dir)?;
         let request = VerifyRequest::of(&dir);
-        let index = SledIndex::open(&dir)?;
+        let index = SledIndex::open(&dir, options.left_free)?;
         if request.is_made() {
             tracing::warn!(dir = %dir.display(), "an earlier process failed to write: the whole index is read");
             index.verify()?;

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use twinbox_journal::Salvaged;
 
 use crate::{
-    DiskError, Pair, batch::Reader, disk::lock, file, index::Index, medium::Folder, range::KeyRange, replacement,
-    sled_index::SledIndex,
+    DiskError, Options, Pair, batch::Reader, disk::lock, file, index::Index, medium::Folder, range::KeyRange,
+    replacement, sled_index::SledIndex,
 };
 
 /// Between the name of a store's directory and the time at which it was set aside.
@@ -98,7 +98,7 @@ fn of_index(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Resu
     if !replacement::index(dir).is_dir() {
         return Ok(());
     }
-    let index = SledIndex::open(dir)?;
+    let index = SledIndex::open(dir, Options::default().left_free)?;
     let mut failed = Ok(());
     for prefix in prefixes {
         let range = KeyRange::prefix(prefix);

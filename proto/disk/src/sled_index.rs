@@ -40,9 +40,6 @@ const NOTES: &str = "notes";
 const HELD: &[u8] = b"held";
 const ROWS: &[u8] = b"rows";
 
-/// Space that a copy leaves free on the file system beside four times the rows.
-const LEFT_FREE: u64 = 256 * 1024 * 1024;
-
 /// sled.
 pub(crate) struct SledIndex {
     dir: PathBuf,
@@ -51,6 +48,8 @@ pub(crate) struct SledIndex {
     /// The copy that is being made.
     copy: Mutex<Option<Tree>>,
     rows: Mutex<RowBytes>,
+    /// [`crate::Options::left_free`]
+    left_free: u64,
 }
 
 /// An open folder of sled's.
@@ -110,7 +109,7 @@ impl SledIndex {
     /// Opens sled in the store's directory `dir`; its first flush checks that flushes reach the disk. The store's own
     /// lock is held, so a lock that sled finds is still held by its threads of an earlier opening in this process, and
     /// half-written files of a start are in use by no process.
-    pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
+    pub(crate) fn open(dir: &Path, left_free: u64) -> Result<Self, DiskError> {
         if !sync::is_linked() {
             return Err(DiskError::NotSynced { dir: dir.to_owned(), detail: "sync_file_range is the C library's" });
         }
@@ -124,7 +123,7 @@ impl SledIndex {
         let counted = guarded(dir, || tree.notes.get(ROWS))?.and_then(|note| note.as_ref().try_into().ok());
         let rows = counted.map_or_else(RowBytes::none, |bytes| RowBytes::All(u64::from_be_bytes(bytes)));
         let (tree, copy) = (RwLock::new(tree), Mutex::new(None));
-        Ok(Self { dir: dir.to_owned(), tree, copy, rows: Mutex::new(rows) })
+        Ok(Self { dir: dir.to_owned(), tree, copy, rows: Mutex::new(rows), left_free })
     }
 
     /// Reads everything: each page has a checksum, which sled verifies.
@@ -148,7 +147,7 @@ impl SledIndex {
     fn open_copy(&self) -> Result<Tree, String> {
         let rows = self.rows().all().unwrap_or(u64::MAX);
         let free = Reserve::new(&self.dir, 0).space().map_err(|error| error.to_string())?.free;
-        let needed = rows.saturating_mul(4).saturating_add(LEFT_FREE);
+        let needed = rows.saturating_mul(4).saturating_add(self.left_free);
         if free < needed {
             return Err(format!("{free} bytes are free of {needed} that a copy needs"));
         }
@@ -337,4 +336,23 @@ fn index_error(dir: &Path, error: &sled::Error) -> DiskError {
         _ => false,
     };
     DiskError::Index { dir: dir.to_owned(), detail: error.to_string(), damaged }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copy_leaves_the_space_free_that_it_must() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let free = Reserve::new(dir.path(), 0).space().expect("the space").free;
+        for (left_free, copies) in [(0, true), (free.saturating_mul(2), false), (u64::MAX, false)] {
+            let store = dir.path().join(left_free.to_string());
+            file::create_dir_durably(&store).expect("a folder");
+            let index = SledIndex::open(&store, left_free).expect("an index");
+            index.count().expect("a count");
+            let begun = index.begin_copy();
+            assert_eq!(begun.is_ok(), copies, "{left_free}: {begun:?}");
+        }
+    }
 }

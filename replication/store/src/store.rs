@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::{broadcast, watch};
 use twinbox_clock::{BootInstant, wall};
-use twinbox_disk::{Disk, IndexSpace, Need, Reserve, Space, Transaction};
+use twinbox_disk::{Disk, IndexSpace, Need, Options, Reserve, Space, Transaction};
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Have, Key, Ranges, Record, Table, Vector};
 
@@ -98,7 +98,7 @@ impl Store {
     /// while the disk works: half a second at most for a store of usual size.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
         let StoreConfig { dir, node, reserve_bytes } = config;
-        let disk = Disk::open(&dir.join("db"))?;
+        let disk = Disk::open_with(&dir.join("db"), Options::with_reserve(reserve_bytes))?;
         let reserve = Reserve::new(&dir, reserve_bytes);
         let new = !check_node(&disk, &dir, &node)?;
         let filled = Arc::new(FillMark::read(&disk, new)?);

@@ -34,7 +34,7 @@ type Store = Arc<Engine<SimulatedIndex>>;
 
 fn open(world: &World, limits: Limits) -> Store {
     let health = Arc::new(Health::new(PathBuf::from("/simulated")));
-    let options = Options { journal_segment_bytes: 8192 };
+    let options = Options { journal_segment_bytes: 8192, left_free: 0 };
     Arc::new(Engine::start(health, world.index(), world.files(), options, limits, None).expect("a store"))
 }
 
@@ -140,7 +140,7 @@ fn a_failed_checkpoint_refuses_further_commits_and_loses_none() {
 fn a_committer_that_panics_outside_of_a_transaction_leaves_a_broken_store() {
     let world = World::new(1, Faults { journal_panics: true, ..Faults::default() });
     let health = Arc::new(Health::new(PathBuf::from("/simulated")));
-    let options = Options { journal_segment_bytes: 8192 };
+    let options = Options { journal_segment_bytes: 8192, left_free: 0 };
     let store = Engine::start(Arc::clone(&health), world.index(), world.files(), options, EAGER, None);
     let store = Arc::new(store.expect("a store"));
     let error = put(&store, "a", "1").recv_timeout(LONGEST).expect("the commit ends").expect_err("a refusal");

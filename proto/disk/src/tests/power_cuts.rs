@@ -38,7 +38,7 @@ const LIVES: u64 = 8;
 const ACTIONS: u64 = 40;
 
 /// Two blocks: large groups go into several batches, and segments are used again and again.
-pub(super) const OPTIONS: Options = Options { journal_segment_bytes: 8192 };
+pub(super) const OPTIONS: Options = Options { journal_segment_bytes: 8192, left_free: 0 };
 
 /// Never reached: the run itself applies and flushes.
 pub(super) const LIMITS: Limits = Limits {

@@ -13,7 +13,7 @@ use twinbox_disk::{Disk, DiskError, Options, salvage, set_aside, set_asides};
 use crate::put;
 
 /// Small segments: the journal lets go of most writes.
-const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024 };
+const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024, left_free: 0 };
 const WRITES: u32 = 400;
 
 fn key(number: u32) -> Vec<u8> {

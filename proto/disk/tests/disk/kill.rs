@@ -10,7 +10,7 @@ use twinbox_disk::{Disk, Options};
 
 const DIR: &str = "TWINBOX_TEST_KILL_DIR";
 /// Small segments: the child is killed among many checkpoints.
-const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024 };
+const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024, left_free: 0 };
 
 /// Not a test of its own: the child process of the one below.
 #[test]
