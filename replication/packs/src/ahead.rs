@@ -99,8 +99,8 @@ impl<M: Medium> Ahead<M> {
             loop {
                 match wished.recv_timeout(IDLE) {
                     Ok(()) => maker.prepare(),
-                    Err(RecvTimeoutError::Timeout) => maker.remove_spares(),
-                    Err(RecvTimeoutError::Disconnected) => return maker.remove_spares(),
+                    Err(RecvTimeoutError::Timeout) => maker.remove_spares(|_| true),
+                    Err(RecvTimeoutError::Disconnected) => return maker.remove_spares(|_| true),
                 }
             }
         };
@@ -157,16 +157,18 @@ impl<M: Medium> Shared<M> {
         }
     }
 
-    /// A spare that nobody reads, of this length or not much less.
+    /// A spare that nobody reads, of this length or not much less. Removes those that are too short by now.
     fn take_spare(&self, length: u64) -> Option<Spare<M::File>> {
+        self.remove_spares(|spare| spare.bytes < length / 2);
         let mut spares = lock(&self.spares);
-        let place = spares.iter().position(|spare| spare.bytes >= length / 2 && spare.is_unused())?;
+        let place = spares.iter().position(Spare::is_unused)?;
         Some(spares.swap_remove(place))
     }
 
-    /// Removes the spares. A file that stays is removed after the next start.
-    fn remove_spares(&self) {
-        for Spare { pack, .. } in std::mem::take(&mut *lock(&self.spares)) {
+    /// Removes spares. A file that stays is removed after the next start.
+    fn remove_spares(&self, which: impl Fn(&Spare<M::File>) -> bool) {
+        let removed: Vec<_> = lock(&self.spares).extract_if(.., |spare| which(spare)).collect();
+        for Spare { pack, .. } in removed {
             let _ = self.folder.medium.remove(&file_name(pack));
         }
     }
@@ -214,7 +216,7 @@ impl<M: Medium> Shared<M> {
             }
         }
         match self.folder.make(number()?, next.length) {
-            Err(PackError::Full { .. }) => self.remove_spares(),
+            Err(PackError::Full { .. }) => self.remove_spares(|_| true),
             made => return made,
         }
         // There is room for as much again as the spares had, or for a shorter one.

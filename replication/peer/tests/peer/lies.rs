@@ -105,11 +105,10 @@ fn lies(origin: Origin, own: Origin, other: Origin) -> Vec<(&'static str, Pages)
     let with = |extra: (Origin, u64)| -> Vector { truth.iter().chain([extra]).collect() };
     let started = |rest: Vec<StatePage>| pages([vec![first(&truth)], rest].concat());
     let damaged = WireRecord {
-        field: vec![Field {
-            tag: 1,
-            merge: Some(field::Merge::Register(Register { stamp: Some(Stamp::default()), value: None })),
-        }],
+        field: vec![Field { tag: 1, merge: Some(field::Merge::Register(Register { stamp: 0, value: None })) }],
         tombstone: None,
+        stamp: vec![Stamp::default()],
+        origin: vec![vec![0; 16].into()],
     };
     let damaged = StateRow { record: Some(damaged.encode_to_vec().into()), ..row(b"lie") };
     let begin = truth.clone();
