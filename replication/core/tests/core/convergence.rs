@@ -160,7 +160,7 @@ proptest! {
     }
 }
 
-/// What a reader sees of a record that edits of [`any_edit`] made.
+/// Values, sets, counts and claims that a record shows after edits of [`any_edit`].
 fn shown(record: &Record) -> String {
     let sets: Vec<Vec<_>> = [1, 2].map(|tag| record.set(tag).collect()).into();
     let value = record.register(0).map(|(value, _)| value);

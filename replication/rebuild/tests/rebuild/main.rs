@@ -237,7 +237,7 @@ async fn interrupted_rebuild_goes_on_at_the_next_start() {
 /// A row that opening reads, not as this release writes it.
 #[tokio::test(flavor = "multi_thread")]
 async fn store_whose_own_rows_are_not_readable_is_built_again_but_not_one_of_another_format() {
-    for (row, damaged) in [(&[2, 77][..], true), (&[9, 0][..], false), (&[1, 0][..], false)] {
+    for (row, damaged) in [(&[3, 77][..], true), (&[9, 0][..], false), (&[1, 0][..], false)] {
         let (dir, _other, _other_dir, _) = pair().await;
         let disk = Disk::open(&dir.path().join("db")).expect("the index");
         let row = row.to_vec();

@@ -99,7 +99,7 @@ impl Replication for Liar {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let vector = Some(codec::vector_to_wire(&Self::vector(self.origin)));
         let welcome = Welcome {
-            protocol: 2,
+            protocol: 3,
             cluster: Bytes::copy_from_slice(&self.cluster.to_bytes()),
             name: self.name.clone(),
             origin: codec::origin_to_wire(self.origin),

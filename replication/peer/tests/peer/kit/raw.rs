@@ -42,7 +42,7 @@ impl Raw {
 /// A greeting of a node without data.
 pub fn hello(cluster: ClusterId, node: &str) -> Hello {
     Hello {
-        protocol: 2,
+        protocol: 3,
         cluster: Bytes::copy_from_slice(&cluster.to_bytes()),
         name: node.into(),
         origin: codec::origin_to_wire(Origin::random()),
