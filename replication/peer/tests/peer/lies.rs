@@ -108,7 +108,7 @@ fn lies(origin: Origin, own: Origin, other: Origin) -> Vec<(&'static str, Pages)
         field: vec![Field { tag: 1, merge: Some(field::Merge::Register(Register { stamp: 0, value: None })) }],
         tombstone: None,
         stamp: vec![Stamp::default()],
-        origin: vec![vec![0; 16].into()],
+        origin: vec![vec![1, 2].into()],
     };
     let damaged = StateRow { record: Some(damaged.encode_to_vec().into()), ..row(b"lie") };
     let begin = truth.clone();
