@@ -189,6 +189,7 @@ async fn write_to(
         };
         let Some(bytes) = next else { break };
         let written = tokio::select! {
+            biased;
             written = stream.write_all(&bytes) => written.is_ok(),
             () = closed.cancelled() => false,
         };
@@ -214,9 +215,7 @@ async fn read_from(
             server.remember_if_trunk(&peer);
             listen(&mut stream, &mut framer, &peer, &server, IDLE, false).await;
         }
-        ConnectionKind::Ours => {
-            listen(&mut stream, &mut framer, &peer, &server, SHORT_IDLE, false).await;
-        }
+        ConnectionKind::Ours => _ = listen(&mut stream, &mut framer, &peer, &server, SHORT_IDLE, false).await,
         ConnectionKind::Stranger => {
             let first = listen(&mut stream, &mut framer, &peer, &server, SHORT_IDLE, true);
             if let Ok(ReadOutcome::InProgress) = tokio::time::timeout(SHORT_IDLE, first).await {
@@ -313,6 +312,20 @@ mod tests {
     use super::*;
 
     #[tokio::test]
+    async fn queued_answers_are_written_before_a_connection_closes() {
+        for _ in 0..64 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+            let mut peer = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("connected");
+            let (outbox, queue) = mpsc::channel(1);
+            outbox.try_send(Bytes::from_static(b"200")).expect("queued");
+            let (closed, slot) = (CancellationToken::new(), Arc::new(Slot(Arc::default())));
+            closed.cancel();
+            write_to(listener.accept().await.expect("accepted").0.into_split().1, queue, closed, slot).await;
+            assert_eq!(peer.read(&mut [0; 8]).await.expect("read"), 3);
+        }
+    }
+
+    #[tokio::test]
     async fn accepted_and_opened_connections_carry_the_dscp() {
         let bind = async |address: &str, dscp| {
             TcpEndpoint::bind(address.parse().expect("an address"), None, dscp).await.expect("bound")
@@ -323,7 +336,6 @@ mod tests {
         assert_eq!(ip_tos(&opened).expect("its octet"), 24 << 2);
         assert_eq!(ip_tos(&accepted).expect("its octet"), 10 << 2);
         assert_eq!(from.ip(), cs3.local.ip(), "from the bind address of the listener");
-
         // Not every machine has IPv6.
         let six = "[::1]:0".parse().expect("an address");
         let Ok(six) = TcpEndpoint::bind(six, None, 46).await else { return };
