@@ -14,8 +14,10 @@ use twinbox_testkit::{wait_for, wait_until};
 /// Rows of a batch: one in twelve stays for good. Those that stay are next to each other, and were written among others that go.
 const ROWS: u32 = 60_000;
 const STAYS: u32 = 12;
+/// Rows that are in the index before the next ones are written.
+const PART: usize = 20_000;
 /// Batches that make the file long.
-const BATCHES: u32 = 2;
+const BATCHES: u32 = 3;
 /// The batch of single rows that are written while the index is copied.
 const LATER: u32 = 1_000;
 const FOLDER: &str = "TWINBOX_TEST_FOLDER";
@@ -58,11 +60,19 @@ fn write(disk: &Disk, rows: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
     }
 }
 
-/// Writes all batches, and removes most of their rows.
+/// Writes all batches, and removes most of their rows. Parts of them are in the index before the next ones are written: it never
+/// has what is removed before, and its file would be short if it got all at a time.
 fn use_it(disk: &Disk) {
-    let rows = || (0..BATCHES).flat_map(|batch| (0..ROWS).map(move |row| (batch, row)));
-    write(disk, rows().map(|(batch, row)| (key(batch, row), Some(value(batch, row)))));
-    write(disk, rows().filter(|(_, row)| !stays(*row)).map(|(batch, row)| (key(batch, row), None)));
+    let rows: Vec<_> = (0..BATCHES).flat_map(|batch| (0..ROWS).map(move |row| (batch, row))).collect();
+    let mut written = 0;
+    for part in rows.chunks(PART) {
+        write(disk, part.iter().map(|(batch, row)| (key(*batch, *row), Some(value(*batch, *row)))));
+        written +=
+            part.iter().map(|(batch, row)| key(*batch, *row).len() + value(*batch, *row).len()).sum::<usize>();
+        let has_all = |space: IndexSpace| space.rows == written as u64;
+        wait_until("the index has these rows", LONGEST, || disk.index_space().is_some_and(has_all));
+    }
+    write(disk, rows.iter().filter(|(_, row)| !stays(*row)).map(|(batch, row)| (key(*batch, *row), None)));
 }
 
 /// All that stays of these batches is there, and so many rows that were written later at least, and nothing else.
