@@ -85,8 +85,8 @@ impl Disk {
         Scan::new(Arc::clone(self.engine.rows()), KeyRange::between(start, end))
     }
 
-    /// Runs `f` on the committer thread: in order, but for [`Self::in_background`], seeing all earlier commits. When the future resolves with `Ok`, its
-    /// writes are on the disk, and readers see them. With `Err` nothing is written, with one exception: the writes that
+    /// Runs `f` on the committer thread: in order, but for [`Self::in_background`], seeing all earlier commits. When the
+    /// future resolves with `Ok`, its writes are on the disk, and readers see them. With `Err` nothing is written, with one exception: the writes that
     /// [`DiskError::Broken`] refuses are invisible in this process, and there or not after the next start. Dropping the
     /// future does not stop a transaction that was handed over.
     pub async fn transact<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>

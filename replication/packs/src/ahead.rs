@@ -121,7 +121,8 @@ impl<M: Medium> Ahead<M> {
     pub(crate) fn wants(&self, bytes: u64) -> bool {
         let config = self.shared.folder.config;
         let kept: u64 = lock(&self.shared.spares).iter().map(|spare| spare.bytes).sum();
-        let fits = (config.pack_bytes..=config.longest_bytes).contains(&bytes);
+        // A damaged file may have another length.
+        let fits = (config.pack_bytes..=config.longest_bytes).contains(&bytes) && bytes.is_multiple_of(BLOCK);
         fits && kept.saturating_add(bytes) <= config.spare_bytes && self.shared.is_in_use()
     }
 
