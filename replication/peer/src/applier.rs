@@ -20,10 +20,11 @@ use tracing::warn;
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::Origin;
 use twinbox_replication_core::{BlobRef, Change, CommitAssembly, Holdings};
+use twinbox_replication_fetch::TooLarge;
 use twinbox_replication_store::codec;
 use twinbox_wire::replication::{Behind, FollowerFrame, HistoryTaken, ProbeAnswer, follower_frame::Frame};
 
-use crate::{config::limits, error::StreamError, fetch::TooLarge, frames, link::Link, peers::Inner};
+use crate::{config::limits, error::StreamError, frames, link::Link, peers::Inner};
 
 /// The live lane.
 pub(crate) enum Live {

@@ -39,7 +39,7 @@ pub(crate) mod limits {
     /// Changes in one frame, and bytes after which a frame is full.
     pub(crate) const FRAME_CHANGES: usize = 256;
     pub(crate) const FRAME_BYTES: usize = 128 * 1024;
-    /// Bytes of audio in one frame: of a recording that is catching up, and of a blob.
+    /// Bytes of audio in one frame, of a recording that is catching up.
     pub(crate) const PIECE: u64 = 64 * 1024;
     /// Maximum size of a message between nodes, in bytes.
     pub(crate) const MESSAGE: usize = 16 * 1024 * 1024;
@@ -59,14 +59,9 @@ pub(crate) mod limits {
     pub(crate) const PARKED: usize = 1_024;
     /// A live change whose blob is missing for this long no longer holds back the answers to probes.
     pub(crate) const SET_ASIDE: Duration = Duration::from_secs(5);
-    /// The largest blob that is fetched; an hour of G.711 is 29 MB.
-    pub(crate) const BLOB: u64 = 128 * 1024 * 1024;
-    /// Maximum concurrent fetches of blobs, and concurrent deliveries.
-    pub(crate) const FETCHES: usize = 32;
+    /// Maximum concurrent answers to peers that ask for blobs or compare.
     pub(crate) const SERVED: usize = 32;
-    /// Maximum bytes of blobs that are fetched at once: two of the largest.
-    pub(crate) const FETCHED: u64 = 2 * BLOB;
-    /// A stream or fetch ends after this silence of the peer in the first exchange or in the middle of a blob.
+    /// A stream ends after this silence of the peer in the first exchange.
     pub(crate) const SILENCE: Duration = Duration::from_secs(5);
     /// Pause between attempts to reach a peer: first value, doubling up to the second.
     pub(crate) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
@@ -76,6 +71,4 @@ pub(crate) mod limits {
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);
     /// In a first fill, audio that every other node denies to have is not waited for after this time.
     pub(crate) const DENIED: Duration = Duration::from_secs(300);
-    /// Pause between attempts to get a blob: first value, doubling up to the second.
-    pub(crate) const RETRY_BLOB: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 }

@@ -19,15 +19,17 @@ use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
 use twinbox_replication_core::{BlobRef, Holdings, Vector};
+use twinbox_replication_fetch::{Got, MAX_BLOB};
 use twinbox_replication_store::{Filled, Store, StoreError};
 
-use crate::{config::limits, fetch::Got, link::Link, peers::Inner};
+use crate::{config::limits, link::Link, peers::Inner};
 
-/// Concurrent fetches of a fill: those of short messages share their syncs. The other slots are for blobs that a caller waits
-/// for.
-const CONCURRENT: usize = 16;
-/// Bytes of these fetches from which on no further one begins.
+/// Concurrent requests of a fill. The other slots are for blobs that a caller waits for.
+const CONCURRENT: usize = 8;
+/// Bytes of these requests from which on no further one begins.
 const UNDER_WAY: u64 = 16 * 1024 * 1024;
+/// Maximum blobs and bytes of one request; a longer blob has a request of its own. One sync makes them durable.
+const BATCH: (usize, u64) = (512, 4 * 1024 * 1024);
 /// Pause between rounds when some audio could not be fetched: first value, doubling up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Poll interval for the end of a fill, in addition to notifications.
@@ -269,40 +271,68 @@ async fn both_rounds(inner: &Arc<Inner>, waited: bool) -> Result<usize, StoreErr
 
 async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize, StoreError> {
     let (mut fetching, mut under_way, mut failed) = (JoinSet::new(), 0_u64, 0);
-    let fails = |got: Got| match got {
+    let mut ended = |fetched: Result<(Batch, usize), JoinError>, under_way: &mut u64| {
+        // One that panicked is missing as a whole.
+        let (batch, missing) = fetched.unwrap_or((Batch::default(), 1));
+        *under_way -= batch.bytes;
+        failed += missing;
+    };
+    let fails = move |got: Got| match got {
         Got::Here => false,
         Got::Denied => !deleted && !waited,
         Got::GivenUp => !deleted,
         Got::Failed => true,
     };
-    let mut ended = |fetched: Result<(Got, u64), JoinError>, under_way: &mut u64| {
-        let (got, length) = fetched.unwrap_or((Got::Failed, 0));
-        *under_way -= length;
-        failed += usize::from(fails(got));
-    };
-    for blob in missing(inner.store.clone(), deleted).await? {
+    for batch in batches(missing(inner.store.clone(), deleted).await?) {
         while (fetching.len() >= CONCURRENT || under_way >= UNDER_WAY)
             && let Some(fetched) = fetching.join_next().await
         {
             ended(fetched, &mut under_way);
         }
-        let (inner, length) = (inner.clone(), blob.length.min(limits::BLOB));
-        under_way += length;
+        under_way += batch.bytes;
+        let inner = inner.clone();
         fetching.spawn(async move {
-            let got = inner.fetcher.get_from_any(&blob).await;
-            if got == Got::Denied && waited && !deleted {
-                match inner.store.apply_without(Vec::new(), vec![blob]).await {
-                    Ok(()) => inner.lost_audio.add([blob]),
-                    Err(error) => warn!(hash = %blob.hash, %error, "missing audio cannot be noted"),
+            let got = inner.fetcher.get_all(batch.blobs.clone(), None).await;
+            let denied = got.iter().filter(|(_, got)| *got == Got::Denied && waited && !deleted);
+            let denied: Vec<BlobRef> = denied.map(|(blob, _)| *blob).collect();
+            if !denied.is_empty() {
+                match inner.store.apply_without(Vec::new(), denied.clone()).await {
+                    Ok(()) => inner.lost_audio.add(denied),
+                    Err(error) => warn!(%error, blobs = denied.len(), "missing audio cannot be noted"),
                 }
             }
-            (got, length)
+            let missing = got.iter().filter(|(_, got)| fails(*got)).count();
+            (batch, missing)
         });
     }
     while let Some(fetched) = fetching.join_next().await {
         ended(fetched, &mut under_way);
     }
     Ok(failed)
+}
+
+/// Blobs that one request asks for.
+#[derive(Debug, Default)]
+struct Batch {
+    blobs: Vec<BlobRef>,
+    bytes: u64,
+}
+
+/// Short blobs together, large ones each in a batch of its own.
+fn batches(blobs: Vec<BlobRef>) -> Vec<Batch> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for blob in blobs {
+        let length = blob.length.min(MAX_BLOB);
+        let has_room = |batch: &&mut Batch| batch.blobs.len() < BATCH.0 && batch.bytes + length <= BATCH.1;
+        match batches.last_mut().filter(has_room) {
+            Some(batch) => {
+                batch.blobs.push(blob);
+                batch.bytes += length;
+            }
+            None => batches.push(Batch { blobs: vec![blob], bytes: length }),
+        }
+    }
+    batches
 }
 
 async fn missing(store: Store, deleted: bool) -> Result<Vec<BlobRef>, StoreError> {

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use tracing::error;
-use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
+use twinbox_ids::{ClusterId, NodeName, Origin, RecordingId};
 use twinbox_replication_core::{Change, Holdings, Vector, tails::Take};
 use twinbox_replication_store::{Filled, Store, codec};
 use twinbox_wire::replication as wire;
@@ -269,10 +269,6 @@ pub(crate) fn discarded((id, take): Take) -> wire::Discarded {
 
 pub(crate) fn read_take(recording: &[u8], take: u32) -> Result<Take, StreamError> {
     Ok((id("recording id", RecordingId::from_slice, recording)?, take))
-}
-
-pub(crate) fn read_hash(hash: &[u8]) -> Result<BlobHash, StreamError> {
-    codec::hash_from_wire(hash).map_err(bad)
 }
 
 fn recording_to_wire(id: RecordingId) -> Bytes {

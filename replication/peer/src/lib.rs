@@ -12,7 +12,6 @@ mod attempts;
 mod comparison;
 mod config;
 mod error;
-mod fetch;
 mod fill;
 mod follower;
 mod frames;

@@ -11,9 +11,10 @@ use tracing::{info, warn};
 use twinbox_clock::BootInstant;
 use twinbox_ids::BlobHash;
 use twinbox_replication_core::BlobRef;
+use twinbox_replication_fetch::Got;
 use twinbox_replication_store::StoreError;
 
-use crate::{Peers, fetch::Got, peers::Inner};
+use crate::{Peers, peers::Inner};
 
 /// Pause between attempts to get a blob: first value, doubling up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));

@@ -14,9 +14,12 @@ use std::{
 
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::Channel;
 use tracing::{debug, error, info};
 use twinbox_ids::{BlobHash, NodeName};
+use twinbox_pki::PkiError;
 use twinbox_replication_core::{AudioPatience, BlobRef, Holdings, Table, ack::Acknowledgement};
+use twinbox_replication_fetch::{Fetcher, Nodes};
 use twinbox_replication_store::{Committed, Store, StoreError};
 use twinbox_wire::replication::replication_server::ReplicationServer;
 
@@ -26,7 +29,6 @@ use crate::{
     comparison::{self, Comparisons},
     config::{PeerAddress, PeerConfig, limits},
     error::StreamError,
-    fetch::Fetcher,
     fill, follower,
     link::Link,
     lost_audio::{self, LostAudio},
@@ -95,6 +97,23 @@ impl Links {
 
     fn remove(&self, name: &NodeName) -> Option<Arc<Link>> {
         self.0.write().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+}
+
+/// The nodes that are asked for blobs.
+struct Sources {
+    config: Arc<PeerConfig>,
+    links: Arc<Links>,
+}
+
+impl Nodes for Sources {
+    fn names(&self) -> Vec<NodeName> {
+        self.links.all().iter().map(|link| link.name.clone()).collect()
+    }
+
+    fn connect(&self, name: &NodeName) -> Option<Result<Channel, PkiError>> {
+        let link = self.links.get(name)?;
+        Some(self.config.tls.endpoint(name, &link.address).map(|endpoint| endpoint.connect_lazy()))
     }
 }
 
@@ -167,7 +186,10 @@ impl Peers {
         let config = Arc::new(config);
         let inner = Inner {
             acks: Acks::new(config.ack_timeout),
-            fetcher: Fetcher::new(store.clone(), config.clone(), links.clone()),
+            fetcher: Fetcher::new(
+                store.clone(),
+                Arc::new(Sources { config: config.clone(), links: links.clone() }),
+            ),
             config,
             store,
             links,
@@ -353,11 +375,12 @@ impl Peers {
     /// Counters since the start of the process.
     pub fn counters(&self) -> PeersCounters {
         let Inner { acks, fetcher, counters, .. } = &*self.inner;
+        let (blobs_from_chunks, blobs_fetched) = fetcher.counts();
         PeersCounters {
             on_two: acks.on_two.load(Relaxed),
             alone: acks.alone.load(Relaxed),
-            blobs_from_chunks: fetcher.assembled.load(Relaxed),
-            blobs_fetched: fetcher.fetched.load(Relaxed),
+            blobs_from_chunks,
+            blobs_fetched,
             refused: counters.refused.load(Relaxed),
             own_origin_alarms: counters.own_origin_alarms.load(Relaxed),
             set_aside: counters.set_aside.load(Relaxed),

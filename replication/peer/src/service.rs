@@ -9,10 +9,9 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
-use twinbox_ids::BlobHash;
-use twinbox_replication_store::{Store, StoreError};
+use twinbox_replication_fetch::Asked;
 use twinbox_wire::replication::{
-    BlobPart, CompareReply, CompareRequest, FetchBlobRequest, FollowerFrame, RepairReply, RepairRequest,
+    BlobPieces, CompareReply, CompareRequest, FetchBlobsRequest, FollowerFrame, RepairReply, RepairRequest,
     ScanStateRequest, SourceFrame, StatePage, follower_frame::Frame, replication_server::Replication,
 };
 
@@ -68,7 +67,7 @@ impl ReplicationService {
 impl Replication for ReplicationService {
     type FollowStream = ReceiverStream<Result<SourceFrame, Status>>;
     type ScanStateStream = ReceiverStream<Result<StatePage, Status>>;
-    type FetchBlobStream = ReceiverStream<Result<BlobPart, Status>>;
+    type FetchBlobsStream = ReceiverStream<Result<BlobPieces, Status>>;
 
     async fn follow(
         &self,
@@ -89,34 +88,17 @@ impl Replication for ReplicationService {
         }
     }
 
-    async fn fetch_blob(
+    async fn fetch_blobs(
         &self,
-        request: Request<FetchBlobRequest>,
-    ) -> Result<Response<Self::FetchBlobStream>, Status> {
-        if let Err(error) = self.admit(&request) {
-            return Err(self.refused(&request, error));
-        }
-        let FetchBlobRequest { hash, offset } = request.into_inner();
-        let hash = frames::read_hash(&hash)?;
-        // A blob that a peer was promised stays until it has all of it (rule D9).
-        if !self.inner.store.blobs().keep(&hash) {
-            let text = StoreError::NoBlob(hash).to_string();
-            // Being stored, or being removed: it is not known yet whether it stays.
-            if self.inner.store.blobs().is_changing(&hash) {
-                return Err(Status::unavailable(text));
-            }
-            let given_up = is_given_up(&self.inner.store, &hash).map_err(StreamError::from)?;
-            return Err(if given_up { Status::out_of_range(text) } else { Status::not_found(text) });
-        }
-        let (parts, receiver) = mpsc::channel(2);
-        let (inner, serving) = (self.inner.clone(), self.serving.clone());
+        request: Request<FetchBlobsRequest>,
+    ) -> Result<Response<Self::FetchBlobsStream>, Status> {
+        self.admit(&request).map_err(|error| self.refused(&request, error))?;
+        let asked = Asked::read(request.get_ref())?;
+        let (answer, receiver) = mpsc::channel(2);
+        let (store, serving) = (self.inner.store.clone(), self.serving.clone());
         self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(async move {
             let Ok(_slot) = serving.acquire().await else { return };
-            if let Err(error) = send_parts(&inner, &hash, offset, &parts).await {
-                warn!(%hash, %error, "blob requested by a peer cannot be read");
-                // A peer that has disconnected needs no answer.
-                let _ = parts.send(Err(Status::data_loss(error.to_string()))).await;
-            }
+            twinbox_replication_fetch::serve(store, asked, answer).await;
         }));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -140,30 +122,4 @@ impl Replication for ReplicationService {
         let Ok(_slot) = self.repairing.acquire().await else { return Err(StreamError::Stopped.into()) };
         Ok(Response::new(comparison::repair(&self.inner, &link, request.into_inner()).await?))
     }
-}
-
-/// True when every record that named the blob was deleted and purged here, as far as this node knows of records.
-fn is_given_up(store: &Store, hash: &BlobHash) -> Result<bool, StoreError> {
-    let knows_all = store.filled().has_records() && store.is_indexed() && store.health().set_aside == 0;
-    Ok(knows_all && !store.is_referenced(hash)?)
-}
-
-async fn send_parts(
-    inner: &Inner,
-    hash: &BlobHash,
-    offset: u64,
-    parts: &mpsc::Sender<Result<BlobPart, Status>>,
-) -> Result<(), StoreError> {
-    let blobs = inner.store.blobs();
-    let length = blobs.length(hash)?;
-    let mut at = offset;
-    while at < length {
-        let end = length.min(at + limits::PIECE);
-        let data = blobs.read_range(hash, at..end).await?;
-        at = end;
-        if parts.send(Ok(BlobPart { data })).await.is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
 }

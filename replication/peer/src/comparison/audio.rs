@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::sleep;
 use twinbox_clock::BootInstant;
 use twinbox_replication_core::BlobRef;
+use twinbox_replication_fetch::{Got, MAX_BLOB};
 use twinbox_replication_store::{Filled, RowFault, StoreError};
 
 use super::{ComparisonReport, Difference, Outcome, Subject, session::blocking};
-use crate::{config::limits, error::StreamError, fetch::Got, peers::Inner};
+use crate::{error::StreamError, peers::Inner};
 
 /// The audio that a comparison looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(super) async fn check(
         }
         AudioCheck::Content => {
             for blob in blocking(move || store.stats().map(|stats| stats.named)).await? {
-                if blob.length > limits::BLOB {
+                if blob.length > MAX_BLOB {
                     continue;
                 }
                 let began = BootInstant::now();
@@ -72,7 +73,7 @@ pub(super) async fn check(
 /// True for audio that is too large to be fetched, and for that of records that were deleted since the rows were read.
 fn is_left_out(inner: &Inner, blob: &BlobRef) -> Result<bool, StoreError> {
     let store = &inner.store;
-    Ok(blob.length > limits::BLOB || (store.is_indexed() && !store.is_referenced(&blob.hash)?))
+    Ok(blob.length > MAX_BLOB || (store.is_indexed() && !store.is_referenced(&blob.hash)?))
 }
 
 /// Gets missing audio; true when it is here. `None`: its records are purged elsewhere, and their deletion is on its way.

@@ -22,7 +22,7 @@ use super::{
     count_all,
     frames::ROWS,
 };
-use crate::{config::limits, error::StreamError, frames, link::Link, peers::Inner};
+use crate::{error::StreamError, frames, link::Link, peers::Inner};
 
 /// Readings of the sums at most, and the pause between them, in which changes arrive.
 const READINGS: u32 = 5;
@@ -378,7 +378,9 @@ async fn take(
 /// Gets the audio of a record that is to be copied. Without it the record is repaired all the same: the check of audio asks
 /// again.
 async fn fetch_audio(inner: &Inner, record: &Record) {
-    for blob in record.blobs().filter(|blob| !record.is_deleted() && blob.length <= limits::BLOB) {
+    for blob in
+        record.blobs().filter(|blob| !record.is_deleted() && blob.length <= twinbox_replication_fetch::MAX_BLOB)
+    {
         if !inner.store.blobs().has(&blob.hash) {
             inner.fetcher.get_from_any(blob).await;
         }

@@ -13,7 +13,7 @@ use twinbox_replication_core::{Edit, Key, Table, Value, Vector};
 use twinbox_replication_peer::{AudioCheck, ComparisonReport, Outcome, Subject};
 use twinbox_replication_store::{Filled, Removal, RowFault};
 use twinbox_wire::replication::{
-    self as wire, BlobPart, FetchBlobRequest, FollowerFrame, SourceFrame, compare_reply, compare_request,
+    self as wire, BlobPieces, FetchBlobsRequest, FollowerFrame, SourceFrame, compare_reply, compare_request,
     replication_server::{Replication, ReplicationServer},
 };
 
@@ -278,14 +278,14 @@ struct Liar {
 #[tonic::async_trait]
 impl Replication for Liar {
     type FollowStream = ReceiverStream<Result<SourceFrame, Status>>;
-    type FetchBlobStream = ReceiverStream<Result<BlobPart, Status>>;
+    type FetchBlobsStream = ReceiverStream<Result<BlobPieces, Status>>;
     type ScanStateStream = ReceiverStream<Result<wire::StatePage, Status>>;
 
     async fn follow(&self, _: Request<Streaming<FollowerFrame>>) -> Result<Response<Self::FollowStream>, Status> {
         Err(Status::unavailable("not now"))
     }
 
-    async fn fetch_blob(&self, _: Request<FetchBlobRequest>) -> Result<Response<Self::FetchBlobStream>, Status> {
+    async fn fetch_blobs(&self, _: Request<FetchBlobsRequest>) -> Result<Response<Self::FetchBlobsStream>, Status> {
         Err(Status::not_found("no"))
     }
 

@@ -11,7 +11,7 @@ use twinbox_ids::ClusterId;
 use twinbox_replication_core::Value;
 use twinbox_replication_store::codec;
 use twinbox_wire::replication::{
-    Acked, FetchBlobRequest, Hello, Prefix, Run, Vector, follower_frame, replication_client::ReplicationClient,
+    Acked, FetchBlobsRequest, Hello, Prefix, Run, Vector, follower_frame, replication_client::ReplicationClient,
     source_frame::Frame,
 };
 
@@ -71,8 +71,8 @@ async fn invalid_frames_of_a_member_are_refused() {
 
     let endpoint = cluster.identity("x").endpoint(&name("a"), &cluster.address("a").to_string()).unwrap();
     let mut client = ReplicationClient::new(endpoint.connect().await.unwrap());
-    let request = FetchBlobRequest { hash: Bytes::from(vec![0; 32]), offset: 0 };
-    assert_eq!(client.fetch_blob(request).await.err().unwrap().code(), Code::PermissionDenied);
+    let request = FetchBlobsRequest { hash: vec![Bytes::from(vec![0; 32])], offset: 0 };
+    assert_eq!(client.fetch_blobs(request).await.err().unwrap().code(), Code::PermissionDenied);
 }
 
 #[tokio::test]

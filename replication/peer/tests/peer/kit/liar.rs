@@ -16,8 +16,8 @@ use twinbox_ids::{ClusterId, Origin};
 use twinbox_replication_core::Vector;
 use twinbox_replication_store::codec;
 use twinbox_wire::replication::{
-    BlobPart, CompareReply, CompareRequest, FetchBlobRequest, FollowerFrame, Probe, RepairReply, RepairRequest,
-    ScanStateRequest, SourceFrame, StatePage, Welcome,
+    BlobPiece, BlobPieces, CompareReply, CompareRequest, FetchBlobsRequest, FollowerFrame, Probe, RepairReply,
+    RepairRequest, ScanStateRequest, SourceFrame, StatePage, Welcome,
     replication_server::{Replication, ReplicationServer},
     source_frame::Frame,
 };
@@ -91,7 +91,7 @@ type Answers<T> = ReceiverStream<Result<T, Status>>;
 impl Replication for Liar {
     type FollowStream = Answers<SourceFrame>;
     type ScanStateStream = Answers<StatePage>;
-    type FetchBlobStream = Answers<BlobPart>;
+    type FetchBlobsStream = Answers<BlobPieces>;
 
     async fn follow(
         &self,
@@ -143,9 +143,15 @@ impl Replication for Liar {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn fetch_blob(&self, _: Request<FetchBlobRequest>) -> Result<Response<Self::FetchBlobStream>, Status> {
-        let (parts, receiver) = mpsc::channel(1);
-        let _ = parts.send(Ok(BlobPart { data: Bytes::from_static(b"other audio") })).await;
+    async fn fetch_blobs(
+        &self,
+        request: Request<FetchBlobsRequest>,
+    ) -> Result<Response<Self::FetchBlobsStream>, Status> {
+        let (pieces, receiver) = mpsc::channel(1);
+        let data = Bytes::from_static(b"other audio");
+        let other = |number| BlobPiece { number, data: data.clone(), last: true, ..BlobPiece::default() };
+        let piece = (0..request.get_ref().hash.len() as u32).map(other).collect();
+        let _ = pieces.send(Ok(BlobPieces { piece })).await;
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
