@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use twinbox_journal::{Medium, MediumFile};
+use twinbox_journal::{Blocks, Medium, MediumFile};
 
 use crate::{DiskError, file, sync};
 
@@ -25,7 +25,7 @@ const KEPT_FREE_AT_FIRST: u64 = 4 * 1024 * 1024;
 /// system, which also commits deletions, still finds room when they do not.
 const KEPT_FREE_BY_CALLERS: u64 = 2 * KEPT_FREE;
 
-/// A folder of real files of a fixed length each: zeroed once, then written without a change of size or blocks. Their
+/// A folder of real files of a fixed length each: made once, then written without a change of size. Their
 /// syncs are counted, and a file with a failed sync is remembered, as those of the store's journal: a store refuses
 /// further writes when the file is under its directory. For a file elsewhere the caller reports it to
 /// [`Disk::mark_broken`](crate::Disk::mark_broken).
@@ -85,12 +85,11 @@ impl Medium for Folder {
         Ok(OpenFile(file))
     }
 
-    // Zeros are written, not only reserved: the first write to a block that is merely reserved changes the file's
-    // metadata, and its sync would write that too.
-    fn create(&self, name: &str, length: u64) -> io::Result<OpenFile> {
+    fn create(&self, name: &str, length: u64, blocks: Blocks) -> io::Result<OpenFile> {
         self.check_space(length)?;
         let mut file = File::options().read(true).write(true).create_new(true).open(self.dir.join(name))?;
-        let mut left = length;
+        let is_reserved = blocks == Blocks::Reserved && reserve(&file, length)?;
+        let mut left = if is_reserved { 0 } else { length };
         while left > 0 {
             let part = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
             file.write_all(ZEROS.get(..part).unwrap_or(&ZEROS))?;
@@ -109,6 +108,18 @@ impl Medium for Folder {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.dir.join(from), self.dir.join(to))?;
         sync::all(&File::open(&self.dir)?)
+    }
+}
+
+/// Reserves the blocks of a new file; false where the file system cannot.
+fn reserve(file: &File, length: u64) -> io::Result<bool> {
+    loop {
+        match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, length) {
+            Ok(()) => return Ok(true),
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => return Ok(false),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod writer;
 
 pub use error::{AppendError, JournalError, OpenError};
 pub use format::{BLOCK, Position};
-pub use medium::{Medium, MediumFile};
+pub use medium::{Blocks, Medium, MediumFile};
 pub use recycler::Recycler;
 pub use replay::open;
 pub use salvage::{Salvaged, salvage};

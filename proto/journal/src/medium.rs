@@ -2,6 +2,16 @@
 
 use std::io;
 
+/// What a new file is made of. Its bytes read as zeros in any case, and no later write lacks room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blocks {
+    /// Zeros are written: a later sync writes content only, however little of it there is.
+    Zeroed,
+    /// Blocks are reserved, which costs no writing: the first sync of a block also writes metadata. For a file that is
+    /// written in large parts. Zeroed where the file system cannot reserve.
+    Reserved,
+}
+
 /// Files of a journal: real ones come from twinbox-disk, which counts their syncs, simulated ones from tests. All calls
 /// block.
 pub trait Medium: Send + Sync + 'static {
@@ -17,7 +27,7 @@ pub trait Medium: Send + Sync + 'static {
 
     /// Creates a file of `length` zero bytes, durably (content, size and name), under a name that is not in use. An
     /// interrupted creation leaves at most a file that [`Self::list`] shows and that begins with no segment header.
-    fn create(&self, name: &str, length: u64) -> io::Result<Self::File>;
+    fn create(&self, name: &str, length: u64, blocks: Blocks) -> io::Result<Self::File>;
 
     /// Removes a file. A power cut may undo it.
     fn remove(&self, name: &str) -> io::Result<()>;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    BLOCK, JournalError, Medium, MediumFile, Position,
+    BLOCK, Blocks, JournalError, Medium, MediumFile, Position,
     error::SegmentError,
     format::{BATCH_HEADER, SegmentHeader},
 };
@@ -163,7 +163,7 @@ impl<M: Medium> Segments<M> {
                 Ok(file) => (name, file),
                 Err(error) => return Err(self.fail("open", &name, &error)),
             },
-            Source::New(name) => match self.medium.create(&name, self.segment_bytes) {
+            Source::New(name) => match self.medium.create(&name, self.segment_bytes, Blocks::Zeroed) {
                 Ok(file) => (name, file),
                 Err(error) if is_full(&error) => {
                     // Best effort: a file that stays has no header, and the next start removes it.

@@ -6,6 +6,7 @@ use std::{
     ptr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak,
+        atomic::Ordering::Relaxed,
         mpsc::{self, RecvTimeoutError, SyncSender},
     },
     thread::{self, JoinHandle},
@@ -13,7 +14,7 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
-use twinbox_journal::Medium;
+use twinbox_journal::{Blocks, Medium};
 
 use crate::{
     BLOCK, Config, PackError,
@@ -61,6 +62,8 @@ struct Next {
     /// The length of the latest pack, and when it was made; at first the shortest, and never.
     length: u64,
     made: Option<BootInstant>,
+    /// Bytes and syncs of all packs up to then.
+    flow: (u64, u64),
 }
 
 /// A pack that fills in less is followed by one twice as long: the fewer packs the parts of a recording lie in, the fewer
@@ -71,6 +74,15 @@ const SLOW: Duration = Duration::from_secs(8);
 
 /// Time after which spares that no new pack needed are removed.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// Bytes of a sync from which on the next pack is only reserved: its syncs are few, and cost less than as many zeros as the
+/// audio has bytes.
+const BULK: u64 = 512 * 1024;
+
+/// What the next pack is made of, when these bytes and syncs came between the making of the two before it.
+fn next_blocks(bytes: u64, syncs: u64) -> Blocks {
+    if bytes / BULK > syncs { Blocks::Reserved } else { Blocks::Zeroed }
+}
 
 /// The length of the next pack, so long after one of `length` bytes was made.
 fn next_length(length: u64, after: Option<Duration>, config: Config) -> u64 {
@@ -90,7 +102,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl<M: Medium> Ahead<M> {
     /// New packs get the numbers from `next` on.
     pub(crate) fn begin(folder: Arc<PackFolder<M>>, next: u64) -> Result<Self, PackError> {
-        let next = Next { number: next, length: folder.config.pack_bytes, made: None };
+        let next = Next { number: next, length: folder.config.pack_bytes, made: None, flow: (0, 0) };
         let (ready, spares) = (Mutex::default(), Mutex::default());
         let shared = Arc::new(Shared { folder, ready, next: Mutex::new(next), spares });
         let (wishes, wished) = mpsc::sync_channel(1);
@@ -205,6 +217,10 @@ impl<M: Medium> Shared<M> {
         let config = self.folder.config;
         next.length = next_length(next.length, next.made.map(|made| made.elapsed()), config);
         next.made = Some(BootInstant::now());
+        let flow = &self.folder.flow;
+        let (before, now) = (next.flow, (flow.bytes.load(Relaxed), flow.syncs.load(Relaxed)));
+        next.flow = now;
+        let blocks = next_blocks(now.0 - before.0, now.1 - before.1);
         let mut number = || {
             let number = u32::try_from(next.number).map_err(|_| PackError::Exhausted)?;
             next.number += 1;
@@ -216,14 +232,14 @@ impl<M: Medium> Shared<M> {
                 return Ok(pack);
             }
         }
-        match self.folder.make(number()?, next.length) {
+        match self.folder.make(number()?, next.length, blocks) {
             Err(PackError::Full { .. }) => self.remove_spares(|_| true),
             made => return made,
         }
         // There is room for as much again as the spares had, or for a shorter one.
-        match self.folder.make(number()?, next.length) {
+        match self.folder.make(number()?, next.length, blocks) {
             Err(PackError::Full { .. }) if next.length > config.pack_bytes => {
-                self.folder.make(number()?, config.pack_bytes)
+                self.folder.make(number()?, config.pack_bytes, blocks)
             }
             made => made,
         }
@@ -258,6 +274,21 @@ mod tests {
         assert!(!spare.is_unused());
         drop(reader);
         assert!(spare.is_unused());
+    }
+
+    #[test]
+    fn packs_are_reserved_only_while_syncs_are_few() {
+        const MIB: u64 = 1024 * 1024;
+        for (bytes, syncs, blocks) in [
+            (0, 0, Blocks::Zeroed),
+            (16 * MIB, 400, Blocks::Zeroed),
+            (16 * MIB, 32, Blocks::Zeroed),
+            (16 * MIB, 31, Blocks::Reserved),
+            (64 * MIB, 8, Blocks::Reserved),
+            (16 * MIB, 0, Blocks::Reserved),
+        ] {
+            assert_eq!(next_blocks(bytes, syncs), blocks, "{bytes} bytes, {syncs} syncs");
+        }
     }
 
     #[test]

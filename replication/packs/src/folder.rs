@@ -2,10 +2,10 @@
 
 use std::{
     io,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
-use twinbox_journal::{Medium, MediumFile};
+use twinbox_journal::{Blocks, Medium, MediumFile};
 
 use crate::{
     BLOCK, MIN_PACK, PackError,
@@ -43,8 +43,16 @@ pub(crate) struct NewPack<F> {
 pub(crate) struct PackFolder<M: Medium> {
     pub(crate) medium: M,
     pub(crate) config: Config,
+    pub(crate) flow: Flow,
     /// The first failed write or sync.
     broken: OnceLock<String>,
+}
+
+/// What has been written to packs by this process.
+#[derive(Debug, Default)]
+pub(crate) struct Flow {
+    pub(crate) bytes: AtomicU64,
+    pub(crate) syncs: AtomicU64,
 }
 
 /// Name of a pack's file.
@@ -80,14 +88,14 @@ impl<M: Medium> PackFolder<M> {
                 return Err(PackError::Config { pack_bytes: bytes, least });
             }
         }
-        Ok(Self { medium, config, broken: OnceLock::new() })
+        Ok(Self { medium, config, flow: Flow::default(), broken: OnceLock::new() })
     }
 
     /// Makes a pack of so many bytes durably.
-    pub(crate) fn make(&self, number: u32, bytes: u64) -> Result<NewPack<M::File>, PackError> {
+    pub(crate) fn make(&self, number: u32, bytes: u64, blocks: Blocks) -> Result<NewPack<M::File>, PackError> {
         self.check()?;
         let name = file_name(number);
-        let file = match self.medium.create(&name, bytes) {
+        let file = match self.medium.create(&name, bytes, blocks) {
             Ok(file) => file,
             Err(error) if is_full(&error) => {
                 // Best effort: a file that stays has no header, and the next start removes it.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use twinbox_journal::{Medium, MediumFile};
@@ -64,6 +64,7 @@ impl<M: Medium> SyncGroup<M> {
         rounds.begun += 1;
         let (round, unsynced) = (rounds.begun, std::mem::take(&mut rounds.unsynced));
         drop(rounds);
+        self.folder.flow.syncs.fetch_add(1, Relaxed);
         // The older pack first: after a power cut in between, the frames that were appended first are there.
         let synced = unsynced.iter().try_for_each(|(pack, file)| {
             file.sync().map_err(|error| self.folder.fail("sync", &file_name(*pack), &error))

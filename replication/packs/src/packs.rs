@@ -3,7 +3,7 @@
 use std::{
     io,
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
 use twinbox_journal::{Medium, MediumFile};
@@ -155,6 +155,7 @@ impl<M: Medium> Packs<M> {
         let parts: Vec<&[u8]> = parts.filter(|part| !part.is_empty()).collect();
         let written = file.write_at(&parts, active.end);
         written.map_err(|error| self.0.folder.fail("write", &file_name(*number), &error))?;
+        self.0.folder.flow.bytes.fetch_add(end - active.end, Relaxed);
         active.end = end;
         self.0.group.written(*number, file);
         if let Some(listed) = self.table().packs.get_mut(number) {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use twinbox_journal::{Medium, MediumFile, Position};
+use twinbox_journal::{Blocks, Medium, MediumFile, Position};
 
 use crate::{DiskError, Pair, index::Index, range::KeyRange};
 
@@ -286,7 +286,7 @@ impl Medium for SimulatedFolder {
         Ok(SimulatedFile { world: self.0.clone(), name: name.to_owned() })
     }
 
-    fn create(&self, name: &str, length: u64) -> io::Result<SimulatedFile> {
+    fn create(&self, name: &str, length: u64, _: Blocks) -> io::Result<SimulatedFile> {
         let mut state = self.0.state();
         if state.full && !state.dead {
             return Err(io::ErrorKind::StorageFull.into());

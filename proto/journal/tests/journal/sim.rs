@@ -8,7 +8,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use twinbox_journal::{BLOCK, Medium, MediumFile};
+use twinbox_journal::{BLOCK, Blocks, Medium, MediumFile};
 
 const SECTOR: usize = 512;
 
@@ -315,7 +315,7 @@ impl Medium for SimMedium {
         Ok(SimFile { state: Arc::clone(&self.0), index })
     }
 
-    fn create(&self, name: &str, length: u64) -> io::Result<SimFile> {
+    fn create(&self, name: &str, length: u64, _: Blocks) -> io::Result<SimFile> {
         let mut state = self.state();
         let dies = state.begin()?;
         if state.names.contains_key(name) {

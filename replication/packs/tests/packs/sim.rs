@@ -8,7 +8,7 @@ use std::{
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
-use twinbox_journal::{Medium, MediumFile};
+use twinbox_journal::{Blocks, Medium, MediumFile};
 
 const SECTOR: usize = 512;
 
@@ -283,7 +283,7 @@ impl Medium for SimMedium {
         Ok(SimFile { shared: Arc::clone(&self.0), index })
     }
 
-    fn create(&self, name: &str, length: u64) -> io::Result<SimFile> {
+    fn create(&self, name: &str, length: u64, _: Blocks) -> io::Result<SimFile> {
         let mut state = self.state();
         let dies = state.begin()?;
         if state.fails(Call::Create) {

@@ -37,7 +37,8 @@ impl Shared {
         let (found, ended) = {
             let index = self.index();
             let mut found = Vec::new();
-            for (key, take) in index.takes.iter().filter(|(_, take)| self.may_move(take)) {
+            let is_there = |take: &TakeState| take.pieces.bytes_in(pack) > 0 && self.may_move(take);
+            for (key, take) in index.takes.iter().filter(|(_, take)| is_there(take)) {
                 let pieces = take.pieces.iter().filter(|(_, extent)| extent.pack == pack);
                 found.extend(pieces.map(|(offset, extent)| (*key, offset, extent)));
             }

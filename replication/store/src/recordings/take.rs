@@ -22,6 +22,8 @@ pub(super) const MAX_LENGTH: u64 = 512 * 1024 * 1024;
 pub(super) struct Pieces {
     covered: Ranges,
     by_offset: BTreeMap<u64, Extent>,
+    /// Packs and the bytes in each: a take lies in a few, and compaction asks all takes about each pack.
+    packs: Vec<(u32, u64)>,
 }
 
 impl Pieces {
@@ -34,6 +36,7 @@ impl Pieces {
     pub(super) fn add(&mut self, offset: u64, extent: Extent) {
         for gap in self.covered.gaps(offset..offset.saturating_add(extent.length.into())) {
             self.by_offset.insert(gap.start, part(extent, gap.start - offset, gap.end - gap.start));
+            self.count_in(extent.pack, gap.end - gap.start);
             self.covered.insert(gap);
         }
     }
@@ -63,12 +66,12 @@ impl Pieces {
 
     /// The first pack with bytes of the take.
     pub(super) fn first_pack(&self) -> Option<u32> {
-        self.by_offset.values().map(|extent| extent.pack).min()
+        self.packs.iter().map(|(pack, _)| *pack).min()
     }
 
     /// Bytes of the take in a pack.
     pub(super) fn bytes_in(&self, pack: u32) -> u64 {
-        self.by_offset.values().filter(|extent| extent.pack == pack).map(|extent| u64::from(extent.length)).sum()
+        self.packs.iter().find(|(here, _)| *here == pack).map_or(0, |(_, bytes)| *bytes)
     }
 
     /// The bytes at `offset` have moved from `old` to `new`. False when they are not at `old`.
@@ -76,9 +79,21 @@ impl Pieces {
         match self.by_offset.get_mut(&offset) {
             Some(extent) if *extent == old && new.length == old.length => {
                 *extent = new;
+                self.count_in(new.pack, new.length.into());
+                if let Some((_, bytes)) = self.packs.iter_mut().find(|(pack, _)| *pack == old.pack) {
+                    *bytes -= u64::from(old.length);
+                }
+                self.packs.retain(|(_, bytes)| *bytes > 0);
                 true
             }
             _ => false,
+        }
+    }
+
+    fn count_in(&mut self, pack: u32, length: u64) {
+        match self.packs.iter_mut().find(|(here, _)| *here == pack) {
+            Some((_, bytes)) => *bytes += length,
+            None => self.packs.push((pack, length)),
         }
     }
 }

@@ -18,7 +18,9 @@ fn pieces_that_overlap_are_cut_and_found_by_range() {
     assert_eq!((pieces.first_pack(), pieces.bytes_in(2), pieces.bytes_in(3)), (Some(1), 20, 0));
     assert!(pieces.replace(10, piece(1, 100, 10), piece(7, 1, 10)));
     assert!(!pieces.replace(10, piece(1, 100, 10), piece(8, 1, 10)), "it is there no more");
-    assert_eq!((pieces.first_pack(), pieces.bytes_in(7)), (Some(2), 10));
+    assert_eq!((pieces.first_pack(), pieces.bytes_in(7), pieces.bytes_in(1)), (Some(2), 10, 0));
+    assert!(pieces.replace(0, piece(2, 500, 10), piece(7, 20, 10)));
+    assert_eq!((pieces.first_pack(), pieces.bytes_in(7), pieces.bytes_in(2)), (Some(2), 20, 10));
 }
 
 #[test]
