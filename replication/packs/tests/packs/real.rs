@@ -1,6 +1,9 @@
 //! Packs in a folder of a real disk.
 
+use std::os::unix::fs::MetadataExt;
+
 use twinbox_disk::{Disk, Folder};
+use twinbox_journal::{Blocks, Medium, MediumFile};
 use twinbox_packs::{Kind, Packs};
 
 use crate::{CONFIG, chunk, file};
@@ -33,4 +36,24 @@ fn packs_of_a_real_folder_come_back() {
     let [active] = packs.list()[..] else { panic!("one pack: {:?}", packs.list()) };
     assert!(active > 1 && !audio.join(file(1)).exists());
     assert_eq!(audio.join(file(active)).metadata().expect("the pack").len(), CONFIG.pack_bytes);
+}
+
+#[test]
+fn new_file_reads_as_zeros_and_has_its_space_whatever_it_is_made_of() {
+    const LENGTH: usize = 3 * 256 * 1024 + 4_096;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let folder = Folder::open(dir.path()).expect("the folder");
+    for (name, blocks) in [("zeroed", Blocks::Zeroed), ("reserved", Blocks::Reserved)] {
+        let file = folder.create(name, LENGTH as u64, blocks).expect("a file");
+        assert_eq!(file.length().expect("a length"), LENGTH as u64);
+        let metadata = dir.path().join(name).metadata().expect("the file");
+        assert!(metadata.blocks() * 512 >= LENGTH as u64, "{name}: {} blocks", metadata.blocks());
+        file.write_at(&[b"audio"], 5_000).expect("a write");
+        file.sync().expect("a sync");
+        let mut bytes = vec![1; LENGTH];
+        assert_eq!(file.read_at(&mut bytes, 0).expect("a read"), LENGTH);
+        assert_eq!(bytes[5_000..5_005], *b"audio");
+        assert!(bytes[..5_000].iter().chain(&bytes[5_005..]).all(|byte| *byte == 0), "{name}");
+        assert!(folder.create(name, 1, blocks).is_err(), "the name is in use");
+    }
 }
