@@ -5,6 +5,7 @@
 
 pub(crate) mod density;
 mod removal;
+mod storing;
 mod uses;
 
 use std::{
@@ -17,8 +18,8 @@ use std::{
 use bytes::Bytes;
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Folder, Need, Reserve, TransactError, Transaction};
-use twinbox_ids::{BlobHash, RecordingId};
-use twinbox_packs::{Extent, Frame, Kind, PackError, Packs};
+use twinbox_ids::BlobHash;
+use twinbox_packs::{Extent, PackError, Packs};
 use twinbox_replication_core::{BlobRef, Change};
 
 use self::{density::LiveBounds, uses::Uses};
@@ -34,14 +35,8 @@ use crate::{
 /// The packs of a store.
 pub(crate) type AudioPacks = Packs<Folder>;
 
-/// Maximum bytes of a blob in one frame.
-const PIECE: usize = 256 * 1024;
-
 /// Bytes that must be free for a new pack: its own, and those that no new file takes.
 const NEW_PACK: u64 = 48 * 1024 * 1024;
-
-/// Maximum bytes of blobs in one append: chunks of recordings wait no longer than for these.
-const APPENDED: usize = 4 * PIECE;
 
 /// The blobs of this node. A blob that is here is complete and durable.
 #[derive(Clone)]
@@ -144,91 +139,6 @@ impl Blobs {
     /// A part of a blob, not verified: the caller that joins the parts verifies the whole. Waits for the disk.
     pub fn read_range(&self, hash: &BlobHash, range: Range<u64>) -> Result<Bytes, StoreError> {
         self.bytes_of(hash, Some(range)).map(Bytes::from)
-    }
-
-    /// Stores bytes as a blob, durable when this resolves.
-    pub async fn put(&self, bytes: Bytes) -> Result<BlobRef, StoreError> {
-        let blobs = self.clone();
-        blocking(move || {
-            let (hash, length) = (hash_of(&bytes), bytes.len() as u64);
-            blobs.store(&[(hash, bytes)])?;
-            Ok(BlobRef { hash, length, recording: None })
-        })
-        .await
-    }
-
-    /// Stores bytes that a peer sent as the blob `expected`; refused if their hash differs. Replaces a damaged blob.
-    pub async fn put_as(&self, expected: BlobHash, bytes: Bytes) -> Result<BlobRef, StoreError> {
-        let blobs = self.clone();
-        blocking(move || {
-            let (found, length) = (hash_of(&bytes), bytes.len() as u64);
-            if found != expected {
-                return Err(StoreError::WrongBlob { expected, found });
-            }
-            blobs.store(&[(found, bytes)])?;
-            Ok(BlobRef { hash: found, length, recording: None })
-        })
-        .await
-    }
-
-    /// As [`Self::put_as`], for many by one sync and one transaction. Returns those whose bytes have another hash, which are
-    /// not stored.
-    pub async fn put_all(&self, blobs: Vec<(BlobHash, Bytes)>) -> Result<Vec<BlobHash>, StoreError> {
-        let this = self.clone();
-        blocking(move || {
-            let is_right = |(expected, bytes): &(BlobHash, Bytes)| hash_of(bytes) == *expected;
-            let (right, wrong): (Vec<_>, Vec<_>) = blobs.into_iter().partition(is_right);
-            this.store(&right)?;
-            Ok(wrong.into_iter().map(|(expected, _)| expected).collect())
-        })
-        .await
-    }
-
-    /// Stores bytes under their hashes.
-    fn store(&self, blobs: &[(BlobHash, Bytes)]) -> Result<(), StoreError> {
-        let (mut loose, mut new) = (Vec::new(), Vec::new());
-        for (hash, bytes) in blobs {
-            self.0.uses.keep_new(hash);
-            // The disk may have corrupted it since it was stored.
-            let is_whole = self.bytes_of(hash, None).is_ok_and(|found| found == *bytes);
-            match (is_whole, self.is_loose(hash)) {
-                (true, false) => {}
-                (true, true) => loose.push(*hash),
-                (false, _) => new.push((*hash, bytes)),
-            }
-        }
-        if loose.is_empty() && new.is_empty() {
-            return Ok(());
-        }
-        self.writable()?;
-        self.write_loose(loose)?;
-        self.0.reserve.check(Need::Data(new.iter().map(|(_, bytes)| bytes.len() as u64).sum()))?;
-        let _appending: Vec<_> = new.iter().map(|(hash, _)| self.appending(Some(*hash))).collect();
-        let pieces =
-            append(&self.0.packs, new.iter().map(|(_, bytes)| &bytes[..])).map_err(|error| self.failed(error))?;
-        self.sync()?;
-        let written = wall().0;
-        let hashes = new.iter().map(|(hash, _)| *hash);
-        let rows: Vec<_> = hashes.clone().zip(pieces.into_iter().map(|pieces| Row::new(pieces, written))).collect();
-        self.0.disk.transact_blocking(move |transaction| {
-            Ok::<_, StoreError>(rows.iter().try_for_each(|(hash, row)| pieces::put(transaction, hash, row))?)
-        })?;
-        // Their bytes, if there are any, are damaged.
-        let mut loose = lock(&self.0.loose);
-        hashes.for_each(|hash| drop(loose.remove(&hash)));
-        Ok(())
-    }
-
-    /// Writes the rows of loose blobs: they stay even if their takes are discarded.
-    fn write_loose(&self, hashes: Vec<BlobHash>) -> Result<(), StoreError> {
-        let (blobs, loose) = (self.clone(), hashes.clone());
-        if !hashes.is_empty() {
-            self.0.disk.transact_blocking(move |transaction| {
-                Ok::<_, StoreError>(loose.iter().try_for_each(|hash| blobs.write_row(transaction, hash))?)
-            })?;
-        }
-        hashes.iter().for_each(|hash| self.row_written(hash));
-        Ok(())
     }
 
     /// Takes over sealed audio, which is durable at these places, in order, from offset 0. It is here from now on. Waits
@@ -454,38 +364,6 @@ pub(crate) fn pack_error(error: PackError, disk: &Disk, free: impl FnOnce() -> u
         }
         error => DiskError::Io { what: "use", path: dir, kind: io::ErrorKind::Other, detail: error.to_string() },
     }
-}
-
-/// Appends the bytes of blobs; not durable yet. Returns the pieces of each.
-fn append<'a>(packs: &AudioPacks, blobs: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Vec<Extent>>, PackError> {
-    let (mut pieces, mut frames, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for (number, blob) in blobs.enumerate() {
-        pieces.push(Vec::with_capacity(blob.len().div_ceil(PIECE)));
-        let (recording, mut offset) = (RecordingId::random().0, 0);
-        for payload in blob.chunks(PIECE) {
-            if bytes + payload.len() > APPENDED {
-                write(packs, &mut frames, &mut pieces)?;
-                bytes = 0;
-            }
-            frames.push((number, Frame { kind: Kind::Blob, recording, take: 0, offset, payload }));
-            (offset, bytes) = (offset + payload.len() as u64, bytes + payload.len());
-        }
-    }
-    write(packs, &mut frames, &mut pieces)?;
-    Ok(pieces)
-}
-
-/// Appends frames, each of the blob with its number.
-fn write(
-    packs: &AudioPacks,
-    frames: &mut Vec<(usize, Frame<'_>)>,
-    pieces: &mut [Vec<Extent>],
-) -> Result<(), PackError> {
-    let (numbers, frames): (Vec<_>, Vec<_>) = frames.drain(..).unzip();
-    for (number, extent) in numbers.into_iter().zip(packs.append(&frames)?) {
-        pieces[number].push(extent);
-    }
-    Ok(())
 }
 
 /// Packs that rows name and that are not in the folder.

@@ -83,6 +83,34 @@ async fn missing_or_damaged_blobs_are_never_returned() {
 }
 
 #[tokio::test]
+async fn many_blobs_share_the_syncs_and_wrong_ones_are_named_and_not_stored() {
+    let dir = dir();
+    let store = open(dir.path());
+    let damaged = store.blobs().put(audio(500)).await.expect("a blob");
+    damage::spoil(dir.path(), &audio(500));
+    let hash_of = |bytes: &Bytes| BlobHash(*blake3::hash(bytes).as_bytes());
+    // Short ones, an empty one, and one of several frames and appends.
+    let lengths = (1_000..1_300).chain([500, 0, 2_500_000]);
+    let mut all: Vec<_> = lengths.map(audio).map(|bytes| (hash_of(&bytes), bytes)).collect();
+    let wrong = BlobHash([1; 32]);
+    all.insert(7, (wrong, audio(77)));
+    all.push((wrong, audio(78)));
+    let before = Disk::fsync_count();
+    assert_eq!(store.blobs().put_all(all.clone()).await, Ok(vec![wrong, wrong]));
+    // Other tests of this process may sync, too: a sync for each blob would still be far more.
+    assert!(Disk::fsync_count() - before < 150, "{} syncs", Disk::fsync_count() - before);
+    assert!(!store.blobs().has(&wrong) && !store.blobs().has(&hash_of(&audio(77))));
+    all.retain(|(hash, _)| *hash != wrong);
+    assert!(all.iter().any(|(hash, _)| *hash == damaged.hash), "it is mended");
+    drop(store);
+    let store = open(dir.path());
+    for (hash, bytes) in &all {
+        assert_eq!(store.blobs().read(hash).await.as_ref(), Ok(bytes), "{} bytes", bytes.len());
+    }
+    assert_eq!(store.blobs().put_all(Vec::new()).await, Ok(vec![]));
+}
+
+#[tokio::test]
 async fn audio_of_a_pack_that_was_cut_off_or_lost_is_mended_from_a_peer() {
     let dir = dir();
     let store = open(dir.path());
