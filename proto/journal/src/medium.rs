@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// What a new file is made of. Its bytes read as zeros in any case, and no later write lacks room.
+/// The blocks of a new file. Its bytes read as zeros in any case, and no later write lacks room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
     /// Zeros are written: a later sync writes content only, however little of it there is.

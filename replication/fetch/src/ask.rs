@@ -27,7 +27,7 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// Maximum size of a message of an answer: a full one, and the piece that filled it.
 const ANSWER: usize = 2 * MESSAGE + 64 * MAX_ASKED;
 
-/// What the nodes have answered about one blob so far.
+/// The answers of the nodes about one blob so far.
 #[derive(Debug)]
 struct Answers {
     last: Option<Arc<AskError>>,

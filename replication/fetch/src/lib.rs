@@ -12,7 +12,7 @@ mod serve;
 
 pub use error::TooLarge;
 pub use fetcher::{Fetcher, Got, Nodes};
-pub use serve::{Asked, serve};
+pub use serve::{BlobsRequest, serve};
 
 /// The largest blob that is fetched, in bytes; an hour of G.711 is 29 MB.
 pub const MAX_BLOB: u64 = 128 * 1024 * 1024;

@@ -43,7 +43,7 @@ impl Wanted {
     }
 }
 
-/// What one node has answered so far, to a request for these blobs in this order.
+/// The answer of one node so far, to a request for these blobs in this order.
 #[derive(Debug)]
 pub(crate) struct Receipt<'a> {
     wanted: &'a mut [Wanted],
@@ -96,7 +96,7 @@ impl<'a> Receipt<'a> {
         self.ends.last().is_none_or(Option::is_some)
     }
 
-    /// How each blob ended; `None` for those whose end did not come.
+    /// The end of each blob; `None` for those whose end did not come.
     pub(crate) fn ends(self) -> Vec<Option<Result<(), AskError>>> {
         self.ends
     }

@@ -1,7 +1,5 @@
 //! The side that has the blobs.
 
-use std::sync::Arc;
-
 use tokio::sync::mpsc;
 use tonic::Status;
 use tracing::warn;
@@ -13,13 +11,13 @@ use crate::{MAX_ASKED, MESSAGE};
 
 /// A request that is in order.
 #[derive(Debug)]
-pub struct Asked {
+pub struct BlobsRequest {
     hashes: Vec<BlobHash>,
     /// Of the first blob: where it goes on.
     offset: u64,
 }
 
-impl Asked {
+impl BlobsRequest {
     /// Reads a peer's request.
     pub fn read(request: &FetchBlobsRequest) -> Result<Self, Status> {
         if request.hash.is_empty() || request.hash.len() > MAX_ASKED {
@@ -33,17 +31,16 @@ impl Asked {
 
 /// The next byte to send.
 struct Cursor {
-    asked: Asked,
+    request: BlobsRequest,
     number: usize,
     at: u64,
 }
 
 /// Sends what was asked for, until all of it is sent or the peer has gone.
-pub async fn serve(store: Store, asked: Asked, answer: mpsc::Sender<Result<BlobPieces, Status>>) {
-    let at = asked.offset;
-    let mut cursor = Cursor { asked, number: 0, at };
-    let store = Arc::new(store);
-    while cursor.number < cursor.asked.hashes.len() {
+pub async fn serve(store: Store, request: BlobsRequest, answer: mpsc::Sender<Result<BlobPieces, Status>>) {
+    let at = request.offset;
+    let mut cursor = Cursor { request, number: 0, at };
+    while cursor.number < cursor.request.hashes.len() {
         let reader = store.clone();
         let read = tokio::task::spawn_blocking(move || {
             let pieces = cursor.next(&reader);
@@ -63,7 +60,7 @@ impl Cursor {
     fn next(&mut self, store: &Store) -> BlobPieces {
         let (mut piece, mut bytes) = (Vec::new(), 0);
         while bytes < MESSAGE
-            && let Some(hash) = self.asked.hashes.get(self.number)
+            && let Some(hash) = self.request.hashes.get(self.number)
         {
             let number = u32::try_from(self.number).unwrap_or(u32::MAX);
             let end = match read(store, hash, self.at, (MESSAGE - bytes) as u64) {

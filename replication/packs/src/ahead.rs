@@ -79,7 +79,7 @@ const IDLE: Duration = Duration::from_secs(10);
 /// audio has bytes.
 const BULK: u64 = 512 * 1024;
 
-/// What the next pack is made of, when these bytes and syncs came between the making of the two before it.
+/// The blocks of the next pack, when these bytes and syncs came between the making of the two before it.
 fn next_blocks(bytes: u64, syncs: u64) -> Blocks {
     if bytes / BULK > syncs { Blocks::Reserved } else { Blocks::Zeroed }
 }

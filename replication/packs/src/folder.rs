@@ -48,7 +48,7 @@ pub(crate) struct PackFolder<M: Medium> {
     broken: OnceLock<String>,
 }
 
-/// What has been written to packs by this process.
+/// Bytes and syncs that this process has written to packs.
 #[derive(Debug, Default)]
 pub(crate) struct Flow {
     pub(crate) bytes: AtomicU64,

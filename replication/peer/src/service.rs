@@ -9,7 +9,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
-use twinbox_replication_fetch::Asked;
+use twinbox_replication_fetch::BlobsRequest;
 use twinbox_wire::replication::{
     BlobPieces, CompareReply, CompareRequest, FetchBlobsRequest, FollowerFrame, RepairReply, RepairRequest,
     ScanStateRequest, SourceFrame, StatePage, follower_frame::Frame, replication_server::Replication,
@@ -93,12 +93,12 @@ impl Replication for ReplicationService {
         request: Request<FetchBlobsRequest>,
     ) -> Result<Response<Self::FetchBlobsStream>, Status> {
         self.admit(&request).map_err(|error| self.refused(&request, error))?;
-        let asked = Asked::read(request.get_ref())?;
+        let request = BlobsRequest::read(request.get_ref())?;
         let (answer, receiver) = mpsc::channel(2);
         let (store, serving) = (self.inner.store.clone(), self.serving.clone());
         self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(async move {
             let Ok(_slot) = serving.acquire().await else { return };
-            twinbox_replication_fetch::serve(store, asked, answer).await;
+            twinbox_replication_fetch::serve(store, request, answer).await;
         }));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }

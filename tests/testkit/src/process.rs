@@ -215,8 +215,10 @@ fn state(pid: u32) -> Option<char> {
     stat.rsplit_once(") ")?.1.chars().next()
 }
 
+/// A leader that has ended is a zombie while its other threads still end, with their files open.
 fn is_dead(pid: u32) -> bool {
-    state(pid).is_none_or(|state| state == 'Z')
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    state(pid).is_none_or(|state| state == 'Z' && threads <= 1)
 }
 
 /// The children of `parent` that have not been waited for.

@@ -17,7 +17,7 @@ use tonic::{
 use twinbox_ids::{BlobHash, NodeName};
 use twinbox_pki::PkiError;
 use twinbox_replication_core::BlobRef;
-use twinbox_replication_fetch::{Asked, Fetcher, Nodes, serve};
+use twinbox_replication_fetch::{BlobsRequest, Fetcher, Nodes, serve};
 use twinbox_replication_store::{Store, StoreConfig};
 use twinbox_wire::replication::{
     self as wire, Absence, BlobPiece, BlobPieces, FetchBlobsRequest,
@@ -46,15 +46,17 @@ pub async fn blob(audio: &Bytes) -> BlobRef {
     store.blobs().put(audio.clone()).await.expect("a blob")
 }
 
-/// What a scripted node answers to a request.
+/// The answer of a scripted node to a request.
 pub type Script = Arc<dyn Fn(&FetchBlobsRequest) -> Vec<Result<BlobPieces, Status>> + Send + Sync>;
+
+/// Of each node, by name: the number of blobs and the offset of each request.
+pub type Requests = Arc<Mutex<BTreeMap<String, Vec<(usize, u64)>>>>;
 
 /// The nodes of a test, in the order in which they are asked.
 #[derive(Default)]
 pub struct Others {
     addresses: Vec<(NodeName, SocketAddr)>,
-    /// Of each node, by name: the number of blobs and the offset of each request.
-    pub asked: Arc<Mutex<BTreeMap<String, Vec<(usize, u64)>>>>,
+    pub asked: Requests,
 }
 
 impl Others {
@@ -106,7 +108,7 @@ enum Answers {
 struct Node {
     name: String,
     answers: Answers,
-    asked: Arc<Mutex<BTreeMap<String, Vec<(usize, u64)>>>>,
+    asked: Requests,
 }
 
 type Stream<T> = ReceiverStream<Result<T, Status>>;
@@ -127,7 +129,7 @@ impl Replication for Node {
         let (answer, receiver) = mpsc::channel(64);
         match &self.answers {
             Answers::Store(store) => {
-                tokio::spawn(serve(store.clone(), Asked::read(&request)?, answer));
+                tokio::spawn(serve(store.clone(), BlobsRequest::read(&request)?, answer));
             }
             Answers::Script(script) => {
                 for pieces in script(&request) {

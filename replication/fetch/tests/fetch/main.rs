@@ -8,7 +8,7 @@ use bytes::Bytes;
 use kit::{Others, all_absent, audio, blob, hashes, name, piece, store};
 use tonic::{Code, Status};
 use twinbox_ids::BlobHash;
-use twinbox_replication_fetch::{Asked, Got, MAX_ASKED};
+use twinbox_replication_fetch::{BlobsRequest, Got, MAX_ASKED};
 use twinbox_wire::replication::{Absence, BlobPiece, BlobPieces, FetchBlobsRequest};
 
 #[tokio::test]
@@ -31,13 +31,12 @@ async fn many_blobs_come_by_few_requests_each_from_a_node_that_has_it() {
     let fetcher = others.fetcher(&here);
 
     let got: BTreeMap<BlobHash, Got> =
-        fetcher.get_all(blobs, None).await.into_iter().map(|(blob, got)| (blob.hash, got)).collect();
+        fetcher.get_all(blobs.clone(), None).await.into_iter().map(|(blob, got)| (blob.hash, got)).collect();
     for (hash, got) in &got {
         assert_eq!(*got, if *hash == nowhere.hash { Got::Denied } else { Got::Here }, "{hash}");
     }
-    for audio in &all {
-        let hash = blob(audio).await.hash;
-        assert_eq!(here.blobs().read(&hash).await.as_ref(), Ok(audio), "{} bytes", audio.len());
+    for (audio, blob) in all.iter().zip(&blobs) {
+        assert_eq!(here.blobs().read(&blob.hash).await.as_ref(), Ok(audio), "{} bytes", audio.len());
     }
     let asked = asked.lock().expect("the requests").clone();
     let wanted = got.len();
@@ -70,7 +69,7 @@ async fn next_node_continues_a_blob_that_was_cut_off_and_sends_all_of_it_if_the_
     }
 }
 
-/// What the nodes' answers mean together, for a change that `first` has sent and for one that nobody is asked for first.
+/// The outcome of all nodes' answers together, for a change that `first` has sent and for one that nobody is asked for first.
 #[tokio::test]
 async fn answers_of_all_nodes_decide_the_outcome() {
     let (here, _a) = store("here");
@@ -132,7 +131,7 @@ fn requests_out_of_bounds_are_refused() {
         (vec![hash(); MAX_ASKED], true),
         (vec![hash(); MAX_ASKED + 1], false),
     ] {
-        let read = Asked::read(&FetchBlobsRequest { hash, offset: u64::MAX });
+        let read = BlobsRequest::read(&FetchBlobsRequest { hash, offset: u64::MAX });
         assert_eq!(read.is_ok(), is_right);
         assert!(read.err().is_none_or(|status| status.code() == Code::InvalidArgument));
     }

@@ -16,7 +16,7 @@ fn wanted() -> Vec<Wanted> {
     [Some(5), None, Some(0)].into_iter().map(|length| Wanted::new(BlobHash([1; 32]), length)).collect()
 }
 
-/// How an answer of these pieces ends: of each blob its end and the bytes that came; and the error that ended it early.
+/// The end of an answer of these pieces: of each blob its end and the bytes that came; and the error that ended it early.
 fn answer(pieces: Vec<BlobPiece>) -> (Vec<String>, Option<String>, bool) {
     let mut wanted = wanted();
     let mut receipt = Receipt::new(&mut wanted);
