@@ -6,6 +6,7 @@ use std::{path::Path, time::Duration};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
 use twinbox_wire::{
+    admin::Member,
     join::TokenRequest,
     steering::{
         self as wire, GoOnAloneRequest, MakePublisher, MovesRequest, NamedValue, OrderRequest, OutcomeRequest,
@@ -233,7 +234,7 @@ async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliEr
         };
         let Some(member) = status.members.iter().find(|member| member.name == node.as_str()) else {
             let note = if reply.note.is_empty() { String::new() } else { format!(": {}", reply.note) };
-            return done(json, format!("{node} was removed from the cluster{note}"));
+            return done(json, format!("{node} was removed from the cluster{note}{}", caution(&status.members)));
         };
         if began.elapsed() > timeout {
             return Err(CliError::Failed(format!(
@@ -244,6 +245,15 @@ async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliEr
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
+}
+
+/// The risk that is left with these members; empty if there is none: a witness that is away cannot vote.
+fn caution(members: &[Member]) -> String {
+    let nodes: Vec<_> = members.iter().filter(|m| m.kind == "node").map(|m| m.name.as_str()).collect();
+    let away = members.iter().find(|m| m.kind == "witness" && m.status != "in-service" && nodes.len() == 2);
+    away.map_or_else(String::new, |witness| {
+        format!("; until {} is back, the loss of {} stops the duties", witness.name, nodes.join(" or "))
+    })
 }
 
 async fn go_on_alone(socket: &Path, json: bool, args: GoOnAloneArgs) -> Result<(), CliError> {
@@ -264,3 +274,7 @@ async fn go_on_alone(socket: &Path, json: bool, args: GoOnAloneArgs) -> Result<(
     println!("Add a second node: 'twinbox cluster add NAME --address HOST:PORT'");
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/steering.rs"]
+mod tests;
