@@ -1,7 +1,7 @@
 //! Durability behind an acknowledgement: strace shows the fsyncs before the `200` to BYE, on both nodes; a full disk
 //! loses no acknowledged message and refuses further ones with a text.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use twinbox_system_tests::assert_kept;
 use twinbox_testkit::{
@@ -33,6 +33,13 @@ fn both_disks_are_synced_before_bye_is_answered() {
     let calls = "trace=fdatasync,fsync,recvfrom,recvmsg,sendto,sendmsg";
     let strace = Strace::attach(&nodes, &[calls], cluster.dir());
     let deposit = hang_up(call, &endpoint, speech);
+    // The answer is here before strace has noted the end of the call that sent it.
+    let trace = cluster.dir().join("strace.out");
+    wait_until("strace to note the end of all calls under way", Duration::from_secs(10), || {
+        let text = fs::read_to_string(&trace).unwrap_or_default();
+        let is_sent = text.lines().any(|line| line.contains("send") && line.contains("BYE\\r\\n"));
+        is_sent && text.matches(" resumed>").count() >= text.matches("<unfinished ...>").count()
+    });
     let events = strace.finish();
     assert!(deposit.acknowledged(), "{:?}", deposit.bye);
 
