@@ -86,9 +86,9 @@ impl Disk {
     }
 
     /// Runs `f` on the committer thread: in order, but for [`Self::in_background`], seeing all earlier commits. When the
-    /// future resolves with `Ok`, its writes are on the disk, and readers see them. With `Err` nothing is written, with one exception: the writes that
-    /// [`DiskError::Broken`] refuses are invisible in this process, and there or not after the next start. Dropping the
-    /// future does not stop a transaction that was handed over.
+    /// future resolves with `Ok`, its writes are on the disk, and readers see them. With `Err` nothing is written, with one
+    /// exception: the writes that [`DiskError::Broken`] refuses are invisible in this process, and there or not after the
+    /// next start. Dropping the future does not stop a transaction that was handed over.
     pub async fn transact<R, E, F>(&self, f: F) -> Result<R, TransactError<E>>
     where
         F: FnOnce(&mut Transaction<'_>) -> Result<R, E> + Send + 'static,

@@ -24,7 +24,7 @@ use crate::{
 /// A request ends after this silence of the peer.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// Maximum size of a message of an answer: a full one, and the piece that filled it.
+/// Maximum size of a message of an answer in bytes: twice the audio of a full one, and the heads of its pieces.
 const ANSWER: usize = 2 * MESSAGE + 64 * MAX_ASKED;
 
 /// The answers of the nodes about one blob so far.

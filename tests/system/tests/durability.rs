@@ -33,7 +33,7 @@ fn both_disks_are_synced_before_bye_is_answered() {
     let calls = "trace=fdatasync,fsync,recvfrom,recvmsg,sendto,sendmsg";
     let strace = Strace::attach(&nodes, &[calls], cluster.dir());
     let deposit = hang_up(call, &endpoint, speech);
-    // The answer is here before strace has noted the end of the call that sent it.
+    // The caller has the answer before strace has noted the end of the system call that sent it.
     let trace = cluster.dir().join("strace.out");
     wait_until("strace to note the end of all calls under way", Duration::from_secs(10), || {
         let text = fs::read_to_string(&trace).unwrap_or_default();

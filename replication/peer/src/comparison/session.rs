@@ -14,6 +14,7 @@ use twinbox_replication_core::{
     Holdings, Key, Lack, Record, Vector,
     buckets::{BucketSet, GROUP, unequal},
 };
+use twinbox_replication_fetch::MAX_BLOB;
 use twinbox_replication_store::{RepairedRow, RowFault, Store, StoreError, StoredRow};
 
 use super::{
@@ -378,9 +379,7 @@ async fn take(
 /// Gets the audio of a record that is to be copied. Without it the record is repaired all the same: the check of audio asks
 /// again.
 async fn fetch_audio(inner: &Inner, record: &Record) {
-    for blob in
-        record.blobs().filter(|blob| !record.is_deleted() && blob.length <= twinbox_replication_fetch::MAX_BLOB)
-    {
+    for blob in record.blobs().filter(|blob| !record.is_deleted() && blob.length <= MAX_BLOB) {
         if !inner.store.blobs().has(&blob.hash) {
             inner.fetcher.get_from_any(blob).await;
         }
