@@ -11,7 +11,7 @@ extern crate self as twinbox_roles;
 #[cfg(test)]
 mod batch_tests;
 #[cfg(test)]
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/service/common/mod.rs"]
 mod cluster;
 mod config;
 mod convert;

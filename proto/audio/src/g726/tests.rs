@@ -1,8 +1,8 @@
 //! The codec with ffmpeg's MIX in place of the Recommendation's, against ffmpeg bit by bit: nothing else differs.
 
-#[path = "../../tests/common/mod.rs"]
+#[path = "../../tests/audio/common/mod.rs"]
 mod common;
-#[path = "../../tests/common/signals.rs"]
+#[path = "../../tests/audio/signals.rs"]
 mod signals;
 
 use super::{State, mix};

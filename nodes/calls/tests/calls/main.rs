@@ -1,0 +1,13 @@
+//! Tests of the public interface.
+
+mod config;
+mod dialogs;
+mod floods;
+mod kit;
+mod messages;
+mod mwi;
+mod privacy;
+mod refusals;
+mod self_test;
+mod signalling;
+mod trunks;

@@ -1,0 +1,89 @@
+//! Trunks that change while the SIP server runs.
+
+use std::net::SocketAddr;
+
+use tokio::net::UdpSocket;
+use twinbox_calls::{CallsService, Registration, Transport, TrunkConfig};
+use twinbox_sip::{
+    Method,
+    strict::{Verdict, read},
+};
+
+use crate::kit;
+use crate::kit::{Node, PATIENCE, Raw, establish, hang_up, trunk};
+
+/// A SIP server with these trunks, and its UDP address.
+async fn service(node: &Node, trunks: Vec<TrunkConfig>) -> (CallsService, SocketAddr) {
+    let mut config = kit::config();
+    config.trunks = trunks;
+    let service = CallsService::new(config, node.deps.clone());
+    service.restart().await.expect("it starts");
+    let running = service.running().expect("it runs");
+    let (_, address) = *running.addresses().iter().find(|(t, _)| *t == Transport::Udp).expect("a listener");
+    (service, address)
+}
+
+#[tokio::test]
+async fn an_added_trunk_may_call_and_a_removed_one_may_not_while_its_call_goes_on() {
+    let node = Node::start().await;
+    let (pbx, sbc) = (trunk("pbx", "127.0.0.1"), trunk("sbc", "127.0.0.7"));
+    let (service, address) = service(&node, vec![pbx.clone()]).await;
+    let (mut of_pbx, mut of_sbc) = (Raw::udp(address).await, Raw::udp_from("127.0.0.7", address).await);
+    let stranger = of_sbc.dialog("s1").request("OPTIONS", "", "");
+    assert_eq!(of_sbc.ask(stranger).await.code, 403);
+    service.reconfigure(|calls| calls.trunks = vec![pbx, sbc.clone()]);
+    let mut call = of_pbx.dialog("c1");
+    establish(&mut of_pbx, &mut call).await;
+    let mut other = of_sbc.dialog("c2");
+    establish(&mut of_sbc, &mut other).await;
+    hang_up(&mut of_sbc, &mut other).await;
+
+    service.reconfigure(|calls| calls.trunks = vec![sbc]);
+    let again = of_pbx.dialog("c3").invite();
+    assert_eq!(of_pbx.ask(again).await.code, 403);
+    // The call in progress keeps its trunk, also where its media go.
+    let elsewhere = kit::offer(9).replace("c=IN IP4 127.0.0.1", "c=IN IP4 127.0.0.9");
+    let renewed = call.request("INVITE", "application/sdp", &elsewhere);
+    let ok = of_pbx.ask(renewed).await;
+    let ack = call.answered(&ok);
+    of_pbx.send(ack.as_bytes()).await;
+    hang_up(&mut of_pbx, &mut call).await;
+    service.running().expect("it runs").shutdown().await;
+}
+
+/// The next REGISTER at the registrar, answered with `200`: its address of record and its duration.
+async fn registered(registrar: &UdpSocket) -> (String, String) {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let received = tokio::time::timeout(PATIENCE, registrar.recv_from(&mut buffer)).await.expect("a REGISTER");
+        let (length, from) = received.expect("received");
+        let Verdict::Request(request) = read(&buffer[..length]) else { continue };
+        assert_eq!(request.method, Method::Register);
+        registrar.send_to(&request.respond(200).to_bytes(), from).await.expect("sent");
+        let header = |name: &str| request.headers.get(name).unwrap_or_default().to_owned();
+        return (header("To"), header("Expires"));
+    }
+}
+
+#[tokio::test]
+async fn registrations_follow_the_trunks_and_a_former_one_is_removed_before_the_next_begins() {
+    let node = Node::start().await;
+    let registrar = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let proxy = registrar.local_addr().expect("an address").to_string();
+    let as_user = |user: &str| TrunkConfig {
+        proxy: Some(proxy.clone()),
+        transport: Some(Transport::Udp),
+        register: Some(Registration { aor: format!("sip:{user}@127.0.0.1"), seconds: 600 }),
+        ..trunk("pbx", "127.0.0.1")
+    };
+    let (service, _) = service(&node, Vec::new()).await;
+    let expected = |user: &str, seconds: &str| (format!("<sip:{user}@127.0.0.1>"), seconds.to_owned());
+    service.reconfigure(|calls| calls.trunks = vec![as_user("one")]);
+    assert_eq!(registered(&registrar).await, expected("one", "600"));
+    service.reconfigure(|calls| calls.trunks = vec![as_user("two")]);
+    assert_eq!(registered(&registrar).await, expected("one", "0"));
+    assert_eq!(registered(&registrar).await, expected("two", "600"));
+    service.reconfigure(|calls| calls.trunks.clear());
+    assert_eq!(registered(&registrar).await, expected("two", "0"));
+    service.running().expect("it runs").shutdown().await;
+}

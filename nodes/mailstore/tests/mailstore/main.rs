@@ -1,0 +1,14 @@
+//! Tests of the public interface.
+
+mod call_records;
+mod counts;
+mod forgotten;
+mod holds;
+mod messages;
+mod orphans;
+mod outbox;
+mod pins;
+mod sending;
+mod two_nodes;
+mod used_share;
+mod users;

@@ -1,0 +1,191 @@
+//! Going solo (rule R7), and the call policy of a passive node: decisions of a node by its own last contacts.
+
+use std::time::Duration;
+
+use twinbox_roles_core::{
+    CallPolicy, Command, CommandOutcome, Duty, LocalFacts, Mode, OnQuorumLoss, Order, OrderId, RolesView,
+    SUPPORTED_LEVELS, Setting, Solo, SoloInputs, SoloRecord, SoloVerdict, State, Status, Timing, Voters,
+    call_policy,
+};
+
+use crate::common::{START, cluster, name};
+
+fn set(state: &mut State, settings: Vec<Setting>) {
+    let id = OrderId(state.orders.len() as u128 + 1);
+    assert_eq!(state.apply(Command::Operate { id, order: Order::Set(settings) }), CommandOutcome::Done);
+}
+
+fn with(names: &[&str], settings: Vec<Setting>) -> State {
+    let mut state = cluster(names);
+    set(&mut state, settings);
+    state
+}
+
+fn pair() -> State {
+    with(&["a", "b"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)])
+}
+
+/// Only the members vote; leaked for the test's run time.
+fn voters_of(state: &State) -> &'static Voters {
+    let raft_ids = state.members.values().map(|member| member.raft_id).collect();
+    Box::leak(Box::new(Voters { raft_ids, applied: true }))
+}
+
+/// Facts of node `b` at this time after it last heard the other.
+fn after(state: &State, silence: Duration) -> SoloInputs<'_> {
+    let (now, last_contact) = (START + silence, START);
+    SoloInputs {
+        now,
+        wall_ms: 1_000,
+        state,
+        raft_id: 2,
+        voters: voters_of(state),
+        quorum: false,
+        last_contact,
+        arbiter: None,
+        in_flight: false,
+    }
+}
+
+fn solo(stored: Option<SoloRecord>) -> Solo {
+    Solo::new(name("b"), Timing::lan(), stored, 900)
+}
+
+/// Stores all records to keep, and returns the remaining verdict.
+fn settled(solo: &mut Solo, facts: &SoloInputs<'_>) -> SoloVerdict {
+    loop {
+        match solo.decide(facts) {
+            SoloVerdict::Store(record) => solo.stored(record),
+            verdict => return verdict,
+        }
+    }
+}
+
+#[test]
+fn a_node_goes_solo_when_every_lease_of_the_other_has_expired() {
+    let state = pair();
+    let mut solo = solo(None);
+    let needed = Timing::lan().silence_limit(&state);
+    assert!(needed > Timing::lan().new_leader_wait());
+    assert!(matches!(settled(&mut solo, &after(&state, needed)), SoloVerdict::Wait(_)));
+    let late = after(&state, needed + Duration::from_millis(1));
+    let SoloVerdict::Store(record) = solo.decide(&late) else { panic!("on disk first") };
+    solo.stored(record.clone());
+    let SoloVerdict::Act(epoch, until) = solo.decide(&late) else { panic!("then it acts") };
+    assert_eq!((epoch.generation, &epoch.node), (state.generation + 1, &name("b")));
+    assert!(until > late.now && until < late.now + Timing::lan().lease);
+    assert!(solo.report().is_some_and(|report| report.is_acting() && report.from_ms == 1_000));
+
+    // The other is heard: nothing more goes out. When nothing is in flight, the end is stored, too.
+    let contact = SoloInputs { last_contact: late.now, ..late };
+    assert_eq!(solo.decide(&SoloInputs { in_flight: true, ..contact }), SoloVerdict::Stop);
+    let SoloVerdict::Store(over) = solo.decide(&contact) else { panic!("it is over") };
+    solo.stored(over);
+    assert!(solo.report().is_some_and(|report| report.to_ms == Some(1_000)));
+    // The cluster records the solo work.
+    let mut healed = state.clone();
+    healed.generation = 2;
+    let together = SoloInputs { state: &healed, quorum: true, ..contact };
+    assert_eq!(settled(&mut solo, &together), SoloVerdict::Idle);
+    assert_eq!((solo.report(), solo.persisted().generation), (None, 2));
+    // The next solo epoch is above that, also with a state that is behind, and after a restart.
+    let again = after(&state, Duration::from_secs(5));
+    assert!(matches!(settled(&mut solo, &again), SoloVerdict::Act(epoch, _) if epoch.generation == 3));
+    let mut next_incarnation = self::solo(Some(record));
+    assert!(next_incarnation.report().is_some_and(|report| report.to_ms == Some(1_000)));
+    let SoloVerdict::Act(second, _) = settled(&mut next_incarnation, &again) else { panic!("it acts") };
+    assert!(second > epoch);
+    assert!(
+        next_incarnation.report().is_some_and(|report| report.from_ms == 1_000),
+        "unreported work is part of it"
+    );
+}
+
+#[test]
+fn a_solo_node_runs_all_duties_of_the_feature_level_and_no_others() {
+    for level in 1..=SUPPORTED_LEVELS.max {
+        let expected: Vec<Duty> = Duty::ALL.into_iter().filter(|duty| duty.level() <= level).collect();
+        let state = State { feature_level: level, ..pair() };
+        let mut solo = solo(None);
+        let alone = after(&state, Duration::from_secs(60));
+        assert!(!Duty::ALL.iter().any(|duty| solo.runs(*duty)));
+        let SoloVerdict::Act(epoch, _) = settled(&mut solo, &alone) else { panic!("it acts") };
+        let runs: Vec<_> = Duty::ALL.into_iter().filter(|duty| solo.runs(*duty)).collect();
+        assert_eq!(runs, expected, "level {level}");
+        // The view shows each of them in the solo epoch.
+        let running = runs.iter().map(|duty| (*duty, epoch.clone())).collect();
+        let view = RolesView::new(&name("b"), &state, &LocalFacts { solo: running, ..LocalFacts::default() });
+        let shown: Vec<_> = view.duties.iter().map(|shown| (shown.duty, shown.epoch.clone())).collect();
+        assert_eq!(shown, expected.iter().map(|duty| (*duty, Some(epoch.clone()))).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn no_node_goes_solo_without_permission_store_or_arbiter() {
+    let long = Duration::from_secs(60);
+    let pair = pair();
+    let hold = with(&["a", "b"], vec![Setting::Mode(Mode::ActivePassive)]);
+    let three = with(&["a", "b", "w"], vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)]);
+    let mut out = pair.clone();
+    let order = Order::deactivate(name("b"));
+    assert_eq!(out.apply(Command::Operate { id: OrderId(9), order }), CommandOutcome::Done);
+    let waits = |facts: SoloInputs<'_>| match settled(&mut solo(None), &facts) {
+        SoloVerdict::Wait(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(waits(after(&hold, long)).contains("'hold'"));
+    assert!(waits(after(&three, long)).contains("majority"));
+    assert!(waits(after(&out, long)).contains("not activated"));
+    // The log, or the store, shows that this state is out of date.
+    let grown = Voters { raft_ids: [1, 2, 3].into(), applied: true };
+    let others = Voters { raft_ids: [2, 3].into(), applied: true };
+    let unread = Voters { applied: false, ..voters_of(&pair).clone() };
+    for voters in [&grown, &others, &unread] {
+        assert!(waits(SoloInputs { voters, ..after(&pair, long) }).contains("majority"), "{voters:?}");
+    }
+    assert!(waits(SoloInputs { raft_id: 9, ..after(&pair, long) }).contains("not activated"));
+    assert_eq!(settled(&mut solo(None), &SoloInputs { quorum: true, ..after(&pair, long) }), SoloVerdict::Idle);
+    // An arbiter has to answer, repeatedly.
+    let mut asked = pair.clone();
+    set(&mut asked, vec![Setting::Arbiter(Some("gateway:443".to_owned()))]);
+    assert!(waits(after(&asked, long)).contains("gateway:443 does not answer"));
+    let mut solo = solo(None);
+    let facts = after(&asked, long);
+    let answered = SoloInputs { arbiter: Some(facts.now), ..facts };
+    let SoloVerdict::Act(_, until) = settled(&mut solo, &answered) else { panic!("it acts") };
+    assert!(matches!(settled(&mut solo, &SoloInputs { now: until, ..answered }), SoloVerdict::Wait(_)));
+}
+
+#[test]
+fn a_passive_node_refuses_calls_while_it_has_contact_with_the_active_one() {
+    let passive = Setting::Mode(Mode::ActivePassive);
+    let mut state = with(&["a", "b", "w"], vec![passive]);
+    let limit = Timing::lan().silence_limit(&state);
+    let see = |state: &State, own: &str, quorum: bool, silence: Option<Duration>| {
+        let known = LocalFacts { quorum, ..LocalFacts::default() };
+        let view = RolesView::new(&name(own), state, &known);
+        call_policy(&view, &name(own), limit, |_| silence)
+    };
+    let lately = Some(Duration::from_millis(100));
+    let closed = see(&state, "b", true, lately);
+    assert!(
+        matches!(&closed, CallPolicy::Refuse { retry_after, reason } if *retry_after == limit && reason.contains("a answers"))
+    );
+    assert_eq!(see(&state, "b", false, lately), closed, "without a majority, what is heard counts");
+    assert_eq!(see(&state, "a", true, None), CallPolicy::Answer, "the active one, whatever it hears");
+    assert_eq!(see(&state, "b", true, Some(limit + Duration::from_millis(1))), CallPolicy::Answer);
+    assert_eq!(see(&state, "b", true, None), CallPolicy::Answer);
+    // The majority has agreed that the active node is out, though it is still heard.
+    let mut failed = state.clone();
+    let revision = failed.members[&name("a")].revision;
+    let (status, incarnation, reason) = (Status::NotFunctioning, None, "it has exited".to_owned());
+    let cause = Default::default();
+    let out = Command::SetStatus { name: name("a"), revision, status, incarnation, reason, cause };
+    assert_eq!(failed.apply(out), CommandOutcome::Done);
+    assert_eq!(see(&failed, "b", true, lately), CallPolicy::Answer);
+    assert_eq!(see(&failed, "b", false, lately), closed);
+    set(&mut state, vec![Setting::ForceFailoverOnCall(true)]);
+    assert!(matches!(see(&state, "b", true, lately), CallPolicy::OnCall { .. }));
+    set(&mut state, vec![Setting::Mode(Mode::ActiveActive)]);
+    assert_eq!(see(&state, "b", true, lately), CallPolicy::Answer);
+}

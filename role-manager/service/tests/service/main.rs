@@ -1,0 +1,9 @@
+//! Tests of the public interface.
+
+mod common;
+mod exits;
+mod go_on_alone;
+mod growing;
+mod solo;
+mod stores;
+mod takeover;
