@@ -7,7 +7,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use tracing::{error, info};
-use twinbox_admin_kit::{Part, part};
+use twinbox_admin_kit::{Part, part, part_of_sorted};
 use twinbox_enrollment::{Host, Tokens, certificates::Authorities};
 use twinbox_health::Health;
 use twinbox_ids::{NodeName, Pii};
@@ -106,14 +106,14 @@ impl AdminService {
         Ok((mailbox, message))
     }
 
-    /// Shows mailboxes on a thread that may block, because it may read messages that were not counted yet.
-    async fn users<R: Send + 'static>(
+    /// Reads on a thread that may block: messages that were not counted yet are read to show a user.
+    async fn read<R: Send + 'static>(
         &self,
-        show: impl FnOnce(&dyn Fn(Mailbox) -> Result<User, MailError>) -> Result<R, MailError> + Send + 'static,
+        read: impl FnOnce(&Mailstore) -> Result<R, MailError> + Send + 'static,
     ) -> Result<R, Status> {
         let mailstore = self.node.mailstore.clone();
-        let shown = tokio::task::spawn_blocking(move || show(&|mailbox| user(&mailstore, mailbox))).await;
-        shown.map_err(|error| Status::internal(error.to_string()))?.map_err(internal)
+        let read = tokio::task::spawn_blocking(move || read(&mailstore)).await;
+        read.map_err(|error| Status::internal(error.to_string()))?.map_err(internal)
     }
 }
 
@@ -313,17 +313,18 @@ impl Admin for AdminService {
     async fn user_list(&self, request: Request<UserListRequest>) -> Result<Response<UserListReply>, Status> {
         all_records(&self.node)?;
         let UserListRequest { limit, after } = request.into_inner();
-        let mailboxes = self.node.mailstore.mailboxes().await.map_err(internal)?;
         // By number, short ones first; a lost number is in the list twice.
-        let cursor = |mailbox: &Mailbox| format!("{:03}{}.{}", mailbox.number.len(), mailbox.number, mailbox.id);
-        let mailboxes: Vec<_> = mailboxes.into_iter().map(|mailbox| (cursor(&mailbox), mailbox)).collect();
-        let Part { items, next } = self.users(move |show| part(limit, &after, mailboxes, show)).await?;
+        let part = self.read(move |mailstore| {
+            let users = mailstore.by_number(&after)?;
+            part_of_sorted(limit, users.map(|row| row.and_then(|(at, found)| Ok((at, user(mailstore, found)?)))))
+        });
+        let Part { items, next } = part.await?;
         Ok(Response::new(UserListReply { users: items, next }))
     }
 
     async fn user_show(&self, request: Request<UserRequest>) -> Result<Response<User>, Status> {
         let mailbox = self.mailbox(&request.into_inner().number).await?;
-        Ok(Response::new(self.users(move |show| show(mailbox)).await?))
+        Ok(Response::new(self.read(move |mailstore| user(mailstore, mailbox)).await?))
     }
 
     async fn user_set_pin(&self, request: Request<UserSetPinRequest>) -> Result<Response<UserChanged>, Status> {

@@ -4,4 +4,4 @@ pub mod holder;
 pub mod named;
 mod part;
 
-pub use part::{Part, part};
+pub use part::{Part, part, part_of_sorted};

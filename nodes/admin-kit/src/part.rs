@@ -23,14 +23,22 @@ pub fn part<I, T: prost::Message, E>(
 ) -> Result<Part<T>, E> {
     let mut rest: Vec<(String, I)> = items.into_iter().filter(|(cursor, _)| cursor.as_str() > after).collect();
     rest.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+    part_of_sorted(limit, rest.into_iter().map(|(cursor, item)| Ok((cursor, show(item)?))))
+}
+
+/// As [`part`], of items that are shown, sorted, and all behind the cursor; no more of them are taken than fit, and one.
+pub fn part_of_sorted<T: prost::Message, E>(
+    limit: Option<u32>,
+    items: impl IntoIterator<Item = Result<(String, T), E>>,
+) -> Result<Part<T>, E> {
     let most = match limit {
         None | Some(0) => usize::MAX,
         Some(limit) => limit as usize,
     };
     let mut part = Part { items: Vec::new(), next: String::new() };
     let (mut bytes, mut last) = (0, String::new());
-    for (cursor, item) in rest {
-        let item = show(item)?;
+    for item in items {
+        let (cursor, item) = item?;
         bytes += item.encoded_len();
         let full = part.items.len() >= most || (limit.is_some() && bytes > BYTES);
         if full && !part.items.is_empty() {

@@ -3,6 +3,7 @@
 
 mod addresses;
 mod attempts;
+mod by_number;
 mod by_target;
 mod call_records;
 mod classes;
@@ -98,6 +99,7 @@ struct Inner {
     checks: pins::Checks,
     counts: Arc<Counts>,
     holds: Arc<holds::HoldsCache>,
+    by_number: Arc<by_number::ByNumber>,
     by_target: Arc<by_target::ByTarget>,
     unfiled: unfiled::Unfiled,
     commits: Commits,
@@ -116,6 +118,9 @@ impl Mailstore {
         let holds = Arc::new(holds::HoldsCache::default());
         let cached = holds.clone();
         store.observe(move |change| cached.changed(change));
+        let by_number = Arc::new(by_number::ByNumber::default());
+        let noted = by_number.clone();
+        store.observe(move |change| noted.changed(change));
         let by_target = Arc::new(by_target::ByTarget::default());
         let noted = by_target.clone();
         store.observe(move |change| noted.changed(change));
@@ -129,6 +134,7 @@ impl Mailstore {
             checks,
             counts,
             holds,
+            by_number,
             by_target,
             unfiled,
             commits,

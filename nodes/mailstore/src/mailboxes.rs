@@ -52,16 +52,38 @@ impl Mailstore {
 
     /// All mailboxes, read on this thread.
     pub fn mailboxes_now(&self) -> Result<Vec<Mailbox>, MailError> {
-        let mut mailboxes = Vec::new();
-        for (key, record) in self.store().scan(schema::MAILBOX, &[])? {
-            match self.view(&key, &record) {
-                Ok(mailbox) => mailboxes.extend(mailbox),
-                Err(MailError::View(error)) => tracing::warn!(%error, "mailbox cannot be read; it is not listed"),
-                Err(error) => return Err(error),
-            }
-        }
+        let mut mailboxes = self.each_mailbox().collect::<Result<Vec<_>, _>>()?;
         mailboxes.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
         Ok(mailboxes)
+    }
+
+    /// All mailboxes, one at a time, in no order, read on this thread. A mailbox that this release cannot read is skipped, and
+    /// logged.
+    pub fn each_mailbox(&self) -> impl Iterator<Item = Result<Mailbox, MailError>> {
+        self.listed().map(|mailbox| self.with_claim(mailbox?))
+    }
+
+    /// The ids of all mailboxes.
+    pub async fn mailbox_ids(&self) -> Result<Vec<MailboxId>, MailError> {
+        let store = self.clone();
+        blocking(move || store.listed().map(|mailbox| Ok(mailbox?.id)).collect()).await?
+    }
+
+    /// As [`Self::each_mailbox`], without a look at the claims of their numbers.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = Result<Mailbox, MailError>> {
+        self.store()
+            .rows(schema::MAILBOX, &[])
+            .filter_map(|row| match row {
+                Ok((key, record)) => Mailbox::read(&key, &record).map_err(MailError::from).transpose(),
+                Err(error) => Some(Err(error.into())),
+            })
+            .filter(|read| match read {
+                Err(MailError::View(error)) => {
+                    tracing::warn!(%error, "mailbox cannot be read; it is not listed");
+                    false
+                }
+                _ => true,
+            })
     }
 
     /// Makes a mailbox. Nodes separated by a split may give one number to two mailboxes: the earlier has it, the other
@@ -153,12 +175,16 @@ impl Mailstore {
     }
 
     fn view(&self, key: &Key, record: &Record) -> Result<Option<Mailbox>, MailError> {
-        let Some(mut mailbox) = Mailbox::read(key, record)? else { return Ok(None) };
+        Mailbox::read(key, record)?.map(|mailbox| self.with_claim(mailbox)).transpose()
+    }
+
+    /// The mailbox, and whether another one has its number.
+    fn with_claim(&self, mut mailbox: Mailbox) -> Result<Mailbox, MailError> {
         mailbox.number_lost = match Number::normalise(&mailbox.number) {
             Ok(number) => self.holder(&number)? != Some(mailbox.id),
             Err(_) => true,
         };
-        Ok(Some(mailbox))
+        Ok(mailbox)
     }
 }
 

@@ -55,8 +55,8 @@ impl Mailstore {
     /// Counts the messages of every mailbox, until `stop` returns true, so that later reads are cached. For the start,
     /// on a thread that may block.
     pub fn count_all(&self, stop: impl Fn() -> bool) -> Result<(), MailError> {
-        let mut mailboxes = self.mailboxes_now()?.into_iter().take_while(|_| !stop());
-        mailboxes.try_for_each(|mailbox| self.usage_now(mailbox.id).map(drop))
+        let mut mailboxes = self.listed().take_while(|_| !stop());
+        mailboxes.try_for_each(|mailbox| self.usage_now(mailbox?.id).map(drop))
     }
 
     async fn usage(&self, mailbox: MailboxId) -> Result<MailboxUsage, MailError> {

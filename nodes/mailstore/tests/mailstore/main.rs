@@ -1,5 +1,6 @@
 //! Tests of the public interface.
 
+mod by_number;
 mod call_records;
 mod counts;
 mod forgotten;

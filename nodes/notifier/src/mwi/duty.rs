@@ -258,7 +258,7 @@ impl<L: DutyGate, S: MwiSender> Duty<L, S> {
             return Err(MailError::LacksRecords);
         }
         if std::mem::take(&mut look.everything) {
-            look.mailboxes.extend(self.mailstore.mailboxes().await?.iter().map(|mailbox| mailbox.id));
+            look.mailboxes.extend(self.mailstore.mailbox_ids().await?);
             self.shared.queues(|queue| look.mailboxes.extend(queue.mailboxes()));
         }
         // Coalesced: several changes to one mailbox cause one read.
