@@ -15,6 +15,7 @@ use crate::{
     flow::{Flow, Work},
     health::Health,
     index::Index,
+    insertion_order::coarse_to_fine,
     rewrite::Rewrite,
     rows::Rows,
 };
@@ -179,7 +180,8 @@ impl<I: Index, M: Medium> Applier<I, M> {
         self.rewrite.wrote(left);
         if let Some(frozen) = self.rows.layers.freeze() {
             let (mut entries, mut bytes) = (0_usize, 0_usize);
-            for (key, value) in frozen.writes.iter() {
+            let writes: Vec<_> = frozen.writes.iter().collect();
+            for (key, value) in coarse_to_fine(writes.len()).filter_map(|row| writes.get(row)) {
                 self.rows.index.write(key, value.as_deref())?;
                 self.copying.wrote(&self.rows.index, self.health.dir(), key, value.as_deref());
                 entries += 1;

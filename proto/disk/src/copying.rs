@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{DiskError, Pair, index::Index, range::KeyRange};
+use crate::{DiskError, Pair, index::Index, insertion_order::coarse_to_fine, range::KeyRange};
 
 /// Rows, and about as many bytes, that are read at a time.
 const ROWS: usize = 4096;
@@ -84,7 +84,8 @@ impl Copying {
             };
         };
         let copied = SomeRows::read(index, &upto, self.most).and_then(|SomeRows { pairs, next, .. }| {
-            pairs.iter().try_for_each(|(key, value)| index.write_copy(key, Some(value)))?;
+            let mut rows = coarse_to_fine(pairs.len()).filter_map(|row| pairs.get(row));
+            rows.try_for_each(|(key, value)| index.write_copy(key, Some(value)))?;
             Ok(next)
         });
         match copied {

@@ -17,6 +17,7 @@ pub mod file;
 mod flow;
 mod health;
 mod index;
+mod insertion_order;
 mod layers;
 mod leftovers;
 mod live;

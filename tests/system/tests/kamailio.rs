@@ -7,7 +7,7 @@ use twinbox_clock::BootInstant;
 use twinbox_system_tests::{assert_kept, slack};
 use twinbox_testkit::{
     Call, Cluster, Endpoint, Invite, Kamailio, Pbx, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up,
-    leave_message_with, need, parameter, sdp, sign_in, sipp::Sipp, wait_until,
+    http_get, leave_message_with, need, parameter, sdp, sign_in, sipp::Sipp, wait_until,
 };
 
 /// The port of the PBX behind the proxy, which receives MWI.
@@ -72,6 +72,14 @@ impl Site {
             assert_eq!(bye.status, 200, "BYE of call {n}");
         }
         longest
+    }
+
+    /// What a node's metrics say of the requests that it refused since its start.
+    fn refusals(&self, node: &str) -> String {
+        let metrics = http_get(self.cluster.phones(), self.cluster.member(node).metrics(), "/metrics");
+        let (_, text) = metrics.unwrap_or_default();
+        let refused = |line: &&str| !line.starts_with('#') && line.contains("refused") && !line.ends_with(" 0");
+        text.lines().filter(refused).collect::<Vec<_>>().join(", ")
     }
 
     /// Calls until four in a row land on `node`, which round robin does only when the other takes none; none fails.
@@ -287,6 +295,7 @@ fn a_rolling_restart_under_load_fails_no_call() {
         site.cluster.start_member(name);
         let back = site.cluster.wait_in_service();
         println!("{name} restarted, in service again after {:.2} s", back.as_secs_f64());
+        ["a", "b"].iter().for_each(|node| println!("{node} has refused: {}", site.refusals(node)));
     }
     // It fails unless every call followed its scenario: answered, acknowledged, BYE answered 200.
     let (load, lasted) = (load.stop(), begun.elapsed());
