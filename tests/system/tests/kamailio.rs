@@ -74,7 +74,7 @@ impl Site {
         longest
     }
 
-    /// What a node's metrics say of the requests that it refused since its start.
+    /// Counts of the requests that a node has refused since its start, by reason, from its metrics.
     fn refusals(&self, node: &str) -> String {
         let metrics = http_get(self.cluster.phones(), self.cluster.member(node).metrics(), "/metrics");
         let (_, text) = metrics.unwrap_or_default();
