@@ -13,7 +13,7 @@ use twinbox_roles_core::Duty;
 use twinbox_simulation::{Effect, Failure, Mutant, Receiver, Report, Violation, replay, run};
 
 /// Number of seeds played.
-const SEEDS: u64 = 20_000;
+const SEEDS: u64 = 10_000;
 /// Number of seeds within which each broken rule must be found.
 const SEEDS_FOR_MUTANTS: u64 = 20_000;
 
