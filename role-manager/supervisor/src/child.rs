@@ -4,7 +4,6 @@ use std::{
     io,
     os::{fd::OwnedFd, unix::net::UnixStream as StdStream},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use rustix::{
@@ -14,22 +13,13 @@ use rustix::{
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, unix::AsyncFd},
     net::UnixStream,
-    time::sleep,
 };
-use tracing::warn;
 use twinbox_clock::BootInstant;
 
-use crate::{
-    ExitCause, ProcessInfo, Spec, SupervisorError,
-    crash_report::ExitNotice,
-    pidfile::{ProcessId, Record},
-};
+use crate::{ExitCause, ProcessInfo, Spec, SupervisorError, crash_report::ExitNotice, pidfile::Record};
 
 /// The longest line of a child, in bytes. Children send short lines; a longer one is cut off.
 const MAX_LINE: u64 = 1_024;
-
-/// Interval at which an exit that no event has announced is looked for: a node that nobody watches would stay down.
-const LOOK_FOR_EXIT: Duration = Duration::from_secs(1);
 
 /// A watched process.
 pub(crate) struct Child {
@@ -42,8 +32,8 @@ pub(crate) struct Child {
     pipe: Option<BufReader<UnixStream>>,
     /// Received part of a line.
     line: Vec<u8>,
-    /// The process left behind; none for our child, whose status is for us to take.
-    adopted: Option<ProcessId>,
+    /// Whether the process is our child: only then its status is for us to take.
+    is_own_child: bool,
     status: Option<i32>,
 }
 
@@ -58,22 +48,16 @@ pub(crate) enum ChildEvent {
 impl Child {
     /// Starts the program. Its standard input is a socket to us, in which the exit notice `before` waits.
     pub(crate) fn start(spec: &Spec, before: Option<&ExitNotice>) -> Result<Self, SupervisorError> {
-        let mut command = Command::new(&spec.program);
-        // The child feeds the service manager's watchdog: the variable names us.
-        command.args(&spec.arguments).env_remove("WATCHDOG_PID");
-        Self::spawn(command, before)
-    }
-
-    fn spawn(mut command: Command, before: Option<&ExitNotice>) -> Result<Self, SupervisorError> {
         let (here, there) = StdStream::pair()?;
         here.set_nonblocking(true)?;
         if let Some(line) = before {
             io::Write::write_all(&mut &here, line.text().as_bytes())?;
         }
-        command.stdin(Stdio::from(OwnedFd::from(there)));
-        let child = command
-            .spawn()
-            .map_err(|cause| SupervisorError::Program { program: command.get_program().into(), cause })?;
+        let mut command = Command::new(&spec.program);
+        // The child feeds the service manager's watchdog: the variable names us.
+        command.args(&spec.arguments).stdin(Stdio::from(OwnedFd::from(there))).env_remove("WATCHDOG_PID");
+        let child =
+            command.spawn().map_err(|cause| SupervisorError::Program { program: spec.program.clone(), cause })?;
         // Not waited for before the pidfd exists, so the number is still its own.
         let pid = Pid::from_child(&child);
         let pidfd = register(pidfd_open(pid, PidfdFlags::empty()).map_err(io::Error::from)?)?;
@@ -85,7 +69,7 @@ impl Child {
             pidfd,
             pipe,
             line: Vec::new(),
-            adopted: None,
+            is_own_child: true,
             status: None,
         })
     }
@@ -102,8 +86,8 @@ impl Child {
         if !record.process.is_running() {
             return Ok(None);
         }
-        let (since, info, adopted) = (BootInstant::now(), record.info, Some(record.process.clone()));
-        Ok(Some(Self { pid, since, info, pidfd, pipe: None, line: Vec::new(), adopted, status: None }))
+        let (since, info) = (BootInstant::now(), record.info);
+        Ok(Some(Self { pid, since, info, pidfd, pipe: None, line: Vec::new(), is_own_child: false, status: None }))
     }
 
     /// Sends a signal. A process that has exited needs none.
@@ -111,7 +95,7 @@ impl Child {
         if let Err(error) = pidfd_send_signal(self.pidfd.get_ref(), signal)
             && error != Errno::SRCH
         {
-            warn!(pid = self.pid.as_raw_pid(), %error, "cannot forward a signal to the node");
+            tracing::warn!(pid = self.pid.as_raw_pid(), %error, "cannot forward a signal to the node");
         }
     }
 
@@ -131,10 +115,6 @@ impl Child {
                     exited?.retain_ready();
                     return Ok(ChildEvent::Exited(self.exit_cause()));
                 }
-                () = sleep(LOOK_FOR_EXIT) => if self.has_exited() {
-                    warn!(pid = self.pid.as_raw_pid(), "no event announced the exit of the node's process; it was looked for");
-                    return Ok(ChildEvent::Exited(self.exit_cause()));
-                },
                 line = next_line => match line {
                     None => self.pipe = None,
                     Some(line) => {
@@ -149,17 +129,8 @@ impl Child {
         }
     }
 
-    /// Looks whether it has exited, whatever the events say.
-    fn has_exited(&mut self) -> bool {
-        if let Some(process) = &self.adopted {
-            return !process.is_running();
-        }
-        self.reap();
-        self.status.is_some()
-    }
-
     fn exit_cause(&mut self) -> ExitCause {
-        if self.adopted.is_some() {
+        if !self.is_own_child {
             return ExitCause::Unknown;
         }
         self.reap();
@@ -169,7 +140,7 @@ impl Child {
     /// Takes the status of every exited child: our own, and as the first process of a container those of others.
     pub(crate) fn reap(&mut self) {
         reap(|pid, status| {
-            if self.adopted.is_none() && pid == self.pid {
+            if self.is_own_child && pid == self.pid {
                 self.status = Some(status);
             }
         });
@@ -186,32 +157,4 @@ pub(crate) fn reap(mut take: impl FnMut(Pid, i32)) {
 fn register(pidfd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an OwnedFd keeps its descriptor open, and the same, for as long as it is in there.
     unsafe { AsyncFd::register(pidfd) }.map_err(|error| error.into_parts().1)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs a shell as the child.
-    fn shell(script: &str) -> Child {
-        let mut command = Command::new("sh");
-        command.args(["-c", script]);
-        Child::spawn(command, None).expect("a shell")
-    }
-
-    #[tokio::test]
-    async fn exit_is_found_without_its_event() {
-        let mut child = shell("read line; exit 3");
-        assert!(!child.has_exited(), "it reads");
-        // Its standard input ends; the pidfd is not read.
-        child.pipe = None;
-        tokio::time::timeout(Duration::from_secs(10), async {
-            while !child.has_exited() {
-                sleep(Duration::from_millis(5)).await;
-            }
-        })
-        .await
-        .expect("it has exited");
-        assert_eq!(child.exit_cause().to_string(), "exit code 3");
-    }
 }
