@@ -26,7 +26,8 @@ pub fn part<I, T: prost::Message, E>(
     part_of_sorted(limit, rest.into_iter().map(|(cursor, item)| Ok((cursor, show(item)?))))
 }
 
-/// As [`part`], of items that are shown, sorted, and all behind the cursor; no more of them are taken than fit, and one.
+/// As [`part`], of items in the order of their cursors, all behind the cursor of the request. It takes the items that fit, and
+/// one more.
 pub fn part_of_sorted<T: prost::Message, E>(
     limit: Option<u32>,
     items: impl IntoIterator<Item = Result<(String, T), E>>,

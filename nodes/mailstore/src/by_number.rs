@@ -6,14 +6,14 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{Mailbox, schema};
 use twinbox_replication_core::Change;
 
-use crate::{MailError, Mailstore};
+use crate::{MailError, Mailstore, lock};
 
 /// Places that are looked up at a time.
 const PLACES: usize = 128;
@@ -46,7 +46,7 @@ impl Places {
         }
     }
 
-    /// Some places behind this one.
+    /// The next places behind this one.
     fn after(&self, after: &str) -> VecDeque<(Arc<str>, MailboxId)> {
         let behind = self.order.range::<str, _>((Bound::Excluded(after), Bound::Unbounded));
         behind.take(PLACES).map(|(place, id)| (place.clone(), *id)).collect()
@@ -140,8 +140,4 @@ impl Iterator for MailboxesByNumber<'_> {
             }
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use std::{
     ops::{Deref, DerefMut},
     pin::pin,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
@@ -24,7 +24,7 @@ use twinbox_mailbox::Recording;
 use twinbox_replication_core::{Key, Record};
 use twinbox_replication_store::{Draft, StoreError};
 
-use crate::{MailError, Mailstore, mailboxes::mailbox_in, work::blocking};
+use crate::{MailError, Mailstore, lock, mailboxes::mailbox_in, work::blocking};
 
 /// Maximum number of records that wait for the disk; further ones are left out and counted.
 const QUEUE: usize = 4_096;
@@ -286,8 +286,4 @@ fn write(draft: &mut Draft<'_>, mut record: CallRecord, oldest: Timestamp) -> Re
         record.number = mailbox.map(|mailbox| mailbox.number);
     }
     Ok(draft.edit(key, record.edits())?)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

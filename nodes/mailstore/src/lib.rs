@@ -37,7 +37,7 @@ mod unfiled;
 mod users;
 mod work;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use twinbox_mailbox::counts::Counts;
 use twinbox_overload::Commits;
@@ -221,4 +221,8 @@ impl Mailstore {
     ) -> Result<R, MailError> {
         Ok(self.inner.store.commit_in_background(change).await?.0)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

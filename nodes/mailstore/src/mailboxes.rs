@@ -52,15 +52,10 @@ impl Mailstore {
 
     /// All mailboxes, read on this thread.
     pub fn mailboxes_now(&self) -> Result<Vec<Mailbox>, MailError> {
-        let mut mailboxes = self.each_mailbox().collect::<Result<Vec<_>, _>>()?;
+        let with_claims = self.listed().map(|mailbox| self.with_claim(mailbox?));
+        let mut mailboxes = with_claims.collect::<Result<Vec<_>, MailError>>()?;
         mailboxes.sort_by(|a, b| (a.number.len(), &a.number).cmp(&(b.number.len(), &b.number)));
         Ok(mailboxes)
-    }
-
-    /// All mailboxes, one at a time, in no order, read on this thread. A mailbox that this release cannot read is skipped, and
-    /// logged.
-    pub fn each_mailbox(&self) -> impl Iterator<Item = Result<Mailbox, MailError>> {
-        self.listed().map(|mailbox| self.with_claim(mailbox?))
     }
 
     /// The ids of all mailboxes.
@@ -69,7 +64,8 @@ impl Mailstore {
         blocking(move || store.listed().map(|mailbox| Ok(mailbox?.id)).collect()).await?
     }
 
-    /// As [`Self::each_mailbox`], without a look at the claims of their numbers.
+    /// All mailboxes, one at a time, by id, read on this thread, without a look at the claims of their numbers. A mailbox that
+    /// this release cannot read is skipped, and logged.
     pub(crate) fn listed(&self) -> impl Iterator<Item = Result<Mailbox, MailError>> {
         self.store()
             .rows(schema::MAILBOX, &[])

@@ -181,7 +181,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
         if let Some(frozen) = self.rows.layers.freeze() {
             let (mut entries, mut bytes) = (0_usize, 0_usize);
             let writes: Vec<_> = frozen.writes.iter().collect();
-            for (key, value) in coarse_to_fine(writes.len()).filter_map(|row| writes.get(row)) {
+            for (key, value) in coarse_to_fine(&writes) {
                 self.rows.index.write(key, value.as_deref())?;
                 self.copying.wrote(&self.rows.index, self.health.dir(), key, value.as_deref());
                 entries += 1;

@@ -84,8 +84,7 @@ impl Copying {
             };
         };
         let copied = SomeRows::read(index, &upto, self.most).and_then(|SomeRows { pairs, next, .. }| {
-            let mut rows = coarse_to_fine(pairs.len()).filter_map(|row| pairs.get(row));
-            rows.try_for_each(|(key, value)| index.write_copy(key, Some(value)))?;
+            coarse_to_fine(&pairs).try_for_each(|(key, value)| index.write_copy(key, Some(value)))?;
             Ok(next)
         });
         match copied {

@@ -1,7 +1,7 @@
 //! Decides when the index is rewritten. Pure.
 //!
 //! sled writes what changes to the end of its file, and uses a part of the file again only when all of it is dead. Where rows that stay
-//! are written among rows that go, the file grows without bound. A copy of the rows alone is some twice their length.
+//! are written among rows that go, the file grows without bound. A copy of the rows alone is about twice as long as they are.
 
 /// The file of an index, and what is in it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
