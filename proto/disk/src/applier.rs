@@ -14,7 +14,7 @@ use crate::{
     copying::{CopyStep, Copying},
     flow::{Flow, Work},
     health::Health,
-    index::Index,
+    index::{Index, Note},
     insertion_order::coarse_to_fine,
     rewrite::Rewrite,
     rows::Rows,
@@ -27,7 +27,7 @@ const CREDIT_EVERY: usize = 256;
 const IDLE_FOR: Duration = Duration::from_millis(50);
 
 pub(crate) struct Applier<I, M: Medium> {
-    pub(crate) rows: Arc<Rows<I>>,
+    pub(crate) rows: Arc<Rows<I, M>>,
     pub(crate) journal: Recycler<M>,
     pub(crate) flow: Arc<Flow>,
     pub(crate) health: Arc<Health>,
@@ -135,13 +135,8 @@ impl<I: Index, M: Medium> Applier<I, M> {
 
     /// Puts the copy of the index in its place: a checkpoint too.
     fn replace_index(&mut self) -> Result<(), DiskError> {
-        let covers = self.applied;
-        self.rows.index.replace(covers)?;
-        // Also a sync that failed on a thread of sled's.
-        self.health.check()?;
+        self.hold(|index, note| index.replace(note))?;
         tracing::info!(dir = %self.health.dir().display(), "the index was rewritten");
-        self.goes_on(self.journal.release(covers))?;
-        self.flushed = Some(covers);
         Ok(())
     }
 
@@ -179,13 +174,14 @@ impl<I: Index, M: Medium> Applier<I, M> {
         let mut left = self.flow.take();
         self.rewrite.wrote(left);
         if let Some(frozen) = self.rows.layers.freeze() {
-            let (mut entries, mut bytes) = (0_usize, 0_usize);
-            let writes: Vec<_> = frozen.writes.iter().collect();
-            for (key, value) in coarse_to_fine(&writes) {
-                self.rows.index.write(key, value.as_deref())?;
-                self.copying.wrote(&self.rows.index, self.health.dir(), key, value.as_deref());
+            let (appended, others) = self.rows.split(&frozen.writes);
+            let mut entries = 0_usize;
+            let mut bytes = self.rows.append(&appended)?;
+            for (key, value) in coarse_to_fine(&others) {
+                self.rows.index.write(key, *value)?;
+                self.copying.wrote(&self.rows.index, self.health.dir(), key, *value);
                 entries += 1;
-                bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+                bytes += key.len() + value.map_or(0, <[u8]>::len);
                 if entries.is_multiple_of(CREDIT_EVERY) {
                     let part = std::mem::take(&mut bytes).min(left);
                     self.flow.applied(part);
@@ -203,20 +199,33 @@ impl<I: Index, M: Medium> Applier<I, M> {
     /// Flushes the index, and releases the journal up to the position that it held when the flush began. Nothing is
     /// applied meanwhile.
     pub(crate) fn checkpoint(&mut self) -> Result<(), DiskError> {
-        let covers = self.applied;
         match self.flushed {
-            Some(flushed) if flushed == covers => return Ok(()),
-            Some(_) => {
-                self.rows.index.note(covers)?;
-                self.rows.index.flush()?;
-            }
-            None => {
-                self.rows.index.note(covers)?;
-                self.rows.index.first_flush()?;
-            }
+            Some(flushed) if flushed == self.applied => Ok(()),
+            flushed => self.hold(|index, note| {
+                index.note(note)?;
+                if flushed.is_none() { index.first_flush() } else { index.flush() }
+            }),
         }
+    }
+
+    /// Makes the runs durable, then the index with a note of both, and lets go of what nothing needs any more.
+    fn hold(&mut self, flush: impl FnOnce(&I, &Note) -> Result<(), DiskError>) -> Result<(), DiskError> {
+        let rows = &self.rows;
+        let extent = match &rows.runs {
+            Some(runs) => {
+                runs.tidy()?;
+                runs.sync()?
+            }
+            None => None,
+        };
+        let covers = self.applied;
+        let note = Note { held: Some(covers), runs: extent };
+        flush(&rows.index, &note)?;
         // Also a sync that failed on a thread of sled's.
         self.health.check()?;
+        if let Some((runs, extent)) = rows.runs.as_ref().zip(extent) {
+            runs.release(&extent);
+        }
         self.goes_on(self.journal.release(covers))?;
         self.flushed = Some(covers);
         Ok(())

@@ -7,8 +7,10 @@
 
 use crate::transaction::Overlay;
 
-/// Version of this format.
-const VERSION: u8 = 1;
+/// Version of this format. The first one is the same; the release that wrote it knows of no rows beside the index, and must not
+/// open a store that has them.
+const VERSION: u8 = 2;
+const FIRST_VERSION: u8 = 1;
 
 /// The first batch of a group.
 const BEGINS: u8 = 1;
@@ -82,7 +84,7 @@ impl Reader {
         let Some((&[version, flags], part)) = batch.split_first_chunk::<HEADER>() else {
             return Err(Malformed::CutShort);
         };
-        if version != VERSION {
+        if !(FIRST_VERSION..=VERSION).contains(&version) {
             return Err(Malformed::Version(version));
         }
         if flags & BEGINS != 0 {

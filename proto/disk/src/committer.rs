@@ -106,7 +106,7 @@ fn size(writes: &Overlay) -> usize {
 }
 
 pub(crate) struct Committer<I, M: Medium> {
-    pub(crate) rows: Arc<Rows<I>>,
+    pub(crate) rows: Arc<Rows<I, M>>,
     pub(crate) journal: Writer<M>,
     pub(crate) flow: Arc<Flow>,
     pub(crate) health: Arc<Health>,

@@ -16,9 +16,11 @@ use crate::{
     file,
     flow::Limits,
     health::Health,
+    index::Index,
     medium::Folder,
     range::KeyRange,
     rows::Scan,
+    runs::{self, Runs, Sizes},
     sled_index::SledIndex,
     sync,
     transaction::Stored,
@@ -29,7 +31,7 @@ use crate::{
 /// dropped.
 #[derive(Clone)]
 pub struct Disk {
-    engine: Arc<Engine<SledIndex>>,
+    engine: Arc<Engine<SledIndex, Folder>>,
     urgency: Urgency,
 }
 
@@ -52,9 +54,19 @@ impl Disk {
             tracing::warn!(dir = %dir.display(), "an earlier process failed to write: the whole index is read");
             index.verify()?;
         }
+        let runs = match options.appended {
+            Some(rows) => {
+                let folder = Folder::of_index(&runs::folder(&dir))?;
+                Some(Runs::open(&dir, folder, (rows, Sizes::USUAL), index.noted_runs()?)?)
+            }
+            None => None,
+        };
+        if let Some(runs) = runs.as_ref().filter(|_| request.is_made()) {
+            runs.verify()?;
+        }
         let journal = Folder::of_journal(&dir.join("journal"))?;
         let health = Arc::new(Health::new(dir));
-        let engine = Engine::start(health, index, journal, options, Limits::of(options), Some(lock))?;
+        let engine = Engine::start(health, (index, runs), journal, options, Limits::of(options), Some(lock))?;
         request.remove()?;
         Ok(Self { engine: Arc::new(engine), urgency: Urgency::Now })
     }

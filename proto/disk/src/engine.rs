@@ -23,6 +23,8 @@ use crate::{
     index::Index,
     rewrite::Rewrite,
     rows::Rows,
+    runs::Runs,
+    transaction::Overlay,
 };
 
 /// Maximum bytes of a group of commits, apart from its last transaction.
@@ -53,31 +55,38 @@ impl Limits {
 
 /// The parts of an open store, before its threads begin.
 pub(crate) struct Parts<I, M: Medium> {
-    pub(crate) rows: Arc<Rows<I>>,
+    pub(crate) rows: Arc<Rows<I, M>>,
     pub(crate) committer: Committer<I, M>,
     pub(crate) applier: Applier<I, M>,
     pub(crate) flow: Arc<Flow>,
 }
 
 impl<I: Index, M: Medium> Parts<I, M> {
-    /// Opens the journal, writes what it holds to the index, in order, and makes a checkpoint: the first segment of
+    /// Opens the journal, writes what it holds to index and runs, in order, and makes a checkpoint: the first segment of
     /// this process then states that all whole segments before are not needed, and takes the file of one of them.
     pub(crate) fn open(
         health: Arc<Health>,
-        index: I,
+        (index, runs): (I, Option<Runs<M>>),
         medium: M,
         options: Options,
         limits: Limits,
     ) -> Result<Self, DiskError> {
-        let rows = Arc::new(Rows::new(index));
+        let rows = Arc::new(Rows::new(index, runs));
         let flow = Arc::new(Flow::new(limits));
         let refused = |detail, damaged| DiskError::Journal { dir: health.dir().to_owned(), detail, damaged };
         let held = rows.index.held()?;
+        rows.adopt()?;
         let mut reader = batch::Reader::default();
+        let (mut gathered, mut bytes) = (Overlay::new(), 0);
         let replay = |content: &[u8]| -> Result<(), DiskError> {
             let writes = reader.read(content).map_err(|error| refused(error.to_string(), error.is_damage()))?;
             for (key, value) in writes.into_iter().flatten() {
-                rows.index.write(&key, value.as_deref())?;
+                bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+                gathered.insert(key, value);
+            }
+            if bytes >= APPLY_AT {
+                rows.write_all(&std::mem::take(&mut gathered))?;
+                bytes = 0;
             }
             Ok(())
         };
@@ -89,6 +98,7 @@ impl<I: Index, M: Medium> Parts<I, M> {
                 refused(error.to_string(), damaged)
             }
         })?;
+        rows.write_all(&gathered)?;
         if held.lacks(recycler.floor()) {
             let detail = "it lacks writes that it had flushed, and that the journal has let go of".to_owned();
             return Err(DiskError::Index { dir: health.dir().to_owned(), detail, damaged: true });
@@ -122,8 +132,8 @@ impl<I: Index, M: Medium> Parts<I, M> {
 }
 
 /// An open store. Dropped, it applies and flushes everything.
-pub(crate) struct Engine<I> {
-    rows: Arc<Rows<I>>,
+pub(crate) struct Engine<I, M: Medium> {
+    rows: Arc<Rows<I, M>>,
     health: Arc<Health>,
     // In this order: no more jobs, the threads end, the index closes.
     queue: Option<mpsc::Sender<Queued>>,
@@ -132,10 +142,10 @@ pub(crate) struct Engine<I> {
     _lock: Arc<Option<File>>,
 }
 
-impl<I: Index> Engine<I> {
-    pub(crate) fn start<M: Medium>(
+impl<I: Index, M: Medium> Engine<I, M> {
+    pub(crate) fn start(
         health: Arc<Health>,
-        index: I,
+        index: (I, Option<Runs<M>>),
         medium: M,
         options: Options,
         limits: Limits,
@@ -168,7 +178,7 @@ impl<I: Index> Engine<I> {
         Ok(Self { rows, health, queue: Some(queue), committer: Some(committer), _lock: lock })
     }
 
-    pub(crate) fn rows(&self) -> &Arc<Rows<I>> {
+    pub(crate) fn rows(&self) -> &Arc<Rows<I, M>> {
         &self.rows
     }
 
@@ -190,7 +200,7 @@ impl<I: Index> Engine<I> {
     }
 }
 
-impl<I> Drop for Engine<I> {
+impl<I, M: Medium> Drop for Engine<I, M> {
     fn drop(&mut self) {
         self.queue = None;
         if let Some(committer) = self.committer.take() {

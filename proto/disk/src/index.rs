@@ -2,7 +2,7 @@
 
 use twinbox_journal::Position;
 
-use crate::{DiskError, Pair, range::KeyRange};
+use crate::{DiskError, Pair, range::KeyRange, runs::Extent};
 
 /// An ordered map on disk whose writes become durable at a flush, or earlier. After a power cut each key has its value
 /// of the last flush or a later one.
@@ -10,7 +10,10 @@ pub(crate) trait Index: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
 
     /// The pairs of a range, ascending. Not a snapshot.
-    fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>>;
+    fn range<'a>(
+        &'a self,
+        range: &KeyRange,
+    ) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + use<'a, Self>;
 
     /// Writes one key, without waiting for the disk; `None` removes it.
     fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError>;
@@ -18,12 +21,13 @@ pub(crate) trait Index: Send + Sync + 'static {
     /// Makes all writes durable that have returned.
     fn flush(&self) -> Result<(), DiskError>;
 
-    /// Writes, apart from the keys, that everything before this position of the journal is in the index now.
-    fn note(&self, _position: Position) -> Result<(), DiskError> {
-        Ok(())
-    }
+    /// Writes what a checkpoint holds, apart from the keys.
+    fn note(&self, note: &Note) -> Result<(), DiskError>;
 
-    /// The last note that the index has.
+    /// The extent of the runs in the last note.
+    fn noted_runs(&self) -> Result<Option<Extent>, DiskError>;
+
+    /// The position in the last note that the index has.
     fn held(&self) -> Result<Held, DiskError> {
         Ok(Held::Unknown)
     }
@@ -57,9 +61,8 @@ pub(crate) trait Index: Send + Sync + 'static {
     /// Removes the copy, if there is one.
     fn drop_copy(&self) {}
 
-    /// Makes the copy durable, with a note of the position in the journal that it holds, and puts it in the place of this index.
-    /// Readers go on.
-    fn replace(&self, _position: Position) -> Result<(), DiskError> {
+    /// Makes the copy durable, with this note, and puts it in the place of this index. Readers go on.
+    fn replace(&self, _note: &Note) -> Result<(), DiskError> {
         Ok(())
     }
 
@@ -67,6 +70,15 @@ pub(crate) trait Index: Send + Sync + 'static {
     fn first_flush(&self) -> Result<(), DiskError> {
         self.flush()
     }
+}
+
+/// What a checkpoint holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// Everything before this position of the journal; `None`: as in the note before.
+    pub(crate) held: Option<Position>,
+    /// The runs, which are durable; `None` in a store without.
+    pub(crate) runs: Option<Extent>,
 }
 
 /// Part of the journal that the index, by its own note, holds.

@@ -28,6 +28,7 @@ mod replacement;
 mod reserve;
 mod rewrite;
 mod rows;
+mod runs;
 mod salvage;
 #[cfg(feature = "simulation")]
 pub mod simulation;
@@ -45,6 +46,7 @@ pub use medium::{Folder, OpenFile};
 pub use options::Options;
 pub use reserve::{Need, Reserve, Space};
 pub use rewrite::IndexSpace;
+pub use runs::Appended;
 pub use salvage::{Findings, salvage, set_aside, set_asides};
 #[cfg(feature = "simulation")]
 pub use simulation::Disk;

@@ -49,6 +49,11 @@ impl Folder {
         Self::keeping(dir, KEPT_FREE, Some(KEPT_FREE_AT_FIRST))
     }
 
+    /// A folder of the index, which takes the last bytes: a store breaks when there is no room for what is committed.
+    pub(crate) fn of_index(dir: &Path) -> Result<Self, DiskError> {
+        Self::keeping(dir, 0, None)
+    }
+
     fn keeping(dir: &Path, kept: u64, kept_at_first: Option<u64>) -> Result<Self, DiskError> {
         file::create_dir_durably(dir)?;
         Ok(Self { dir: dir.to_owned(), kept, kept_at_first })

@@ -1,5 +1,7 @@
 //! Settings of a store.
 
+use crate::Appended;
+
 /// Settings of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
@@ -9,6 +11,8 @@ pub struct Options {
     /// Bytes of the file system that a copy of the index leaves free beside four times the rows, at least. Without them the index
     /// is not rewritten.
     pub left_free: u64,
+    /// The rows that are no part of the index, because they are written once and removed oldest first.
+    pub appended: Option<Appended>,
 }
 
 /// [`Options::left_free`] of a store that keeps no reserve.
@@ -24,11 +28,17 @@ impl Options {
     pub fn with_reserve(reserve: u64) -> Self {
         Self { left_free: reserve.max(LEFT_FREE), ..Self::default() }
     }
+
+    /// With rows that are no part of the index: those whose keys begin with `prefix` and have `key_length` bytes. No other key
+    /// may begin with it.
+    pub fn appending(self, prefix: &'static [u8], key_length: usize) -> Self {
+        Self { appended: Some(Appended { prefix, key_length }), ..self }
+    }
 }
 
 impl Default for Options {
     /// Segments of 4 MiB.
     fn default() -> Self {
-        Self { journal_segment_bytes: 4 * 1024 * 1024, left_free: LEFT_FREE }
+        Self { journal_segment_bytes: 4 * 1024 * 1024, left_free: LEFT_FREE, appended: None }
     }
 }

@@ -64,6 +64,40 @@ impl KeyRange {
         Self::prefix_from(prefix, prefix)
     }
 
+    /// The parts before, within and after the keys that begin with `prefix`; `None` for a part that can have no key.
+    pub(crate) fn around(&self, prefix: &[u8]) -> (Option<Self>, Option<Self>, Option<Self>) {
+        let within = Self::prefix(prefix);
+        let end = match &within.to {
+            Bound::Excluded(end) => Some(end.clone()),
+            Bound::Included(_) | Bound::Unbounded => None,
+        };
+        let before = Self { from: Bound::Unbounded, to: Bound::Excluded(prefix.to_vec()) };
+        let after = end.map(|end| Self { from: Bound::Included(end), to: Bound::Unbounded });
+        (self.common(&before), self.common(&within), after.and_then(|after| self.common(&after)))
+    }
+
+    /// The keys that are in both.
+    fn common(&self, other: &Self) -> Option<Self> {
+        let from = [&self.from, &other.from].into_iter().max_by_key(|from| match from {
+            Bound::Unbounded => None,
+            Bound::Included(key) => Some((key, false)),
+            Bound::Excluded(key) => Some((key, true)),
+        })?;
+        let to = [&self.to, &other.to].into_iter().min_by_key(|to| match to {
+            Bound::Excluded(key) => (false, Some((key, false))),
+            Bound::Included(key) => (false, Some((key, true))),
+            Bound::Unbounded => (true, None),
+        })?;
+        let is_empty = match (from, to) {
+            (Bound::Included(from), Bound::Included(to)) => from > to,
+            (Bound::Included(from) | Bound::Excluded(from), Bound::Included(to) | Bound::Excluded(to)) => {
+                from >= to
+            }
+            _ => false,
+        };
+        (!is_empty).then(|| Self { from: from.clone(), to: to.clone() })
+    }
+
     /// The bounds, as maps and the index take them.
     pub(crate) fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
         (self.from.as_ref().map(Vec::as_slice), self.to.as_ref().map(Vec::as_slice))
@@ -108,6 +142,31 @@ mod tests {
             let range = KeyRange::prefix(prefix);
             assert!(inside.iter().all(|key| has(&range, key)), "{prefix:?}");
             assert!(!outside.iter().any(|key| has(&range, key)), "{prefix:?}");
+        }
+    }
+
+    #[test]
+    fn each_key_of_a_range_is_in_one_part_around_a_prefix() {
+        let keys = [&b"k"[..], b"kz", b"l", b"l\0", b"la", b"l\xff\xff", b"m", b"z"];
+        let between = |(from, to): (&[u8], &[u8])| KeyRange::between(from, to);
+        let pairs = keys.iter().flat_map(|from| keys.iter().map(|to| (*from, *to)));
+        let mut ranges: Vec<KeyRange> = pairs.map(between).collect();
+        ranges.push(KeyRange::prefix(b""));
+        ranges.extend(keys.iter().map(|key| KeyRange::prefix(b"").rest(super::ReadFrom::Start, key)));
+        ranges.extend(keys.iter().map(|key| KeyRange::prefix(b"").rest(super::ReadFrom::End, key)));
+        for range in ranges {
+            let (before, within, after) = range.around(b"l");
+            for key in keys {
+                let is_in = |part: &Option<KeyRange>| part.as_ref().is_some_and(|part| has(part, key));
+                let place = (is_in(&before), is_in(&within), is_in(&after));
+                let is_prefixed = key.starts_with(b"l");
+                let is_before = !is_prefixed && key < &b"l"[..];
+                let expected = match has(&range, key) {
+                    true => (is_before, is_prefixed, !is_before && !is_prefixed),
+                    false => (false, false, false),
+                };
+                assert_eq!(place, expected, "{key:?} of {range:?}");
+            }
         }
     }
 

@@ -7,13 +7,17 @@ use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
+use twinbox_journal::Medium;
+
 use crate::{
     DiskError, Pair,
-    index::Index,
+    index::{Index, Note},
+    insertion_order::coarse_to_fine,
     layers::Layers,
     range::{KeyRange, ReadFrom},
     rewrite::IndexSpace,
-    transaction::Stored,
+    runs::Runs,
+    transaction::{Overlay, Stored},
 };
 
 /// Pairs of the first chunk of a scan; each later one has four times as many, up to [`LARGEST_CHUNK`].
@@ -28,9 +32,14 @@ const FIRST_CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes after which a later chunk ends.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Rows that are moved at a time when a store is converted.
+const ADOPTED: usize = 4096;
+
 /// Everything that is committed.
-pub(crate) struct Rows<I> {
+pub(crate) struct Rows<I, M: Medium> {
     pub(crate) index: I,
+    /// The rows that are no part of the index.
+    pub(crate) runs: Option<Runs<M>>,
     pub(crate) layers: Layers,
     /// The applier rewrites the index.
     pub(crate) rewriting: AtomicBool,
@@ -43,15 +52,81 @@ struct Chunk {
     rest: Option<KeyRange>,
 }
 
-impl<I: Index> Rows<I> {
-    pub(crate) fn new(index: I) -> Self {
-        Self { index, layers: Layers::default(), rewriting: AtomicBool::new(false) }
+/// Writes in the order of their keys.
+pub(crate) type Writes<'a> = Vec<(&'a [u8], Option<&'a [u8]>)>;
+
+impl<I: Index, M: Medium> Rows<I, M> {
+    pub(crate) fn new(index: I, runs: Option<Runs<M>>) -> Self {
+        Self { index, runs, layers: Layers::default(), rewriting: AtomicBool::new(false) }
     }
 
     /// Space of the index; `None` while its rows are not counted.
     pub(crate) fn space(&self) -> Option<IndexSpace> {
         let (file, rows) = self.index.space()?;
         Some(IndexSpace { file, rows: rows?, rewriting: self.rewriting.load(Relaxed) })
+    }
+
+    /// The part of the writes that goes into the runs, and that of the index.
+    pub(crate) fn split<'a>(&self, writes: &'a Overlay) -> (Writes<'a>, Writes<'a>) {
+        let writes = writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
+        writes.partition(|(key, _)| self.runs_of(key).is_some())
+    }
+
+    /// Writes rows that go into the runs; their bytes.
+    pub(crate) fn append(&self, rows: &Writes<'_>) -> Result<usize, DiskError> {
+        self.runs.as_ref().map_or(Ok(()), |runs| runs.append(rows))?;
+        Ok(rows.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum())
+    }
+
+    /// Writes everything to its place, past the layers: only during the opening.
+    pub(crate) fn write_all(&self, writes: &Overlay) -> Result<(), DiskError> {
+        let (appended, others) = self.split(writes);
+        self.runs.as_ref().map_or(Ok(()), |runs| runs.append_new(&appended))?;
+        coarse_to_fine(&others).try_for_each(|(key, value)| self.index.write(key, *value))
+    }
+
+    /// Moves the rows of an earlier release, which had all of them in the index, to the runs. A start that is cut in the middle
+    /// does it again.
+    pub(crate) fn adopt(&self) -> Result<(), DiskError> {
+        let Some(runs) = &self.runs else { return Ok(()) };
+        let all = KeyRange::prefix(runs.prefix());
+        let mut pairs = self.index.range(&all).peekable();
+        if pairs.peek().is_none() {
+            return Ok(());
+        }
+        tracing::info!(prefix = %runs.prefix().escape_ascii(), "rows of an earlier release move out of the index");
+        loop {
+            let part: Vec<Pair> = pairs.by_ref().take(ADOPTED).collect::<Result<_, _>>()?;
+            if part.is_empty() {
+                break;
+            }
+            let part: Writes<'_> = part.iter().map(|(key, value)| (&key[..], Some(&value[..]))).collect();
+            runs.append(&part)?;
+        }
+        // Durable there before they go here.
+        self.index.note(&Note { held: None, runs: runs.sync()? })?;
+        self.index.flush()?;
+        loop {
+            let part: Vec<Pair> = self.index.range(&all).take(ADOPTED).collect::<Result<_, _>>()?;
+            if part.is_empty() {
+                return Ok(());
+            }
+            part.iter().try_for_each(|(key, _)| self.index.write(key, None))?;
+        }
+    }
+
+    /// The runs, if a key is one of theirs.
+    fn runs_of(&self, key: &[u8]) -> Option<&Runs<M>> {
+        self.runs.as_ref().filter(|runs| runs.takes(key))
+    }
+
+    /// The pairs of a range in the index and in the runs.
+    fn stored<'a>(&'a self, range: &KeyRange) -> Box<dyn DoubleEndedIterator<Item = Result<Pair, DiskError>> + 'a> {
+        let Some(runs) = &self.runs else { return Box::new(self.index.range(range)) };
+        let (before, within, after) = range.around(runs.prefix());
+        let of_index = |part: Option<KeyRange>| part.map(|part| self.index.range(&part)).into_iter().flatten();
+        let of_runs = within.map(|part| runs.range(part)).into_iter().flatten();
+        Box::new(of_index(before).chain(of_runs).chain(of_index(after)))
     }
 
     /// The next pairs of a range from one of its ends, about `limit` of them.
@@ -63,7 +138,7 @@ impl<I: Index> Rows<I> {
         // Of the rest of the range, the layers' part is not known yet.
         let beyond = written.last().filter(|_| more).map(|(key, _)| key.clone());
         let known = beyond.as_ref().map(|key| range.as_far_as(from, key));
-        let mut stored = from.read(self.index.range(known.as_ref().unwrap_or(range)));
+        let mut stored = from.read(self.stored(known.as_ref().unwrap_or(range)));
         let mut written = written.into_iter().peekable();
         let (mut pairs, mut bytes) = (Vec::new(), 0);
         let most = if limit <= FIRST_CHUNK { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };
@@ -97,11 +172,11 @@ impl<I: Index> Rows<I> {
     }
 }
 
-impl<I: Index> Stored for Rows<I> {
+impl<I: Index, M: Medium> Stored for Rows<I, M> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
         match self.layers.get(key) {
             Some(written) => Ok(written),
-            None => self.index.get(key),
+            None => self.runs_of(key).map_or_else(|| self.index.get(key), |runs| runs.get(key)),
         }
     }
 
@@ -121,7 +196,7 @@ pub(crate) struct Scan<R> {
     limit: usize,
 }
 
-impl<I: Index, R: Deref<Target = Rows<I>>> Scan<R> {
+impl<I: Index, M: Medium, R: Deref<Target = Rows<I, M>>> Scan<R> {
     pub(crate) fn new(rows: R, range: KeyRange) -> Self {
         Self { rows, rest: Some(range), front: VecDeque::new(), back: VecDeque::new(), limit: FIRST_CHUNK }
     }
@@ -140,7 +215,7 @@ impl<I: Index, R: Deref<Target = Rows<I>>> Scan<R> {
     }
 }
 
-impl<I: Index, R: Deref<Target = Rows<I>>> Iterator for Scan<R> {
+impl<I: Index, M: Medium, R: Deref<Target = Rows<I, M>>> Iterator for Scan<R> {
     type Item = Result<Pair, DiskError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -156,7 +231,7 @@ impl<I: Index, R: Deref<Target = Rows<I>>> Iterator for Scan<R> {
     }
 }
 
-impl<I: Index, R: Deref<Target = Rows<I>>> DoubleEndedIterator for Scan<R> {
+impl<I: Index, M: Medium, R: Deref<Target = Rows<I, M>>> DoubleEndedIterator for Scan<R> {
     fn next_back(&mut self) -> Option<Self::Item> {
         while self.back.is_empty() {
             match self.read(ReadFrom::End) {

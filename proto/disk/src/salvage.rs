@@ -10,7 +10,7 @@ use twinbox_journal::Salvaged;
 
 use crate::{
     DiskError, Options, Pair, batch::Reader, disk::lock, file, index::Index, medium::Folder, range::KeyRange,
-    replacement, sled_index::SledIndex,
+    replacement, runs, sled_index::SledIndex,
 };
 
 /// Between the name of a store's directory and the time at which it was set aside.
@@ -64,11 +64,12 @@ pub fn set_asides(dir: &Path) -> Result<Vec<PathBuf>, DiskError> {
     Ok(found)
 }
 
-/// Passes the pairs whose key begins with one of `prefixes` to `take`, as far as they can be read: those of the index,
-/// then those that the journal has, in its order. A key may come many times. Values that the journal removed are not
+/// Passes the pairs whose key begins with one of `prefixes` to `take`, as far as they can be read: those of the index and its
+/// runs, then those that the journal has, in its order. A key may come many times. Values that the journal removed are not
 /// passed, and do not take back what the index has.
 pub fn salvage(dir: &Path, prefixes: &[&[u8]], mut take: impl FnMut(Pair)) -> Findings {
-    let index = of_index(dir, prefixes, &mut take).err().map(|error| error.to_string());
+    let index = of_index(dir, prefixes, &mut take).and(of_runs(dir, prefixes, &mut take));
+    let index = index.err().map(|error| error.to_string());
     let journal = dir.join("journal");
     let folder = if journal.is_dir() { Folder::of_journal(&journal).ok() } else { None };
     let mut reader = Reader::default();
@@ -90,6 +91,14 @@ pub fn salvage(dir: &Path, prefixes: &[&[u8]], mut take: impl FnMut(Pair)) -> Fi
         })
     });
     Findings { index, journal: journal.unwrap_or_default() }
+}
+
+fn of_runs(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Result<(), DiskError> {
+    let folder = runs::folder(dir);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    runs::salvage(dir, &Folder::of_index(&folder)?, prefixes, take)
 }
 
 /// From the start to the first place that cannot be read, and from the end back to the last one.

@@ -10,18 +10,19 @@ use std::{
     time::Duration,
 };
 
-use twinbox_journal::Position;
-
 use crate::{
     DiskError, Pair, Reserve,
     copying::SomeRows,
     file,
-    index::{Held, Index},
+    index::{Held, Index, Note},
     leftovers,
     live::RowBytes,
     range::KeyRange,
-    replacement, sync,
+    replacement,
+    runs::Extent,
+    sync,
 };
+use twinbox_journal::Position;
 
 /// Segment size of the index. A page over a quarter of it would not be synced: see [`crate::MAX_VALUE`].
 const SEGMENT: usize = 4 * 1024 * 1024;
@@ -35,9 +36,11 @@ const LOCK_TRIES: u32 = 500;
 /// Written before the first flush, to check that it syncs. Removed immediately.
 const SELF_TEST: &[u8] = b"\0self-test";
 
-/// The tree of sled that has the notes, apart from that of the keys, and their keys: the position held, the bytes of the rows.
+/// The tree of sled that has the notes, apart from that of the keys, and their keys: the position held, the extent of the runs, the
+/// bytes of the rows.
 const NOTES: &str = "notes";
 const HELD: &[u8] = b"held";
+const RUNS: &[u8] = b"runs";
 const ROWS: &[u8] = b"rows";
 
 /// sled.
@@ -94,7 +97,12 @@ impl Tree {
         })
     }
 
-    fn note(&self, dir: &Path, Position { segment, offset }: Position) -> Result<(), DiskError> {
+    // The runs first: sled keeps its writes in order, so a position is there only with the runs that belong to it.
+    fn note(&self, dir: &Path, Note { held, runs }: &Note) -> Result<(), DiskError> {
+        if let Some(extent) = runs {
+            guarded(dir, || self.notes.insert(RUNS, &extent.to_bytes()))?;
+        }
+        let Some(Position { segment, offset }) = held else { return Ok(()) };
         let note = [segment.to_be_bytes(), offset.to_be_bytes()].concat();
         guarded(dir, || self.notes.insert(HELD, note)).map(drop)
     }
@@ -163,7 +171,7 @@ impl Index for SledIndex {
         Ok(value.map(|value| value.to_vec()))
     }
 
-    fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> {
+    fn range<'a>(&'a self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + use<'a> {
         Pairs { dir: &self.dir, iter: Some(self.tree().db.range::<&[u8], _>(range.bounds())) }
     }
 
@@ -178,8 +186,21 @@ impl Index for SledIndex {
         guarded(&self.dir, || tree.db.flush()).map(drop)
     }
 
-    fn note(&self, position: Position) -> Result<(), DiskError> {
-        self.tree().note(&self.dir, position)
+    fn note(&self, note: &Note) -> Result<(), DiskError> {
+        self.tree().note(&self.dir, note)
+    }
+
+    fn noted_runs(&self) -> Result<Option<Extent>, DiskError> {
+        let note = {
+            let tree = self.tree();
+            guarded(&self.dir, || tree.notes.get(RUNS))?
+        };
+        let Some(note) = note else { return Ok(None) };
+        Extent::from_bytes(&note).map(Some).ok_or_else(|| DiskError::Index {
+            dir: self.dir.clone(),
+            detail: "its note of the runs has no sense".to_owned(),
+            damaged: true,
+        })
     }
 
     fn held(&self) -> Result<Held, DiskError> {
@@ -235,9 +256,9 @@ impl Index for SledIndex {
         }
     }
 
-    fn replace(&self, position: Position) -> Result<(), DiskError> {
+    fn replace(&self, note: &Note) -> Result<(), DiskError> {
         let Some(to) = self.copy().take() else { return Ok(()) };
-        to.note(&self.dir, position)?;
+        to.note(&self.dir, note)?;
         to.note_rows(&self.dir, &self.rows())?;
         guarded(&self.dir, || to.db.flush())?;
         file::fsync_dir(&replacement::next(&self.dir))?;

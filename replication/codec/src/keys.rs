@@ -47,6 +47,8 @@ pub const OWN: &[u8] = b"o";
 pub const VECTOR: &[u8] = b"v";
 /// Prefix of the log of changes.
 pub const LOG: &[u8] = b"l";
+/// Bytes of the key of a change.
+pub const CHANGE_LENGTH: usize = LOG.len() + 16 + 8;
 /// Prefix of the numbers after which the log begins, by origin.
 pub const LOG_BEGINS: &[u8] = b"c";
 /// Prefix of the changes that rows of an interrupted scan may show, by origin.

@@ -98,7 +98,8 @@ impl Store {
     /// while the disk works: half a second at most for a store of usual size.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
         let StoreConfig { dir, node, reserve_bytes } = config;
-        let disk = Disk::open_with(&dir.join("db"), Options::with_reserve(reserve_bytes))?;
+        let options = Options::with_reserve(reserve_bytes).appending(keys::LOG, keys::CHANGE_LENGTH);
+        let disk = Disk::open_with(&dir.join("db"), options)?;
         let reserve = Reserve::new(&dir, reserve_bytes);
         let new = !check_node(&disk, &dir, &node)?;
         let filled = Arc::new(FillMark::read(&disk, new)?);

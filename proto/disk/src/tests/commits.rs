@@ -25,7 +25,7 @@ type Noted = Arc<Mutex<Vec<String>>>;
 
 fn open(world: &World) -> OpenParts {
     let health = Arc::new(Health::new(PathBuf::from("/simulated")));
-    Parts::open(health, world.index(), world.files(), OPTIONS, LIMITS).expect("a store")
+    Parts::open(health, world.index().expect("an index"), world.files(), OPTIONS, LIMITS).expect("a store")
 }
 
 fn note(noted: &Noted, event: impl Into<String>) {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::world::{Faults, SimulatedIndex, World};
+use super::world::{Faults, SimulatedFolder, SimulatedIndex, World};
 use crate::{
     DiskError, Options, TransactError, Transaction,
     committer::{Urgency, answered},
@@ -30,12 +30,15 @@ const LAZY: Limits = Limits { apply_at: usize::MAX, apply_after: Duration::from_
 /// Longest wait for something that takes a moment.
 const LONGEST: Duration = Duration::from_secs(20);
 
-type Store = Arc<Engine<SimulatedIndex>>;
+type Store = Arc<Engine<SimulatedIndex, SimulatedFolder>>;
 
 fn open(world: &World, limits: Limits) -> Store {
     let health = Arc::new(Health::new(PathBuf::from("/simulated")));
-    let options = Options { journal_segment_bytes: 8192, left_free: 0 };
-    Arc::new(Engine::start(health, world.index(), world.files(), options, limits, None).expect("a store"))
+    let options = Options { journal_segment_bytes: 8192, left_free: 0, appended: None };
+    Arc::new(
+        Engine::start(health, world.index().expect("an index"), world.files(), options, limits, None)
+            .expect("a store"),
+    )
 }
 
 /// The result of `f`, which blocks, on a thread.
@@ -140,8 +143,9 @@ fn a_failed_checkpoint_refuses_further_commits_and_loses_none() {
 fn a_committer_that_panics_outside_of_a_transaction_leaves_a_broken_store() {
     let world = World::new(1, Faults { journal_panics: true, ..Faults::default() });
     let health = Arc::new(Health::new(PathBuf::from("/simulated")));
-    let options = Options { journal_segment_bytes: 8192, left_free: 0 };
-    let store = Engine::start(Arc::clone(&health), world.index(), world.files(), options, EAGER, None);
+    let options = Options { journal_segment_bytes: 8192, left_free: 0, appended: None };
+    let store =
+        Engine::start(Arc::clone(&health), world.index().expect("an index"), world.files(), options, EAGER, None);
     let store = Arc::new(store.expect("a store"));
     let error = put(&store, "a", "1").recv_timeout(LONGEST).expect("the commit ends").expect_err("a refusal");
     assert!(matches!(error, TransactError::Disk(DiskError::Panicked)), "{error}");

@@ -3,4 +3,5 @@
 mod commits;
 mod gates;
 mod power_cuts;
+mod runs;
 mod world;

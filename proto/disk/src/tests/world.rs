@@ -8,9 +8,23 @@ use std::{
     time::Duration,
 };
 
-use twinbox_journal::{Blocks, Medium, MediumFile, Position};
+use twinbox_journal::{Blocks, Medium, MediumFile};
 
-use crate::{DiskError, Pair, index::Index, range::KeyRange};
+use crate::{
+    Appended, DiskError, Pair,
+    index::{Index, Note},
+    range::KeyRange,
+    runs::{Extent, Runs, Sizes},
+};
+
+/// The rows that go into runs, and sizes at which files are begun, emptied and removed all the time.
+pub(super) const RUNS: (Appended, Sizes) = (
+    Appended { prefix: b"log ", key_length: 6 },
+    Sizes { block: 2000, shortest: 4096, longest: 8192, slack: 2000, moved: 2000 },
+);
+
+/// The beginning of the names of their files.
+const RUN_FILES: &str = "runs/";
 
 /// Unit in which a power cut keeps writes to files, in bytes.
 const SECTOR: usize = 512;
@@ -55,6 +69,10 @@ pub(super) struct Faults {
     pub(super) index_fails: bool,
     /// A copy takes the place of the index before it is durable.
     pub(super) copy_lies: bool,
+    /// Syncs of the runs do nothing.
+    pub(super) runs_lie: bool,
+    /// A checkpoint notes nothing of the runs: their files are removed before that.
+    pub(super) notes_nothing: bool,
 }
 
 /// A place that a test can close.
@@ -113,6 +131,10 @@ struct State {
     durable_index: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Writes to the index since its last flush, by key, in order.
     unflushed: BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
+    /// The note of the runs, as the rows.
+    note: Option<Extent>,
+    durable_note: Option<Extent>,
+    unflushed_notes: Vec<Extent>,
     /// A copy of the index that is being made. No start finds it.
     copy: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
     /// Copies that took the place of the index.
@@ -186,6 +208,11 @@ impl State {
             }
         }
         self.index = self.durable_index.clone();
+        let notes = std::mem::take(&mut self.unflushed_notes);
+        if let Some(kept) = self.random.index(notes.len() + 1).checked_sub(1) {
+            self.durable_note = Some(notes[kept]);
+        }
+        self.note = self.durable_note;
         self.copy = None;
     }
 
@@ -210,6 +237,9 @@ impl World {
             index: BTreeMap::new(),
             durable_index: BTreeMap::new(),
             unflushed: BTreeMap::new(),
+            note: None,
+            durable_note: None,
+            unflushed_notes: Vec::new(),
             copy: None,
             replaced: 0,
         };
@@ -254,7 +284,22 @@ impl World {
 
     /// Total bytes of the journal's files.
     pub(super) fn journal_bytes(&self) -> usize {
-        self.state().files.values().map(|content| content.live.len()).sum()
+        self.bytes_of(|name| !name.starts_with(RUN_FILES))
+    }
+
+    /// Total bytes of the files of runs.
+    pub(super) fn run_bytes(&self) -> usize {
+        self.bytes_of(|name| name.starts_with(RUN_FILES))
+    }
+
+    /// Number of their files that were begun, removed ones included.
+    pub(super) fn run_files(&self) -> u64 {
+        self.state().note.map_or(0, |note| note.last.into())
+    }
+
+    fn bytes_of(&self, wanted: impl Fn(&str) -> bool) -> usize {
+        let state = self.state();
+        state.files.iter().filter(|(name, _)| wanted(name)).map(|(_, content)| content.live.len()).sum()
     }
 
     /// Number of copies that took the place of the index.
@@ -263,35 +308,65 @@ impl World {
     }
 
     pub(super) fn files(&self) -> SimulatedFolder {
-        SimulatedFolder(self.clone())
+        SimulatedFolder { world: self.clone(), begin: "" }
     }
 
-    pub(super) fn index(&self) -> SimulatedIndex {
+    /// The index without its runs.
+    pub(super) fn index_alone(&self) -> SimulatedIndex {
         SimulatedIndex(self.clone())
+    }
+
+    /// The index of a store that is being opened, and its runs.
+    pub(super) fn index(&self) -> Result<(SimulatedIndex, Option<Runs<SimulatedFolder>>), DiskError> {
+        let index = self.index_alone();
+        let folder = SimulatedFolder { world: self.clone(), begin: RUN_FILES };
+        let runs = Runs::open(Path::new("/simulated"), folder, RUNS, index.noted_runs()?)?;
+        Ok((index, Some(runs)))
     }
 }
 
-pub(super) struct SimulatedFolder(World);
+pub(super) struct SimulatedFolder {
+    world: World,
+    /// Beginning of the names of its files.
+    begin: &'static str,
+}
+
+impl SimulatedFolder {
+    fn has(&self, name: &str) -> bool {
+        name.starts_with(RUN_FILES) != self.begin.is_empty()
+    }
+
+    fn file(&self, name: &str) -> SimulatedFile {
+        SimulatedFile { world: self.world.clone(), name: self.name(name) }
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{}{name}", self.begin)
+    }
+}
 
 impl Medium for SimulatedFolder {
     type File = SimulatedFile;
 
     fn list(&self) -> io::Result<Vec<String>> {
-        let state = self.0.state();
-        if state.dead { Err(State::power_failed()) } else { Ok(state.files.keys().cloned().collect()) }
+        let state = self.world.state();
+        let names = state.files.keys().filter(|name| self.has(name));
+        let names = names.map(|name| name.strip_prefix(self.begin).unwrap_or(name).to_owned()).collect();
+        if state.dead { Err(State::power_failed()) } else { Ok(names) }
     }
 
     fn open(&self, name: &str) -> io::Result<SimulatedFile> {
-        self.0.state().file(name)?;
-        Ok(SimulatedFile { world: self.0.clone(), name: name.to_owned() })
+        self.world.state().file(&self.name(name))?;
+        Ok(self.file(name))
     }
 
     fn create(&self, name: &str, length: u64, _: Blocks) -> io::Result<SimulatedFile> {
-        let mut state = self.0.state();
-        if state.full && !state.dead {
+        let mut state = self.world.state();
+        let (opened, name) = (self.file(name), self.name(name));
+        if state.full && !state.dead && self.begin.is_empty() {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        assert!(!state.files.contains_key(name), "a file of this name is there");
+        assert!(!state.files.contains_key(&name), "a file of this name is there");
         let was_dead = state.dead;
         let created = state.step();
         let length = match created {
@@ -301,27 +376,27 @@ impl Medium for SimulatedFolder {
             Err(_) => state.random.index(length as usize),
         };
         let zeros = vec![0; length];
-        state.files.insert(name.to_owned(), Content { live: zeros.clone(), durable: zeros, unsynced: Vec::new() });
+        state.files.insert(name, Content { live: zeros.clone(), durable: zeros, unsynced: Vec::new() });
         created?;
         // The folder was synced.
-        state.removed.clear();
-        Ok(SimulatedFile { world: self.0.clone(), name: name.to_owned() })
+        state.removed.retain(|(name, _)| !self.has(name));
+        Ok(opened)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.0.state();
-        state.file(name)?;
-        if let Some(content) = state.files.remove(name) {
-            state.removed.push((name.to_owned(), content));
+        let (mut state, name) = (self.world.state(), self.name(name));
+        state.file(&name)?;
+        if let Some(content) = state.files.remove(&name) {
+            state.removed.push((name, content));
         }
         state.step()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.0.state();
-        state.file(from)?;
-        if let Some(content) = state.files.remove(from) {
-            state.files.insert(to.to_owned(), content);
+        let mut state = self.world.state();
+        state.file(&self.name(from))?;
+        if let Some(content) = state.files.remove(&self.name(from)) {
+            state.files.insert(self.name(to), content);
         }
         state.step()
     }
@@ -349,7 +424,8 @@ impl MediumFile for SimulatedFile {
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
         let (bytes, offset) = (parts.concat(), offset as usize);
         let mut state = self.world.state();
-        assert!(!state.faults.journal_panics, "the fault that the test asked for");
+        let is_run = self.name.starts_with(RUN_FILES);
+        assert!(is_run || !state.faults.journal_panics, "the fault that the test asked for");
         let content = state.file(&self.name)?;
         content.live[offset..offset + bytes.len()].copy_from_slice(&bytes);
         content.unsynced.push((offset, bytes));
@@ -360,7 +436,8 @@ impl MediumFile for SimulatedFile {
         self.world.syncs.pass();
         let mut state = self.world.state();
         state.step()?;
-        if !state.faults.journal_lies {
+        let lies = if self.name.starts_with(RUN_FILES) { state.faults.runs_lie } else { state.faults.journal_lies };
+        if !lies {
             let content = state.file(&self.name)?;
             content.unsynced.clear();
             content.durable = content.live.clone();
@@ -381,7 +458,7 @@ impl Index for SimulatedIndex {
         if state.dead { Err(failed(&State::power_failed())) } else { Ok(state.index.get(key).cloned()) }
     }
 
-    fn range(&self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> {
+    fn range<'a>(&'a self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + use<'a> {
         let state = self.0.state();
         let pairs: Vec<Result<Pair, DiskError>> = match state.dead {
             true => vec![Err(failed(&State::power_failed()))],
@@ -400,6 +477,19 @@ impl Index for SimulatedIndex {
         }
         state.unflushed.entry(key.to_vec()).or_default().push(value.map(<[u8]>::to_vec));
         state.step().map_err(|error| failed(&error))
+    }
+
+    fn note(&self, note: &Note) -> Result<(), DiskError> {
+        let mut state = self.0.state();
+        if let Some(extent) = note.runs.filter(|_| !state.faults.notes_nothing || state.note.is_none()) {
+            state.note = Some(extent);
+            state.unflushed_notes.push(extent);
+        }
+        state.step().map_err(|error| failed(&error))
+    }
+
+    fn noted_runs(&self) -> Result<Option<Extent>, DiskError> {
+        Ok(self.0.state().note)
     }
 
     fn begin_copy(&self) -> Result<(), String> {
@@ -422,13 +512,16 @@ impl Index for SimulatedIndex {
         self.0.state().copy = None;
     }
 
-    fn replace(&self, _position: Position) -> Result<(), DiskError> {
+    fn replace(&self, note: &Note) -> Result<(), DiskError> {
         let mut state = self.0.state();
         state.step().map_err(|error| failed(&error))?;
         let Some(copy) = state.copy.take() else { return Ok(()) };
         if !state.faults.copy_lies {
             state.durable_index = copy.clone();
+            state.durable_note = note.runs.or(state.durable_note);
         }
+        state.note = note.runs.or(state.note);
+        state.unflushed_notes.clear();
         state.index = copy;
         state.unflushed.clear();
         state.replaced += 1;
@@ -445,6 +538,8 @@ impl Index for SimulatedIndex {
         if state.faults.index_lies {
             return Ok(());
         }
+        state.durable_note = state.note;
+        state.unflushed_notes.clear();
         for (key, values) in std::mem::take(&mut state.unflushed) {
             if let Some(last) = values.last() {
                 apply(&mut state.durable_index, &key, last.as_deref());

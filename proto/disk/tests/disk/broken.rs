@@ -89,7 +89,7 @@ async fn failed_sync_of_the_journal_stops_all_further_writes() {
 async fn failed_checkpoint_stops_all_further_writes_and_loses_none_before() {
     let dir = tempfile::tempdir().expect("a directory");
     // Small segments: a checkpoint is due soon.
-    let options = Options { journal_segment_bytes: 64 * 1024, left_free: 0 };
+    let options = Options { journal_segment_bytes: 64 * 1024, left_free: 0, appended: None };
     let disk = Disk::open_with(dir.path(), options).expect("a disk");
     put(&disk, b"before", b"1").await.expect("a write");
     let replaced = Replaced::by_null(&dir.path().join("index/db"));

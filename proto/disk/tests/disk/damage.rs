@@ -8,16 +8,21 @@ use std::{
 };
 
 use tempfile::TempDir;
-use twinbox_disk::{Disk, DiskError, Options, salvage, set_aside, set_asides};
+use twinbox_disk::{Appended, Disk, DiskError, Options, salvage, set_aside, set_asides};
 
 use crate::put;
 
-/// Small segments: the journal lets go of most writes.
-const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024, left_free: 0 };
+/// Small segments: the journal lets go of most writes. Half of the rows go into runs.
+const OPTIONS: Options = Options {
+    journal_segment_bytes: 64 * 1024,
+    left_free: 0,
+    appended: Some(Appended { prefix: b"l", key_length: 5 }),
+};
 const WRITES: u32 = 400;
 
 fn key(number: u32) -> Vec<u8> {
-    [b"n", &number.to_be_bytes()[..]].concat()
+    let table = if number.is_multiple_of(2) { b"l" } else { b"n" };
+    [table, &number.to_be_bytes()[..]].concat()
 }
 
 fn value(number: u32) -> Vec<u8> {
@@ -88,13 +93,16 @@ fn wrong(dir: &Path) -> Option<DiskError> {
 async fn flipped_bit_is_harmless_or_refused_as_damage() {
     let original = store().await;
     let (mut harmless, mut refused) = (0, 0);
-    for folder in ["index", "journal"] {
+    for folder in ["index", "journal", "runs"] {
         for file in files(&original.path().join(folder)) {
             let length = fs::metadata(&file).expect("a file").len();
             if length == 0 {
                 continue;
             }
-            for at in [0, 5, 20, 100, length / 4, length / 3, length / 2, length / 4 * 3, length - 1] {
+            let places = [0, 5, 20, 100, length / 4, length / 3, length / 2, length / 4 * 3, length - 1];
+            // Most of a file of runs is empty.
+            let blocks = if folder == "runs" { 1..8 } else { 0..0 };
+            for at in places.into_iter().chain(blocks.map(|block| block * 25_000)) {
                 let at = at.min(length - 1);
                 let dir = tempfile::tempdir().expect("a directory");
                 copy(original.path(), dir.path());
@@ -112,6 +120,24 @@ async fn flipped_bit_is_harmless_or_refused_as_damage() {
     }
     println!("{harmless} flips were harmless, {refused} refused");
     assert!(refused > 5, "{harmless} were harmless");
+}
+
+#[tokio::test]
+async fn missing_run_is_refused_and_an_unneeded_one_removed() {
+    let dir = store().await;
+    let runs = files(&dir.path().join("runs"));
+    assert_eq!(runs.len(), 4, "a file of each process");
+    fs::write(dir.path().join("runs/00000099.run"), b"left behind").expect("a file");
+    assert_eq!(wrong(dir.path()), None);
+    assert_eq!(files(&dir.path().join("runs")), runs);
+    for run in &runs {
+        let broken = tempfile::tempdir().expect("a directory");
+        copy(dir.path(), broken.path());
+        let name = run.file_name().expect("a name");
+        fs::remove_file(broken.path().join("runs").join(name)).expect("removed");
+        let error = Disk::open_with(broken.path(), OPTIONS).err().expect("a refusal");
+        assert!(error.is_damage() && error.to_string().contains(&*name.to_string_lossy()), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -158,6 +184,13 @@ async fn damage_that_an_opening_does_not_read_is_found_when_it_is_asked_to() {
     let error = Disk::open_with(dir.path(), OPTIONS).err().expect("a refusal");
     assert!(error.is_damage(), "{error}");
     assert!(dir.path().join("verify").exists(), "it is asked until it succeeds");
+
+    let dir = store().await;
+    flip(&files(&dir.path().join("runs"))[0], 1_000);
+    drop(Disk::open_with(dir.path(), OPTIONS).expect("only heads are read"));
+    fs::write(dir.path().join("verify"), "").expect("a request");
+    let error = Disk::open_with(dir.path(), OPTIONS).err().expect("a refusal");
+    assert!(error.is_damage() && error.to_string().contains(".run"), "{error}");
 }
 
 #[tokio::test]
@@ -185,7 +218,7 @@ async fn store_that_was_set_aside_gives_what_it_can_still_read() {
     write_all(&dir).await;
     let keys = |dir: &Path| {
         let mut keys = std::collections::BTreeSet::new();
-        let findings = salvage(dir, &[b"n"], |(key, _)| {
+        let findings = salvage(dir, &[b"n", b"l"], |(key, _)| {
             keys.insert(key);
         });
         (keys, findings)
@@ -197,8 +230,20 @@ async fn store_that_was_set_aside_gives_what_it_can_still_read() {
     let (found, findings) = keys(&aside);
     assert_eq!((found.len(), findings.index), (WRITES as usize, None), "of index and journal");
 
-    // Without the index, the journal has the last writes.
+    // A block that is damaged costs the rows that are in it.
+    let run = &files(&aside.join("runs"))[0];
+    flip(run, 1_000);
+    let (found, findings) = keys(&aside);
+    let few = WRITES as usize - 256..WRITES as usize;
+    assert!(few.contains(&found.len()) && findings.index.is_some(), "{} found, {findings:?}", found.len());
+    flip(run, 1_000);
+
+    // Without the index, the runs are there, and the journal has the last writes.
     fs::remove_dir_all(aside.join("index")).expect("removed");
+    let (found, _) = keys(&aside);
+    let runs = (0..WRITES).step_by(2).filter(|number| found.contains(&key(*number))).count();
+    assert!(runs == WRITES as usize / 2 && found.contains(&key(WRITES - 1)) && !found.contains(&key(1)));
+    fs::remove_dir_all(aside.join("runs")).expect("removed");
     let (found, findings) = keys(&aside);
     assert!(found.contains(&key(WRITES - 1)) && !found.contains(&key(0)), "{} found", found.len());
     assert_eq!((findings.journal.gaps, findings.journal.unreadable), (0, 0));

@@ -6,11 +6,21 @@ use std::{
     process::{Command, Stdio},
 };
 
-use twinbox_disk::{Disk, Options};
+use twinbox_disk::{Appended, Disk, Options};
 
 const DIR: &str = "TWINBOX_TEST_KILL_DIR";
 /// Small segments: the child is killed among many checkpoints.
-const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024, left_free: 0 };
+const OPTIONS: Options = Options {
+    journal_segment_bytes: 64 * 1024,
+    left_free: 0,
+    appended: Some(Appended { prefix: b"log", key_length: 7 }),
+};
+/// Rows that stay in the log.
+const LOG: u32 = 400;
+
+fn log(n: u32) -> Vec<u8> {
+    [b"log", &n.to_be_bytes()[..]].concat()
+}
 
 /// Not a test of its own: the child process of the one below.
 #[test]
@@ -20,6 +30,8 @@ fn child() {
     for n in 0..u32::MAX {
         let entry = move |t: &mut twinbox_disk::Transaction<'_>| {
             t.put(n.to_be_bytes(), vec![7; 300])?;
+            t.put(log(n), vec![8; 200])?;
+            n.checked_sub(LOG).into_iter().for_each(|old| t.remove(log(old)));
             // Another "table", in the same transaction.
             t.put(*b"last", n.to_be_bytes())
         };
@@ -52,5 +64,10 @@ fn acknowledged_writes_survive_a_kill() {
         }
         let last = disk.get(b"last").expect("a read").expect("a last one");
         assert!(disk.get(&last).expect("a read").is_some(), "half a transaction is there");
+        let last = u32::from_be_bytes(last.try_into().expect("a number"));
+        let kept: Vec<_> = disk.scan(b"log").map(|entry| entry.expect("a row").0).collect();
+        let expected: Vec<_> = (last + 1 - LOG..=last).map(log).collect();
+        assert_eq!(kept, expected, "the log as of {last}");
+        assert!(disk.scan(b"log").rev().map(|entry| entry.expect("a row").0).eq(expected.into_iter().rev()));
     }
 }

@@ -16,7 +16,7 @@ const DIR: &str = "TWINBOX_TEST_OPENING_DIR";
 /// closing makes one more.
 const WRITES: u32 = 6;
 /// Small segments, so that every start fills some of them.
-const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024, left_free: 0 };
+const OPTIONS: Options = Options { journal_segment_bytes: 64 * 1024, left_free: 0, appended: None };
 /// System calls that shape the files found by a later start.
 const CALLS: [&str; 9] =
     ["openat", "write", "pwrite64", "pwritev", "fdatasync", "rename", "unlink", "mkdir", "ftruncate"];

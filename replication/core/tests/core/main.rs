@@ -7,6 +7,7 @@ mod commits;
 mod convergence;
 mod data_plane;
 mod patience;
+mod pins;
 mod ranges;
 mod records;
 mod state_fill;

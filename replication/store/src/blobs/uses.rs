@@ -2,22 +2,20 @@
 //! being removed, and appends whose places no row names yet.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{Condvar, Mutex, PoisonError},
     time::Duration,
 };
 
 use twinbox_clock::BootInstant;
 use twinbox_ids::BlobHash;
+use twinbox_replication_core::Pins;
 
 use crate::store::lock;
 
 /// A blob that was stored, sent, or found for a change is not removed for this time: the change that names it may be on
 /// its way (rule D9). The grace of the purge is for all longer times.
 const PINNED: Duration = Duration::from_secs(3_600);
-
-/// Number of pins from which on expired ones are removed.
-const MANY_PINS: usize = 1_024;
 
 #[derive(Default)]
 pub(super) struct Uses {
@@ -29,28 +27,20 @@ pub(super) struct Uses {
 /// A blob is pinned or being removed, not both.
 #[derive(Default)]
 struct State {
-    pinned: HashMap<BlobHash, BootInstant>,
-    /// Number of pins at which expired ones are removed next.
-    prune_at: usize,
+    pins: Pins,
     removing: HashSet<BlobHash>,
     /// Appends by number, each with the first pack that it may have written to, and the blob, if it stores one.
     appends: BTreeMap<u64, (u32, Option<BlobHash>)>,
     next: u64,
 }
 
+fn now_ms() -> u64 {
+    BootInstant::now().as_nanos() / 1_000_000
+}
+
 /// The time of a pin. Only a build for tests accepts a grace of less than a day, and its pins end with the grace.
 fn pin_time(grace: Duration) -> Duration {
     if cfg!(debug_assertions) { PINNED.min(grace) } else { PINNED }
-}
-
-impl State {
-    fn pin(&mut self, hash: &BlobHash) {
-        self.pinned.insert(*hash, BootInstant::now());
-        if self.pinned.len() >= self.prune_at.max(MANY_PINS) {
-            self.pinned.retain(|_, since| since.elapsed() < PINNED);
-            self.prune_at = self.pinned.len().saturating_mul(2);
-        }
-    }
 }
 
 impl Uses {
@@ -59,7 +49,7 @@ impl Uses {
         let mut state = lock(&self.state);
         let stays = !state.removing.contains(hash);
         if stays {
-            state.pin(hash);
+            state.pins.pin(hash, now_ms(), PINNED);
         }
         stays
     }
@@ -70,7 +60,7 @@ impl Uses {
         while state.removing.contains(hash) {
             state = self.removed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.pin(hash);
+        state.pins.pin(hash, now_ms(), PINNED);
     }
 
     pub(super) fn is_removing(&self, hash: &BlobHash) -> bool {
@@ -90,12 +80,11 @@ impl Uses {
         grace: Duration,
         remove: impl FnOnce(&[BlobHash]) -> R,
     ) -> R {
-        let (mut free, pin_time) = (Vec::with_capacity(hashes.len()), pin_time(grace));
+        let (mut free, pin_time, now) = (Vec::with_capacity(hashes.len()), pin_time(grace), now_ms());
         {
             let mut state = lock(&self.state);
             for hash in hashes {
-                let pinned = state.pinned.get(hash).is_some_and(|since| since.elapsed() < pin_time);
-                if !pinned && state.removing.insert(*hash) {
+                if !state.pins.hold(hash, now, pin_time) && state.removing.insert(*hash) {
                     free.push(*hash);
                 }
             }

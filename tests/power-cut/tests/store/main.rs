@@ -239,6 +239,13 @@ fn loss_is_found_without_syncs_of_the_index_at_checkpoints() {
 }
 
 #[test]
+fn loss_is_found_without_syncs_of_the_runs() {
+    if need::all(&[POWER]) {
+        assert!(loss_without_syncs(Some("/db/runs/")).is_some());
+    }
+}
+
+#[test]
 fn loss_is_found_without_syncs_of_audio() {
     if need::all(&[POWER]) {
         assert!(loss_without_syncs(Some("/audio/")).is_some());

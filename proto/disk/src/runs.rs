@@ -1,0 +1,362 @@
+//! Rows that are written once, in about the order of their keys, and removed oldest first: a log that is kept as rows. They go
+//! into append-only files beside the index, in sorted runs. In the index such a row costs about three times its bytes, and its
+//! removal as much work as its writing.
+//!
+//! The applier writes them, as it writes the index, and a checkpoint makes both durable. What is in the files behind the end
+//! that the last checkpoint noted does not count: the journal has it.
+
+mod block;
+mod buckets;
+mod opening;
+mod reading;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use twinbox_journal::{Blocks, Medium, MediumFile};
+
+use self::{
+    block::Entry,
+    buckets::{Buckets, Place},
+};
+use crate::DiskError;
+
+pub(crate) use self::opening::salvage;
+
+/// Sizes, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// The values of a block, apart from its last one, at most.
+    pub(crate) block: usize,
+    /// The shortest file and the longest: each is an eighth of all before it, within these.
+    pub(crate) shortest: u64,
+    pub(crate) longest: u64,
+    /// What nothing needs, beside as much as is live, before rows are moved out of the oldest file.
+    pub(crate) slack: u64,
+    /// What one checkpoint moves, about.
+    pub(crate) moved: u64,
+}
+
+impl Sizes {
+    /// Those of a store.
+    pub(crate) const USUAL: Self =
+        Self { block: 256 * 1024, shortest: MIB, longest: 64 * MIB, slack: 16 * MIB, moved: 16 * MIB };
+}
+
+const MIB: u64 = 1024 * 1024;
+
+/// The rows that go into runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Their keys begin with this.
+    pub prefix: &'static [u8],
+    /// The length of each of these keys, longer than the prefix.
+    pub key_length: usize,
+}
+
+/// The files of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Extent {
+    /// The first file: those before it are not needed.
+    pub(crate) first: u32,
+    /// The last file, and the place in it where its blocks end.
+    pub(crate) last: u32,
+    pub(crate) end: u32,
+    /// The number of the last block.
+    pub(crate) block: u64,
+}
+
+impl Extent {
+    /// As it is noted.
+    pub(crate) fn to_bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        let parts = [self.first, self.last, self.end].into_iter().flat_map(u32::to_be_bytes);
+        bytes.iter_mut().zip(parts.chain(self.block.to_be_bytes())).for_each(|(place, byte)| *place = byte);
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (numbers, block) = bytes.split_last_chunk::<8>()?;
+        let &[first, last, end] = numbers.as_chunks::<4>().0 else { return None };
+        let [first, last, end] = [first, last, end].map(u32::from_be_bytes);
+        Some(Self { first, last, end, block: u64::from_be_bytes(*block) })
+    }
+}
+
+/// The runs of a store.
+pub(crate) struct Runs<M: Medium> {
+    dir: PathBuf,
+    medium: M,
+    prefix: &'static [u8],
+    /// Of their keys without the last byte.
+    stem_length: usize,
+    sizes: Sizes,
+    state: RwLock<State<M::File>>,
+    writer: Mutex<Writer>,
+}
+
+struct State<F> {
+    buckets: Buckets,
+    files: BTreeMap<u32, Arc<F>>,
+}
+
+/// What the one thread that writes knows.
+struct Writer {
+    /// The last file: its number, its length if this process began it, and the end of its blocks.
+    file: u32,
+    length: Option<u64>,
+    end: u64,
+    /// The number of the last block.
+    block: u64,
+    /// Files with unsynced blocks.
+    unsynced: Vec<u32>,
+    /// A block could not be read to be moved: no more are in this process.
+    moves_nothing: bool,
+}
+
+fn file_name(number: u32) -> String {
+    format!("{number:08}.run")
+}
+
+impl<M: Medium> Runs<M> {
+    /// Writes rows, in the order of their keys, without waiting for the disk; `None` removes one. Readers see all of them.
+    pub(crate) fn append(&self, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
+        let mut writer = self.writer();
+        for rows in rows.chunk_by(|(left, _), (right, _)| stem(left) == stem(right)) {
+            self.append_to_bucket(&mut writer, rows)?;
+        }
+        Ok(())
+    }
+
+    /// Writes those of the rows that are not there: a start replays what the last one replayed, too.
+    pub(crate) fn append_new(&self, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
+        for rows in rows.chunk_by(|(left, _), (right, _)| stem(left) == stem(right)) {
+            let Some(stem) = rows.first().and_then(|(key, _)| stem(key)) else { continue };
+            // What cannot be read is written again.
+            let Ok(known) = self.read_rows(&self.blocks_of(stem), &(0..=u8::MAX)) else {
+                self.append(rows)?;
+                continue;
+            };
+            let is_new = |(key, value): &&(&[u8], Option<&[u8]>)| {
+                let known = split(key).and_then(|(_, last)| known.get(&last));
+                known.map(Vec::as_slice) != *value
+            };
+            let new: Vec<_> = rows.iter().filter(is_new).copied().collect();
+            self.append(&new)?;
+        }
+        Ok(())
+    }
+
+    /// Rows of one bucket.
+    fn append_to_bucket(&self, writer: &mut Writer, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
+        let Some((bucket, _)) = rows.first().and_then(|(key, _)| split(key)) else { return Ok(()) };
+        let (mut block, mut bytes) = (Vec::new(), 0);
+        for (key, value) in rows {
+            let Some((_, last)) = split(key) else { continue };
+            let is_removed = value.is_none() && self.state().buckets.get(bucket).is_none_or(|rows| !rows.has(last));
+            if is_removed {
+                continue;
+            }
+            bytes += value.map_or(0, <[u8]>::len);
+            block.push((last, *value));
+            if bytes >= self.sizes.block {
+                self.append_block(writer, bucket, &std::mem::take(&mut block))?;
+                bytes = 0;
+            }
+        }
+        self.append_block(writer, bucket, &block)
+    }
+
+    fn append_block(
+        &self,
+        writer: &mut Writer,
+        stem: &[u8],
+        rows: &[(u8, Option<&[u8]>)],
+    ) -> Result<(), DiskError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        block::encode(&mut bytes, writer.block + 1, stem, rows);
+        let length = bytes.len() as u64;
+        if writer.length.is_none_or(|file| writer.end + length > file) {
+            self.begin_file(writer, length)?;
+        }
+        let Some(file) = self.file(writer.file) else { return Err(self.damaged("its last file is gone")) };
+        file.write_at(&[&bytes], writer.end).map_err(|error| self.failed("write", writer.file, &error))?;
+        let entries: Vec<Entry> = rows.iter().map(|(last, value)| (*last, value.map(<[u8]>::len))).collect();
+        let place = Place::new(writer.file, writer.end as u32, length as u32, &entries);
+        self.state_mut().buckets.add_block(stem, &entries, place);
+        (writer.end, writer.block) = (writer.end + length, writer.block + 1);
+        if writer.unsynced.last() != Some(&writer.file) {
+            writer.unsynced.push(writer.file);
+        }
+        Ok(())
+    }
+
+    /// Begins a file with room for a block of this length; a short one if the disk has no room for another.
+    fn begin_file(&self, writer: &mut Writer, block: u64) -> Result<(), DiskError> {
+        let number = writer.file + 1;
+        let usual = (self.state().buckets.space().length / 8)
+            .next_power_of_two()
+            .clamp(self.sizes.shortest, self.sizes.longest);
+        let created = [usual, self.sizes.shortest].into_iter().map(|length| {
+            let length = length.max(block.next_multiple_of(4096));
+            (self.medium.create(&file_name(number), length, Blocks::Reserved), length)
+        });
+        let mut error = None;
+        for (file, length) in created {
+            match file {
+                Ok(file) => {
+                    let mut state = self.state_mut();
+                    state.buckets.add_file(number, length);
+                    state.files.insert(number, Arc::new(file));
+                    (writer.file, writer.length, writer.end) = (number, Some(length), 0);
+                    return Ok(());
+                }
+                Err(failure) => {
+                    let is_full = failure.kind() == io::ErrorKind::StorageFull;
+                    // The name may be taken by now.
+                    let _ = self.medium.remove(&file_name(number));
+                    error = Some(self.failed("create", number, &failure));
+                    if !is_full {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(error.unwrap_or_else(|| self.damaged("no file was begun")))
+    }
+
+    /// Moves live rows out of the oldest file when more than half of all is dead: only the oldest files can go, since a removal
+    /// counts as long as an older file has the row.
+    pub(crate) fn tidy(&self) -> Result<(), DiskError> {
+        let mut writer = self.writer();
+        let mut moved = 0;
+        while moved < self.sizes.moved && !writer.moves_nothing {
+            let space = self.state().buckets.space();
+            let Some(oldest) = self.state().buckets.first_needed() else { return Ok(()) };
+            if oldest == writer.file || space.length - space.live <= space.live + self.sizes.slack {
+                return Ok(());
+            }
+            let stems = self.state().buckets.stems_in(oldest);
+            for stem in stems {
+                let rows = match self.read_rows(&self.blocks_of(&stem), &(0..=u8::MAX)) {
+                    Ok(rows) => rows,
+                    // It stays as it is: reading alone breaks no store.
+                    Err(error) => {
+                        tracing::warn!(dir = %self.dir.display(), %error, "rows cannot be moved to a newer file");
+                        writer.moves_nothing = true;
+                        return Ok(());
+                    }
+                };
+                self.state_mut().buckets.drop_blocks(&stem);
+                moved += self.append_all(&mut writer, &stem, &rows)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of a whole bucket; their bytes.
+    fn append_all(&self, writer: &mut Writer, stem: &[u8], rows: &BTreeMap<u8, Vec<u8>>) -> Result<u64, DiskError> {
+        let (mut block, mut bytes, mut all) = (Vec::new(), 0, 0);
+        for (last, value) in rows {
+            block.push((*last, Some(value.as_slice())));
+            bytes += value.len();
+            if bytes >= self.sizes.block {
+                self.append_block(writer, stem, &std::mem::take(&mut block))?;
+                all += std::mem::take(&mut bytes) as u64;
+            }
+        }
+        self.append_block(writer, stem, &block)?;
+        Ok(all + bytes as u64)
+    }
+
+    /// Makes everything durable that was written. The files before the first one of the extent can go once the extent itself is
+    /// durable; `None` when nothing was ever written.
+    pub(crate) fn sync(&self) -> Result<Option<Extent>, DiskError> {
+        let mut writer = self.writer();
+        for number in std::mem::take(&mut writer.unsynced) {
+            let Some(file) = self.file(number) else { continue };
+            file.sync().map_err(|error| DiskError::sync(&self.path(number), &error))?;
+        }
+        let Some(first) = self.state().buckets.first_needed() else { return Ok(None) };
+        Ok(Some(Extent { first, last: writer.file, end: writer.end as u32, block: writer.block }))
+    }
+
+    /// The extent is durable: removes the files before it. One that stays is removed by the next start.
+    pub(crate) fn release(&self, extent: &Extent) {
+        let gone = {
+            let mut state = self.state_mut();
+            let kept = state.files.split_off(&extent.first);
+            state.buckets.forget_before(extent.first);
+            std::mem::replace(&mut state.files, kept)
+        };
+        // The oldest first: what is left after a kill is a whole end of the log.
+        for number in gone.into_keys() {
+            if let Err(error) = self.medium.remove(&file_name(number)) {
+                tracing::warn!(file = %self.path(number).display(), %error, "file that is not needed stays");
+            }
+        }
+    }
+
+    /// Whether a key is one of these rows'.
+    pub(crate) fn takes(&self, key: &[u8]) -> bool {
+        key.starts_with(self.prefix)
+    }
+
+    /// The beginning of their keys.
+    pub(crate) fn prefix(&self) -> &'static [u8] {
+        self.prefix
+    }
+
+    fn file(&self, number: u32) -> Option<Arc<M::File>> {
+        self.state().files.get(&number).cloned()
+    }
+
+    fn path(&self, number: u32) -> PathBuf {
+        folder(&self.dir).join(file_name(number))
+    }
+
+    fn failed(&self, what: &'static str, number: u32, error: &io::Error) -> DiskError {
+        DiskError::io(what, &self.path(number), error)
+    }
+
+    fn damaged(&self, detail: &str) -> DiskError {
+        damaged(&self.dir, detail)
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State<M::File>> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn state_mut(&self) -> RwLockWriteGuard<'_, State<M::File>> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The folder of the files in a store's directory.
+pub(crate) fn folder(dir: &Path) -> PathBuf {
+    dir.join("runs")
+}
+
+fn damaged(dir: &Path, detail: &str) -> DiskError {
+    DiskError::Index { dir: dir.to_owned(), detail: format!("its runs: {detail}"), damaged: true }
+}
+
+/// Bucket and last byte of a key.
+fn split(key: &[u8]) -> Option<(&[u8], u8)> {
+    key.split_last().map(|(last, stem)| (stem, *last))
+}
+
+fn stem(key: &[u8]) -> Option<&[u8]> {
+    split(key).map(|(stem, _)| stem)
+}

@@ -1,0 +1,206 @@
+//! A block of a run: rows whose keys differ in their last byte only, the *stem* being what they have in common.
+//!
+//! | bytes | content |
+//! | --- | --- |
+//! | 1 | format version |
+//! | 4 | CRC-32 of the rest of the head |
+//! | 8 | number of the block, counted through all files |
+//! | 2 | length of the stem |
+//! | 2 | number of entries |
+//! | 4 | length of the values |
+//! | 4 | CRC-32 of the values |
+//! | | stem |
+//! | 5 each | entries in ascending order: last byte of the key, length of the value + 1; 0: the key is removed |
+//! | | values, in the order of the entries |
+//!
+//! Numbers have the most significant byte first. The head is all before the values.
+
+use std::io;
+
+use twinbox_journal::MediumFile;
+
+/// Version of this format. An unwritten part of a file has 0 in its place.
+const VERSION: u8 = 1;
+
+/// Bytes before the stem, and of those the ones before what the checksum covers.
+const FIXED: usize = 25;
+const UNCHECKED: usize = 5;
+
+/// Bytes of an entry.
+const ENTRY: usize = 5;
+
+/// Bytes that hold the head of nearly all blocks: one read suffices for those.
+const USUAL_HEAD: usize = 1536;
+
+/// An entry: last byte of the key, and length of the value; `None` removes the key.
+pub(super) type Entry = (u8, Option<usize>);
+
+/// The rows of a block: the last byte of each key, and its value; `None` removes the key.
+pub(super) type Rows = Vec<(u8, Option<Vec<u8>>)>;
+
+/// What a block has, without its values.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Head {
+    pub(super) number: u64,
+    pub(super) stem: Vec<u8>,
+    pub(super) entries: Vec<Entry>,
+    values: usize,
+    crc: u32,
+}
+
+impl Head {
+    /// Length of the block in bytes.
+    pub(super) fn block_length(&self) -> usize {
+        self.length() + self.values
+    }
+
+    fn length(&self) -> usize {
+        FIXED + self.stem.len() + ENTRY * self.entries.len()
+    }
+
+    /// The head at the beginning of these bytes; the error is the number of bytes that it needs at least, 0 if it is none.
+    fn decode(bytes: &[u8]) -> Result<Self, usize> {
+        let (fixed, rest) = bytes.split_first_chunk::<FIXED>().ok_or(FIXED)?;
+        let mut at = 0;
+        let mut number = |length: usize| {
+            let part = fixed.get(at..at + length).unwrap_or_default();
+            at += length;
+            part.iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
+        };
+        if number(1) != u64::from(VERSION) {
+            return Err(0);
+        }
+        let (crc, block, stem, entries) = (number(4), number(8), number(2) as usize, number(2) as usize);
+        let (values, values_crc) = (number(4) as usize, number(4) as u32);
+        let length = FIXED + stem + ENTRY * entries;
+        let checked = bytes.get(UNCHECKED..length).ok_or(length)?;
+        if u64::from(crc32fast::hash(checked)) != crc {
+            return Err(0);
+        }
+        let (stem, table) = rest.split_at(stem);
+        let entry = |entry: &[u8; ENTRY]| {
+            let [last, length @ ..] = *entry;
+            (last, usize::try_from(u32::from_be_bytes(length)).ok().and_then(|length| length.checked_sub(1)))
+        };
+        let entries: Vec<Entry> = table.as_chunks().0.iter().take(entries).map(entry).collect();
+        let sum = entries.iter().filter_map(|(_, length)| *length).fold(0, usize::saturating_add);
+        // Nothing writes such a block.
+        if sum != values || !entries.is_sorted_by(|(left, _), (right, _)| left < right) {
+            return Err(0);
+        }
+        Ok(Self { number: block, stem: stem.to_vec(), entries, values, crc: values_crc })
+    }
+}
+
+/// Appends a block; the entries ascend.
+pub(super) fn encode(into: &mut Vec<u8>, number: u64, stem: &[u8], rows: &[(u8, Option<&[u8]>)]) {
+    let begin = into.len();
+    let values = || rows.iter().filter_map(|(_, value)| *value);
+    let length = values().map(<[u8]>::len).sum::<usize>();
+    let mut crc = crc32fast::Hasher::new();
+    values().for_each(|value| crc.update(value));
+    into.extend([VERSION, 0, 0, 0, 0]);
+    into.extend(number.to_be_bytes());
+    into.extend((stem.len() as u16).to_be_bytes());
+    into.extend((rows.len() as u16).to_be_bytes());
+    into.extend((length as u32).to_be_bytes());
+    into.extend(crc.finalize().to_be_bytes());
+    into.extend(stem);
+    for (last, value) in rows {
+        into.push(*last);
+        into.extend(value.map_or(0, |value| value.len() as u32 + 1).to_be_bytes());
+    }
+    let checked = into.get(begin + UNCHECKED..).map_or(0, crc32fast::hash);
+    if let Some(place) = into.get_mut(begin + 1..begin + UNCHECKED) {
+        place.copy_from_slice(&checked.to_be_bytes());
+    }
+    values().for_each(|value| into.extend(value));
+}
+
+/// The head at this place; `None` when no block is there, or its head is damaged.
+pub(super) fn read_head(file: &impl MediumFile, at: u64) -> io::Result<Option<Head>> {
+    let mut wanted = USUAL_HEAD;
+    loop {
+        let bytes = read_bytes(file, at, wanted)?;
+        match Head::decode(&bytes) {
+            Ok(head) => return Ok(Some(head)),
+            // Short of the end of the file, or no head.
+            Err(needed) if needed <= bytes.len() || bytes.len() < wanted => return Ok(None),
+            Err(needed) => wanted = needed,
+        }
+    }
+}
+
+/// The rows of the block at this place, each with the last byte of its key and its value; `None` when it is damaged.
+pub(super) fn read(file: &impl MediumFile, at: u64, length: usize) -> io::Result<Option<Rows>> {
+    let bytes = read_bytes(file, at, length)?;
+    Ok(Head::decode(&bytes).ok().and_then(|head| rows(&head, &bytes)))
+}
+
+fn rows(head: &Head, block: &[u8]) -> Option<Rows> {
+    let mut values = block.get(head.length()..head.block_length())?;
+    if crc32fast::hash(values) != head.crc {
+        return None;
+    }
+    let mut rows = Vec::with_capacity(head.entries.len());
+    for (last, length) in &head.entries {
+        let value = match length {
+            Some(length) => {
+                let (value, rest) = values.split_at_checked(*length)?;
+                values = rest;
+                Some(value.to_vec())
+            }
+            None => None,
+        };
+        rows.push((*last, value));
+    }
+    Some(rows)
+}
+
+/// Up to `length` bytes: fewer at the end of the file.
+fn read_bytes(file: &impl MediumFile, at: u64, length: usize) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut filled) = (vec![0; length], 0);
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match file.read_at(rest, at + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn block_is_read_back_and_a_flipped_bit_is_found(
+            stem in prop::collection::vec(any::<u8>(), 0..40),
+            rows in prop::collection::btree_map(any::<u8>(), prop::option::of(prop::collection::vec(any::<u8>(), 0..50)), 1..30),
+            flipped in any::<prop::sample::Index>(),
+        ) {
+            let written: Vec<_> = rows.iter().map(|(last, value)| (*last, value.as_deref())).collect();
+            let mut bytes = Vec::new();
+            encode(&mut bytes, 7, &stem, &written);
+            let head = Head::decode(&bytes).expect("a head");
+            prop_assert_eq!((head.number, &head.stem, head.block_length()), (7, &stem, bytes.len()));
+            prop_assert_eq!(super::rows(&head, &bytes), Some(rows.into_iter().collect()));
+            let bit = flipped.index(8 * bytes.len());
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let read = Head::decode(&bytes).ok().and_then(|head| super::rows(&head, &bytes));
+            prop_assert_eq!(read, None);
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _ = Head::decode(&bytes);
+            let _ = Head::decode(&[&[VERSION], &bytes[..]].concat());
+        }
+    }
+}
