@@ -72,7 +72,7 @@ pub(crate) trait Index: Send + Sync + 'static {
     }
 }
 
-/// What a checkpoint holds.
+/// The content of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Note {
     /// Everything before this position of the journal; `None`: as in the note before.

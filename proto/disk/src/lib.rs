@@ -35,6 +35,7 @@ pub mod simulation;
 mod sled_index;
 mod sync;
 #[cfg(test)]
+#[path = "../tests/unit/mod.rs"]
 mod tests;
 mod transaction;
 mod verify;

@@ -35,9 +35,9 @@ pub(crate) struct Sizes {
     /// The shortest file and the longest: each is an eighth of all before it, within these.
     pub(crate) shortest: u64,
     pub(crate) longest: u64,
-    /// What nothing needs, beside as much as is live, before rows are moved out of the oldest file.
+    /// Bytes that nothing needs, beside as many as are live, before rows are moved out of the oldest file.
     pub(crate) slack: u64,
-    /// What one checkpoint moves, about.
+    /// Rows that one checkpoint moves, about.
     pub(crate) moved: u64,
 }
 
@@ -104,7 +104,7 @@ struct State<F> {
     files: BTreeMap<u32, Arc<F>>,
 }
 
-/// What the one thread that writes knows.
+/// The place of the next block, known to the one thread that writes.
 struct Writer {
     /// The last file: its number, its length if this process began it, and the end of its blocks.
     file: u32,
@@ -154,32 +154,29 @@ impl<M: Medium> Runs<M> {
     /// Rows of one bucket.
     fn append_to_bucket(&self, writer: &mut Writer, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
         let Some((bucket, _)) = rows.first().and_then(|(key, _)| split(key)) else { return Ok(()) };
-        let (mut block, mut bytes) = (Vec::new(), 0);
+        let mut block = Vec::new();
         for (key, value) in rows {
             let Some((_, last)) = split(key) else { continue };
-            let is_removed = value.is_none() && self.state().buckets.get(bucket).is_none_or(|rows| !rows.has(last));
-            if is_removed {
-                continue;
-            }
-            bytes += value.map_or(0, <[u8]>::len);
-            block.push((last, *value));
-            if bytes >= self.sizes.block {
-                self.append_block(writer, bucket, &std::mem::take(&mut block))?;
-                bytes = 0;
+            // Nothing to remove.
+            let is_missing = value.is_none() && self.state().buckets.get(bucket).is_none_or(|rows| !rows.has(last));
+            if !is_missing {
+                block.push((last, *value));
             }
         }
-        self.append_block(writer, bucket, &block)
+        for rows in parts(&block, self.sizes.block) {
+            let (entries, place) = self.write_block(writer, bucket, rows)?;
+            self.state_mut().buckets.add_block(bucket, &entries, place);
+        }
+        Ok(())
     }
 
-    fn append_block(
+    /// Writes a block that readers do not see yet.
+    fn write_block(
         &self,
         writer: &mut Writer,
         stem: &[u8],
         rows: &[(u8, Option<&[u8]>)],
-    ) -> Result<(), DiskError> {
-        if rows.is_empty() {
-            return Ok(());
-        }
+    ) -> Result<(Vec<Entry>, Place), DiskError> {
         let mut bytes = Vec::new();
         block::encode(&mut bytes, writer.block + 1, stem, rows);
         let length = bytes.len() as u64;
@@ -190,12 +187,11 @@ impl<M: Medium> Runs<M> {
         file.write_at(&[&bytes], writer.end).map_err(|error| self.failed("write", writer.file, &error))?;
         let entries: Vec<Entry> = rows.iter().map(|(last, value)| (*last, value.map(<[u8]>::len))).collect();
         let place = Place::new(writer.file, writer.end as u32, length as u32, &entries);
-        self.state_mut().buckets.add_block(stem, &entries, place);
         (writer.end, writer.block) = (writer.end + length, writer.block + 1);
         if writer.unsynced.last() != Some(&writer.file) {
             writer.unsynced.push(writer.file);
         }
-        Ok(())
+        Ok((entries, place))
     }
 
     /// Begins a file with room for a block of this length; a short one if the disk has no room for another.
@@ -245,35 +241,34 @@ impl<M: Medium> Runs<M> {
             }
             let stems = self.state().buckets.stems_in(oldest);
             for stem in stems {
-                let rows = match self.read_rows(&self.blocks_of(&stem), &(0..=u8::MAX)) {
-                    Ok(rows) => rows,
-                    // It stays as it is: reading alone breaks no store.
-                    Err(error) => {
+                match self.move_bucket(&mut writer, &stem) {
+                    Ok(bytes) => moved += bytes,
+                    // It stays as it is: neither a failed read nor a full disk breaks a store.
+                    Err(DiskError::Io { kind: io::ErrorKind::StorageFull, .. }) => return Ok(()),
+                    Err(error) if !matches!(error, DiskError::Io { what: "write", .. }) => {
                         tracing::warn!(dir = %self.dir.display(), %error, "rows cannot be moved to a newer file");
                         writer.moves_nothing = true;
                         return Ok(());
                     }
-                };
-                self.state_mut().buckets.drop_blocks(&stem);
-                moved += self.append_all(&mut writer, &stem, &rows)?;
+                    Err(error) => return Err(error),
+                }
             }
         }
         Ok(())
     }
 
-    /// Writes the rows of a whole bucket; their bytes.
-    fn append_all(&self, writer: &mut Writer, stem: &[u8], rows: &BTreeMap<u8, Vec<u8>>) -> Result<u64, DiskError> {
-        let (mut block, mut bytes, mut all) = (Vec::new(), 0, 0);
-        for (last, value) in rows {
-            block.push((*last, Some(value.as_slice())));
-            bytes += value.len();
-            if bytes >= self.sizes.block {
-                self.append_block(writer, stem, &std::mem::take(&mut block))?;
-                all += std::mem::take(&mut bytes) as u64;
-            }
+    /// Writes the live rows of a bucket to the newest file; their bytes. Readers find them in the old place or in the new one.
+    fn move_bucket(&self, writer: &mut Writer, stem: &[u8]) -> Result<u64, DiskError> {
+        let rows = self.read_rows(&self.blocks_of(stem), &(0..=u8::MAX))?;
+        let rows: Vec<_> = rows.iter().map(|(last, value)| (*last, Some(value.as_slice()))).collect();
+        let written = parts(&rows, self.sizes.block).map(|rows| self.write_block(writer, stem, rows));
+        let written: Vec<_> = written.collect::<Result<_, _>>()?;
+        let mut state = self.state_mut();
+        state.buckets.drop_blocks(stem);
+        for (entries, place) in written {
+            state.buckets.add_block(stem, &entries, place);
         }
-        self.append_block(writer, stem, &block)?;
-        Ok(all + bytes as u64)
+        Ok(rows.iter().map(|(_, value)| value.map_or(0, <[u8]>::len) as u64).sum())
     }
 
     /// Makes everything durable that was written. The files before the first one of the extent can go once the extent itself is
@@ -282,7 +277,7 @@ impl<M: Medium> Runs<M> {
         let mut writer = self.writer();
         for number in std::mem::take(&mut writer.unsynced) {
             let Some(file) = self.file(number) else { continue };
-            file.sync().map_err(|error| DiskError::sync(&self.path(number), &error))?;
+            file.sync().map_err(|error| DiskError::sync(self.path(number), &error))?;
         }
         let Some(first) = self.state().buckets.first_needed() else { return Ok(None) };
         Ok(Some(Extent { first, last: writer.file, end: writer.end as u32, block: writer.block }))
@@ -323,7 +318,7 @@ impl<M: Medium> Runs<M> {
     }
 
     fn failed(&self, what: &'static str, number: u32, error: &io::Error) -> DiskError {
-        DiskError::io(what, &self.path(number), error)
+        DiskError::io(what, self.path(number), error)
     }
 
     fn damaged(&self, detail: &str) -> DiskError {
@@ -341,6 +336,24 @@ impl<M: Medium> Runs<M> {
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Rows in parts of about so many bytes.
+fn parts<'a, 'b>(
+    mut rows: &'a [(u8, Option<&'b [u8]>)],
+    most: usize,
+) -> impl Iterator<Item = &'a [(u8, Option<&'b [u8]>)]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let reaches = |(_, value): &(u8, Option<&[u8]>)| {
+            bytes += value.map_or(0, <[u8]>::len);
+            bytes >= most
+        };
+        let length = rows.iter().position(reaches).map_or(rows.len(), |last| last + 1);
+        let (part, rest) = rows.split_at(length);
+        rows = rest;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// The folder of the files in a store's directory.

@@ -38,7 +38,7 @@ pub(super) type Entry = (u8, Option<usize>);
 /// The rows of a block: the last byte of each key, and its value; `None` removes the key.
 pub(super) type Rows = Vec<(u8, Option<Vec<u8>>)>;
 
-/// What a block has, without its values.
+/// A block without its values.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) number: u64,

@@ -28,7 +28,7 @@ impl<M: Medium> Runs<M> {
         (rows, sizes): (Appended, Sizes),
         extent: Option<Extent>,
     ) -> Result<Self, DiskError> {
-        let io = |what, error: &_| DiskError::io(what, &folder(dir), error);
+        let io = |what, error: &_| DiskError::io(what, folder(dir), error);
         let found = numbers(&medium).map_err(|error| io("list", &error))?;
         let needed = extent.map(|extent| extent.first..=extent.last);
         for number in found {
@@ -75,7 +75,7 @@ fn read_all<F: MediumFile>(
     files: &BTreeMap<u32, Arc<F>>,
     extent: Extent,
 ) -> Result<Buckets, DiskError> {
-    let io = |number, error: &_| DiskError::io("read", &folder(dir).join(file_name(number)), error);
+    let io = |number, error: &_| DiskError::io("read", folder(dir).join(file_name(number)), error);
     let mut buckets = Buckets::default();
     let mut last_block = None;
     for (number, file) in files {
@@ -128,9 +128,9 @@ pub(crate) fn salvage(
     prefixes: &[&[u8]],
     take: &mut impl FnMut(Pair),
 ) -> Result<(), DiskError> {
-    let failed = |number, error: &_| DiskError::io("read", &folder(dir).join(file_name(number)), error);
+    let failed = |number, error: &_| DiskError::io("read", folder(dir).join(file_name(number)), error);
     let (mut buckets, mut files, mut outcome) = (Buckets::default(), BTreeMap::new(), Ok(()));
-    for number in numbers(medium).map_err(|error| DiskError::io("list", &folder(dir), &error))? {
+    for number in numbers(medium).map_err(|error| DiskError::io("list", folder(dir), &error))? {
         let file = medium.open(&file_name(number)).map_err(|error| failed(number, &error))?;
         let mut at = 0;
         while let Some(head) = block::read_head(&file, at).map_err(|error| failed(number, &error))? {

@@ -1,4 +1,4 @@
-//! What readers see of the runs.
+//! The readers' view of the runs.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -1,6 +1,10 @@
 //! Rows in runs: what stays among much that goes, and scans from both ends.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
 
 use super::world::{Faults, Random, SimulatedFolder, World};
 use crate::{
@@ -32,12 +36,25 @@ fn row_that_stays_keeps_no_old_files() {
     let world = World::new(1, Faults::default());
     let runs = open(&world);
     runs.append(&[(&key(7), Some(b"it stays"))]).expect("a write");
-    for number in 0..400 {
-        let key = key(10 + number % 80);
-        runs.append(&[(&key, Some(&[1; 500]))]).expect("a write");
-        runs.append(&[(&key, None)]).expect("a removal");
-        checkpoint(&world, &runs);
-    }
+    let is_over = AtomicBool::new(false);
+    thread::scope(|threads| {
+        // It is there while it is moved.
+        let reader = threads.spawn(|| {
+            let mut reads = 0;
+            while !is_over.load(Relaxed) {
+                assert_eq!(runs.get(&key(7)), Ok(Some(b"it stays".to_vec())), "read {reads}");
+                reads += 1;
+            }
+        });
+        for number in 0..400 {
+            let key = key(10 + number % 80);
+            runs.append(&[(&key, Some(&[1; 500]))]).expect("a write");
+            runs.append(&[(&key, None)]).expect("a removal");
+            checkpoint(&world, &runs);
+        }
+        is_over.store(true, Relaxed);
+        reader.join().expect("a reader");
+    });
     let (bytes, files) = (world.run_bytes(), world.run_files());
     assert!(files > 20 && bytes <= 4 * 8192, "{bytes} bytes are left of {files} files");
     drop(runs);
