@@ -44,7 +44,7 @@ pub(crate) struct Sizes {
 impl Sizes {
     /// Those of a store.
     pub(crate) const USUAL: Self =
-        Self { block: 256 * 1024, shortest: MIB, longest: 64 * MIB, slack: 16 * MIB, moved: 16 * MIB };
+        Self { block: 256 * 1024, shortest: MIB, longest: 16 * MIB, slack: 16 * MIB, moved: 16 * MIB };
 }
 
 const MIB: u64 = 1024 * 1024;
@@ -106,8 +106,12 @@ struct State<F> {
 
 /// The place of the next block, known to the one thread that writes.
 struct Writer {
-    /// The last file: its number, its length if this process began it, and the end of its blocks.
+    /// The last file with blocks: its number, its length if this process began it, and the end of its blocks.
     file: u32,
+    /// The number of the next file.
+    next: u32,
+    /// Files that were found and are not of the last checkpoint.
+    unneeded: Vec<u32>,
     length: Option<u64>,
     end: u64,
     /// The number of the last block.
@@ -196,7 +200,7 @@ impl<M: Medium> Runs<M> {
 
     /// Begins a file with room for a block of this length; a short one if the disk has no room for another.
     fn begin_file(&self, writer: &mut Writer, block: u64) -> Result<(), DiskError> {
-        let number = writer.file + 1;
+        let number = writer.next;
         let usual = (self.state().buckets.space().length / 8)
             .next_power_of_two()
             .clamp(self.sizes.shortest, self.sizes.longest);
@@ -212,6 +216,7 @@ impl<M: Medium> Runs<M> {
                     state.buckets.add_file(number, length);
                     state.files.insert(number, Arc::new(file));
                     (writer.file, writer.length, writer.end) = (number, Some(length), 0);
+                    writer.next = number + 1;
                     return Ok(());
                 }
                 Err(failure) => {
@@ -283,7 +288,7 @@ impl<M: Medium> Runs<M> {
         Ok(Some(Extent { first, last: writer.file, end: writer.end as u32, block: writer.block }))
     }
 
-    /// The extent is durable: removes the files before it. One that stays is removed by the next start.
+    /// The extent is durable: removes the files that are not of it. One that stays is removed by the next start.
     pub(crate) fn release(&self, extent: &Extent) {
         let gone = {
             let mut state = self.state_mut();
@@ -292,7 +297,8 @@ impl<M: Medium> Runs<M> {
             std::mem::replace(&mut state.files, kept)
         };
         // The oldest first: what is left after a kill is a whole end of the log.
-        for number in gone.into_keys() {
+        let unneeded = std::mem::take(&mut self.writer().unneeded);
+        for number in gone.into_keys().chain(unneeded) {
             if let Err(error) = self.medium.remove(&file_name(number)) {
                 tracing::warn!(file = %self.path(number).display(), %error, "file that is not needed stays");
             }

@@ -1,8 +1,8 @@
 //! Finding the runs again.
 //!
-//! Blocks are numbered through all files, so the blocks of a file end before the first one of the next file, and those of the
-//! last file where the checkpoint says. Anything else is damage: flushed rows are missing. A file is never written by
-//! another process than the one that began it.
+//! Blocks are numbered through all files. The blocks of a file end before the first one of any later file: a process that was killed
+//! may have left more, and the next one went on from the checkpoint, in a file of its own. Those of the last file end where the
+//! checkpoint says. Anything else is damage: flushed rows are missing.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,8 @@ use super::{
 use crate::{DiskError, Pair};
 
 impl<M: Medium> Runs<M> {
-    /// Opens the runs of the store in `dir` as of the last checkpoint, and removes the files that are not of it.
+    /// Opens the runs of the store in `dir` as of the last checkpoint. Files that are not of it stay until the next one: if the index
+    /// turns out to have lost its last notes, they may have rows that nothing else has (rule D2).
     pub(crate) fn open(
         dir: &Path,
         medium: M,
@@ -30,19 +31,17 @@ impl<M: Medium> Runs<M> {
     ) -> Result<Self, DiskError> {
         let io = |what, error: &_| DiskError::io(what, folder(dir), error);
         let found = numbers(&medium).map_err(|error| io("list", &error))?;
-        let needed = extent.map(|extent| extent.first..=extent.last);
-        for number in found {
-            if needed.as_ref().is_none_or(|needed| !needed.contains(&number)) {
-                medium.remove(&file_name(number)).map_err(|error| io("remove a file in", &error))?;
-            }
-        }
+        let is_needed = |number: &u32| extent.is_some_and(|extent| (extent.first..=extent.last).contains(number));
+        let next = found.last().map_or(1, |last| last + 1);
+        let (needed, unneeded): (Vec<u32>, Vec<u32>) = found.into_iter().partition(is_needed);
         let mut files = BTreeMap::new();
-        for number in needed.into_iter().flatten() {
-            let file = medium.open(&file_name(number)).map_err(|error| match error.kind() {
-                std::io::ErrorKind::NotFound => damaged(dir, &format!("'{}' is missing", file_name(number))),
-                _ => io("open a file in", &error),
-            })?;
+        for number in needed {
+            let file = medium.open(&file_name(number)).map_err(|error| io("open a file in", &error))?;
             files.insert(number, Arc::new(file));
+        }
+        let ends = extent.map(|extent| [extent.first, extent.last]);
+        if let Some(missing) = ends.into_iter().flatten().find(|number| !files.contains_key(number)) {
+            return Err(damaged(dir, &format!("'{}' is missing", file_name(missing))));
         }
         let buckets = match extent {
             Some(extent) => read_all(dir, &files, extent)?,
@@ -51,6 +50,8 @@ impl<M: Medium> Runs<M> {
         let extent = extent.unwrap_or(Extent { first: 1, last: 0, end: 0, block: 0 });
         let writer = Writer {
             file: extent.last,
+            next,
+            unneeded,
             length: None,
             end: extent.end.into(),
             block: extent.block,
@@ -76,19 +77,20 @@ fn read_all<F: MediumFile>(
     extent: Extent,
 ) -> Result<Buckets, DiskError> {
     let io = |number, error: &_| DiskError::io("read", folder(dir).join(file_name(number)), error);
+    let mut firsts = BTreeMap::new();
+    for (number, file) in files {
+        let head = block::read_head(&**file, 0).map_err(|error| io(*number, &error))?;
+        firsts.insert(*number, head.map(|head| head.number));
+    }
     let mut buckets = Buckets::default();
-    let mut last_block = None;
+    let mut last_block: Option<u64> = None;
     for (number, file) in files {
         buckets.add_file(*number, file.length().map_err(|error| io(*number, &error))?);
-        let next = match files.get(&(number + 1)) {
-            Some(next) => {
-                block::read_head(&**next, 0).map_err(|error| io(*number + 1, &error))?.map(|head| head.number)
-            }
-            None => Some(extent.block + 1),
-        };
+        let later = firsts.range(number + 1..).filter_map(|(_, first)| *first);
+        let end = later.min().unwrap_or(extent.block + 1);
         let mut at = 0;
         loop {
-            if last_block.is_some() && last_block.map(|block| block + 1) == next {
+            if last_block.is_some_and(|block| block + 1 >= end) {
                 break;
             }
             let head = block::read_head(&**file, at).map_err(|error| io(*number, &error))?;
@@ -105,7 +107,7 @@ fn read_all<F: MediumFile>(
             }
             at += head.block_length() as u64;
         }
-        if files.get(&(number + 1)).is_none() && at != u64::from(extent.end) {
+        if *number == extent.last && at != u64::from(extent.end) {
             return Err(damaged(dir, &format!("the blocks of '{}' end at byte {at}", file_name(*number))));
         }
     }

@@ -136,7 +136,12 @@ async fn missing_run_is_refused_and_an_unneeded_one_removed() {
         let name = run.file_name().expect("a name");
         fs::remove_file(broken.path().join("runs").join(name)).expect("removed");
         let error = Disk::open_with(broken.path(), OPTIONS).err().expect("a refusal");
-        assert!(error.is_damage() && error.to_string().contains(&*name.to_string_lossy()), "{error}");
+        assert!(error.is_damage(), "{error}");
+        if run == &runs[0] || run == &runs[3] {
+            assert!(error.to_string().contains(&*name.to_string_lossy()), "{error}");
+        }
+        // The others are kept: they may have what nothing else has.
+        assert!(files(&broken.path().join("runs")).len() >= 3, "{error}");
     }
 }
 
