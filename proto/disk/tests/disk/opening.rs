@@ -206,3 +206,27 @@ async fn starts_that_write_a_little_leave_few_files() {
         assert!(files <= 7, "{files} files after {n} starts");
     }
 }
+
+/// An earlier release had the log in the index.
+#[tokio::test]
+async fn rows_that_are_appended_now_move_out_of_the_index() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = |n: u32| [if n.is_multiple_of(3) { b"k" } else { b"l" }, &n.to_be_bytes()[..]].concat();
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("a disk");
+    let rows = move |t: &mut Transaction<'_>| (0..9_000_u32).try_for_each(|n| t.put(key(n), n.to_be_bytes()));
+    disk.transact(rows).await.expect("a commit");
+    let all = |disk: &Disk| disk.scan(b"").map(|entry| entry.expect("a row")).collect::<Vec<_>>();
+    let before = all(&disk);
+    drop(disk);
+    for start in 0..2 {
+        let disk = Disk::open_with(dir.path(), OPTIONS.appending(b"l", 5)).expect("the disk");
+        assert_eq!(all(&disk), before, "start {start}");
+        assert_eq!(disk.get(&key(4)), Ok(Some(4_u32.to_be_bytes().into())));
+    }
+    // The index alone.
+    let disk = Disk::open_with(dir.path(), OPTIONS).expect("the disk");
+    drop(disk);
+    fs::remove_dir_all(dir.path().join("runs")).expect("the runs are removed");
+    let error = Disk::open_with(dir.path(), OPTIONS.appending(b"l", 5)).err().expect("a refusal");
+    assert!(error.is_damage() && error.to_string().contains(".run"), "{error}");
+}
