@@ -108,12 +108,12 @@ struct State<F> {
 struct Writer {
     /// The last file with blocks: its number, its length if this process began it, and the end of its blocks.
     file: u32,
+    length: Option<u64>,
+    end: u64,
     /// The number of the next file.
     next: u32,
     /// Files that were found and are not of the last checkpoint.
     unneeded: Vec<u32>,
-    length: Option<u64>,
-    end: u64,
     /// The number of the last block.
     block: u64,
     /// Files with unsynced blocks.
@@ -245,6 +245,9 @@ impl<M: Medium> Runs<M> {
                 return Ok(());
             }
             let stems = self.state().buckets.stems_in(oldest);
+            if stems.is_empty() {
+                return Ok(());
+            }
             for stem in stems {
                 match self.move_bucket(&mut writer, &stem) {
                     Ok(bytes) => moved += bytes,

@@ -50,10 +50,10 @@ impl<M: Medium> Runs<M> {
         let extent = extent.unwrap_or(Extent { first: 1, last: 0, end: 0, block: 0 });
         let writer = Writer {
             file: extent.last,
-            next,
-            unneeded,
             length: None,
             end: extent.end.into(),
+            next,
+            unneeded,
             block: extent.block,
             unsynced: Vec::new(),
             moves_nothing: false,
