@@ -8,6 +8,7 @@
 
 mod applier;
 mod batch;
+mod both_ends;
 mod committer;
 mod copying;
 mod disk;

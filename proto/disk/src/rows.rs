@@ -2,7 +2,6 @@
 
 use std::{
     cmp::Ordering,
-    collections::VecDeque,
     ops::Deref,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
@@ -11,6 +10,7 @@ use twinbox_journal::Medium;
 
 use crate::{
     DiskError, Pair,
+    both_ends::{BothEnds, Parts},
     index::{Index, Note},
     insertion_order::coarse_to_fine,
     layers::Layers,
@@ -185,61 +185,28 @@ impl<I: Index, M: Medium> Stored for Rows<I, M> {
     }
 }
 
-/// The pairs of a range, read in chunks from both ends. Each chunk is as new as the moment in which it was read.
-pub(crate) struct Scan<R> {
+/// The pairs of a range, read in chunks. Each chunk is as new as the moment in which it was read.
+pub(crate) type Scan<R> = BothEnds<Chunks<R>>;
+
+pub(crate) struct Chunks<R> {
     rows: R,
     /// The part that has not been read yet; `None` after the last chunk, or after an error.
     rest: Option<KeyRange>,
-    /// Pairs read from the start and from the end, both ascending.
-    front: VecDeque<Pair>,
-    back: VecDeque<Pair>,
     limit: usize,
 }
 
 impl<I: Index, M: Medium, R: Deref<Target = Rows<I, M>>> Scan<R> {
     pub(crate) fn new(rows: R, range: KeyRange) -> Self {
-        Self { rows, rest: Some(range), front: VecDeque::new(), back: VecDeque::new(), limit: FIRST_CHUNK }
+        Self::of(Chunks { rows, rest: Some(range), limit: FIRST_CHUNK })
     }
+}
 
-    /// Reads one more chunk, if anything is left; false when nothing is.
-    fn read(&mut self, from: ReadFrom) -> Result<bool, DiskError> {
-        let Some(range) = self.rest.take() else { return Ok(false) };
+impl<I: Index, M: Medium, R: Deref<Target = Rows<I, M>>> Parts for Chunks<R> {
+    fn next_part(&mut self, from: ReadFrom) -> Result<Option<Vec<Pair>>, DiskError> {
+        let Some(range) = self.rest.take() else { return Ok(None) };
         let chunk = self.rows.chunk(&range, from, self.limit)?;
         self.limit = (self.limit * 4).min(LARGEST_CHUNK);
         self.rest = chunk.rest;
-        match from {
-            ReadFrom::Start => self.front.extend(chunk.pairs),
-            ReadFrom::End => chunk.pairs.into_iter().for_each(|pair| self.back.push_front(pair)),
-        }
-        Ok(true)
-    }
-}
-
-impl<I: Index, M: Medium, R: Deref<Target = Rows<I, M>>> Iterator for Scan<R> {
-    type Item = Result<Pair, DiskError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.front.is_empty() {
-            match self.read(ReadFrom::Start) {
-                Ok(true) => {}
-                // The two ends have met.
-                Ok(false) => return self.back.pop_front().map(Ok),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        self.front.pop_front().map(Ok)
-    }
-}
-
-impl<I: Index, M: Medium, R: Deref<Target = Rows<I, M>>> DoubleEndedIterator for Scan<R> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        while self.back.is_empty() {
-            match self.read(ReadFrom::End) {
-                Ok(true) => {}
-                Ok(false) => return self.front.pop_back().map(Ok),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        self.back.pop_back().map(Ok)
+        Ok(Some(chunk.pairs))
     }
 }

@@ -127,7 +127,7 @@ fn file_name(number: u32) -> String {
 }
 
 impl<M: Medium> Runs<M> {
-    /// Writes rows, in the order of their keys, without waiting for the disk; `None` removes one. Readers see all of them.
+    /// Writes rows, in the order of their keys, without waiting for the disk; `None` removes one. Readers see them afterwards.
     pub(crate) fn append(&self, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
         let mut writer = self.writer();
         for rows in rows.chunk_by(|(left, _), (right, _)| stem(left) == stem(right)) {
@@ -158,15 +158,13 @@ impl<M: Medium> Runs<M> {
     /// Rows of one bucket.
     fn append_to_bucket(&self, writer: &mut Writer, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
         let Some((bucket, _)) = rows.first().and_then(|(key, _)| split(key)) else { return Ok(()) };
-        let mut block = Vec::new();
-        for (key, value) in rows {
-            let Some((_, last)) = split(key) else { continue };
-            // Nothing to remove.
-            let is_missing = value.is_none() && self.state().buckets.get(bucket).is_none_or(|rows| !rows.has(last));
-            if !is_missing {
-                block.push((last, *value));
-            }
-        }
+        let block: Vec<_> = {
+            let state = self.state();
+            let known = state.buckets.get(bucket);
+            let needed = rows.iter().filter_map(|(key, value)| Some((split(key)?.1, *value)));
+            // A row that is not there need not be removed.
+            needed.filter(|(last, value)| value.is_some() || known.is_some_and(|rows| rows.has(*last))).collect()
+        };
         for rows in parts(&block, self.sizes.block) {
             let (entries, place) = self.write_block(writer, bucket, rows)?;
             self.state_mut().buckets.add_block(bucket, &entries, place);

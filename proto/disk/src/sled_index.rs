@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use twinbox_journal::Position;
+
 use crate::{
     DiskError, Pair, Reserve,
     copying::SomeRows,
@@ -22,7 +24,6 @@ use crate::{
     runs::Extent,
     sync,
 };
-use twinbox_journal::Position;
 
 /// Segment size of the index. A page over a quarter of it would not be synced: see [`crate::MAX_VALUE`].
 const SEGMENT: usize = 4 * 1024 * 1024;

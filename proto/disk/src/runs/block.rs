@@ -29,6 +29,10 @@ const UNCHECKED: usize = 5;
 /// Bytes of an entry.
 const ENTRY: usize = 5;
 
+/// Most entries of a block, and the longest stem: nothing writes more.
+const MOST_ENTRIES: usize = 256;
+const LONGEST_STEM: usize = crate::MAX_KEY;
+
 /// Bytes that hold the head of nearly all blocks: one read suffices for those.
 const USUAL_HEAD: usize = 1536;
 
@@ -72,6 +76,9 @@ impl Head {
         }
         let (crc, block, stem, entries) = (number(4), number(8), number(2) as usize, number(2) as usize);
         let (values, values_crc) = (number(4) as usize, number(4) as u32);
+        if entries > MOST_ENTRIES || stem > LONGEST_STEM {
+            return Err(0);
+        }
         let length = FIXED + stem + ENTRY * entries;
         let checked = bytes.get(UNCHECKED..length).ok_or(length)?;
         if u64::from(crc32fast::hash(checked)) != crc {
@@ -131,6 +138,11 @@ pub(super) fn read_head(file: &impl MediumFile, at: u64) -> io::Result<Option<He
     }
 }
 
+/// The first head in these bytes at or after `at`, with its place; heads that are damaged are passed over.
+pub(super) fn find_head(bytes: &[u8], at: usize) -> Option<(usize, Head)> {
+    (at..bytes.len()).find_map(|at| Some((at, Head::decode(bytes.get(at..)?).ok()?)))
+}
+
 /// The rows of the block at this place, each with the last byte of its key and its value; `None` when it is damaged.
 pub(super) fn read(file: &impl MediumFile, at: u64, length: usize) -> io::Result<Option<Rows>> {
     let bytes = read_bytes(file, at, length)?;
@@ -158,7 +170,7 @@ fn rows(head: &Head, block: &[u8]) -> Option<Rows> {
 }
 
 /// Up to `length` bytes: fewer at the end of the file.
-fn read_bytes(file: &impl MediumFile, at: u64, length: usize) -> io::Result<Vec<u8>> {
+pub(super) fn read_bytes(file: &impl MediumFile, at: u64, length: usize) -> io::Result<Vec<u8>> {
     let (mut bytes, mut filled) = (vec![0; length], 0);
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, at + filled as u64) {

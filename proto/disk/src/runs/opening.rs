@@ -123,7 +123,7 @@ fn numbers(medium: &impl Medium) -> std::io::Result<Vec<u32>> {
 }
 
 /// Passes the rows with one of these prefixes that can be read, those behind the end included. A row whose removal cannot be read
-/// is passed too. The first failure is returned at the end.
+/// is passed too. The last failure is returned at the end.
 pub(crate) fn salvage(
     dir: &Path,
     medium: &impl Medium,
@@ -131,17 +131,24 @@ pub(crate) fn salvage(
     take: &mut impl FnMut(Pair),
 ) -> Result<(), DiskError> {
     let failed = |number, error: &_| DiskError::io("read", folder(dir).join(file_name(number)), error);
+    let is_damaged =
+        |number, at| damaged(dir, &format!("the block at byte {at} of '{}' is damaged", file_name(number)));
     let (mut buckets, mut files, mut outcome) = (Buckets::default(), BTreeMap::new(), Ok(()));
     for number in numbers(medium).map_err(|error| DiskError::io("list", folder(dir), &error))? {
-        let file = medium.open(&file_name(number)).map_err(|error| failed(number, &error))?;
-        let mut at = 0;
-        while let Some(head) = block::read_head(&file, at).map_err(|error| failed(number, &error))? {
-            if let Some(place) = Place::of(number, at, &head) {
-                buckets.add_block(&head.stem, &head.entries, place);
+        // One file at a time is in memory.
+        let read = medium.open(&file_name(number)).and_then(|file| {
+            let length = usize::try_from(file.length()?).unwrap_or(usize::MAX);
+            Ok((block::read_bytes(&file, 0, length)?, file))
+        });
+        match read {
+            Ok((bytes, file)) => {
+                if let Some(at) = find_blocks(&mut buckets, number, &bytes) {
+                    outcome = Err(is_damaged(number, at as u64));
+                }
+                files.insert(number, file);
             }
-            at += head.block_length() as u64;
+            Err(error) => outcome = Err(failed(number, &error)),
         }
-        files.insert(number, file);
     }
     for (stem, bucket) in buckets.range(Bound::Unbounded, Bound::Unbounded) {
         if !prefixes.iter().any(|prefix| stem.starts_with(prefix)) {
@@ -150,14 +157,10 @@ pub(crate) fn salvage(
         let mut rows = BTreeMap::new();
         for place in &bucket.blocks {
             let Some(file) = files.get(&place.file) else { continue };
-            let read = block::read(file, place.at.into(), place.length as usize);
-            match read.map_err(|error| failed(place.file, &error)) {
+            match block::read(file, place.at.into(), place.length as usize) {
                 Ok(Some(found)) => rows.extend(found),
-                Ok(None) => {
-                    let file = file_name(place.file);
-                    outcome = Err(damaged(dir, &format!("the block at byte {} of '{file}' is damaged", place.at)));
-                }
-                Err(error) => outcome = Err(error),
+                Ok(None) => outcome = Err(is_damaged(place.file, u64::from(place.at))),
+                Err(error) => outcome = Err(failed(place.file, &error)),
             }
         }
         for (last, value) in rows.into_iter().filter(|(last, _)| bucket.has(*last)) {
@@ -165,4 +168,22 @@ pub(crate) fn salvage(
         }
     }
     outcome
+}
+
+/// Adds the blocks of a file whose heads are whole; the place of the last bytes that are part of no block.
+fn find_blocks(buckets: &mut Buckets, number: u32, bytes: &[u8]) -> Option<usize> {
+    let (mut at, mut unknown) = (0, None);
+    loop {
+        let found = block::find_head(bytes, at);
+        let between = bytes.get(at..found.as_ref().map_or(bytes.len(), |(place, _)| *place)).unwrap_or_default();
+        // The rest of a file that is not full has zeros only.
+        if between.iter().any(|byte| *byte != 0) {
+            unknown = Some(at);
+        }
+        let Some((place, head)) = found else { return unknown };
+        if let Some(place) = Place::of(number, place as u64, &head) {
+            buckets.add_block(&head.stem, &head.entries, place);
+        }
+        at = place + head.block_length();
+    }
 }

@@ -1,7 +1,7 @@
 //! The readers' view of the runs.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     ops::{Bound, RangeBounds, RangeInclusive},
     sync::Arc,
 };
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     DiskError, Pair,
+    both_ends::{BothEnds, Parts},
     range::{KeyRange, ReadFrom},
 };
 
@@ -49,8 +50,8 @@ impl<M: Medium> Runs<M> {
     }
 
     /// The pairs of a range, ascending. Not a snapshot.
-    pub(crate) fn range(&self, range: KeyRange) -> Pairs<'_, M> {
-        Pairs { runs: self, rest: Some(range), front: VecDeque::new(), back: VecDeque::new() }
+    pub(crate) fn range(&self, range: KeyRange) -> BothEnds<InBuckets<'_, M>> {
+        BothEnds::of(InBuckets { runs: self, rest: Some(range) })
     }
 
     /// Reads everything: each block has checksums.
@@ -106,14 +107,11 @@ impl<M: Medium> Runs<M> {
     }
 }
 
-/// The pairs of a range, read by bucket; an error is the last item.
-pub(crate) struct Pairs<'a, M: Medium> {
+/// A range that is read bucket by bucket.
+pub(crate) struct InBuckets<'a, M: Medium> {
     runs: &'a Runs<M>,
     /// The part that has not been read yet.
     rest: Option<KeyRange>,
-    /// Pairs read from the start and from the end, both ascending.
-    front: VecDeque<Pair>,
-    back: VecDeque<Pair>,
 }
 
 /// A bucket that is to be read.
@@ -123,23 +121,19 @@ struct Next<F> {
     blocks: Found<F>,
 }
 
-impl<M: Medium> Pairs<'_, M> {
-    /// Reads one more bucket from this end; false when none is left.
-    fn read(&mut self, from: ReadFrom) -> Result<bool, DiskError> {
-        let Some(rest) = self.rest.take() else { return Ok(false) };
-        let Some(Next { stem, bytes, blocks }) = self.next_bucket(&rest, from) else { return Ok(false) };
+impl<M: Medium> Parts for InBuckets<'_, M> {
+    fn next_part(&mut self, from: ReadFrom) -> Result<Option<Vec<Pair>>, DiskError> {
+        let Some(rest) = self.rest.take() else { return Ok(None) };
+        let Some(Next { stem, bytes, blocks }) = self.next_bucket(&rest, from) else { return Ok(None) };
         let rows = self.runs.read_rows(&blocks, &bytes)?;
         let key = |byte: u8| [&stem[..], &[byte]].concat();
         let read_up_to = if from == ReadFrom::Start { *bytes.end() } else { *bytes.start() };
         self.rest = Some(rest.rest(from, &key(read_up_to)));
-        let pairs = rows.into_iter().map(|(byte, value)| (key(byte), value));
-        match from {
-            ReadFrom::Start => self.front.extend(pairs),
-            ReadFrom::End => pairs.rev().for_each(|pair| self.back.push_front(pair)),
-        }
-        Ok(true)
+        Ok(Some(from.read(rows.into_iter().map(|(byte, value)| (key(byte), value))).collect()))
     }
+}
 
+impl<M: Medium> InBuckets<'_, M> {
     /// The first bucket from this end that has a key in the range.
     fn next_bucket(&self, range: &KeyRange, from: ReadFrom) -> Option<Next<M::File>> {
         let (lower, upper) = range.bounds();
@@ -158,34 +152,5 @@ impl<M: Medium> Pairs<'_, M> {
             let blocks = state.blocks(bucket, &bytes);
             Some(Next { stem: stem.to_vec(), bytes, blocks })
         })
-    }
-}
-
-impl<M: Medium> Iterator for Pairs<'_, M> {
-    type Item = Result<Pair, DiskError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        while self.front.is_empty() {
-            match self.read(ReadFrom::Start) {
-                Ok(true) => {}
-                // The two ends have met.
-                Ok(false) => return self.back.pop_front().map(Ok),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        self.front.pop_front().map(Ok)
-    }
-}
-
-impl<M: Medium> DoubleEndedIterator for Pairs<'_, M> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        while self.back.is_empty() {
-            match self.read(ReadFrom::End) {
-                Ok(true) => {}
-                Ok(false) => return self.front.pop_back().map(Ok),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        self.back.pop_back().map(Ok)
     }
 }

@@ -242,6 +242,11 @@ async fn store_that_was_set_aside_gives_what_it_can_still_read() {
     let few = WRITES as usize - 256..WRITES as usize;
     assert!(few.contains(&found.len()) && findings.index.is_some(), "{} found, {findings:?}", found.len());
     flip(run, 1_000);
+    // So does one whose head is damaged: those behind it are found.
+    flip(run, 7);
+    let (behind, findings) = keys(&aside);
+    assert_eq!((&behind, findings.index.is_some()), (&found, true));
+    flip(run, 7);
 
     // Without the index, the runs are there, and the journal has the last writes.
     fs::remove_dir_all(aside.join("index")).expect("removed");
