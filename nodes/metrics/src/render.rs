@@ -104,11 +104,12 @@ pub fn render(pages: &Pages) -> String {
         "Changes in the log, for members that are away.",
         [plain(pages.mailstore.store().log_changes() as f64)],
     );
-    if let Some(IndexSpace { file, rows, .. }) = pages.mailstore.store().index_space() {
+    if let Some(IndexSpace { file, rows, runs, .. }) = pages.mailstore.store().index_space() {
         page.gauge(
             "twinbox_index_bytes",
-            "Length of the index's file, and of the rows in it.",
-            [("file", file), ("rows", rows)].map(|(what, bytes)| (format!("what=\"{what}\""), bytes as f64)),
+            "Length of the index's file, of the rows in it, and of the files of the log.",
+            [("file", file), ("rows", rows), ("log", runs)]
+                .map(|(what, bytes)| (format!("what=\"{what}\""), bytes as f64)),
         );
     }
     let counters = pages.peers.counters();

@@ -65,6 +65,7 @@ pub(crate) async fn stats(store: &Store, dir: &Path) -> Result<wire::StatsReply,
                 file_bytes: space.file,
                 rows_bytes: space.rows,
                 rewriting: space.rewriting,
+                log_files_bytes: space.runs,
             }),
         })
     })

@@ -111,13 +111,16 @@ impl<I: Index, M: Medium> Applier<I, M> {
     fn tend(&mut self) -> Result<(), DiskError> {
         match self.rows.index.space() {
             Some((file, Some(rows))) => self.rewrite.look(file, rows),
-            Some((_, None)) if self.rewrite.take_turn() => return self.rows.index.count(),
-            _ => return Ok(()),
+            Some((_, None)) => return (0..self.rewrite.take_turns()).try_for_each(|_| self.rows.index.count()),
+            None => return Ok(()),
         }
-        if self.rewrite.copies() && self.rewrite.take_turn() {
-            let ended = self.copy_rows()?;
-            if ended && let Some((file, Some(rows))) = self.rows.index.space() {
-                self.rewrite.ended(file, rows);
+        let turns = if self.rewrite.copies() { self.rewrite.take_turns() } else { 0 };
+        for _ in 0..turns {
+            if self.copy_rows()? {
+                if let Some((file, Some(rows))) = self.rows.index.space() {
+                    self.rewrite.ended(file, rows);
+                }
+                break;
             }
         }
         self.rows.rewriting.store(self.rewrite.copies(), Relaxed);

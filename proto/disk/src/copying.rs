@@ -88,7 +88,10 @@ impl Copying {
             Ok(next)
         });
         match copied {
-            Ok(None) => CopyStep::Complete,
+            Ok(None) => match index.end_copy() {
+                Ok(()) => CopyStep::Complete,
+                Err(reason) => Self::give_up(index, dir, &reason),
+            },
             Ok(next) => {
                 self.upto = next;
                 CopyStep::GoesOn

@@ -58,6 +58,12 @@ pub(crate) trait Index: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Ends the writing of a copy with all rows: the start that finds it in its place shall not read all of it. The error is the
+    /// reason why there is no copy any more.
+    fn end_copy(&self) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Removes the copy, if there is one.
     fn drop_copy(&self) {}
 

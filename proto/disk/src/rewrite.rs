@@ -10,6 +10,8 @@ pub struct IndexSpace {
     pub file: u64,
     /// Keys and values of all rows.
     pub rows: u64,
+    /// Length of the files of rows that are no part of it ([`crate::Options::appending`]).
+    pub runs: u64,
     /// Whether the applier rewrites it at present.
     pub rewriting: bool,
 }
@@ -17,14 +19,14 @@ pub struct IndexSpace {
 const MIB: u64 = 1024 * 1024;
 
 /// It is rewritten when its file is longer than so many times the rows and this length.
-const TIMES: u64 = 4;
-const BESIDE: u64 = 64 * MIB;
+const TIMES: u64 = 3;
+const BESIDE: u64 = 32 * MIB;
 
 /// A round of the applier that wrote fewer bytes to the index leaves time for it.
 const FEW: usize = 64 * 1024;
 
-/// Bytes of writes after which it is the index's turn in any case.
-const WRITES_PER_TURN: usize = MIB as usize;
+/// Bytes of writes for which the index gets a turn in any case: a copy must be some times as fast as its rows grow.
+const WRITES_PER_TURN: usize = 256 * 1024;
 
 /// Progress.
 #[derive(Debug, Default)]
@@ -62,7 +64,7 @@ impl Rewrite {
             State::Rests { file: then, rows: had } => file > then.saturating_add(then / 2) || rows < had - had / 4,
         };
         if is_another && file > rows.saturating_mul(TIMES).saturating_add(BESIDE) {
-            self.state = State::Copies;
+            (self.state, self.written) = (State::Copies, 0);
         }
     }
 
@@ -76,13 +78,11 @@ impl Rewrite {
         self.state = State::Rests { file, rows };
     }
 
-    /// Takes a turn to tend the index if one is due: after a round with few writes, else after some.
-    pub(crate) fn take_turn(&mut self) -> bool {
-        let due = self.last < FEW || self.written >= WRITES_PER_TURN;
-        if due {
-            self.written = 0;
-        }
-        due
+    /// Takes the turns to tend the index that are due: some for what was written, or one after a round with few writes.
+    pub(crate) fn take_turns(&mut self) -> usize {
+        let turns = self.written / WRITES_PER_TURN;
+        self.written %= WRITES_PER_TURN;
+        turns.max(usize::from(self.last < FEW))
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn long_file_of_few_rows_is_rewritten_once() {
         let mut rewrite = Rewrite::default();
-        for (file, rows, copies) in [(464, 100, false), (64, 0, false), (465, 100, true), (80, 100, true)] {
+        for (file, rows, copies) in [(332, 100, false), (32, 0, false), (333, 100, true), (80, 100, true)] {
             rewrite.look(file * MIB, rows * MIB);
             assert_eq!(rewrite.copies(), copies, "{file} {rows}");
         }
@@ -106,12 +106,16 @@ mod tests {
     }
 
     #[test]
-    fn turn_is_due_after_few_writes_or_many() {
+    fn turns_are_due_after_few_writes_or_many() {
         let mut rewrite = Rewrite::default();
-        for (bytes, due) in [(0, true), (FEW - 1, true), (FEW, false), (WRITES_PER_TURN - FEW, true), (FEW, false)]
-        {
+        let cases =
+            [(0, 1), (FEW - 1, 1), (FEW, 0), (WRITES_PER_TURN - FEW, 1), (FEW, 0), (16 * WRITES_PER_TURN, 16)];
+        for (bytes, turns) in cases {
             rewrite.wrote(bytes);
-            assert_eq!(rewrite.take_turn(), due, "{bytes}");
+            assert_eq!(rewrite.take_turns(), turns, "{bytes}");
         }
+        rewrite.wrote(100 * WRITES_PER_TURN);
+        rewrite.look(333 * MIB, 100 * MIB);
+        assert_eq!(rewrite.take_turns(), 0, "for what was written before it began");
     }
 }

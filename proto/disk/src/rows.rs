@@ -63,7 +63,8 @@ impl<I: Index, M: Medium> Rows<I, M> {
     /// Space of the index; `None` while its rows are not counted.
     pub(crate) fn space(&self) -> Option<IndexSpace> {
         let (file, rows) = self.index.space()?;
-        Some(IndexSpace { file, rows: rows?, rewriting: self.rewriting.load(Relaxed) })
+        let runs = self.runs.as_ref().map_or(0, Runs::length);
+        Some(IndexSpace { file, rows: rows?, runs, rewriting: self.rewriting.load(Relaxed) })
     }
 
     /// The part of the writes that goes into the runs, and that of the index.

@@ -306,6 +306,11 @@ impl<M: Medium> Runs<M> {
         }
     }
 
+    /// Length of all files.
+    pub(crate) fn length(&self) -> u64 {
+        self.state().buckets.space().length
+    }
+
     /// Whether a key is one of these rows'.
     pub(crate) fn takes(&self, key: &[u8]) -> bool {
         key.starts_with(self.prefix)

@@ -28,8 +28,9 @@ use crate::{
 /// Segment size of the index. A page over a quarter of it would not be synced: see [`crate::MAX_VALUE`].
 const SEGMENT: usize = 4 * 1024 * 1024;
 
-/// Cache size of the index, in bytes.
+/// Cache size of the index, in bytes, and of a copy that is being written: its rows come in the order of their keys.
 const CACHE: u64 = 64 * 1024 * 1024;
+const CACHE_OF_COPY: u64 = 8 * 1024 * 1024;
 
 /// Maximum attempts, every 10 ms, to take a lock that threads of this process still hold.
 const LOCK_TRIES: u32 = 500;
@@ -63,12 +64,12 @@ struct Tree {
 }
 
 impl Tree {
-    /// Opens the folder `index` of the store in `dir`.
-    fn open(dir: &Path, index: &Path) -> Result<Self, DiskError> {
+    /// Opens the folder `index` of the store in `dir`, with a cache of so many bytes.
+    fn open(dir: &Path, index: &Path, cache: u64) -> Result<Self, DiskError> {
         let config = sled::Config::new()
             .path(index)
             .segment_size(SEGMENT)
-            .cache_capacity(CACHE)
+            .cache_capacity(cache)
             .flush_every_ms(None)
             .mode(sled::Mode::LowSpace);
         let mut tries = 0;
@@ -128,7 +129,7 @@ impl SledIndex {
         if index.is_dir() {
             file::list(&index)?.iter().filter(|path| path.is_file()).try_for_each(|path| read_from_disk(path))?;
         }
-        let tree = Tree::open(dir, &index)?;
+        let tree = Tree::open(dir, &index, CACHE)?;
         let counted = guarded(dir, || tree.notes.get(ROWS))?.and_then(|note| note.as_ref().try_into().ok());
         let rows = counted.map_or_else(RowBytes::none, |bytes| RowBytes::All(u64::from_be_bytes(bytes)));
         let (tree, copy) = (RwLock::new(tree), Mutex::new(None));
@@ -161,7 +162,9 @@ impl SledIndex {
             return Err(format!("{free} bytes are free of {needed} that a copy needs"));
         }
         let next = replacement::next(&self.dir);
-        replacement::remove(&next).and_then(|()| Tree::open(&self.dir, &next)).map_err(|error| error.to_string())
+        replacement::remove(&next)
+            .and_then(|()| Tree::open(&self.dir, &next, CACHE_OF_COPY))
+            .map_err(|error| error.to_string())
     }
 }
 
@@ -247,6 +250,17 @@ impl Index for SledIndex {
             Some(copy) => copy.write(&self.dir, key, value).map(drop),
             None => Ok(()),
         }
+    }
+
+    // sled writes a snapshot when it opens, and a later opening reads what was written since.
+    fn end_copy(&self) -> Result<(), String> {
+        let mut copy = self.copy();
+        let Some(written) = copy.take() else { return Ok(()) };
+        let flushed = guarded(&self.dir, || written.db.flush());
+        drop(written);
+        let opened = flushed.and_then(|_| Tree::open(&self.dir, &replacement::next(&self.dir), CACHE));
+        *copy = Some(opened.map_err(|error| error.to_string())?);
+        Ok(())
     }
 
     fn drop_copy(&self) {

@@ -313,13 +313,13 @@ async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize,
 
 /// Blobs that one request asks for.
 #[derive(Debug, Default)]
-struct Batch {
-    blobs: Vec<BlobRef>,
+pub(crate) struct Batch {
+    pub(crate) blobs: Vec<BlobRef>,
     bytes: u64,
 }
 
 /// Short blobs together, large ones each in a batch of its own.
-fn batches(blobs: Vec<BlobRef>) -> Vec<Batch> {
+pub(crate) fn batches(blobs: Vec<BlobRef>) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for blob in blobs {
         let length = blob.length.min(MAX_BLOB);

@@ -6,9 +6,7 @@ use serde_json::json;
 use tonic::Streaming;
 use twinbox_config::NodeConfig;
 use twinbox_stopped_node::NoFillSource;
-use twinbox_wire::storage::{
-    CheckReply, CheckRequest, CompactReply, CompactRequest, IndexSpace, StatsReply, StatsRequest,
-};
+use twinbox_wire::storage::{CheckReply, CheckRequest, CompactReply, CompactRequest, StatsReply, StatsRequest};
 
 use super::backup::{ProgressLine, size};
 use crate::output;
@@ -161,14 +159,15 @@ fn stats(reply: StatsReply) -> String {
         std::iter::once(table.table).chain(numbers).collect()
     });
     let table = output::table(&["TABLE", "PRESENT", "DELETED", "UNREADABLE", "BYTES"], rows);
-    let index = index.map_or_else(String::new, |IndexSpace { file_bytes, rows_bytes, rewriting }| {
-        let rewriting = if rewriting { ", which is being rewritten" } else { "" };
-        format!("\nindex: {} of rows in a file of {}{rewriting}", size(rows_bytes), size(file_bytes))
+    let index = index.map_or_else(String::new, |index| {
+        let rewriting = if index.rewriting { ", which is being rewritten" } else { "" };
+        let [log, rows, file] = [index.log_files_bytes, index.rows_bytes, index.file_bytes].map(size);
+        format!(" in files of {log}\nindex: {rows} of rows in a file of {file}{rewriting}")
     });
     format!(
-        "{table}\n\nlog: {log_changes} changes, {}\nrecordings: {audio}, {}{index}\ndisk: {} used, {} free",
-        size(log_bytes),
+        "{table}\n\nrecordings: {audio}, {}\nlog: {log_changes} changes, {}{index}\ndisk: {} used, {} free",
         size(audio_bytes),
+        size(log_bytes),
         size(disk_bytes),
         size(free_bytes)
     )

@@ -7,15 +7,15 @@
 //! | 8 | number of the block, counted through all files |
 //! | 2 | length of the stem |
 //! | 2 | number of entries |
-//! | 4 | length of the values |
-//! | 4 | CRC-32 of the values |
+//! | 4 | length of the values as they are stored |
+//! | 4 | CRC-32 of the same |
 //! | | stem |
 //! | 5 each | entries in ascending order: last byte of the key, length of the value + 1; 0: the key is removed |
-//! | | values, in the order of the entries |
+//! | | values, in the order of the entries: compressed (an LZ4 block) if that is shorter than their lengths together |
 //!
 //! Numbers have the most significant byte first. The head is all before the values.
 
-use std::io;
+use std::{borrow::Cow, io};
 
 use twinbox_journal::MediumFile;
 
@@ -33,6 +33,12 @@ const ENTRY: usize = 5;
 const MOST_ENTRIES: usize = 256;
 const LONGEST_STEM: usize = crate::MAX_KEY;
 
+/// Most bytes of the values, which a part of rows passes by one value at most.
+const MOST_BYTES: usize = super::Sizes::USUAL.block + crate::MAX_VALUE;
+
+/// Fewer bytes of values are not compressed.
+const LEAST_COMPRESSED: usize = 64;
+
 /// Bytes that hold the head of nearly all blocks: one read suffices for those.
 const USUAL_HEAD: usize = 1536;
 
@@ -48,14 +54,16 @@ pub(super) struct Head {
     pub(super) number: u64,
     pub(super) stem: Vec<u8>,
     pub(super) entries: Vec<Entry>,
-    values: usize,
+    /// Bytes of the values, and of those as they are stored.
+    bytes: usize,
+    stored: usize,
     crc: u32,
 }
 
 impl Head {
     /// Length of the block in bytes.
     pub(super) fn block_length(&self) -> usize {
-        self.length() + self.values
+        self.length() + self.stored
     }
 
     fn length(&self) -> usize {
@@ -75,7 +83,7 @@ impl Head {
             return Err(0);
         }
         let (crc, block, stem, entries) = (number(4), number(8), number(2) as usize, number(2) as usize);
-        let (values, values_crc) = (number(4) as usize, number(4) as u32);
+        let (stored, stored_crc) = (number(4) as usize, number(4) as u32);
         if entries > MOST_ENTRIES || stem > LONGEST_STEM {
             return Err(0);
         }
@@ -90,28 +98,28 @@ impl Head {
             (last, usize::try_from(u32::from_be_bytes(length)).ok().and_then(|length| length.checked_sub(1)))
         };
         let entries: Vec<Entry> = table.as_chunks().0.iter().take(entries).map(entry).collect();
-        let sum = entries.iter().filter_map(|(_, length)| *length).fold(0, usize::saturating_add);
+        let bytes = entries.iter().filter_map(|(_, length)| *length).fold(0, usize::saturating_add);
         // Nothing writes such a block.
-        if sum != values || !entries.is_sorted_by(|(left, _), (right, _)| left < right) {
+        if stored > bytes || bytes > MOST_BYTES || !entries.is_sorted_by(|(left, _), (right, _)| left < right) {
             return Err(0);
         }
-        Ok(Self { number: block, stem: stem.to_vec(), entries, values, crc: values_crc })
+        Ok(Self { number: block, stem: stem.to_vec(), entries, bytes, stored, crc: stored_crc })
     }
 }
 
 /// Appends a block; the entries ascend.
 pub(super) fn encode(into: &mut Vec<u8>, number: u64, stem: &[u8], rows: &[(u8, Option<&[u8]>)]) {
     let begin = into.len();
-    let values = || rows.iter().filter_map(|(_, value)| *value);
-    let length = values().map(<[u8]>::len).sum::<usize>();
-    let mut crc = crc32fast::Hasher::new();
-    values().for_each(|value| crc.update(value));
+    let values: Vec<&[u8]> = rows.iter().filter_map(|(_, value)| *value).collect();
+    let values = values.concat();
+    let compressed = (values.len() >= LEAST_COMPRESSED).then(|| lz4_flex::block::compress(&values));
+    let stored = compressed.filter(|compressed| compressed.len() < values.len()).unwrap_or(values);
     into.extend([VERSION, 0, 0, 0, 0]);
     into.extend(number.to_be_bytes());
     into.extend((stem.len() as u16).to_be_bytes());
     into.extend((rows.len() as u16).to_be_bytes());
-    into.extend((length as u32).to_be_bytes());
-    into.extend(crc.finalize().to_be_bytes());
+    into.extend((stored.len() as u32).to_be_bytes());
+    into.extend(crc32fast::hash(&stored).to_be_bytes());
     into.extend(stem);
     for (last, value) in rows {
         into.push(*last);
@@ -121,7 +129,7 @@ pub(super) fn encode(into: &mut Vec<u8>, number: u64, stem: &[u8], rows: &[(u8, 
     if let Some(place) = into.get_mut(begin + 1..begin + UNCHECKED) {
         place.copy_from_slice(&checked.to_be_bytes());
     }
-    values().for_each(|value| into.extend(value));
+    into.extend(stored);
 }
 
 /// The head at this place; `None` when no block is there, or its head is damaged.
@@ -150,10 +158,15 @@ pub(super) fn read(file: &impl MediumFile, at: u64, length: usize) -> io::Result
 }
 
 fn rows(head: &Head, block: &[u8]) -> Option<Rows> {
-    let mut values = block.get(head.length()..head.block_length())?;
-    if crc32fast::hash(values) != head.crc {
+    let stored = block.get(head.length()..head.block_length())?;
+    if crc32fast::hash(stored) != head.crc {
         return None;
     }
+    let values = match head.stored == head.bytes {
+        true => Cow::Borrowed(stored),
+        false => Cow::Owned(lz4_flex::block::decompress(stored, head.bytes).ok()?),
+    };
+    let mut values = &*values;
     let mut rows = Vec::with_capacity(head.entries.len());
     for (last, length) in &head.entries {
         let value = match length {
@@ -194,7 +207,8 @@ mod tests {
         #[test]
         fn block_is_read_back_and_a_flipped_bit_is_found(
             stem in prop::collection::vec(any::<u8>(), 0..40),
-            rows in prop::collection::btree_map(any::<u8>(), prop::option::of(prop::collection::vec(any::<u8>(), 0..50)), 1..30),
+            // Few values compress, many do.
+            rows in prop::collection::btree_map(any::<u8>(), prop::option::of(prop::collection::vec(0..3_u8, 0..50)), 1..30),
             flipped in any::<prop::sample::Index>(),
         ) {
             let written: Vec<_> = rows.iter().map(|(last, value)| (*last, value.as_deref())).collect();

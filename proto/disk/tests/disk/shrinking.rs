@@ -12,10 +12,10 @@ use twinbox_disk::{Disk, DiskError, IndexSpace, Transaction};
 use twinbox_testkit::{wait_for, wait_until};
 
 /// Rows of a batch: one in twelve stays for good. Those that stay are next to each other, and were written among others that go.
-const ROWS: u32 = 60_000;
+const ROWS: u32 = 30_000;
 const STAYS: u32 = 12;
 /// Rows that are in the index before the next ones are written.
-const PART: usize = 20_000;
+const PART: usize = 10_000;
 /// Batches that make the file long.
 const BATCHES: u32 = 3;
 /// The batch of single rows that are written while the index is copied.

@@ -188,7 +188,7 @@ impl Run {
             };
             let key = key.into_bytes();
             let largest = if self.random.below(4) == 0 { 3000 } else { 100 };
-            let value = vec![self.random.below(256) as u8; self.random.index(largest)];
+            let value = self.random.value(largest);
             writes.push((key, (self.random.below(4) > 0).then_some(value)));
         }
         writes

@@ -52,6 +52,13 @@ impl Random {
     pub(super) fn coin(&mut self) -> bool {
         self.below(2) == 0
     }
+
+    /// A value below a length, of one byte again and again or of any bytes: the one can be compressed, the other cannot.
+    pub(super) fn value(&mut self, below: usize) -> Vec<u8> {
+        let (length, most) = (self.index(below), if self.below(4) == 0 { 1 } else { 256 });
+        let first = self.below(256);
+        (0..length).map(|_| (first + self.below(most)) as u8).collect()
+    }
 }
 
 /// Faults of a machine.

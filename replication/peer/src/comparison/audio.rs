@@ -9,7 +9,7 @@ use twinbox_replication_fetch::{Got, MAX_BLOB};
 use twinbox_replication_store::{Filled, RowFault, StoreError};
 
 use super::{ComparisonReport, Difference, Outcome, Subject, session::blocking};
-use crate::{error::StreamError, peers::Inner};
+use crate::{error::StreamError, fill::batches, peers::Inner};
 
 /// The audio that a comparison looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +36,15 @@ pub(super) async fn check(
     match check {
         AudioCheck::None => {}
         AudioCheck::Presence => {
-            for blob in blocking(move || store.missing_blobs(false)).await? {
-                if is_left_out(inner, &blob)? {
-                    continue;
+            for batch in batches(blocking(move || store.missing_blobs(false)).await?) {
+                let mut wanted = Vec::with_capacity(batch.blobs.len());
+                for blob in batch.blobs {
+                    if !is_left_out(inner, &blob)? {
+                        wanted.push(blob);
+                    }
                 }
-                if let Some(is_here) = get(inner, &blob).await {
-                    note(inner, report, &blob, RowFault::Missing, is_here);
+                for (blob, got) in inner.fetcher.get_all(wanted, None).await {
+                    note_missing(inner, report, &blob, got);
                 }
             }
         }
@@ -54,16 +57,17 @@ pub(super) async fn check(
                 let read = inner.store.blobs().read(&blob.hash).await;
                 // Half of the time for others: it reads all there is.
                 sleep(began.elapsed().min(Duration::from_secs(1))).await;
-                let (fault, is_here) = match read {
-                    Ok(_) => continue,
-                    Err(StoreError::NoBlob(_)) if is_left_out(inner, &blob)? => continue,
-                    Err(StoreError::NoBlob(_)) => match get(inner, &blob).await {
-                        Some(is_here) => (RowFault::Missing, is_here),
-                        None => continue,
-                    },
-                    Err(_) => (RowFault::Unreadable, inner.fetcher.replace(&blob).await),
-                };
-                note(inner, report, &blob, fault, is_here);
+                match read {
+                    Ok(_) => {}
+                    Err(StoreError::NoBlob(_)) if is_left_out(inner, &blob)? => {}
+                    Err(StoreError::NoBlob(_)) => {
+                        note_missing(inner, report, &blob, inner.fetcher.get_from_any(&blob).await);
+                    }
+                    Err(_) => {
+                        let is_here = inner.fetcher.replace(&blob).await;
+                        note(inner, report, &blob, RowFault::Unreadable, is_here);
+                    }
+                }
             }
         }
     }
@@ -76,12 +80,10 @@ fn is_left_out(inner: &Inner, blob: &BlobRef) -> Result<bool, StoreError> {
     Ok(blob.length > MAX_BLOB || (store.is_indexed() && !store.is_referenced(&blob.hash)?))
 }
 
-/// Gets missing audio; true when it is here. `None`: its records are purged elsewhere, and their deletion is on its way.
-async fn get(inner: &Inner, blob: &BlobRef) -> Option<bool> {
-    match inner.fetcher.get_from_any(blob).await {
-        Got::Here => Some(true),
-        Got::GivenUp => None,
-        Got::Denied | Got::Failed => Some(false),
+/// Notes missing audio, unless its records are purged elsewhere, and their deletion is on its way.
+fn note_missing(inner: &Inner, report: &mut ComparisonReport, blob: &BlobRef, got: Got) {
+    if got != Got::GivenUp {
+        note(inner, report, blob, RowFault::Missing, got == Got::Here);
     }
 }
 
