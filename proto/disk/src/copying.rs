@@ -46,7 +46,7 @@ pub(crate) enum CopyStep {
     GoesOn,
     /// The copy has all rows: it takes the place of the index before anything else is written.
     Complete,
-    /// There will be no copy: there is no room, or it could not be written.
+    /// There will be no copy: there is no room, or it could not be written or opened.
     GivenUp,
 }
 

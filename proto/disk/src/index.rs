@@ -58,8 +58,8 @@ pub(crate) trait Index: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Ends the writing of a copy with all rows: the start that finds it in its place shall not read all of it. The error is the
-    /// reason why there is no copy any more.
+    /// Prepares a copy with all rows to be the index, so that a start need not read all of it. The error is the reason why there is
+    /// no copy any more.
     fn end_copy(&self) -> Result<(), String> {
         Ok(())
     }

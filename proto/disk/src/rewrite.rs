@@ -25,7 +25,7 @@ const BESIDE: u64 = 32 * MIB;
 /// A round of the applier that wrote fewer bytes to the index leaves time for it.
 const FEW: usize = 64 * 1024;
 
-/// Bytes of writes for which the index gets a turn in any case: a copy must be some times as fast as its rows grow.
+/// Bytes of writes for each turn of the index under load: rows must be copied faster than new ones come.
 const WRITES_PER_TURN: usize = 256 * 1024;
 
 /// Progress.
@@ -78,7 +78,8 @@ impl Rewrite {
         self.state = State::Rests { file, rows };
     }
 
-    /// Takes the turns to tend the index that are due: some for what was written, or one after a round with few writes.
+    /// Number of turns to tend the index that are due, which this call takes: one for each `WRITES_PER_TURN`, and at least one
+    /// after a round with few writes.
     pub(crate) fn take_turns(&mut self) -> usize {
         let turns = self.written / WRITES_PER_TURN;
         self.written %= WRITES_PER_TURN;

@@ -49,8 +49,8 @@ pub fn assert_kept(
     message
 }
 
-/// The same for many deposits, at less cost: each message is fetched once, and only messages still incomplete are
-/// polled.
+/// The same for many deposits, at less cost: each message is fetched once and is that of one deposit, and only messages still
+/// incomplete are polled.
 pub fn assert_all_kept(
     cluster: &Cluster,
     node: &str,
@@ -59,11 +59,17 @@ pub fn assert_all_kept(
     seconds: f64,
     limit: Duration,
 ) {
-    let there = cluster.heard(node, mailbox);
+    let mut there = cluster.heard(node, mailbox);
+    // In the order of the list: each is found among its first ones.
+    let mut deposits: Vec<&Deposit> = deposits.iter().collect();
+    deposits.sort_by_key(|deposit| deposit.at);
     for deposit in deposits {
         let found = deposit.speech.find_first(deposit.spoken, there.iter().map(|(_, audio)| audio));
         match found.filter(|(_, piece)| is_whole(deposit, piece)) {
-            Some((at, piece)) => judge(node, deposit, (&there[at].0, &piece, there[at].1.len()), seconds),
+            Some((at, piece)) => {
+                let (message, audio) = there.remove(at);
+                judge(node, deposit, (&message, &piece, audio.len()), seconds);
+            }
             None => drop(assert_kept(cluster, node, mailbox, deposit, seconds, limit)),
         }
     }

@@ -4,6 +4,7 @@ use std::{fs, os::unix::fs::FileExt, process::Output, time::Duration};
 
 use serde_json::Value;
 use twinbox_disk::{Disk, DiskError, Transaction};
+use twinbox_system_tests::growing::number;
 use twinbox_testkit::{Cluster, Spec, leave_message, wait_for, wait_until};
 
 /// Rows of messages in the index (`nodes/mailbox/src/schema.rs`).
@@ -60,6 +61,8 @@ fn lost_message_is_copied_back_and_named() {
     });
     let status = cluster.cli("b").json(&["replication", "status"]);
     assert_eq!(status["peers"][0]["repairs"], 1, "{status}");
+    let stats = cluster.cli("b").json(&["store", "stats"]);
+    assert!(number(&stats["index"]["log_files_bytes"]) > 0, "{stats}");
     for command in [
         &["store", "check", "--audio"][..],
         &["store", "stats"],

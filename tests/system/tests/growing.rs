@@ -2,10 +2,7 @@
 
 use std::{
     fs,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
+    sync::mpsc::{self, Sender, TryRecvError},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -24,12 +21,15 @@ fn with_a_user() -> Growing {
 }
 
 /// `Retry-After` of a node under overload, in seconds (`nodes/calls/src/admit.rs`); other refusals have other values.
-const OVERLOADED: &str = "2";
+const OVERLOADED: u64 = 2;
 
-/// One call after the other to a node, until stopped. Each must be answered, or be put off by the overload control: a
-/// machine that stands still for a moment delays commits, and then a node takes no new call.
+/// Packets of the greeting that each call hears: 0.4 s.
+const HEARD: u64 = 20;
+
+/// One call after the other to a node, until stopped. The node answers each, or its overload control puts it off: members
+/// that start beside it can use both processors for a moment, and a node whose work is late takes no new call.
 struct Caller {
-    stop: Arc<AtomicBool>,
+    going: Sender<()>,
     thread: JoinHandle<Called>,
 }
 
@@ -44,38 +44,37 @@ struct Called {
 impl Caller {
     fn begin(growing: &Growing, node: &str) -> Self {
         let (phones, node) = (growing.loopback.place(100), growing.place(node).port(5060));
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let (going, stopped) = mpsc::channel();
         let thread = thread::spawn(move || {
             let endpoint = Endpoint::open(&phones, Law::Mu);
             let mut called = Called::default();
-            while !stopped.load(Relaxed) {
-                let invite = Invite::new(MAILBOX, "2001", endpoint.address());
+            while stopped.try_recv() == Err(TryRecvError::Empty) {
+                let (invite, before) = (Invite::new(MAILBOX, "2001", endpoint.address()), endpoint.packets());
                 match Call::place(&phones, node, Transport::Udp, &invite) {
                     Ok(call) => {
                         called.longest_setup = called.longest_setup.max(call.answered_in);
-                        thread::sleep(Duration::from_millis(400));
+                        wait_until("the greeting", PATIENCE, || endpoint.packets() >= before + HEARD);
                         let bye = call.bye();
                         assert_eq!(bye.status, 200, "call {}: {bye:?}", called.answered);
                         called.answered += 1;
                     }
                     Err(refused) => {
-                        let after = refused.response.as_ref().and_then(|r| r.header("retry-after"));
+                        let after = refused.response.as_ref().and_then(|r| r.header("retry-after")?.parse().ok());
                         assert_eq!((refused.status, after), (503, Some(OVERLOADED)), "after {called:?}");
                         called.put_off += 1;
-                        thread::sleep(Duration::from_secs(2));
+                        // It calls again when it was told to, unless it is stopped before.
+                        let _ = stopped.recv_timeout(Duration::from_secs(OVERLOADED));
                     }
                 }
             }
             called
         });
-        Self { stop, thread }
+        Self { going, thread }
     }
 
     fn stop(self) -> Called {
-        assert!(!self.thread.is_finished(), "{:?}", self.thread.join());
-        self.stop.store(true, Relaxed);
-        self.thread.join().expect("each call was answered")
+        drop(self.going);
+        self.thread.join().expect("each call is answered")
     }
 }
 

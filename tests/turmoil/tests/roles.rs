@@ -13,7 +13,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Number of seeds played.
-const SEEDS: u64 = 80;
+const SEEDS: u64 = 120;
 /// Number of seeds within which each flaw must be found.
 const SEEDS_FOR_FLAWS: u64 = 200;
 /// Exit codes of a violation seen by its effects …

@@ -1,7 +1,7 @@
 //! The disk rewrites its index when its file is too long for its rows, while the disk is in use.
 
 use std::{
-    env,
+    env, fs,
     io::{BufRead, BufReader, Write},
     path::Path,
     process::{Command, Stdio},
@@ -107,6 +107,14 @@ fn shrunk(disk: &Disk) -> (u64, u32) {
     (file, number)
 }
 
+/// The place in sled's log behind which a start would read, from the name of its snapshot.
+fn snapshot(dir: &Path) -> u64 {
+    let names =
+        fs::read_dir(dir.join("index")).expect("the index").map(|entry| entry.expect("an entry").file_name());
+    let place = |name: &str| u64::from_str_radix(name.strip_prefix("snap.")?, 16).ok();
+    names.filter_map(|name| place(name.to_str()?)).max().expect("a snapshot")
+}
+
 fn bytes_of_rows(disk: &Disk) -> u64 {
     disk.scan(b"").map(|pair| pair.expect("a row")).map(|(key, value)| (key.len() + value.len()) as u64).sum()
 }
@@ -119,6 +127,8 @@ fn file_of_removed_rows_becomes_short_again() {
     let longest = disk.index_space().map_or(0, |space| space.file);
     let (file, later) = shrunk(&disk);
     assert!(longest > 2 * file, "{longest} {file}");
+    let covered = snapshot(dir.path());
+    assert!(covered > MB, "a start would read the whole copy, from byte {covered} on");
     holds(&disk, BATCHES, later);
     let rows = bytes_of_rows(&disk);
     drop(disk);
@@ -146,7 +156,7 @@ fn child() {
 /// Kills a process that rewrites its index, each time a little later and at last after the end of that, and opens its disk.
 #[test]
 fn kill_while_the_index_is_rewritten_loses_nothing() {
-    for kill_at in [0, 100, usize::MAX] {
+    for kill_at in [0, 60, 150, usize::MAX] {
         let dir = tempfile::tempdir().expect("a directory");
         let mut child = Command::new(env::current_exe().expect("this program"))
             .args(["--exact", "shrinking::child", "--nocapture", "--test-threads=1"])

@@ -27,9 +27,9 @@ fn setting(name: &str, usual: u64) -> u64 {
     env::var(name).map_or(usual, |value| value.parse().expect("a number"))
 }
 
-/// Number of runs, each with its own seed: `TWINBOX_DISK_SEEDS`, or 120.
+/// Number of runs, each with its own seed: `TWINBOX_DISK_SEEDS`, or 200.
 fn runs() -> u64 {
-    setting("TWINBOX_DISK_SEEDS", 120)
+    setting("TWINBOX_DISK_SEEDS", 200)
 }
 
 /// Starts of the store in one run.
