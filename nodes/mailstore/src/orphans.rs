@@ -2,6 +2,7 @@
 //! C1, C2).
 
 use bytes::Bytes;
+use twinbox_clock::BootInstant;
 use twinbox_ids::{Incarnation, MessageId, NodeName, RecordingId};
 use twinbox_mailbox::{Filing, Recording, RecordingState, is_message_purged, is_of_purged_record, schema};
 use twinbox_replication_core::{BlobRef, Ranges};
@@ -118,7 +119,8 @@ impl Mailstore {
         // The chunks stay: more may come, and the audio is a separate blob until then.
         let audio = self.assemble(&recording, take, &coverage).await?;
         let blob = self.store().blobs().put(audio).await?;
-        self.file_blob(&recording, filing, BlobRef { recording: None, ..blob }, None).await.map(Some)
+        let blob = BlobRef { recording: None, ..blob };
+        self.file_blob(&recording, filing, blob, BootInstant::now(), None).await.map(Some)
     }
 
     /// Whether the message of a recording was purged, and its record may be gone.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
+use twinbox_clock::BootInstant;
 use twinbox_ids::{CallId, MailboxId, MessageId, Pii, RecordingId};
 use twinbox_mailbox::{
     Codec, Filing, Numbers, Recording, RecordingState, discarded, filed, has_uid, next_take, schema,
@@ -94,12 +95,14 @@ impl Mailstore {
     }
 
     /// Makes a message of a recording's audio, or adds the audio to the message that another filing made; a message
-    /// that has more already stays as it is. Durable when this returns; `measured` ends when it is durable here.
+    /// that has more already stays as it is. Durable when this returns; `measured` ends when it is durable here. A caller
+    /// waits since `begun`.
     pub(crate) async fn file_blob(
         &self,
         recording: &Recording,
         filing: Filing,
         blob: BlobRef,
+        begun: BootInstant,
         measured: Option<Commit>,
     ) -> Result<Filed, MailError> {
         let message = MessageId::from(recording.id);
@@ -129,7 +132,7 @@ impl Mailstore {
         if filing != Filing::Complete {
             self.note_died(recording, blob.length);
         }
-        let acknowledgement = self.inner.peers.acknowledge(&committed).await;
+        let acknowledgement = self.inner.peers.acknowledge_since(&committed, begun).await;
         Ok(Filed { message, whole: filing == Filing::Complete, acknowledgement })
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use twinbox_clock::BootInstant;
 use twinbox_ids::RecordingId;
 use twinbox_mailbox::{Filing, Recording};
 use twinbox_replication_core::BlobRef;
@@ -133,7 +134,7 @@ impl Mailstore {
     }
 
     async fn file_take(&self, ended: &mut EndedTake) -> Result<Filed, FileError> {
-        let measured = Some(self.inner.commits.begin());
+        let (begun, measured) = (BootInstant::now(), Some(self.inner.commits.begin()));
         let EndedTake { recording, take, cut, bytes, sealed } = ended;
         let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.live().min_message_ms);
         if length_ms < min_ms {
@@ -153,7 +154,7 @@ impl Mailstore {
                 *sealed.insert((blob, if whole { Filing::Complete } else { Filing::Recovered }))
             }
         };
-        Ok(self.file_blob(recording, filing, blob, measured).await?)
+        Ok(self.file_blob(recording, filing, blob, begun, measured).await?)
     }
 }
 

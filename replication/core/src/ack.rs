@@ -2,9 +2,9 @@
 //! time; it reports the writers that may continue and the peers that no longer count.
 //!
 //! A peer counts while its live tail answers within the timeout, also while it is still refilling. After the timeout
-//! the peer is dropped immediately, and the writes that waited for it alone are acknowledged *alone*. The tracker
-//! remembers these writes, to be sent first when a peer is back (rule A2). Each node decides for itself which peers
-//! count.
+//! the peer is dropped immediately, and the writes that waited for it alone are acknowledged *alone*. A writer with less
+//! time is acknowledged *alone* earlier; the peer goes on to count. The tracker remembers these writes, to be sent first when a
+//! peer is back (rule A2). Each node decides for itself which peers count.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -56,6 +56,8 @@ pub enum Input {
         first: u64,
         /// The last change; below `first` when the write changed nothing.
         last: u64,
+        /// Time that the writer has, in milliseconds: it waits no longer, and no longer than the timeout.
+        within: u64,
     },
     /// Changes `first..=last` of this node's origin are durable at `peer`.
     Acked {
@@ -157,14 +159,15 @@ impl Tracker {
                     outputs.push(Output::Counts { peer });
                 }
             }
-            Input::Written { id, first, last } => {
+            Input::Written { id, first, last, within } => {
                 let waiting = WaitingWrite { first, last, until: now.saturating_add(self.timeout) };
                 for peer in self.peers.values_mut() {
                     if peer.counts && !waiting.had_by(peer) {
                         peer.pending.push_back(waiting);
                     }
                 }
-                self.waiting.insert(id, waiting);
+                let until = now.saturating_add(self.timeout.min(within));
+                self.waiting.insert(id, WaitingWrite { until, ..waiting });
             }
             Input::Acked { peer, first, last } => {
                 if let Some(state) = self.peers.get_mut(&peer) {

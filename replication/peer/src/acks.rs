@@ -40,21 +40,22 @@ impl Acks {
         Self { timeout: AtomicU64::new(timeout), state, on_two: AtomicU64::new(0), alone: AtomicU64::new(0) }
     }
 
-    /// Waits until a peer has the changes, no peer counts, or the timeout expires.
-    pub(crate) async fn acknowledge(&self, committed: &Committed) -> Acknowledgement {
+    /// Waits until a peer has the changes, no peer counts, or the timeout or `within` expires.
+    pub(crate) async fn acknowledge(&self, committed: &Committed, within: Duration) -> Acknowledgement {
         let (mut notified, wait) = {
             let mut state = self.lock();
-            let wait = self.timeout();
+            let wait = self.timeout().min(within);
             state.next += 1;
             let id = state.next;
             let (sender, notified) = oneshot::channel();
             state.writers.insert(id, sender);
-            self.step(&mut state, Input::Written { id, first: committed.first, last: committed.last });
+            let Committed { first, last, .. } = *committed;
+            self.step(&mut state, Input::Written { id, first, last, within: millis(wait) });
             (notified, wait)
         };
         let acknowledgement = match timeout(wait, &mut notified).await {
             Ok(Ok(acknowledgement)) => acknowledgement,
-            // Timeout: the tracker drops the late peers and reports it.
+            // Timeout: the tracker acknowledges what waited too long, and drops the late peers.
             _ => {
                 self.input(Input::Tick);
                 notified.try_recv().unwrap_or(Acknowledgement::Alone)

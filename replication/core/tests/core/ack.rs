@@ -16,7 +16,7 @@ fn up(tracker: &mut Tracker, peer: &str) {
 }
 
 fn written(id: u64, first: u64, last: u64) -> Input {
-    Input::Written { id, first, last }
+    Input::Written { id, first, last, within: u64::MAX }
 }
 
 fn acked(peer: &str, first: u64, last: u64) -> Input {
@@ -118,6 +118,27 @@ fn writer_waits_at_most_the_timeout() {
     tracker.handle(Input::Answered { peer: node("c"), took: 1 }, 100);
     assert_eq!(tracker.handle(Input::Tick, TIMEOUT), [dropped("b"), acknowledged(1, Alone)]);
     assert!(tracker.counts(&node("c")));
+}
+
+/// The caller of a write that took long to become durable here is answered in time; the peer has its whole time.
+#[test]
+fn writer_with_little_time_is_acknowledged_alone_and_the_peer_still_counts() {
+    let mut tracker = Tracker::new(TIMEOUT);
+    up(&mut tracker, "b");
+    tracker.handle(Input::Written { id: 1, first: 1, last: 1, within: 100 }, 0);
+    tracker.handle(written(2, 2, 2), 0);
+    assert_eq!(tracker.handle(Input::Tick, 99), []);
+    assert_eq!(tracker.handle(Input::Tick, 100), [acknowledged(1, Alone)]);
+    assert!(tracker.counts(&node("b")));
+    assert_eq!(alone(&tracker), [1], "owed to the peer");
+    assert_eq!(tracker.handle(acked("b", 1, 2), 200), [acknowledged(2, on_two("b"))]);
+    assert!(tracker.alone().is_empty());
+    // Without any time, a write that the peer has is on two nevertheless.
+    tracker.handle(acked("b", 3, 3), 210);
+    let none = |id, change| Input::Written { id, first: change, last: change, within: 0 };
+    assert_eq!(tracker.handle(none(3, 3), 220), [acknowledged(3, on_two("b"))]);
+    assert_eq!(tracker.handle(none(4, 4), 220), [acknowledged(4, Alone)]);
+    assert_eq!(tracker.handle(Input::Tick, 220 + TIMEOUT), [dropped("b")], "it had its time for the fourth");
 }
 
 #[test]

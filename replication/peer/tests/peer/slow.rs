@@ -11,6 +11,7 @@ use crate::kit::{
     until,
 };
 use tokio::time::timeout;
+use twinbox_clock::BootInstant;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{Edit, Ranges, Value};
 use twinbox_replication_peer::Acknowledgement;
@@ -92,6 +93,22 @@ async fn probe_reports_the_number_of_changes() {
         };
         assert!(timeout(Duration::from_secs(20), counted).await.is_ok(), "no probe reported {made} changes");
     }
+}
+
+/// Rule A1: the answer to a caller is due, however long the commit here took.
+#[tokio::test]
+async fn caller_whose_commit_took_long_does_not_wait_for_a_slow_peer() {
+    let (a, mut raw) = followed().await;
+    while a.peers.counting() == 0 {
+        if let Frame::Probe(probe) = raw.next().await.unwrap() {
+            let answer = ProbeAnswer { number: probe.number, lacks_data: false, report: None, now_ms: 0 };
+            raw.send(follower_frame::Frame::ProbeAnswer(answer)).await;
+        }
+    }
+    let committed = a.write("row", Value::Bytes(b"y".into())).await;
+    let hung_up = BootInstant::now() - 2 * ACK_TIMEOUT;
+    let how = timeout(ACK_TIMEOUT / 2, a.peers.acknowledge_since(&committed, hung_up)).await;
+    assert_eq!((how, a.peers.counting()), (Ok(Acknowledgement::Alone), 1), "the peer has its time nevertheless");
 }
 
 #[tokio::test]
