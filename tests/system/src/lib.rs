@@ -59,6 +59,9 @@ pub fn assert_all_kept(
     seconds: f64,
     limit: Duration,
 ) {
+    // For one that is not there yet, all would be fetched again and again.
+    let all = || cluster.cli(node).try_messages(mailbox).ok().filter(|there| there.len() >= deposits.len());
+    drop(twinbox_testkit::holds(limit, all));
     let mut there = cluster.heard(node, mailbox);
     // In the order of the list: each is found among its first ones.
     let mut deposits: Vec<&Deposit> = deposits.iter().collect();
