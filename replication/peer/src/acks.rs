@@ -16,6 +16,17 @@ use twinbox_ids::NodeName;
 use twinbox_replication_core::ack::{Acknowledgement, Input, Output, Tracker, WriteId};
 use twinbox_replication_store::Committed;
 
+/// A caller is answered `ack_timeout` and 100 ms after the hang-up (rule A1): so much of these 100 ms may pass before the wait ends.
+const OWN_WORK: Duration = Duration::from_millis(50);
+
+/// A peer that is quick has the change by then: the caller is told so, even if the commit here took all of the time.
+const LEAST_WAIT: Duration = Duration::from_millis(25);
+
+/// Time for which a caller waits for a peer, if `passed` since the hang-up until the commit was durable here.
+pub(crate) fn time_left(ack_timeout: Duration, passed: Duration) -> Duration {
+    (ack_timeout + OWN_WORK).saturating_sub(passed).max(LEAST_WAIT)
+}
+
 pub(crate) struct Acks {
     /// In milliseconds.
     timeout: AtomicU64,
@@ -132,4 +143,17 @@ impl Acks {
 
 fn millis(timeout: Duration) -> u64 {
     u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_commit_shortens_the_wait_and_leaves_time_for_a_quick_peer() {
+        for (passed, left) in [(0, 300), (50, 250), (200, 100), (290, 25), (2_000, 25)] {
+            let found = time_left(Duration::from_millis(250), Duration::from_millis(passed));
+            assert_eq!(found, Duration::from_millis(left), "{passed} ms passed");
+        }
+    }
 }

@@ -25,7 +25,7 @@ use twinbox_replication_store::{Committed, Store, StoreError};
 use twinbox_wire::replication::replication_server::ReplicationServer;
 
 use crate::{
-    acks::Acks,
+    acks::{self, Acks},
     attempts::StateFills,
     comparison::{self, Comparisons},
     config::{PeerAddress, PeerConfig, limits},
@@ -37,9 +37,6 @@ use crate::{
     service::ReplicationService,
     set_aside, state_fill,
 };
-
-/// Time that work of this node may add to the wait for a peer, before a caller who hung up is answered.
-const OWN_WORK: Duration = Duration::from_millis(50);
 
 /// The streams between this node and its peers. Clones share them.
 #[derive(Clone)]
@@ -333,12 +330,11 @@ impl Peers {
         self.inner.acks.acknowledge(committed, Duration::MAX).await
     }
 
-    /// As [`Self::acknowledge`], for the audio of a caller who hung up at `begun`: the wait ends `ack_timeout` and 50 ms after
-    /// that, however long the commit here took, so that the caller is answered within the 100 ms of rule A1.
+    /// As [`Self::acknowledge`], for the audio of a caller who waits since `begun`: the wait ends early enough for the answer
+    /// of rule A1, however long the commit here took.
     pub async fn acknowledge_since(&self, committed: &Committed, begun: BootInstant) -> Acknowledgement {
         let acks = &self.inner.acks;
-        let within = (acks.timeout() + OWN_WORK).saturating_sub(begun.elapsed());
-        acks.acknowledge(committed, within).await
+        acks.acknowledge(committed, acks::time_left(acks.timeout(), begun.elapsed())).await
     }
 
     /// Changes the timeout of that wait, and of a peer's answer to a probe.
