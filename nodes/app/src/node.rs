@@ -26,9 +26,9 @@ use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
 use twinbox_notifier::mwi::ClusterMwiSender;
 use twinbox_reconciler::{
-    CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, file_leftovers,
-    file_leftovers_when_filled, file_orphans, first_measures, follow_members, keep_call_records, purge_deleted,
-    retry_unfiled,
+    CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, UidKeeper,
+    file_leftovers, file_leftovers_when_filled, file_orphans, first_measures, follow_members, keep_call_records,
+    purge_deleted, retry_unfiled,
 };
 use twinbox_replication_admin::MemberStorageService;
 use twinbox_replication_peer::{LogPolicy, PeerAddress, PeerConfig, Peers};
@@ -315,6 +315,8 @@ impl Node {
         let keep = move || keep() * 86_400;
         tasks.spawn(keep_call_records(self.mailstore.clone(), self.roles.clone(), keep, stop.clone()));
         tasks.spawn(purge_deleted(self.purge(), stop.clone()));
+        let uids = UidKeeper::new(config.name.clone(), self.mailstore.clone(), self.roles.clone());
+        tasks.spawn(uids.run(stop.clone()));
         let (custom, changes) = prompts;
         tasks.spawn(custom.follow(changes, stop.clone()));
         self.count_messages(&tasks, &stop);

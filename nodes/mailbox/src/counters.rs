@@ -6,11 +6,11 @@ use crate::schema::counters as tag;
 
 /// The numbers for the next change of a mailbox's messages, and the edits of its counters' record that take them.
 ///
-/// Nodes separated by a split may give one UID to two messages. Their counts add up when they merge, so that the next
-/// UID is above all given ones.
+/// Nodes separated by a split may give one UID to two messages: [`crate::uids`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbers {
-    /// UID for a message that has none yet.
+    /// UID for a message that has none yet, or whose UID clashes: the one after the highest given. A gap would hide a
+    /// message of another node whose UID falls into it.
     pub uid: u64,
     /// MODSEQ for every message that this change touches.
     pub modseq: u64,
@@ -19,13 +19,13 @@ pub struct Numbers {
 impl Numbers {
     /// The next numbers after a counters' record.
     pub fn after(counters: &Record) -> Self {
-        let next = |tag| counters.counter(tag).saturating_add(1);
-        Self { uid: next(tag::UIDS), modseq: next(tag::MODSEQ) }
+        let highest = counters.highest(tag::HIGHEST_UID).max(counters.counter(tag::UIDS));
+        Self { uid: highest.saturating_add(1), modseq: counters.counter(tag::MODSEQ).saturating_add(1) }
     }
 
-    /// Takes a UID and a MODSEQ: a message was added.
-    pub fn take_both() -> Vec<Edit> {
-        vec![Edit::Count(tag::UIDS, 1), Edit::Count(tag::MODSEQ, 1)]
+    /// Takes the UID and the MODSEQ: a message was added.
+    pub fn take_both(self) -> Vec<Edit> {
+        vec![Edit::Raise(tag::HIGHEST_UID, self.uid), Edit::Count(tag::MODSEQ, 1)]
     }
 
     /// Takes a MODSEQ: messages changed.

@@ -22,6 +22,7 @@ pub mod pin;
 mod prompt;
 mod recording;
 pub mod schema;
+pub mod uids;
 mod user_row;
 mod value;
 

@@ -8,6 +8,7 @@ use twinbox_rtp::Codec;
 use crate::{
     Numbers, Recording, RecordingState, ViewError,
     schema::{self, message as tag},
+    uids,
     value::{Fields, read_byte, read_text, read_u64, set_blob, set_byte, set_bytes, set_text, set_u64},
 };
 
@@ -89,7 +90,7 @@ pub struct Message {
     pub length_ms: u64,
     /// The available audio; see [`StoredAudio::partial`]. `None`: the record came before any audio.
     pub audio: Option<StoredAudio>,
-    /// The IMAP UID, unique in the mailbox except after splits (rule D10).
+    /// The IMAP UID; shortly after a split another message may have it, too ([`crate::uids`], rule D10).
     pub uid: Option<u64>,
     /// The IMAP MODSEQ (RFC 7162).
     pub modseq: u64,
@@ -182,7 +183,7 @@ impl NewMessage {
             edits.extend(self.mail.iter().flat_map(MailOrigin::edits));
         }
         if !has_uid(current) {
-            edits.push(set_u64(tag::UID, numbers.uid));
+            edits.push(uids::add(numbers.uid));
         }
         edits.push(set_blob(filing.tag(), blob));
         if let Filing::Partial { take } = filing {
@@ -249,7 +250,7 @@ impl Mark {
 
 /// Whether a message's record has its UID already: then filing it again needs none. A purged one has none any more.
 pub fn has_uid(record: &Record) -> bool {
-    record.register(tag::UID).is_some() && !is_purged(record)
+    uids::of(record).next().is_some() && !is_purged(record)
 }
 
 /// Whether a message's content counts as removed: it cannot be undeleted, and no node writes its record again, except to
@@ -323,7 +324,7 @@ impl Message {
             codec,
             length_ms: audio.as_ref().map_or(0, |audio| milliseconds(&audio.blob)),
             audio,
-            uid: fields.optional(tag::UID, read_u64)?,
+            uid: uids::of(record).max(),
             modseq: fields.optional(tag::MODSEQ, read_u64)?.unwrap_or_default(),
             urgent: byte(&fields, tag::URGENT) != 0,
             private: byte(&fields, tag::PRIVATE) != 0,

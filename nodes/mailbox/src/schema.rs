@@ -115,7 +115,7 @@ pub mod message {
     pub const PARTIAL_AUDIO: Tag = 9;
     /// Register, blob: the audio that the recording node found in its next incarnation.
     pub const RECOVERED_AUDIO: Tag = 10;
-    /// Register, u64: the IMAP UID (rule D10).
+    /// Register, u64: one more UID as in `UIDS`, of a message that was filed before `UIDS` were; not written any more.
     pub const UID: Tag = 11;
     /// Register, u64: the IMAP MODSEQ (RFC 7162).
     pub const MODSEQ: Tag = 12;
@@ -134,6 +134,9 @@ pub mod message {
     pub const PRIVATE: Tag = 18;
     /// Register, 16 bytes: the message of a backup from which it was restored into a running cluster.
     pub const RESTORED_FROM: Tag = 19;
+    /// Add-wins set of u64: all IMAP UIDs that it was ever given, of which the highest is in force (rule D10). Nothing leaves
+    /// it, by a deletion neither.
+    pub const UIDS: Tag = 20;
 }
 
 /// Fields of [`RECORDING`].
@@ -191,11 +194,12 @@ pub mod attempts {
 pub mod counters {
     use super::Tag;
 
-    /// Counter: UIDs given. The next UID is the sum plus one: after a split the sum is above all UIDs that either side
-    /// gave (rule D10).
+    /// Counter: UIDs given before `HIGHEST_UID` was; not written any more. The sum is above all of them.
     pub const UIDS: Tag = 1;
     /// Counter: changes to the mailbox's messages; the sum is the highest MODSEQ.
     pub const MODSEQ: Tag = 2;
+    /// Raised counter: the highest UID given (rule D10).
+    pub const HIGHEST_UID: Tag = 3;
 }
 
 /// Fields of [`CLASS`].

@@ -208,6 +208,6 @@ pub(crate) fn file_in(
         let record = draft.get(&key)?.unwrap_or_default();
         draft.edit(key, mark.edits(&record, numbers))?;
     }
-    draft.edit(counters, Numbers::take_both())?;
+    draft.edit(counters, numbers.take_both())?;
     Ok(true)
 }

@@ -113,7 +113,7 @@ impl Mailstore {
                 let record = draft.get(&key)?.unwrap_or_default();
                 if filing.adds_to(&record, blob.length) {
                     let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
-                    let taken = if has_uid(&record) { Numbers::take_modseq() } else { Numbers::take_both() };
+                    let taken = if has_uid(&record) { Numbers::take_modseq() } else { numbers.take_both() };
                     draft.edit(key.clone(), new.edits(&record, filing, blob, numbers))?;
                     draft.edit(counters, taken)?;
                     // A mailbox that was removed during the call keeps the message, and notifies of nothing.

@@ -70,7 +70,7 @@ impl Mailstore {
                     let record = draft.get(&key)?.unwrap_or_default();
                     draft.edit(key, mark.edits(&record, numbers))?;
                 }
-                Ok(draft.edit(counters, Numbers::take_both())?)
+                Ok(draft.edit(counters, numbers.take_both())?)
             })
             .await?;
         Ok((id, acknowledgement))

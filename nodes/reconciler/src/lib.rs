@@ -1,5 +1,5 @@
 //! Tasks that bring a node in line with what the cluster has agreed on and replicated: who takes calls, drains and
-//! hand-overs, recordings of lost nodes and of earlier incarnations, prompts, records of calls, purging.
+//! hand-overs, recordings of lost nodes and of earlier incarnations, prompts, records of calls, purging, UIDs.
 
 mod call_records;
 mod drain;
@@ -8,6 +8,7 @@ mod node_reconciler;
 mod orphans;
 mod prompts;
 mod purge;
+mod uids;
 mod unfiled;
 
 pub use call_records::keep_call_records;
@@ -17,4 +18,5 @@ pub use node_reconciler::{NodeReconciler, ReconcilerParts, first_measures, follo
 pub use orphans::{LostNodes, file_orphans};
 pub use prompts::CustomPrompts;
 pub use purge::{PURGED_WHOLE, Purge, purge_deleted};
+pub use uids::UidKeeper;
 pub use unfiled::retry_unfiled;

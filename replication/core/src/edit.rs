@@ -24,6 +24,9 @@ pub enum Edit {
     Revoke(Tag, Vec<u8>),
     /// Adds to the cell of a counter that this incarnation of the node's store has.
     Count(Tag, u64),
+    /// Raises this node's cell of a counter to a number above all cells. A tag is either counted or raised: the sum of the
+    /// cells is the value of the one, their maximum that of the other.
+    Raise(Tag, u64),
     /// Claims a name; does nothing if the claimant already claims it, since the earliest claim wins.
     Claim(Tag, Vec<u8>),
     /// Withdraws a claim.
@@ -46,6 +49,7 @@ impl Edit {
             | Self::Grant(tag, _)
             | Self::Revoke(tag, _)
             | Self::Count(tag, _)
+            | Self::Raise(tag, _)
             | Self::Claim(tag, _)
             | Self::Unclaim(tag, _) => Some(*tag),
             Self::Delete => None,
@@ -80,6 +84,9 @@ impl Edit {
                     let count = cells.get(&owner).copied().unwrap_or(0).saturating_add(*n);
                     (*n > 0).then(|| (*tag, Field::Counter(BTreeMap::from([(owner, count)]))))
                 }
+                // A maximum loses nothing in a cell that all incarnations of a node share.
+                Self::Raise(tag, to) => (*to > current.highest(*tag))
+                    .then(|| (*tag, Field::Counter(BTreeMap::from([((node.clone(), Origin(0)), *to)])))),
                 Self::Claim(tag, value) => {
                     let already = undone(current.field(*tag), value).is_some();
                     (!already).then(|| (*tag, Field::Claim(Members::one(value, marked(stamp)))))
@@ -180,6 +187,7 @@ impl fmt::Debug for Edit {
             Self::Grant(tag, _) => ("Grant", tag),
             Self::Revoke(tag, _) => ("Revoke", tag),
             Self::Count(tag, _) => ("Count", tag),
+            Self::Raise(tag, _) => ("Raise", tag),
             Self::Claim(tag, _) => ("Claim", tag),
             Self::Unclaim(tag, _) => ("Unclaim", tag),
             Self::Delete => return f.write_str("Delete"),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 use serde::{Deserialize, Serialize};
 use twinbox_ids::Stamp;
 
-use crate::{BlobRef, Field, Tag, Unknown, Value};
+use crate::{BlobRef, Field, Members, Tag, Unknown, Value};
 
 /// A row, or a change to one: the same type, since a change takes effect by merging it into the row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,10 +119,27 @@ impl Record {
             .map(|(value, _)| value)
     }
 
+    /// Everything that was ever added to an add-wins set, in byte order, removed or deleted since or not.
+    pub fn ever_added(&self, tag: Tag) -> impl Iterator<Item = &[u8]> {
+        let members = match self.field(tag) {
+            Some(Field::AddWins(members)) => Some(members),
+            _ => None,
+        };
+        members.into_iter().flat_map(Members::iter).map(|(value, _)| value)
+    }
+
     /// The sum of a counter; 0 if there is none.
     pub fn counter(&self, tag: Tag) -> u64 {
         match self.field(tag) {
             Some(Field::Counter(cells)) => cells.values().fold(0, |sum, count| sum.saturating_add(*count)),
+            _ => 0,
+        }
+    }
+
+    /// The highest cell of a counter that is raised ([`crate::Edit::Raise`]); 0 if there is none.
+    pub fn highest(&self, tag: Tag) -> u64 {
+        match self.field(tag) {
+            Some(Field::Counter(cells)) => cells.values().copied().max().unwrap_or_default(),
             _ => 0,
         }
     }

@@ -2,6 +2,7 @@
 //! afterwards, and what was deleted stays deleted.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -37,6 +38,13 @@ fn call_until(over: &AtomicBool, phones: &Place, node: std::net::SocketAddr, mai
 /// A number that `replication status` of a node has.
 fn replication(cluster: &Cluster, node: &str, name: &str) -> u64 {
     cluster.cli(node).try_json(&["replication", "status"]).map_or(0, |status| number(&status[name]))
+}
+
+/// The UIDs of a mailbox's messages, by id.
+fn uids(cluster: &Cluster, node: &str, mailbox: &str) -> BTreeMap<String, u64> {
+    let list = cluster.cli(node).json(&["message", "list", mailbox]);
+    let messages = list["messages"].as_array().expect("messages");
+    messages.iter().map(|m| (m["id"].as_str().expect("an id").to_owned(), number(&m["uid"]))).collect()
 }
 
 #[test]
@@ -133,6 +141,7 @@ fn both_nodes_are_used_while_they_are_split_and_nothing_is_lost_or_comes_back() 
     });
     println!("split for {:?}; acknowledged: {:?}", began.elapsed(), kept.iter().map(Vec::len).collect::<Vec<_>>());
     assert!(kept.iter().all(|kept| !kept.is_empty()), "each side takes calls for each mailbox");
+    let apart = users.map(|user| nodes.map(|node| uids(&cluster, node, user.number)));
     lab.heal();
     cluster.wait_in_service();
     for (at, user) in users.iter().enumerate() {
@@ -140,6 +149,16 @@ fn both_nodes_are_used_while_they_are_split_and_nothing_is_lost_or_comes_back() 
         for node in nodes {
             assert_all_kept(&cluster, node, user.number, &kept, 0.9, SOON);
         }
+    }
+    for (user, [on_a, on_b]) in users.iter().zip(&apart) {
+        let seen =
+            |uid: &u64, id: &String| [on_a, on_b].iter().any(|on| on.iter().any(|(i, u)| u == uid && i != id));
+        assert!(on_a.iter().any(|(id, uid)| seen(uid, id)), "both sides gave the same UIDs: {apart:?}");
+        wait_until("no UID to name two messages, nor one that it did not name on either side", SOON, || {
+            let [a, b] = nodes.map(|node| uids(&cluster, node, user.number));
+            let distinct: BTreeSet<&u64> = a.values().collect();
+            a == b && distinct.len() == a.len() && a.iter().all(|(id, uid)| !seen(uid, id))
+        });
     }
     for node in nodes {
         for deposit in &deleted {

@@ -5,3 +5,4 @@ mod common;
 mod directory;
 mod filing;
 mod truth_table;
+mod uids;

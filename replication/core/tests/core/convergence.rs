@@ -76,7 +76,7 @@ proptest! {
         // No read panics.
         for tag in 0..3 {
             let _ = (both.register(tag), both.counter(tag), both.claim(tag), both.losers(tag));
-            let _ = (both.set(tag).count(), both.outlives_delete(tag));
+            let _ = (both.set(tag).count(), both.ever_added(tag).count(), both.highest(tag), both.outlives_delete(tag));
         }
         let _ = (both.is_deleted(), both.latest(), both.blobs().count());
     }
@@ -91,6 +91,7 @@ fn any_edit() -> impl Strategy<Value = Edit> {
         member().prop_map(|m| Edit::Grant(2, m)),
         member().prop_map(|m| Edit::Revoke(2, m)),
         (0..3u64).prop_map(|n| Edit::Count(3, n)),
+        (0..9u64).prop_map(|n| Edit::Raise(5, n)),
         member().prop_map(|m| Edit::Claim(4, m)),
         member().prop_map(|m| Edit::Unclaim(4, m)),
         Just(Edit::Delete),

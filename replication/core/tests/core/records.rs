@@ -123,6 +123,32 @@ fn counters_add_up_over_nodes_without_double_counting() {
     assert_eq!(full.counter(1), u64::MAX);
 }
 
+#[test]
+fn raised_counter_has_the_highest_number_of_all_nodes() {
+    concurrent(Record::new(), &[Edit::Raise(1, 7), Edit::Raise(1, 9)], &[Edit::Raise(1, 8)], |record| {
+        assert_eq!(record.highest(1), 9);
+        assert!(Edit::Raise(1, 9).delta(record, stamp(300, 1), &node("a")).is_empty());
+        // A disk that was set back knows less, and its next incarnation takes nothing back.
+        let set_back = edited(Record::new(), 400, 3, [Edit::Raise(1, 5)]);
+        assert_eq!(merged(record, &set_back).highest(1), 9);
+    });
+    let mut record = Record::new();
+    for start in 1..100 {
+        record.merge(Edit::Raise(1, start).delta(&record, stamp(start, start.into()), &node("a")));
+    }
+    let Some(Field::Counter(cells)) = record.field(1) else { panic!("{record:?}") };
+    assert_eq!((record.highest(1), cells.len()), (99, 1), "one cell a node, however often it starts");
+}
+
+#[test]
+fn what_was_ever_added_outlasts_its_removal_and_the_deletion_of_the_record() {
+    let base = edited(Record::new(), 1, 9, [Edit::Add(1, b"a".into()), Edit::Add(1, b"b".into())]);
+    let removed = edited(base, 10, 1, [Edit::Remove(1, b"a".into()), Edit::Delete]);
+    assert_eq!(removed.set(1).count(), 0);
+    assert_eq!(removed.ever_added(1).collect::<Vec<_>>(), [b"a", b"b"]);
+    assert_eq!(edited(Record::new(), 1, 1, [Edit::Grant(1, b"g".into())]).ever_added(1).count(), 0);
+}
+
 /// A node that starts each night for years.
 #[test]
 fn counter_of_many_incarnations_keeps_its_sum_in_a_bounded_number_of_cells() {
