@@ -159,10 +159,7 @@ impl Asker {
         while !receipt.is_complete()
             && let Some(pieces) = in_time(answer.message()).await?
         {
-            if pieces.piece.is_empty() {
-                return Err(AskError::Invalid("a message without a piece"));
-            }
-            pieces.piece.into_iter().try_for_each(|piece| receipt.take(piece))?;
+            receipt.take(pieces.piece)?;
         }
         Ok(())
     }

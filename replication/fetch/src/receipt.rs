@@ -4,10 +4,13 @@ use bytes::{Bytes, BytesMut};
 use twinbox_ids::BlobHash;
 use twinbox_wire::replication::{Absence, BlobPiece, FetchBlobsRequest};
 
-use crate::{MAX_BLOB, error::AskError};
+use crate::{MAX_BLOB, MESSAGE, error::AskError};
 
 /// Bytes for which room is made before any have come.
 const ROOM: u64 = 1024 * 1024;
+
+/// A message that is not the last has more bytes: full ones are twice as large.
+const LEAST: usize = MESSAGE / 2;
 
 /// A blob that is asked for.
 #[derive(Debug)]
@@ -65,8 +68,19 @@ impl<'a> Receipt<'a> {
         FetchBlobsRequest { hash, offset }
     }
 
-    /// Takes a piece. After an error nothing more is to be taken.
-    pub(crate) fn take(&mut self, piece: BlobPiece) -> Result<(), AskError> {
+    /// Takes a message. After an error nothing more is to be taken.
+    pub(crate) fn take(&mut self, pieces: Vec<BlobPiece>) -> Result<(), AskError> {
+        let bytes: usize = pieces.iter().map(|piece| piece.data.len()).sum();
+        pieces.into_iter().try_for_each(|piece| self.take_piece(piece))?;
+        // Each message has its own time: an answer of small ones would hold up the request for hours, although another node
+        // has the blobs.
+        if bytes < LEAST && !self.is_complete() {
+            return Err(AskError::Invalid("a message of few bytes that is not the last"));
+        }
+        Ok(())
+    }
+
+    fn take_piece(&mut self, piece: BlobPiece) -> Result<(), AskError> {
         let number = piece.number as usize;
         let (Some(wanted), Some(end)) = (self.wanted.get_mut(number), self.ends.get_mut(number)) else {
             return Err(AskError::Invalid("a blob that was not asked for"));

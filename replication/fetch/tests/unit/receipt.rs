@@ -20,7 +20,8 @@ fn wanted() -> Vec<Wanted> {
 fn answer(pieces: Vec<BlobPiece>) -> (Vec<String>, Option<String>, bool) {
     let mut wanted = wanted();
     let mut receipt = Receipt::new(&mut wanted);
-    let error = pieces.into_iter().try_for_each(|piece| receipt.take(piece)).err().map(|error| error.to_string());
+    let error =
+        pieces.into_iter().try_for_each(|piece| receipt.take_piece(piece)).err().map(|error| error.to_string());
     let complete = receipt.is_complete();
     let ends = receipt.ends();
     let show = |(wanted, end): (&Wanted, Option<Result<(), AskError>>)| {
@@ -105,7 +106,32 @@ fn answer_gives_each_blob_its_end() {
 fn request_goes_on_where_the_first_blob_was_cut_off() {
     let mut wanted = wanted();
     let mut receipt = Receipt::new(&mut wanted);
-    receipt.take(data(0, b"he", false)).expect("a piece");
+    receipt.take_piece(data(0, b"he", false)).expect("a piece");
     let request = receipt.request();
     assert_eq!((request.offset, request.hash.len()), (2, 3));
+}
+
+/// Each message may take as long as a peer may be silent.
+#[test]
+fn answer_of_small_messages_ends_with_the_first_of_them() {
+    static AUDIO: [u8; MESSAGE] = [7; MESSAGE];
+    let unknown = || vec![Wanted::new(BlobHash([1; 32]), None), Wanted::new(BlobHash([2; 32]), None)];
+    let full = vec![data(0, &AUDIO, false)];
+    let both = |bytes: usize| vec![data(0, &AUDIO[..bytes], true), data(1, b"", true)];
+    for (messages, is_right) in [
+        (vec![full.clone(), full.clone(), both(3)], true),
+        (vec![both(0)], true),
+        (vec![full.clone(), vec![data(0, &AUDIO[..LEAST], true)], vec![data(1, b"short", true)]], true),
+        (vec![full.clone(), vec![data(0, &AUDIO[..LEAST - 1], true)]], false),
+        (vec![vec![data(0, b"x", false)]], false),
+        (vec![vec![piece(0, b"", false, Absence::NotHere)]], false),
+        (vec![vec![]], false),
+    ] {
+        let (mut wanted, sizes) = (unknown(), messages.iter().map(Vec::len).collect::<Vec<_>>());
+        let mut receipt = Receipt::new(&mut wanted);
+        let taken: Vec<bool> = messages.into_iter().map(|message| receipt.take(message).is_ok()).collect();
+        let (last, before) = taken.split_last().expect("a message");
+        assert!(before.iter().all(|taken| *taken) && *last == is_right, "{sizes:?}: {taken:?}");
+        assert_eq!(receipt.is_complete(), is_right, "{sizes:?}");
+    }
 }
