@@ -44,13 +44,10 @@ impl Shared {
     pub(super) fn finish(&self, ready: Ready) -> Result<BlobRef, StoreError> {
         let Ready { key, length, places, hash, mut hashed, rest, done } = ready;
         self.writable()?;
-        let hash = match hash {
-            Some(hash) => hash,
-            None => {
-                hashed.read(self.blobs.packs(), &rest).map_err(|error| self.blobs.failed(error))?;
-                hashed.hash()
-            }
-        };
+        if hash.is_none() {
+            hashed.read(self.blobs.packs(), &rest).map_err(|error| self.blobs.failed(error))?;
+        }
+        let hash = hash.unwrap_or_else(|| hashed.hash());
         // Until the blob names the copies, compaction must not take their packs for unused.
         let appending = self.blobs.appending(None);
         let joined = if places.len() > MAX_PIECES { Some(self.join(key, length, &places)?) } else { None };

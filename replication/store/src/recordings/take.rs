@@ -103,28 +103,41 @@ fn part(extent: Extent, skipped: u64, length: u64) -> Extent {
     Extent { pack: extent.pack, offset: extent.offset + skipped as u32, length: length as u32 }
 }
 
+/// Bytes that are hashed at once: BLAKE3 hashes four of its chunks side by side in a third of the time.
+const AT_ONCE: usize = 4 * 1024;
+
 /// The hash of a take's audio from offset 0 on, without a gap.
 #[derive(Clone, Default)]
 pub(super) struct Hashed {
     hasher: blake3::Hasher,
+    /// Bytes that follow the hashed ones, fewer than [`AT_ONCE`].
+    pending: Vec<u8>,
     upto: u64,
 }
 
 impl Hashed {
-    /// Number of hashed bytes.
+    /// Number of bytes of which this is the hash.
     pub(super) fn upto(&self) -> u64 {
         self.upto
     }
 
-    /// Hashes bytes that are the next ones; the usual case, in which they need not be read again.
-    pub(super) fn follow(&mut self, offset: u64, bytes: &[u8]) {
-        if offset == self.upto {
-            self.hasher.update(bytes);
-            self.upto += bytes.len() as u64;
+    /// Takes bytes that are the next ones; the usual case, in which they need not be read again.
+    pub(super) fn follow(&mut self, offset: u64, mut bytes: &[u8]) {
+        if offset != self.upto {
+            return;
         }
+        self.upto += bytes.len() as u64;
+        while let Some((next, later)) = bytes.split_at_checked(AT_ONCE - self.pending.len()) {
+            self.pending.reserve_exact(next.len());
+            self.pending.extend_from_slice(next);
+            self.hasher.update(&self.pending);
+            self.pending.clear();
+            bytes = later;
+        }
+        self.pending.extend_from_slice(bytes);
     }
 
-    /// Hashes the bytes at these places, which are the next ones.
+    /// Takes the bytes at these places, which are the next ones.
     pub(super) fn read(&mut self, packs: &AudioPacks, places: &[Extent]) -> Result<(), PackError> {
         for place in places {
             let bytes = packs.read(*place, 0..place.length)?;
@@ -133,7 +146,8 @@ impl Hashed {
         Ok(())
     }
 
-    pub(super) fn hash(&self) -> BlobHash {
+    pub(super) fn hash(mut self) -> BlobHash {
+        self.hasher.update(&self.pending);
         BlobHash(*self.hasher.finalize().as_bytes())
     }
 }

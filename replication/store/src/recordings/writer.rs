@@ -240,7 +240,7 @@ impl Writer {
             _ => return Ok(false),
         };
         hashed.read(self.shared.blobs.packs(), &places).map_err(|error| self.shared.blobs.failed(error))?;
-        Ok(hashed.hash() == *expected)
+        Ok(hashed.clone().hash() == *expected)
     }
 
     fn hand_over(&mut self, key: TakeKey, length: u64, hash: Option<BlobHash>) -> Result<Sealing, StoreError> {

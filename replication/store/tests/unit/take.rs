@@ -31,3 +31,19 @@ fn hash_follows_bytes_in_order_only() {
     }
     assert_eq!((hashed.upto(), hashed.hash().0), (4, *blake3::hash(b"abcd").as_bytes()));
 }
+
+#[test]
+fn hash_is_that_of_the_whole_whatever_the_pieces_and_whenever_it_is_asked_for() {
+    let audio: Vec<u8> = (0..3 * AT_ONCE + 5).map(|at| (at % 251) as u8).collect();
+    for piece in [1, 2_000, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 1, audio.len()] {
+        let mut hashed = Hashed::default();
+        for bytes in audio.chunks(piece) {
+            hashed.follow(hashed.upto(), bytes);
+            let upto = hashed.upto() as usize;
+            assert!(hashed.pending.len() < AT_ONCE);
+            if upto % 7 == 0 || upto == audio.len() {
+                assert_eq!(hashed.clone().hash().0, *blake3::hash(&audio[..upto]).as_bytes(), "{piece} {upto}");
+            }
+        }
+    }
+}
