@@ -41,7 +41,7 @@ fn hash_is_that_of_the_whole_whatever_the_pieces_and_whenever_it_is_asked_for() 
             hashed.follow(hashed.upto(), bytes);
             let upto = hashed.upto() as usize;
             assert!(hashed.pending.len() < AT_ONCE);
-            if upto % 7 == 0 || upto == audio.len() {
+            if upto.is_multiple_of(7) || upto == audio.len() {
                 assert_eq!(hashed.clone().hash().0, *blake3::hash(&audio[..upto]).as_bytes(), "{piece} {upto}");
             }
         }

@@ -1,0 +1,46 @@
+//! A cluster with many messages does what one with few does: the benchmark `size`, as CI has time for it. It fails by itself
+//! if a message is lost or the stores differ; here its sizes are judged too, which no machine changes much.
+
+use std::{env, fs, process::Command};
+
+use serde_json::Value;
+use twinbox_testkit::{need, parameter};
+
+/// The figure whose row begins with these words.
+fn figure(rows: &[Value], what: &str) -> f64 {
+    let row = rows.iter().find(|row| row["what"].as_str().is_some_and(|text| text.trim().starts_with(what)));
+    row.and_then(|row| row["figure"].as_f64()).unwrap_or_else(|| panic!("no figure '{what}' in {rows:#?}"))
+}
+
+#[test]
+fn tens_of_thousands_of_messages_are_kept_filled_compared_and_repaired_in_bounded_space() {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let folder = tempfile::TempDir::new().expect("a folder");
+    let json = folder.path().join("figures.json");
+    let this = env::current_exe().expect("this test");
+    let bench = this.ancestors().nth(2).expect("the build's folder").join("twinbox-bench");
+    let count = |name, most| parameter(name, most).to_string();
+    let ran = Command::new(&bench)
+        .args(["size", "--mailboxes", &count("TWINBOX_SIZE_MAILBOXES", 10_000)])
+        .args(["--messages", &count("TWINBOX_SIZE_MESSAGES", 100_000), "--json"])
+        .arg(&json)
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", bench.display()));
+    let said = String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
+    println!("{said}");
+    let report: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
+    let rows = report["figures"][0]["rows"].as_array().expect("rows");
+    for (what, most) in [
+        ("a message on the disk beside its audio", 3.0),
+        ("resident memory of node a", 500.0),
+        ("resident memory of node b", 500.0),
+        // Two looks for all audio may fall into one.
+        ("traffic of it at node b", 20.0),
+    ] {
+        let found = figure(rows, what);
+        assert!(found <= most, "{what}: {found}, at most {most}");
+    }
+}
