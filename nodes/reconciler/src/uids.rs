@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+use twinbox_clock::BootInstant;
 use twinbox_ids::{MailboxId, MessageId, NodeName};
 use twinbox_mailbox::{
     Numbers,
@@ -14,10 +15,10 @@ use twinbox_mailbox::{
 use twinbox_mailstore::{MailError, Mailstore, blocking};
 use twinbox_replication_store::{Draft, Store};
 use twinbox_roles::Roles;
-use twinbox_runtime as runtime;
 
-/// Interval of looks.
+/// Pause between looks, and how much longer than a look it is at least.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+const PAUSES: u32 = 10;
 /// Mailboxes that one look checks.
 const MAILBOXES: usize = 64;
 /// Messages that get a new UID in one commit.
@@ -45,15 +46,17 @@ impl UidKeeper {
     /// Gives new UIDs while this node is the publisher, until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         let looks = async {
-            let mut look = runtime::every(LOOK_EVERY);
+            let mut pause = LOOK_EVERY;
             loop {
-                look.tick().await;
-                if !self.is_publisher() {
-                    continue;
-                }
-                if let Err(error) = self.look().await {
+                tokio::time::sleep(pause).await;
+                let begun = BootInstant::now();
+                if self.is_publisher()
+                    && let Err(error) = self.look().await
+                {
                     warn!(%error, "messages whose UIDs clash cannot get new ones; retrying");
                 }
+                // Mailboxes into which two nodes file all the time are suspect at each look.
+                pause = LOOK_EVERY.max(begun.elapsed() * PAUSES);
             }
         };
         stop.run_until_cancelled(looks).await;
@@ -73,30 +76,43 @@ impl UidKeeper {
             self.first_round = found.last().map(|mailbox| mailbox.to_bytes().to_vec());
             self.watch.suspect(found);
         }
-        let mut suspect = self.watch.take(MAILBOXES).into_iter();
-        while let Some(mailbox) = suspect.next() {
-            if let Err(error) = self.check(mailbox).await {
-                self.watch.suspect(suspect.chain([mailbox]));
-                return Err(error);
-            }
+        let suspect = self.watch.take(MAILBOXES);
+        let checked = self.check(suspect.clone()).await;
+        if checked.is_err() {
+            self.watch.suspect(suspect);
         }
-        Ok(())
+        checked
     }
 
-    async fn check(&self, mailbox: MailboxId) -> Result<(), MailError> {
+    async fn check(&self, mailboxes: Vec<MailboxId>) -> Result<(), MailError> {
+        if mailboxes.is_empty() {
+            return Ok(());
+        }
         let store = self.mailstore.store().clone();
-        let uids = blocking(move || read_uids(&store, mailbox)).await?;
-        let clashing = uids.clashing();
-        for part in clashing.chunks(AT_A_TIME).map(<[_]>::to_vec) {
-            let give = move |draft: &mut Draft<'_>| give_new_uids(draft, mailbox, &part);
-            self.mailstore.commit_in_background(give).await?;
+        let read = move || mailboxes.into_iter().map(|mailbox| (mailbox, read_uids(&store, mailbox))).collect();
+        let read: Vec<(MailboxId, MailboxUids)> = blocking(read).await?;
+        let of = |(mailbox, uids): &(MailboxId, MailboxUids)| {
+            let mailbox = *mailbox;
+            uids.clashing().into_iter().map(move |(uid, id)| Clash { mailbox, uid, id })
+        };
+        let clashes: Vec<Clash> = read.iter().flat_map(of).collect();
+        for part in clashes.chunks(AT_A_TIME).map(<[_]>::to_vec) {
+            self.mailstore.commit_in_background(move |draft| give_new_uids(draft, &part)).await?;
         }
-        if !clashing.is_empty() {
-            info!(%mailbox, messages = clashing.len(), "messages had UIDs of other messages, and got new ones");
+        if !clashes.is_empty() {
+            info!(messages = clashes.len(), "messages had UIDs of other messages, and got new ones");
         }
-        self.watch.checked(mailbox, uids.highest());
+        read.iter().for_each(|(mailbox, uids)| self.watch.checked(*mailbox, uids.highest()));
         Ok(())
     }
+}
+
+/// A message with a UID that another message of the mailbox has, or had.
+#[derive(Clone, Copy)]
+struct Clash {
+    mailbox: MailboxId,
+    uid: u64,
+    id: MessageId,
 }
 
 /// The next mailboxes behind `after` to which messages were ever filed.
@@ -117,20 +133,15 @@ fn read_uids(store: &Store, mailbox: MailboxId) -> MailboxUids {
     uids
 }
 
-fn give_new_uids(
-    draft: &mut Draft<'_>,
-    mailbox: MailboxId,
-    clashing: &[(u64, MessageId)],
-) -> Result<(), MailError> {
-    let counters = schema::counters_key(mailbox);
-    for (uid, id) in clashing {
-        let key = schema::message_key(mailbox, *id);
+fn give_new_uids(draft: &mut Draft<'_>, clashes: &[Clash]) -> Result<(), MailError> {
+    for Clash { mailbox, uid, id } in clashes {
+        let (key, counters) = (schema::message_key(*mailbox, *id), schema::counters_key(*mailbox));
         let Some(record) = draft.get(&key)? else { continue };
         let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
         let edits = give_again(&record, *uid, numbers);
         if !edits.is_empty() {
             draft.edit(key, edits)?;
-            draft.edit(counters.clone(), numbers.take_both())?;
+            draft.edit(counters, numbers.take_both())?;
         }
     }
     Ok(())
