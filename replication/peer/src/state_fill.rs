@@ -29,6 +29,7 @@ use crate::{
     error::StreamError,
     frames::{self, bad},
     link::Link,
+    pace::{PAGE, Pace},
     peers::Inner,
     state_scan::{VERSION, blocking},
 };
@@ -42,8 +43,6 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const HAND_OVER: Duration = Duration::from_secs(30);
 /// Time for the acknowledgement of what this node has, before each attempt, and poll interval of that.
 const ACKNOWLEDGED: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(20));
-/// A peer that sends no page for this long has failed.
-const PAGE: Duration = Duration::from_secs(30);
 /// Rows, and bytes, of one page at most. A peer that tells the truth sends less.
 const PAGE_ROWS: usize = 8_192;
 /// A row was made by a change, and the source tells the numbers of all changes that its rows show: it has no more rows than
@@ -219,8 +218,13 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     let cover = Cover::new(ScanFacts { way, handed_over, start: &start, seen: &seen });
     let (told, noted) = (start.clone(), BTreeMap::new());
     let mut scan = Scan { inner, link, cover, told, noted, judged, after: None, rows: 0, removed: 0 };
+    let mut pace = Pace::default();
     loop {
+        let asked = BootInstant::now();
         let page = next(&mut pages).await?;
+        if !pace.keeps_up(asked.elapsed(), &page) {
+            return Err(bad("pages that come too slowly for the rows in them").into());
+        }
         if scan.take(page).await? {
             break;
         }
