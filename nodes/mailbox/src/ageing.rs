@@ -65,7 +65,9 @@ pub fn is_purge_due(
     now: Timestamp,
     grace_ms: u64,
 ) -> bool {
-    let Some(tombstone) = record.tombstone().filter(|_| message.deleted && !message.purged) else { return false };
+    // A new UID that the purge did not see outlives it: then it is repeated.
+    let is_purged = message.purged && record.is_deleted();
+    let Some(tombstone) = record.tombstone().filter(|_| message.deleted && !is_purged) else { return false };
     let (since, lasts) = match message_time(message, record, rules) {
         Some(time) => (time.since.0, time.ends.0.saturating_sub(time.since.0)),
         None => (tombstone.stamp.wall, grace_ms),

@@ -23,6 +23,11 @@ impl Numbers {
         Self { uid: highest.saturating_add(1), modseq: counters.counter(tag::MODSEQ).saturating_add(1) }
     }
 
+    /// The same, with a UID above this one: messages may be here whose counters are still to come.
+    pub fn above(self, uid: u64) -> Self {
+        Self { uid: self.uid.max(uid.saturating_add(1)), ..self }
+    }
+
     /// Takes the UID and the MODSEQ: a message was added.
     pub fn take_both(self) -> Vec<Edit> {
         vec![Edit::Raise(tag::HIGHEST_UID, self.uid), Edit::Count(tag::MODSEQ, 1)]

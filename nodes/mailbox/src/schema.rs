@@ -287,6 +287,11 @@ pub fn counters_key(id: MailboxId) -> Key {
     Key { table: COUNTERS, id: id.to_bytes().to_vec() }
 }
 
+/// The mailbox of the key of counters; `None` for another key.
+pub fn counters_of(key: &Key) -> Option<MailboxId> {
+    (key.table == COUNTERS).then(|| MailboxId::from_slice(&key.id)).flatten()
+}
+
 /// The key of a message.
 pub fn message_key(mailbox: MailboxId, message: MessageId) -> Key {
     let mut id = Vec::with_capacity(32);

@@ -4,10 +4,12 @@
 //! to several messages. When they meet again, each message whose UID another message has or ever had gets a new one: all of
 //! a clash, since each side's mail programs know that UID by a message of their own. No UID then names two messages. A node
 //! gives the number after the highest that it knows, so that every number up to there is, or was, the UID of a message that
-//! it knows: a message that comes with a UID below the one announced as the next is always a clash.
+//! it knows or is about to get: a message of another side that comes late with a lower UID is a clash. One that was
+//! overtaken by a later change of its own node is none, and keeps its UID (DESIGN.md has the limits).
 
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
+    ops::Bound,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -30,10 +32,10 @@ pub(crate) fn add(uid: u64) -> Edit {
     Edit::Add(tag::UIDS, uid.to_be_bytes().to_vec())
 }
 
-/// The edits that give a message a new UID in place of this one; none if it has another by now, or its content is gone. A
-/// clash once seen stays one: no message ever loses a UID that it had.
+/// The edits that give a message a new UID in place of this one; none if it has another by now, its content is gone, or no
+/// number is left. A clash once seen stays one: no message ever loses a UID that it had.
 pub fn give_again(record: &Record, clashing: u64, numbers: Numbers) -> Vec<Edit> {
-    match of(record).max() == Some(clashing) && !is_purged(record) {
+    match of(record).max() == Some(clashing) && numbers.uid > clashing && !is_purged(record) {
         true => vec![add(numbers.uid), set_u64(tag::MODSEQ, numbers.modseq)],
         false => vec![],
     }
@@ -86,43 +88,60 @@ pub struct UidWatch {
 #[derive(Default)]
 struct State {
     suspect: BTreeSet<MailboxId>,
+    /// The last mailbox that was taken: none waits for ever behind those that are suspect all the time.
+    taken: Option<MailboxId>,
     /// The highest UID of each checked mailbox.
     highest: HashMap<MailboxId, u64>,
+}
+
+impl State {
+    fn next(&self) -> Option<MailboxId> {
+        let from = self.taken.map_or(Bound::Unbounded, Bound::Excluded);
+        self.suspect.range((from, Bound::Unbounded)).next().or(self.suspect.first()).copied()
+    }
 }
 
 impl UidWatch {
     /// Notes a durable change. Short: runs on the committer thread.
     pub fn changed(&self, change: &Change) {
-        let Some((mailbox, _)) = schema::message_of(&change.key) else { return };
-        let mut uids = of(&change.delta).peekable();
+        let Some((mailbox, _)) = schema::message_of(&change.key) else {
+            // Counters that could not be read before the repair may have kept a message from its new UID.
+            let repaired = schema::counters_of(&change.key).filter(|_| change.seq == 0);
+            return self.suspect(repaired);
+        };
+        let mut uids = of(&change.delta);
         // A deletion repeats the members that it saw. A whole row, as a repair brings it, has this field.
         let repeats = change.delta.tombstone().is_some() && change.delta.register(tag::RECEIVED).is_none();
-        if repeats || uids.peek().is_none() {
-            return;
-        }
+        let Some(first) = uids.next().filter(|_| !repeats) else { return };
+        let (lowest, last) = uids.fold((first, first), |(lowest, last), uid| (uid.min(lowest), uid.max(last)));
         let mut state = self.lock();
-        let state = &mut *state;
         let in_turn = state.highest.get_mut(&mailbox).is_some_and(|highest| {
-            uids.all(|uid| {
-                let above = uid > *highest;
-                *highest = uid.max(*highest);
-                above
-            })
+            let above = lowest > *highest;
+            *highest = last.max(*highest);
+            above
         });
         if !in_turn {
             state.suspect.insert(mailbox);
         }
     }
 
-    /// Notes mailboxes that nobody has checked since the start of this node.
+    /// Notes mailboxes to check.
     pub fn suspect(&self, mailboxes: impl IntoIterator<Item = MailboxId>) {
         self.lock().suspect.extend(mailboxes);
     }
 
-    /// Takes up to `most` mailboxes to check. Read their messages after this, so that no change is missed.
+    /// Takes up to `most` mailboxes to check, in turn. Read their messages after this, so that no change is missed.
     pub fn take(&self, most: usize) -> Vec<MailboxId> {
-        let suspect = &mut self.lock().suspect;
-        std::iter::from_fn(|| suspect.pop_first()).take(most).collect()
+        let mut state = self.lock();
+        let mut taken = Vec::new();
+        while taken.len() < most
+            && let Some(next) = state.next()
+        {
+            state.suspect.remove(&next);
+            state.taken = Some(next);
+            taken.push(next);
+        }
+        taken
     }
 
     /// A mailbox was checked, and its messages had no UID above this one.

@@ -13,7 +13,7 @@ use twinbox_mailbox::{
     uids::{MailboxUids, UidWatch, give_again},
 };
 use twinbox_mailstore::{MailError, Mailstore, blocking};
-use twinbox_replication_store::{Draft, Store};
+use twinbox_replication_store::{Draft, Store, StoreError};
 use twinbox_roles::Roles;
 
 /// Pause between looks, and how much longer than a look it is at least.
@@ -89,11 +89,14 @@ impl UidKeeper {
             return Ok(());
         }
         let store = self.mailstore.store().clone();
-        let read = move || mailboxes.into_iter().map(|mailbox| (mailbox, read_uids(&store, mailbox))).collect();
-        let read: Vec<(MailboxId, MailboxUids)> = blocking(read).await?;
+        let read = move || {
+            let of = |mailbox| Ok((mailbox, read_uids(&store, mailbox)?));
+            mailboxes.into_iter().map(of).collect::<Result<Vec<_>, StoreError>>()
+        };
+        let read = blocking(read).await??;
         let of = |(mailbox, uids): &(MailboxId, MailboxUids)| {
-            let mailbox = *mailbox;
-            uids.clashing().into_iter().map(move |(uid, id)| Clash { mailbox, uid, id })
+            let (mailbox, highest) = (*mailbox, uids.highest());
+            uids.clashing().into_iter().map(move |(uid, id)| Clash { mailbox, uid, id, highest })
         };
         let clashes: Vec<Clash> = read.iter().flat_map(of).collect();
         for part in clashes.chunks(AT_A_TIME).map(<[_]>::to_vec) {
@@ -113,6 +116,8 @@ struct Clash {
     mailbox: MailboxId,
     uid: u64,
     id: MessageId,
+    /// The highest UID in the mailbox: its counters may come after its messages.
+    highest: u64,
 }
 
 /// The next mailboxes behind `after` to which messages were ever filed.
@@ -123,21 +128,33 @@ fn counted_mailboxes(store: &Store, after: &[u8]) -> Vec<MailboxId> {
     rows.flatten().filter_map(|(key, _)| MailboxId::from_slice(&key.id)).collect()
 }
 
-fn read_uids(store: &Store, mailbox: MailboxId) -> MailboxUids {
+fn read_uids(store: &Store, mailbox: MailboxId) -> Result<MailboxUids, StoreError> {
     let mut uids = MailboxUids::default();
-    for (key, record) in store.rows(MESSAGE, &mailbox.to_bytes()).flatten() {
-        if let Some((_, id)) = schema::message_of(&key) {
+    for row in store.rows(MESSAGE, &mailbox.to_bytes()) {
+        if let Some((key, record)) = readable(row)?
+            && let Some((_, id)) = schema::message_of(&key)
+        {
             uids.add(id, &record);
         }
     }
-    uids
+    Ok(uids)
+}
+
+/// A row that cannot be read has its turn when it is repaired, which is a change.
+fn readable<R>(row: Result<R, StoreError>) -> Result<Option<R>, StoreError> {
+    match row {
+        Ok(row) => Ok(Some(row)),
+        Err(StoreError::Format { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn give_new_uids(draft: &mut Draft<'_>, clashes: &[Clash]) -> Result<(), MailError> {
-    for Clash { mailbox, uid, id } in clashes {
+    for Clash { mailbox, uid, id, highest } in clashes {
         let (key, counters) = (schema::message_key(*mailbox, *id), schema::counters_key(*mailbox));
-        let Some(record) = draft.get(&key)? else { continue };
-        let numbers = Numbers::after(&draft.get(&counters)?.unwrap_or_default());
+        let Some(Some(record)) = readable(draft.get(&key))? else { continue };
+        let Some(numbered) = readable(draft.get(&counters))? else { continue };
+        let numbers = Numbers::after(&numbered.unwrap_or_default()).above(*highest);
         let edits = give_again(&record, *uid, numbers);
         if !edits.is_empty() {
             draft.edit(key, edits)?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinbox_wire::replication::StatePage;
+use twinbox_wire::replication::{StatePage, StateRow};
 
 /// A peer that sends no page for this long has failed.
 pub(crate) const PAGE: Duration = Duration::from_secs(30);
@@ -25,8 +25,9 @@ impl Pace {
     pub(crate) fn keeps_up(&mut self, waited: Duration, page: &StatePage) -> bool {
         self.waited += waited;
         self.rows += page.row.len() as u64;
-        let bytes = page.row.iter().map(|row| row.record.as_ref().map_or(0, |record| record.len() as u64));
-        self.bytes += bytes.sum::<u64>();
+        let key = |row: &StateRow| row.key.as_ref().map_or(0, |key| key.id.len());
+        let record = |row: &StateRow| row.record.as_ref().map_or(0, |record| record.len());
+        self.bytes += page.row.iter().map(|row| (key(row) + record(row)) as u64).sum::<u64>();
         let halves = self.rows as f64 / f64::from(ROWS) + self.bytes as f64 / f64::from(BYTES);
         // The first pages, and the last one, may be small.
         self.waited <= PAGE.mul_f64(2.0 + halves)
@@ -35,8 +36,6 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use twinbox_wire::replication::StateRow;
-
     use super::*;
 
     fn page(rows: usize, bytes: usize) -> StatePage {

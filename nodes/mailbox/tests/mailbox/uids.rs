@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use twinbox_ids::{MessageId, NodeName, Origin, Stamp, Timestamp};
+use twinbox_ids::{MailboxId, MessageId, NodeName, Origin, Stamp, Timestamp};
 use twinbox_mailbox::{
-    Codec, Filing, Mark, NewMessage, Numbers, has_uid, schema,
+    Codec, Filing, Mark, Message, NewMessage, Numbers, Rules, has_uid, is_purge_due, is_purged, purge, schema,
     uids::{self, MailboxUids, UidWatch, give_again},
 };
 use twinbox_replication_core::{Change, Edit, Record};
@@ -314,4 +314,78 @@ fn numbers_of_the_release_before_are_respected() {
     let mut both = MailboxUids::default();
     [1, 2].into_iter().for_each(|id| both.add(MessageId(id), &message));
     assert_eq!((both.clashing(), both.highest()), (vec![(7, MessageId(1)), (7, MessageId(2))], 7));
+}
+
+#[test]
+fn each_suspect_mailbox_has_its_turn_and_repaired_counters_make_one_suspect() {
+    let watch = UidWatch::default();
+    let all: Vec<MailboxId> = (1..=5).map(MailboxId).collect();
+    watch.suspect(all.clone());
+    assert_eq!(watch.take(3), all[..3]);
+    watch.suspect(all[..3].to_vec());
+    assert_eq!(watch.take(4), [&all[3..], &all[..2]].concat());
+    assert_eq!((watch.take(9), watch.take(9)), (vec![all[2]], vec![]));
+    let counters = |seq| {
+        let key = schema::counters_key(all[4]);
+        watch.changed(&Change { origin: Origin(1), seq, key, delta: Record::new(), part: Default::default() });
+        watch.take(9)
+    };
+    assert_eq!((counters(7), counters(0)), (vec![], vec![all[4]]));
+}
+
+/// A row of a repair has all UIDs of its message; one of another message with the highest of them comes next.
+#[test]
+fn highest_uid_of_a_repaired_row_counts_although_another_one_is_old() {
+    let world = World::new(2);
+    let node = &world.nodes[0];
+    node.watch.checked(MAILBOX, 40);
+    let uids = |uids: &[u64]| {
+        let stamp = Stamp { wall: 1, counter: 0, origin: Origin(1) };
+        let edits = uids.iter().map(|uid| Edit::Add(schema::message::UIDS, uid.to_be_bytes().to_vec()));
+        merge(&mut Record::new(), stamp, &node.name, edits.collect())
+    };
+    for (given, is_suspect) in
+        [(&[41][..], false), (&[3, 50], true), (&[50], true), (&[51, 52], false), (&[52], true)]
+    {
+        node.hear(MessageId(1), uids(given));
+        assert_eq!(!node.watch.take(1).is_empty(), is_suspect, "{given:?}");
+    }
+}
+
+/// Rows of messages may come before those of their counters, and a lie may use up the numbers.
+#[test]
+fn new_uid_is_above_all_messages_whatever_the_counters_say() {
+    let numbers = Numbers { uid: 11, modseq: 1 };
+    assert_eq!([3, 10, 11, 60].map(|highest| numbers.above(highest).uid), [11, 11, 12, 61]);
+    let mut world = World::new(2);
+    world.filed = 1;
+    world.file(0, MessageId(1), Filing::Complete);
+    let record = world.record(0, MessageId(1));
+    let given = |uid| give_again(&record, 1, Numbers { uid, modseq: 1 }).len();
+    assert_eq!([0, 1, 2].map(given), [0, 0, 2]);
+    assert_eq!(numbers.above(u64::MAX).uid, u64::MAX);
+}
+
+/// The publisher and a node that purges do not wait for each other.
+#[test]
+fn message_that_is_purged_while_it_gets_a_new_uid_is_purged_again() {
+    let mut world = World::new(2);
+    world.filed = 1;
+    let id = MessageId(1);
+    world.file(0, id, Filing::Complete);
+    world.edit(0, id, Mark::Deleted.edits(&world.record(0, id), world.numbers(0)), vec![]);
+    world.sync(0, 1);
+    let numbers = world.numbers(1).above(1);
+    world.edit(1, id, give_again(&world.record(1, id), 1, numbers), numbers.take_both());
+    world.edit(0, id, purge(&world.record(0, id)), vec![]);
+    world.sync(1, 0);
+    let due = |record: &Record| {
+        let message = Message::read(&schema::message_key(MAILBOX, id), record, |_| None).expect("a message");
+        is_purge_due(&message, record, &Rules::default(), Timestamp(0), Timestamp(u64::MAX), 0)
+    };
+    let record = world.record(0, id);
+    assert!(is_purged(&record) && !record.is_deleted() && due(&record), "the row would stay for ever");
+    world.edit(0, id, purge(&record), vec![]);
+    let record = world.record(0, id);
+    assert!(is_purged(&record) && record.is_deleted() && !due(&record));
 }
