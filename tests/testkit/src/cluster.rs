@@ -327,9 +327,9 @@ impl Cluster {
                 let counts = |m: &serde_json::Value| m["info"]["peers_counting"].as_u64().unwrap_or(0) > 0;
                 let paired = nodes < 2 || members.iter().any(|m| m["name"] == *node.name && counts(m));
                 let published = !last.as_ref()?["publisher"].as_str().unwrap_or_default().is_empty();
-                // A status with an ended member in service is that of before.
-                let old = self.members.iter().any(|m| m.process.is_none() && has(&m.name, "in-service"));
-                let agreed = !majority || (last.as_ref()?["quorum"] == true && !old);
+                // A status with an ended node in service is that of before. A shared witness is no process of this cluster.
+                let old = |m: &Member| m.kind() == "node" && m.process.is_none() && has(&m.name, "in-service");
+                let agreed = !majority || (last.as_ref()?["quorum"] == true && !self.members.iter().any(old));
                 (names.iter().all(is) && published && paired && agreed).then_some(())
             });
             assert!(reached.is_some(), "{names:?} not {status} for {} after {IN_SERVICE:?}: {last:#?}", node.name);
