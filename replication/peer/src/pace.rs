@@ -12,7 +12,7 @@ pub(crate) const PAGE: Duration = Duration::from_secs(30);
 const ROWS: u32 = 2_048;
 const BYTES: u32 = 128 * 1024;
 
-/// What came of a scan, and the time that was waited for it.
+/// Rows and bytes that came of a scan, and the time that was waited for them.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     waited: Duration,
@@ -43,7 +43,7 @@ mod tests {
         StatePage { row: vec![StateRow { record, ..StateRow::default() }; rows], ..StatePage::default() }
     }
 
-    /// How many pages of a kind, each after this time, are taken before the scan ends; at most a thousand.
+    /// Number of pages of a kind, each after this time, that are taken before the scan ends; at most a thousand.
     fn taken(seconds: u64, page: &StatePage) -> usize {
         let mut pace = Pace::default();
         (0..1_000).take_while(|_| pace.keeps_up(Duration::from_secs(seconds), page)).count()
