@@ -65,7 +65,7 @@ pub fn is_purge_due(
     now: Timestamp,
     grace_ms: u64,
 ) -> bool {
-    // A new UID that the purge did not see outlives it: then it is repeated.
+    // A new UID that the purge did not see outlives the purge: then the purge is repeated.
     let is_purged = message.purged && record.is_deleted();
     let Some(tombstone) = record.tombstone().filter(|_| message.deleted && !is_purged) else { return false };
     let (since, lasts) = match message_time(message, record, rules) {

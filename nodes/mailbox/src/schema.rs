@@ -134,8 +134,8 @@ pub mod message {
     pub const PRIVATE: Tag = 18;
     /// Register, 16 bytes: the message of a backup from which it was restored into a running cluster.
     pub const RESTORED_FROM: Tag = 19;
-    /// Add-wins set of u64: all IMAP UIDs that it was ever given, of which the highest is in force (rule D10). Nothing leaves
-    /// it, by a deletion neither.
+    /// Add-wins set of u64: all IMAP UIDs that it was ever given, of which the highest is in force (rule D10). No UID
+    /// leaves the set, not even by a deletion.
     pub const UIDS: Tag = 20;
 }
 
