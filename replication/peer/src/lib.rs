@@ -19,7 +19,7 @@ mod history;
 mod link;
 mod log_cut;
 mod lost_audio;
-mod pace;
+mod page_rate;
 mod peers;
 mod progress;
 mod service;

@@ -29,7 +29,7 @@ use crate::{
     error::StreamError,
     frames::{self, bad},
     link::Link,
-    pace::{PAGE, Pace},
+    page_rate::{PAGE, PageRate},
     peers::Inner,
     state_scan::{VERSION, blocking},
 };
@@ -218,11 +218,11 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     let cover = Cover::new(ScanFacts { way, handed_over, start: &start, seen: &seen });
     let (told, noted) = (start.clone(), BTreeMap::new());
     let mut scan = Scan { inner, link, cover, told, noted, judged, after: None, rows: 0, removed: 0 };
-    let mut pace = Pace::default();
+    let mut rate = PageRate::default();
     loop {
         let asked = BootInstant::now();
         let page = next(&mut pages).await?;
-        if !pace.keeps_up(asked.elapsed(), &page) {
+        if !rate.suffices(asked.elapsed(), &page) {
             return Err(bad("pages that come too slowly for the rows in them").into());
         }
         if scan.take(page).await? {

@@ -1,4 +1,4 @@
-//! The pace of the pages of a scan. Pure.
+//! The rate at which the pages of a scan come. Pure.
 
 use std::time::Duration;
 
@@ -7,22 +7,23 @@ use twinbox_wire::replication::{StatePage, StateRow};
 /// A peer that sends no page for this long has failed.
 pub(crate) const PAGE: Duration = Duration::from_secs(30);
 
-/// Rows, and bytes of rows, that a peer has to send in this time: half of a full page. One that sends a row at a time would hold
+/// Rows that a peer has to send in [`PAGE`], or [`BYTES`]: half of a full page. A peer that sends one row at a time would hold
 /// up the fill for years, although another node has all rows.
 const ROWS: u32 = 2_048;
+/// Bytes of rows that a peer has to send in [`PAGE`], or [`ROWS`].
 const BYTES: u32 = 128 * 1024;
 
-/// Rows and bytes that came of a scan, and the time that was waited for them.
+/// Rows and bytes that a scan has brought, and the time that this node waited for them.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct PageRate {
     waited: Duration,
     rows: u64,
     bytes: u64,
 }
 
-impl Pace {
-    /// A page came after this time; false if the pages are too few for the time waited for them.
-    pub(crate) fn keeps_up(&mut self, waited: Duration, page: &StatePage) -> bool {
+impl PageRate {
+    /// Counts a page that this node waited for; false if all pages so far bring too little for the time.
+    pub(crate) fn suffices(&mut self, waited: Duration, page: &StatePage) -> bool {
         self.waited += waited;
         self.rows += page.row.len() as u64;
         let key = |row: &StateRow| row.key.as_ref().map_or(0, |key| key.id.len());
@@ -45,8 +46,8 @@ mod tests {
 
     /// Number of pages of a kind, each after this time, that are taken before the scan ends; at most a thousand.
     fn taken(seconds: u64, page: &StatePage) -> usize {
-        let mut pace = Pace::default();
-        (0..1_000).take_while(|_| pace.keeps_up(Duration::from_secs(seconds), page)).count()
+        let mut rate = PageRate::default();
+        (0..1_000).take_while(|_| rate.suffices(Duration::from_secs(seconds), page)).count()
     }
 
     #[test]
