@@ -33,7 +33,7 @@ pub const UNREFERENCED_END: &[u8] = b"v";
 pub const BLOBS: &[u8] = b"p";
 /// The first key behind all blobs.
 pub const BLOBS_END: &[u8] = b"q";
-/// Prefix of packs, each with the blobs that have bytes in it.
+/// Prefix of packs that the places of blobs name.
 pub const PACKS: &[u8] = b"q";
 /// The first key behind all packs.
 pub const PACKS_END: &[u8] = b"r";
@@ -125,25 +125,25 @@ pub fn blob(hash: &BlobHash) -> Vec<u8> {
     [BLOBS, &hash.0].concat()
 }
 
+/// The blobs whose hash begins so.
+pub fn blobs(start: &[u8]) -> Vec<u8> {
+    [BLOBS, start].concat()
+}
+
 /// The blob from the key of its places.
 pub fn blob_hash(key: &[u8]) -> Option<BlobHash> {
     key.strip_prefix(BLOBS)?.try_into().ok().map(BlobHash)
 }
 
-/// The note that a blob has bytes in a pack.
-pub fn piece(pack: u32, hash: &BlobHash) -> Vec<u8> {
-    [PACKS, &pack.to_be_bytes(), &hash.0].concat()
-}
-
-/// The blobs that have bytes in a pack.
-pub fn pieces(pack: u32) -> Vec<u8> {
+/// A pack that the places of a blob name, or named.
+pub fn pack(pack: u32) -> Vec<u8> {
     [PACKS, &pack.to_be_bytes()].concat()
 }
 
-/// The pack and the blob from the key of that note.
-pub fn piece_of(key: &[u8]) -> Option<(u32, BlobHash)> {
-    let (pack, hash) = key.strip_prefix(PACKS)?.split_first_chunk::<4>()?;
-    Some((u32::from_be_bytes(*pack), BlobHash(hash.try_into().ok()?)))
+/// The pack from that key. In format 3 the hash of a blob stood behind it, and each blob in the pack had a key.
+pub fn pack_of(key: &[u8]) -> Option<u32> {
+    let (pack, _) = key.strip_prefix(PACKS)?.split_first_chunk::<4>()?;
+    Some(u32::from_be_bytes(*pack))
 }
 
 /// A change in the log.

@@ -49,7 +49,7 @@ pub(crate) fn open_packs(dir: &Path, disk: &Disk, reserve: &Reserve) -> Result<A
 /// audio, nor one that a start does not scan for takes in progress.
 fn highest_pack(disk: &Disk) -> Result<u32, StoreError> {
     let last = disk.scan_range(keys::PACKS, keys::PACKS_END).next_back().transpose()?;
-    let named = last.and_then(|(key, _)| keys::piece_of(&key)).map_or(0, |(pack, _)| pack);
+    let named = last.and_then(|(key, _)| keys::pack_of(&key)).unwrap_or(0);
     Ok(named.max(stored_floor(disk)?))
 }
 

@@ -3,7 +3,7 @@
 //! A blob is here when it has a row, or is *loose*: the audio of a sealed take, which is durable in the packs, and whose
 //! row is written in the transaction of the first change that names it.
 
-pub(crate) mod density;
+mod contents;
 mod removal;
 mod storing;
 mod uses;
@@ -19,10 +19,10 @@ use bytes::Bytes;
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Folder, Need, Reserve, TransactError, Transaction};
 use twinbox_ids::BlobHash;
-use twinbox_packs::{Extent, PackError, Packs};
+use twinbox_packs::{Extent, LiveBounds, PackError, Packs};
 use twinbox_replication_core::{BlobRef, Change};
 
-use self::{density::LiveBounds, uses::Uses};
+use self::{contents::Contents, uses::Uses};
 use crate::{
     StoreError,
     audio::stored_floor,
@@ -52,6 +52,7 @@ struct Inner {
     floor: Mutex<Floor>,
     uses: Uses,
     live: LiveBounds,
+    contents: Contents,
 }
 
 /// A blob without a row, or whose row names damaged bytes.
@@ -89,8 +90,8 @@ impl Blobs {
         if !lost.is_empty() {
             tracing::error!(packs = ?lost, "packs of audio are missing: their audio is fetched from the other nodes");
         }
-        let (loose, floor, uses, live) = Default::default();
-        let blobs = Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live }));
+        let (loose, floor, uses, live, contents) = Default::default();
+        let blobs = Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents }));
         lock(&blobs.0.floor).stored = Some(blobs.stored_floor()?);
         Ok(blobs)
     }
@@ -194,9 +195,20 @@ impl Blobs {
     fn write_row(&self, transaction: &mut Transaction<'_>, hash: &BlobHash) -> Result<(), DiskError> {
         let Some(Loose { row, replaces }) = lock(&self.0.loose).get(hash).cloned() else { return Ok(()) };
         if replaces || transaction.get(&keys::blob(hash))?.is_none() {
-            pieces::put(transaction, hash, &row)?;
+            self.put_row(transaction, hash, &row)?;
         }
         Ok(())
+    }
+
+    /// Writes the places of a blob, instead of those before.
+    pub(crate) fn put_row(
+        &self,
+        transaction: &mut Transaction<'_>,
+        hash: &BlobHash,
+        row: &Row,
+    ) -> Result<(), DiskError> {
+        self.0.contents.add(hash, row);
+        pieces::put(transaction, hash, row)
     }
 
     /// The transaction with these changes is durable: the rows serve from now on.
@@ -243,24 +255,9 @@ impl Blobs {
         stored_floor(&self.0.disk)
     }
 
-    /// Offsets in this pack of the payloads that are parts of blobs: a frame there is no take in progress.
-    pub(crate) fn owned(&self, pack: u32) -> Result<HashSet<u32>, StoreError> {
-        let mut owned = HashSet::new();
-        for hash in self.in_pack(pack)? {
-            if let Some(row) = self.row(&hash)? {
-                owned.extend(row.in_pack(pack).map(|piece| piece.offset));
-            }
-        }
-        Ok(owned)
-    }
-
-    /// The blobs that the index notes for a pack.
-    pub(crate) fn in_pack(&self, pack: u32) -> Result<Vec<BlobHash>, StoreError> {
-        let mut blobs = Vec::new();
-        for entry in self.0.disk.scan(&keys::pieces(pack)) {
-            blobs.extend(keys::piece_of(&entry?.0).map(|(_, hash)| hash));
-        }
-        Ok(blobs)
+    /// A pack is gone, and its note with it.
+    pub(crate) fn forget_pack(&self, pack: u32) {
+        self.0.contents.forget(pack);
     }
 
     /// The stored places of a blob.
@@ -372,12 +369,12 @@ fn lost_packs(packs: &AudioPacks, disk: &Disk) -> Result<HashSet<u32>, StoreErro
     let (mut lost, mut from) = (HashSet::new(), keys::PACKS.to_vec());
     // From pack to pack.
     while let Some(entry) = disk.scan_range(&from, keys::PACKS_END).next() {
-        let Some((pack, _)) = keys::piece_of(&entry?.0) else { break };
+        let Some(pack) = keys::pack_of(&entry?.0) else { break };
         if !here.contains(&pack) {
             lost.insert(pack);
         }
         let Some(next) = pack.checked_add(1) else { break };
-        from = keys::pieces(next);
+        from = keys::pack(next);
     }
     Ok(lost)
 }

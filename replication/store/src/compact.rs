@@ -6,13 +6,13 @@
 
 use twinbox_disk::Transaction;
 use twinbox_ids::{BlobHash, RecordingId};
-use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD};
+use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD, frame_bytes};
 
 use crate::{
     Store, StoreError,
-    blobs::{blocking, density::frame_bytes},
+    blobs::{Blobs, blocking},
     keys,
-    pieces::{self, Row},
+    pieces::Row,
 };
 
 /// The newest packs stay as they are: their audio is young, and much of it may still be removed.
@@ -67,6 +67,8 @@ impl Store {
                 break;
             }
         }
+        let blobs = self.blobs().clone();
+        blocking(move || blobs.list_contents()).await?;
         let mut packs = self.packs_from(*cursor);
         let used = |pack| self.blobs().packs().used(pack);
         packs.retain(|pack| self.blobs().live_bounds().may_be_sparse(*pack, used(*pack)));
@@ -137,10 +139,8 @@ impl Store {
             return Ok(None);
         }
         let mut live = Live { blobs: 0, takes };
-        for hash in blobs.in_pack(pack)? {
-            if let Some(row) = blobs.row(&hash)? {
-                live.blobs += row.in_pack(pack).map(|piece| frame_bytes(piece.length)).sum::<u64>();
-            }
+        for (_, row) in blobs.in_pack(pack)? {
+            live.blobs += row.in_pack(pack).map(|piece| frame_bytes(piece.length)).sum::<u64>();
         }
         Ok(Some(live))
     }
@@ -151,15 +151,15 @@ impl Store {
         for part in blobs.in_pack(pack)?.chunks(AT_A_TIME) {
             let _appending = blobs.appending(None);
             let mut moves = Vec::with_capacity(part.len());
-            for hash in part {
-                if let Some(from) = blobs.row(hash)? {
-                    let to = self.copied(&from, pack)?;
-                    bytes += from.in_pack(pack).map(|piece| u64::from(piece.length)).sum::<u64>();
-                    moves.push((*hash, from, to));
-                }
+            for (hash, from) in part {
+                let to = self.copied(from, pack)?;
+                bytes += from.in_pack(pack).map(|piece| u64::from(piece.length)).sum::<u64>();
+                moves.push((*hash, from.clone(), to));
             }
             blobs.sync()?;
-            self.disk().in_background().transact_blocking(move |transaction| replace(transaction, &moves))?;
+            let audio = blobs.clone();
+            let moved = move |transaction: &mut Transaction<'_>| replace(transaction, &audio, &moves);
+            self.disk().in_background().transact_blocking(moved)?;
         }
         Ok(bytes)
     }
@@ -202,24 +202,27 @@ impl Store {
         if self.live_in(pack)? != Some(Live::NONE) {
             return Ok(false);
         }
-        // Notes of rows that could not be read when they were replaced.
-        let notes = self.blobs().in_pack(pack)?;
-        if !notes.is_empty() {
-            self.disk().in_background().transact_blocking(move |transaction| {
-                notes.iter().for_each(|hash| transaction.remove(keys::piece(pack, hash)));
-                Ok::<_, StoreError>(())
-            })?;
-        }
+        // Its note, and those of blobs in format 3.
+        self.disk().in_background().transact_blocking(move |transaction| {
+            transaction.scan(&keys::pack(pack))?.into_iter().for_each(|(key, _)| transaction.remove(key));
+            Ok::<_, StoreError>(())
+        })?;
         self.blobs().packs().remove(pack).map_err(|error| self.blobs().failed(error))?;
+        self.blobs().forget_pack(pack);
         Ok(true)
     }
 }
 
 /// Gives blobs new places. One whose row has changed since it was read keeps it.
-fn replace(transaction: &mut Transaction<'_>, moves: &[(BlobHash, Row, Row)]) -> Result<(), StoreError> {
+fn replace(
+    transaction: &mut Transaction<'_>,
+    blobs: &Blobs,
+    moves: &[(BlobHash, Row, Row)],
+) -> Result<(), StoreError> {
     for (hash, from, to) in moves {
-        if transaction.get(&keys::blob(hash))? == Some(from.encode()) {
-            pieces::put(transaction, hash, to)?;
+        let now = transaction.get(&keys::blob(hash))?;
+        if now.is_some_and(|bytes| Row::decode(&bytes).is_ok_and(|now| now == *from)) {
+            blobs.put_row(transaction, hash, to)?;
         }
     }
     Ok(())

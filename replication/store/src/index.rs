@@ -123,7 +123,10 @@ fn add_deleted(access: &mut (dyn Access + '_), key: &Key) -> Result<(), DiskErro
 }
 
 fn add_reference(access: &mut (dyn Access + '_), hash: &BlobHash, key: &Key) -> Result<(), DiskError> {
-    access.remove(keys::unreferenced(hash));
+    // Seldom: it would cost more to remove what is not there.
+    if access.get(&keys::unreferenced(hash))?.is_some() {
+        access.remove(keys::unreferenced(hash));
+    }
     access.put(keys::reference(hash, key), vec![FORMAT])
 }
 

@@ -1,4 +1,4 @@
-//! Rows of blobs: the places of a blob's bytes in the packs, and for each pack the blobs with bytes in it.
+//! Rows of blobs: the places of a blob's bytes in the packs, and the packs that they name.
 
 use std::{collections::BTreeSet, ops::Range};
 
@@ -101,21 +101,22 @@ fn extent(bytes: &[u8]) -> Option<Extent> {
     Some(Extent { pack: numbers.next()?, offset: numbers.next()?, length: numbers.next()? })
 }
 
-/// Writes the places of a blob, instead of those before.
+/// Writes the places of a blob, instead of those before, and notes their packs.
 pub(crate) fn put(transaction: &mut Transaction<'_>, hash: &BlobHash, row: &Row) -> Result<(), DiskError> {
-    remove(transaction, hash)?;
     transaction.put(keys::blob(hash), row.encode())?;
-    row.packs().into_iter().try_for_each(|pack| transaction.put(keys::piece(pack, hash), vec![FORMAT]))
+    for pack in row.packs() {
+        if transaction.get(&keys::pack(pack))?.is_none() {
+            transaction.put(keys::pack(pack), vec![FORMAT])?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes the places of a blob. Returns them; `None` if there are none that can be read.
 pub(crate) fn remove(transaction: &mut Transaction<'_>, hash: &BlobHash) -> Result<Option<Row>, DiskError> {
     let Some(bytes) = transaction.get(&keys::blob(hash))? else { return Ok(None) };
     transaction.remove(keys::blob(hash));
-    // The notes of an unreadable row stay: compaction removes each with its pack.
-    let Ok(row) = Row::decode(&bytes) else { return Ok(None) };
-    row.packs().into_iter().for_each(|pack| transaction.remove(keys::piece(pack, hash)));
-    Ok(Some(row))
+    Ok(Row::decode(&bytes).ok())
 }
 
 #[cfg(test)]

@@ -457,7 +457,7 @@ pub(crate) fn versioned(bytes: &[u8]) -> Vec<u8> {
 
 pub(crate) fn unversioned<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
     let source = match bytes {
-        [FORMAT, rest @ ..] => return Ok(rest),
+        [version, rest @ ..] if codec::is_read(*version) => return Ok(rest),
         [found, ..] => codec::DecodeError::Version { found: *found },
         [] => codec::DecodeError::Empty,
     };

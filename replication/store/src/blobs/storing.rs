@@ -8,11 +8,7 @@ use twinbox_packs::{Extent, Frame, Kind, PackError};
 use twinbox_replication_core::BlobRef;
 
 use super::{AudioPacks, Blobs, blocking, hash_of};
-use crate::{
-    StoreError,
-    pieces::{self, Row},
-    store::lock,
-};
+use crate::{StoreError, pieces::Row, store::lock};
 
 /// Maximum bytes of a blob in one frame.
 const PIECE: usize = 256 * 1024;
@@ -84,7 +80,7 @@ impl Blobs {
         let (this, of_takes, rows) = (self.clone(), loose.clone(), rows.collect::<Vec<_>>());
         self.0.disk.transact_blocking(move |transaction: &mut Transaction<'_>| {
             of_takes.iter().try_for_each(|hash| this.write_row(transaction, hash))?;
-            rows.iter().try_for_each(|(hash, row)| pieces::put(transaction, hash, row))?;
+            rows.iter().try_for_each(|(hash, row)| this.put_row(transaction, hash, row))?;
             Ok::<_, StoreError>(())
         })?;
         loose.iter().for_each(|hash| self.row_written(hash));

@@ -7,8 +7,8 @@ use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::Kind;
 use twinbox_replication_core::{Key, Table};
 
-use super::take::{MAX_LENGTH, Pieces, TakeKey};
-use crate::{Blobs, StoreError, draft::decode_record, keys, pieces::Row};
+use super::take::{Hashed, MAX_LENGTH, Pieces, TakeKey};
+use crate::{Blobs, StoreError, draft::decode_record, keys};
 
 /// The state of the recordings at the start.
 #[derive(Default)]
@@ -23,13 +23,10 @@ pub(super) struct Loaded {
     pub(super) unreadable: BTreeSet<u32>,
 }
 
-/// Places of pieces that blobs own, as pack and offset in it.
-type Places = HashSet<(u32, u32)>;
-
 pub(super) fn load(disk: &Disk, blobs: &Blobs) -> Result<Loaded, StoreError> {
     let (packs, floor) = (blobs.packs(), blobs.stored_floor()?);
     let mut loaded = Loaded::default();
-    let (mut in_blobs, mut ended): (BTreeMap<TakeKey, Places>, HashSet<TakeKey>) = Default::default();
+    let mut ended: HashSet<TakeKey> = HashSet::new();
     for pack in packs.list().into_iter().filter(|pack| *pack >= floor) {
         let found = match packs.scan(pack) {
             Ok(found) => found,
@@ -41,58 +38,51 @@ pub(super) fn load(disk: &Disk, blobs: &Blobs) -> Result<Loaded, StoreError> {
                 continue;
             }
         };
-        // Without them, filed takes may be found again; the check for orphan recordings ends them.
-        let owned = blobs.owned(pack).unwrap_or_else(|error| {
-            tracing::warn!(pack, %error, "places of blobs cannot be read");
-            HashSet::new()
-        });
         for frame in found {
             let key = (RecordingId(frame.recording), frame.take);
             match frame.kind {
                 Kind::Ended => {
                     // A chunk may come after its take has ended: the order does not matter.
                     loaded.takes.remove(&key);
-                    in_blobs.remove(&key);
                     ended.insert(key);
                     loaded.endings.entry(pack).or_default().push(key);
                 }
                 Kind::Chunk if ended.contains(&key) => {}
                 Kind::Chunk if frame.offset.saturating_add(frame.extent.length.into()) <= MAX_LENGTH => {
                     loaded.takes.entry(key).or_default().add(frame.offset, frame.extent);
-                    if owned.contains(&frame.extent.offset) {
-                        in_blobs.entry(key).or_default().insert((pack, frame.extent.offset));
-                    }
                 }
                 Kind::Chunk | Kind::Blob => {}
             }
         }
     }
-    for (key, places) in in_blobs {
-        if loaded.takes.contains_key(&key) && is_filed(disk, key, &places)? {
-            loaded.takes.remove(&key);
-            loaded.filed.push(key);
+    // A process that dies between the commit of a filing and the note of its end leaves the take.
+    let mut filed = Vec::new();
+    for (key, pieces) in &loaded.takes {
+        if is_filed(disk, blobs, *key, pieces)? {
+            filed.push(*key);
         }
     }
+    filed.iter().for_each(|key| drop(loaded.takes.remove(key)));
+    loaded.filed = filed;
     Ok(loaded)
 }
 
-/// True when a record names the take as the recording of a blob that has these pieces of it. Each part is needed. A blob
-/// with these pieces may be named for another take with the same audio, and this one is not filed. A record may name the
-/// take for a shorter blob, which another node made of a part of it: the rest must not be lost (rule C2).
-fn is_filed(disk: &Disk, take: TakeKey, places: &Places) -> Result<bool, StoreError> {
-    let packs: BTreeSet<u32> = places.iter().map(|(pack, _)| *pack).collect();
-    for pack in packs {
-        for note in disk.scan(&keys::pieces(pack)) {
-            let Some((_, hash)) = keys::piece_of(&note?.0) else { continue };
-            let Some(bytes) = disk.get(&keys::blob(&hash))? else { continue };
-            let Ok(row) = Row::decode(&bytes) else { continue };
-            let has_pieces = row.in_pack(pack).any(|piece| places.contains(&(pack, piece.offset)));
-            if has_pieces && is_named(disk, &hash, take, usize::MAX)? {
-                return Ok(true);
-            }
-        }
+/// True when all that is here of the take is a blob that is here, and a record names that blob as the take's. Each part is needed. Another
+/// take may have the same audio, and this one is not filed. A record may name the take for a shorter blob, which another node
+/// made of a part of it: the rest must not be lost (rule C2).
+fn is_filed(disk: &Disk, blobs: &Blobs, take: TakeKey, pieces: &Pieces) -> Result<bool, StoreError> {
+    let covered = pieces.covered();
+    if !covered.covers(0..covered.end()) {
+        return Ok(false);
     }
-    Ok(false)
+    let mut hashed = Hashed::default();
+    if let Err(error) = hashed.read(blobs.packs(), &pieces.places(0..covered.end())) {
+        // It stays in progress; the check for orphan recordings ends it if it was filed.
+        tracing::warn!(recording = %take.0, take = take.1, %error, "audio of a recording cannot be read");
+        return Ok(false);
+    }
+    let hash = hashed.hash();
+    Ok(blobs.has(&hash) && is_named(disk, &hash, take, usize::MAX)?)
 }
 
 /// True when a record names the blob as that of this take, among the first `most` records that name the blob.

@@ -3,7 +3,7 @@ use std::path::Path;
 use bytes::Bytes;
 
 use super::*;
-use crate::StoreConfig;
+use crate::{StoreConfig, pieces};
 
 fn open(dir: &Path) -> Store {
     Store::open(StoreConfig { dir: dir.to_owned(), node: "a".parse().unwrap(), reserve_bytes: 0 }).unwrap()
@@ -50,12 +50,14 @@ async fn blob_that_changed_while_it_was_copied_is_not_moved() {
     let to = store.copied(&row, row.pieces[0].pack).unwrap();
     let since = Row { written: row.written + 1, ..row.clone() };
     let moves = vec![(hash, since, to.clone())];
-    store.disk().transact(move |transaction| replace(transaction, &moves)).await.unwrap();
+    let blobs = store.blobs().clone();
+    store.disk().transact(move |transaction| replace(transaction, &blobs, &moves)).await.unwrap();
     assert_eq!(store.blobs().row(&hash), Ok(Some(row.clone())));
 
     let removed = move |transaction: &mut Transaction<'_>| pieces::remove(transaction, &hash).map(drop);
     store.disk().transact(removed).await.unwrap();
-    store.disk().transact(move |transaction| replace(transaction, &[(hash, row, to)])).await.unwrap();
+    let blobs = store.blobs().clone();
+    store.disk().transact(move |transaction| replace(transaction, &blobs, &[(hash, row, to)])).await.unwrap();
     assert_eq!(store.blobs().row(&hash), Ok(None), "it is not brought back");
 }
 
@@ -92,5 +94,47 @@ async fn pack_whose_rows_cannot_be_replaced_stays() {
     let store = open(dir.path());
     assert_eq!(store.blobs().row(&hash), Ok(Some(row)));
     assert_eq!(store.compact_pack(pack).await.map(|compacted| compacted.removed), Ok(1));
+    assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
+}
+
+/// In format 3 each pack had a note of each blob in it.
+#[tokio::test]
+async fn packs_of_a_store_of_format_3_are_known_and_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (hash, row) = blob(&store).await;
+    let pack = row.pieces[0].pack;
+    let (before, note) = (row.clone(), [&keys::pack(pack)[..], &hash.0].concat());
+    let of_format_3 = note.clone();
+    let downgrade = move |transaction: &mut Transaction<'_>| {
+        transaction.put(keys::blob(&hash), [&[3], &before.encode()[1..]].concat())?;
+        transaction.remove(keys::pack(pack));
+        transaction.put(of_format_3, [3])
+    };
+    store.disk().transact(downgrade).await.unwrap();
+    drop(store);
+
+    let store = open(dir.path());
+    assert_eq!(store.blobs().in_pack(pack), Ok(vec![(hash, row)]));
+    assert_eq!(store.compact_pack(pack).await.map(|compacted| compacted.moved_bytes), Ok(1_300_000));
+    assert!(!store.blobs().packs().list().contains(&pack));
+    assert_eq!(store.disk().get(&note), Ok(None));
+    assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
+}
+
+/// A blob whose places cannot be read may lie in any pack.
+#[tokio::test]
+async fn no_pack_goes_while_places_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let (hash, row) = blob(&store).await;
+    let pack = row.pieces[0].pack;
+    store.disk().transact(move |transaction| transaction.put(keys::blob(&hash), [9])).await.unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert!(matches!(store.remove_pack(pack), Err(StoreError::Format { .. })));
+    // Another node sends it again.
+    store.blobs().put_as(hash, audio()).await.unwrap();
+    assert!(store.remove_pack(pack).unwrap());
     assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
 }

@@ -1,38 +1,36 @@
 //! The live bytes that packs have at most: compaction counts those of a pack again only when many may have gone since.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
-use twinbox_packs::Extent;
-
-use crate::store::lock;
-
-/// Bytes of a frame besides its payload, and the multiple at which frames begin.
-const FRAME: (u64, u64) = (48, 16);
+use crate::{Extent, format::span};
 
 /// The bound of a pack whose live bytes are being counted: it shows what is removed meanwhile.
 const COUNTING: u64 = u64::MAX;
 
 /// Upper bounds of the live bytes of closed packs, which get no more bytes. A bound that sinks too far costs another
 /// count, and a count sets it right; a damaged blob that was replaced is counted at the next start.
-#[derive(Default)]
-pub(crate) struct LiveBounds(Mutex<HashMap<u32, u64>>);
+#[derive(Debug, Default)]
+pub struct LiveBounds(Mutex<HashMap<u32, u64>>);
 
 impl LiveBounds {
     /// To be called before the live bytes of a pack are counted.
-    pub(crate) fn begin(&self, pack: u32) {
-        lock(&self.0).insert(pack, COUNTING);
+    pub fn begin(&self, pack: u32) {
+        self.bounds().insert(pack, COUNTING);
     }
 
     /// Those are counted; what was removed meanwhile may or may not be among them. `None`: they are not known.
-    pub(crate) fn end(&self, pack: u32, counted: Option<u64>) {
-        let mut bounds = lock(&self.0);
+    pub fn end(&self, pack: u32, counted: Option<u64>) {
+        let mut bounds = self.bounds();
         let removed = COUNTING - bounds.remove(&pack).unwrap_or_default();
         bounds.extend(counted.map(|live| (pack, live.saturating_sub(removed))));
     }
 
     /// These bytes are not in use any more, or soon: to be called once no count finds them.
-    pub(crate) fn removed<'a>(&self, extents: impl IntoIterator<Item = &'a Extent>) {
-        let mut bounds = lock(&self.0);
+    pub fn removed<'a>(&self, extents: impl IntoIterator<Item = &'a Extent>) {
+        let mut bounds = self.bounds();
         for extent in extents {
             if let Some(bound) = bounds.get_mut(&extent.pack) {
                 *bound = bound.saturating_sub(frame_bytes(extent.length));
@@ -41,14 +39,18 @@ impl LiveBounds {
     }
 
     /// Whether less than half of a pack with `used` bytes may be live. True for one that was not counted.
-    pub(crate) fn may_be_sparse(&self, pack: u32, used: u64) -> bool {
-        lock(&self.0).get(&pack).is_none_or(|bound| bound.saturating_mul(2) < used)
+    pub fn may_be_sparse(&self, pack: u32, used: u64) -> bool {
+        self.bounds().get(&pack).is_none_or(|bound| bound.saturating_mul(2) < used)
+    }
+
+    fn bounds(&self) -> MutexGuard<'_, HashMap<u32, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Bytes that a frame with a payload of `length` bytes takes.
-pub(crate) fn frame_bytes(length: u32) -> u64 {
-    (FRAME.0 + u64::from(length)).next_multiple_of(FRAME.1)
+pub fn frame_bytes(length: u32) -> u64 {
+    span(length as usize) as u64
 }
 
 #[cfg(test)]
