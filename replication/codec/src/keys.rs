@@ -125,7 +125,7 @@ pub fn blob(hash: &BlobHash) -> Vec<u8> {
     [BLOBS, &hash.0].concat()
 }
 
-/// The blobs whose hash begins so.
+/// The blobs whose hash begins with `start`.
 pub fn blobs(start: &[u8]) -> Vec<u8> {
     [BLOBS, start].concat()
 }
@@ -140,7 +140,7 @@ pub fn pack(pack: u32) -> Vec<u8> {
     [PACKS, &pack.to_be_bytes()].concat()
 }
 
-/// The pack from that key. In format 3 the hash of a blob stood behind it, and each blob in the pack had a key.
+/// The pack from that key. In stores of version 3 the hash of a blob stood behind it, and each blob in the pack had a key.
 pub fn pack_of(key: &[u8]) -> Option<u32> {
     let (pack, _) = key.strip_prefix(PACKS)?.split_first_chunk::<4>()?;
     Some(u32::from_be_bytes(*pack))

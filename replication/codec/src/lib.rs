@@ -20,17 +20,8 @@ use twinbox_wire::replication as wire;
 
 use message::Writer;
 
-/// The version of the disk format, before each value. Version 3 had a note of each blob in each pack, which a release with that version
-/// needs, and this one does not; all values are the same.
-pub const FORMAT: u8 = 4;
-
-/// The first version that this release reads.
-const OLDEST: u8 = 3;
-
-/// True for a version that this release reads.
-pub fn is_read(version: u8) -> bool {
-    (OLDEST..=FORMAT).contains(&version)
-}
+/// The version of the disk format, before each value.
+pub const FORMAT: u8 = 3;
 
 /// The numbers of a record's tables, of stamps and of origins, in its message.
 const STAMPS: u32 = 3;
@@ -61,7 +52,7 @@ pub enum DecodeError {
 }
 
 fn remedy(found: u8) -> &'static str {
-    match found < OLDEST {
+    match found < FORMAT {
         true => {
             "use the release that wrote it, or move the data folder to another place and start with an empty one, \
              which the other nodes fill"
@@ -122,7 +113,7 @@ pub fn encode_upto(upto: u64) -> Vec<u8> {
 pub fn decode_upto(bytes: Option<&[u8]>) -> Result<u64, DecodeError> {
     match bytes {
         None => Ok(0),
-        Some([version, upto @ ..]) if is_read(*version) => {
+        Some([FORMAT, upto @ ..]) => {
             Ok(u64::from_be_bytes(upto.try_into().map_err(|_| DecodeError::Invalid("length"))?))
         }
         Some([found, ..]) => Err(DecodeError::Version { found: *found }),
@@ -140,7 +131,7 @@ fn written(before: Vec<u8>, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
 fn message(bytes: &[u8]) -> Result<&[u8], DecodeError> {
     match bytes.split_first() {
         None => Err(DecodeError::Empty),
-        Some((version, message)) if is_read(*version) => Ok(message),
+        Some((&FORMAT, message)) => Ok(message),
         Some((&found, _)) => Err(DecodeError::Version { found }),
     }
 }

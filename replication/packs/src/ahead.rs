@@ -67,7 +67,7 @@ struct Next {
 }
 
 /// A pack that fills in less is followed by one twice as long: the fewer packs the parts of a recording lie in, the fewer
-/// blobs each pack has parts of, which compaction asks for.
+/// packs compaction looks at for it.
 const FAST: Duration = Duration::from_secs(2);
 /// A pack that fills in more is followed by one half as long.
 const SLOW: Duration = Duration::from_secs(8);

@@ -11,6 +11,28 @@ pub struct Extent {
     pub length: u32,
 }
 
+impl Extent {
+    /// Bytes of [`Self::to_bytes`].
+    pub const BYTES: usize = 12;
+
+    /// Pack, offset and length, each 4 bytes with the most significant first: for the caller's index.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let [a, b, c] = [self.pack, self.offset, self.length].map(u32::to_be_bytes);
+        [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3]]
+    }
+
+    /// The inverse of [`Self::to_bytes`].
+    pub fn from_bytes(&[a, b, c, d, e, f, g, h, i, j, k, l]: &[u8; Self::BYTES]) -> Self {
+        let [pack, offset, length] = [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_be_bytes);
+        Self { pack, offset, length }
+    }
+
+    /// `length` bytes of it behind the first `skipped` ones; both are within it, hence below 4 GiB.
+    pub fn part(self, skipped: u64, length: u64) -> Self {
+        Self { pack: self.pack, offset: self.offset + skipped as u32, length: length as u32 }
+    }
+}
+
 /// Meaning of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -8,6 +8,7 @@
 //! crate.
 
 mod ahead;
+mod contents;
 mod error;
 mod folder;
 mod format;
@@ -18,6 +19,7 @@ mod opening;
 mod packs;
 mod table;
 
+pub use contents::{Contents, Label};
 pub use error::PackError;
 pub use folder::Config;
 pub use format::{BLOCK, MAX_PAYLOAD, MIN_PACK};

@@ -19,16 +19,16 @@ use bytes::Bytes;
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Folder, Need, Reserve, TransactError, Transaction};
 use twinbox_ids::BlobHash;
-use twinbox_packs::{Extent, LiveBounds, PackError, Packs};
+use twinbox_packs::{Contents, Extent, LiveBounds, PackError, Packs};
 use twinbox_replication_core::{BlobRef, Change};
 
-use self::{contents::Contents, uses::Uses};
+use self::uses::Uses;
 use crate::{
     StoreError,
     audio::stored_floor,
     index::Access,
     keys,
-    pieces::{self, Row},
+    pieces::Row,
     store::{lock, versioned},
 };
 
@@ -53,6 +53,8 @@ struct Inner {
     uses: Uses,
     live: LiveBounds,
     contents: Contents,
+    /// Whether `contents` has all blobs. Held while their rows are read.
+    listed: Mutex<bool>,
 }
 
 /// A blob without a row, or whose row names damaged bytes.
@@ -90,8 +92,9 @@ impl Blobs {
         if !lost.is_empty() {
             tracing::error!(packs = ?lost, "packs of audio are missing: their audio is fetched from the other nodes");
         }
-        let (loose, floor, uses, live, contents) = Default::default();
-        let blobs = Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents }));
+        let (loose, floor, uses, live, contents, listed) = Default::default();
+        let blobs =
+            Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents, listed }));
         lock(&blobs.0.floor).stored = Some(blobs.stored_floor()?);
         Ok(blobs)
     }
@@ -200,17 +203,6 @@ impl Blobs {
         Ok(())
     }
 
-    /// Writes the places of a blob, instead of those before.
-    pub(crate) fn put_row(
-        &self,
-        transaction: &mut Transaction<'_>,
-        hash: &BlobHash,
-        row: &Row,
-    ) -> Result<(), DiskError> {
-        self.0.contents.add(hash, row);
-        pieces::put(transaction, hash, row)
-    }
-
     /// The transaction with these changes is durable: the rows serve from now on.
     pub(crate) fn rows_written(&self, changes: &[Change]) {
         changes.iter().flat_map(|change| change.delta.blobs()).for_each(|blob| self.row_written(&blob.hash));
@@ -253,11 +245,6 @@ impl Blobs {
     /// The first pack that a start must scan for takes in progress, as last stored.
     pub(crate) fn stored_floor(&self) -> Result<u32, StoreError> {
         stored_floor(&self.0.disk)
-    }
-
-    /// A pack is gone, and its note with it.
-    pub(crate) fn forget_pack(&self, pack: u32) {
-        self.0.contents.forget(pack);
     }
 
     /// The stored places of a blob.

@@ -202,13 +202,8 @@ impl Store {
         if self.live_in(pack)? != Some(Live::NONE) {
             return Ok(false);
         }
-        // Its note, and those of blobs in format 3.
-        self.disk().in_background().transact_blocking(move |transaction| {
-            transaction.scan(&keys::pack(pack))?.into_iter().for_each(|(key, _)| transaction.remove(key));
-            Ok::<_, StoreError>(())
-        })?;
+        self.blobs().forget_pack(pack)?;
         self.blobs().packs().remove(pack).map_err(|error| self.blobs().failed(error))?;
-        self.blobs().forget_pack(pack);
         Ok(true)
     }
 }

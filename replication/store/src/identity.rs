@@ -7,10 +7,24 @@ use twinbox_ids::{ClusterId, NodeName};
 
 use crate::{StoreError, codec::DecodeError, keys, store::unversioned};
 
+/// The version of the store as a whole, before the name of its node, which each opening reads first and writes. In version 3 the index
+/// noted each blob at its packs. A release that needs these notes takes packs for empty without them, so it must refuse the store.
+/// All other values are of the same version as before.
+const STORE: u8 = 4;
+
+/// The name of the node, as the index has it.
+pub(crate) fn named(node: &str) -> Vec<u8> {
+    [&[STORE], node.as_bytes()].concat()
+}
+
 /// Whether the store has its node's name; refused if it is another's.
 pub(crate) fn check_node(disk: &Disk, dir: &Path, node: &NodeName) -> Result<bool, StoreError> {
     let Some(bytes) = disk.get(keys::NODE)? else { return Ok(false) };
-    let found = String::from_utf8_lossy(unversioned(&bytes, "the node's name")?).into_owned();
+    let name = match bytes.strip_prefix(&[STORE]) {
+        Some(name) => name,
+        None => unversioned(&bytes, "the node's name")?,
+    };
+    let found = String::from_utf8_lossy(name).into_owned();
     if found == node.as_str() {
         Ok(true)
     } else {

@@ -123,7 +123,7 @@ fn add_deleted(access: &mut (dyn Access + '_), key: &Key) -> Result<(), DiskErro
 }
 
 fn add_reference(access: &mut (dyn Access + '_), hash: &BlobHash, key: &Key) -> Result<(), DiskError> {
-    // Seldom: it would cost more to remove what is not there.
+    // A note is rarely there, and a removal costs more than a read.
     if access.get(&keys::unreferenced(hash))?.is_some() {
         access.remove(keys::unreferenced(hash));
     }

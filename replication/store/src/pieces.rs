@@ -16,9 +16,6 @@ use crate::{
 
 const WHAT: &str = "the places of a blob";
 
-/// Pack, offset and length of a piece, each 4 bytes with the most significant first.
-const PIECE: usize = 12;
-
 /// The places of a blob's bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row {
@@ -37,15 +34,11 @@ impl Row {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(1 + 16 + self.pieces.len() * PIECE);
+        let mut bytes = Vec::with_capacity(1 + 16 + self.pieces.len() * Extent::BYTES);
         bytes.push(FORMAT);
         bytes.extend(self.written.to_be_bytes());
         bytes.extend(self.length.to_be_bytes());
-        for piece in &self.pieces {
-            for number in [piece.pack, piece.offset, piece.length] {
-                bytes.extend(number.to_be_bytes());
-            }
-        }
+        bytes.extend(self.pieces.iter().flat_map(|piece| piece.to_bytes()));
         bytes
     }
 
@@ -54,10 +47,8 @@ impl Row {
         let rest = unversioned(bytes, WHAT)?;
         let (written, rest) = rest.split_first_chunk::<8>().ok_or_else(invalid)?;
         let (length, rest) = rest.split_first_chunk::<8>().ok_or_else(invalid)?;
-        if rest.len() % PIECE != 0 {
-            return Err(invalid());
-        }
-        let row = Self::new(rest.chunks_exact(PIECE).filter_map(extent).collect(), u64::from_be_bytes(*written));
+        let (pieces, []) = rest.as_chunks() else { return Err(invalid()) };
+        let row = Self::new(pieces.iter().map(Extent::from_bytes).collect(), u64::from_be_bytes(*written));
         if row.length == u64::from_be_bytes(*length) { Ok(row) } else { Err(invalid()) }
     }
 
@@ -94,11 +85,6 @@ impl Row {
         }
         parts
     }
-}
-
-fn extent(bytes: &[u8]) -> Option<Extent> {
-    let mut numbers = bytes.chunks_exact(4).filter_map(|n| n.try_into().ok()).map(u32::from_be_bytes);
-    Some(Extent { pack: numbers.next()?, offset: numbers.next()?, length: numbers.next()? })
 }
 
 /// Writes the places of a blob, instead of those before, and notes their packs.

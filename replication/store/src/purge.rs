@@ -244,7 +244,12 @@ impl Store {
             Some(bytes) => time(&bytes, "the time of a blob's last reference")?.0,
             None => 0,
         };
-        let since = note.max(self.blobs().written(hash)?);
+        let written = match self.blobs().written(hash) {
+            // Places that cannot be read are no reason to keep them.
+            Err(StoreError::Format { .. }) => 0,
+            written => written?,
+        };
+        let since = note.max(written);
         Ok(since.saturating_add(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)) <= now.0)
     }
 }

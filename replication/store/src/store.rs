@@ -22,7 +22,7 @@ use crate::{
     feed::{Feed, HELD_BYTES},
     filled::FillMark,
     have,
-    identity::{check_node, read_cluster},
+    identity::{self, check_node, read_cluster},
     index::Indexing,
     keys,
     log::Log,
@@ -121,7 +121,7 @@ impl Store {
         let openings = indexing.is_done().then_some(own.len());
         let (name, mark) = (node.to_string(), Arc::clone(&filled));
         disk.transact_blocking(move |transaction| {
-            transaction.put(keys::NODE, versioned(name.as_bytes()))?;
+            transaction.put(keys::NODE, identity::named(&name))?;
             // Together with the name: a store that has a name and no mark was made before the mark existed.
             mark.put(mark.get(), transaction)?;
             openings.map_or(Ok(()), |openings| Indexing::put(openings, transaction))?;
@@ -457,7 +457,7 @@ pub(crate) fn versioned(bytes: &[u8]) -> Vec<u8> {
 
 pub(crate) fn unversioned<'a>(bytes: &'a [u8], what: &'static str) -> Result<&'a [u8], StoreError> {
     let source = match bytes {
-        [version, rest @ ..] if codec::is_read(*version) => return Ok(rest),
+        [FORMAT, rest @ ..] => return Ok(rest),
         [found, ..] => codec::DecodeError::Version { found: *found },
         [] => codec::DecodeError::Empty,
     };

@@ -1,58 +1,46 @@
 //! The blobs with bytes in each pack: compaction asks for them.
 //!
-//! They are in memory only. On disk they would be a row for each pack that a blob lies in, which were more than a third of all writes
-//! while thousands recorded. The price is that the first compaction of a process reads the places of all blobs once.
+//! They are in memory only, each by the first eight bytes of its hash. On disk each took a row for each of its packs: more than a third of
+//! all writes while thousands recorded. The price is that the first compaction of a process reads the places of all blobs.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::collections::HashMap;
 
+use twinbox_disk::{DiskError, Transaction};
 use twinbox_ids::BlobHash;
-use twinbox_packs::frame_bytes;
+use twinbox_packs::{Label, frame_bytes};
 
-use super::Blobs;
-use crate::{StoreError, keys, pieces::Row, store::lock};
+use super::{Blobs, lost_packs};
+use crate::{
+    StoreError, keys,
+    pieces::{self, Row},
+    store::lock,
+};
 
-/// The first eight bytes of a hash: which blobs begin with them, and where these lie, say their rows.
-type Start = [u8; 8];
+/// Notes that are removed in one transaction: commits of callers wait for it.
+const AT_A_TIME: usize = 256;
 
-#[derive(Default)]
-pub(super) struct Contents {
-    packs: Mutex<HashMap<u32, Vec<Start>>>,
-    /// Held while the rows are read; true once all of them were.
-    complete: Mutex<bool>,
-}
-
-impl Contents {
-    /// A blob has bytes in these packs, or soon will: to be called before its row is visible.
-    pub(super) fn add(&self, hash: &BlobHash, row: &Row) {
-        let Some(start) = hash.0.first_chunk() else { return };
-        let mut packs = lock(&self.packs);
-        for pack in row.packs() {
-            packs.entry(pack).or_default().push(*start);
-        }
-    }
-
-    /// The pack is gone. No blob gets bytes in it again.
-    pub(super) fn forget(&self, pack: u32) {
-        lock(&self.packs).remove(&pack);
-    }
-
-    /// Those of a pack, each once, and some that have left it.
-    fn of(&self, pack: u32) -> Vec<Start> {
-        let mut packs = lock(&self.packs);
-        let Some(starts) = packs.get_mut(&pack) else { return Vec::new() };
-        starts.sort_unstable();
-        starts.dedup();
-        starts.clone()
-    }
-}
+/// What the rows say of each pack: its blobs, and their bytes.
+type Listed = HashMap<u32, (Vec<Label>, u64)>;
 
 impl Blobs {
+    /// Writes the places of a blob, instead of those before.
+    pub(crate) fn put_row(
+        &self,
+        transaction: &mut Transaction<'_>,
+        hash: &BlobHash,
+        row: &Row,
+    ) -> Result<(), DiskError> {
+        // Before the row is visible. If it is never written, the label says too much, which does no harm.
+        self.0.contents.add(label(hash), row.packs());
+        pieces::put(transaction, hash, row)
+    }
+
     /// The blobs with bytes in a pack, and their places. Waits for the disk.
     pub(crate) fn in_pack(&self, pack: u32) -> Result<Vec<(BlobHash, Row)>, StoreError> {
         self.list_contents()?;
         let mut blobs = Vec::new();
-        for start in self.0.contents.of(pack) {
-            for entry in self.0.disk.scan(&keys::blobs(&start)) {
+        for label in self.0.contents.of(pack) {
+            for entry in self.0.disk.scan(&keys::blobs(&label)) {
                 let (key, value) = entry?;
                 let (Some(hash), row) = (keys::blob_hash(&key), Row::decode(&value)?) else { continue };
                 if row.in_pack(pack).next().is_some() {
@@ -63,35 +51,67 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Reads the places of all blobs, unless that was done. With them it knows the bytes that each pack has at most.
+    /// Reads the places of all blobs, unless that was done, and so finds the bytes of blobs that each pack has at most.
     pub(crate) fn list_contents(&self) -> Result<(), StoreError> {
-        let mut complete = lock(&self.0.contents.complete);
-        if *complete {
+        let mut listed = lock(&self.0.listed);
+        if *listed {
             return Ok(());
         }
         let packs = self.packs().list();
         packs.iter().for_each(|pack| self.0.live.begin(*pack));
-        let listed = self.list_rows();
+        let found = self.list_rows();
         for pack in packs {
-            let live = listed.as_ref().ok().map(|live| live.get(&pack).copied().unwrap_or_default());
+            let live = found.as_ref().ok().map(|found| found.get(&pack).map_or(0, |(_, live)| *live));
             self.0.live.end(pack, live);
         }
-        *complete = listed.is_ok();
-        listed.map(drop)
+        for (pack, (blobs, _)) in found? {
+            self.0.contents.add_all(pack, blobs);
+        }
+        *listed = true;
+        // Lost packs whose audio was all fetched again, or purged.
+        let lost = lost_packs(self.packs(), &self.0.disk)?;
+        lost.into_iter()
+            .filter(|pack| self.0.contents.of(*pack).is_empty())
+            .try_for_each(|pack| self.forget_pack(pack))
     }
 
-    /// Notes each blob at its packs. Returns the bytes of blobs in each pack.
-    fn list_rows(&self) -> Result<HashMap<u32, u64>, StoreError> {
-        let mut live: HashMap<u32, u64> = HashMap::new();
+    fn list_rows(&self) -> Result<Listed, StoreError> {
+        let mut packs = Listed::new();
         for entry in self.0.disk.scan(keys::BLOBS) {
             let (key, value) = entry?;
-            // A row that cannot be read may lie in any pack: none goes until it was replaced.
-            let (Some(hash), row) = (keys::blob_hash(&key), Row::decode(&value)?) else { continue };
-            self.0.contents.add(&hash, &row);
+            let Some(hash) = keys::blob_hash(&key) else { continue };
+            // It may lie in any pack.
+            let row = Row::decode(&value).inspect_err(|error| {
+                tracing::error!(blob = %hash, %error, "no pack is compacted until this blob was stored again or removed");
+            })?;
+            for pack in row.packs() {
+                packs.entry(pack).or_default().0.push(label(&hash));
+            }
             for piece in &row.pieces {
-                *live.entry(piece.pack).or_default() += frame_bytes(piece.length);
+                packs.entry(piece.pack).or_default().1 += frame_bytes(piece.length);
             }
         }
-        Ok(live)
+        Ok(packs)
     }
+
+    /// Removes what the index notes of a pack that no row names; in a store of an earlier release that is a row for each blob.
+    pub(crate) fn forget_pack(&self, pack: u32) -> Result<(), StoreError> {
+        loop {
+            let notes = self.0.disk.scan(&keys::pack(pack)).take(AT_A_TIME).map(|note| note.map(|(key, _)| key));
+            let notes = notes.collect::<Result<Vec<_>, _>>()?;
+            if notes.is_empty() {
+                self.0.contents.forget(pack);
+                return Ok(());
+            }
+            self.0.disk.in_background().transact_blocking(move |transaction| {
+                notes.into_iter().for_each(|note| transaction.remove(note));
+                Ok::<_, StoreError>(())
+            })?;
+        }
+    }
+}
+
+/// The first bytes of a hash: its row is found by them.
+fn label(hash: &BlobHash) -> Label {
+    hash.0.first_chunk().copied().unwrap_or_default()
 }

@@ -67,7 +67,7 @@ pub(super) fn load(disk: &Disk, blobs: &Blobs) -> Result<Loaded, StoreError> {
     Ok(loaded)
 }
 
-/// True when all that is here of the take is a blob that is here, and a record names that blob as the take's. Each part is needed. Another
+/// True when all that is here of the take is a blob that is here, and a record names that blob as the take's. Both conditions are needed. Another
 /// take may have the same audio, and this one is not filed. A record may name the take for a shorter blob, which another node
 /// made of a part of it: the rest must not be lost (rule C2).
 fn is_filed(disk: &Disk, blobs: &Blobs, take: TakeKey, pieces: &Pieces) -> Result<bool, StoreError> {

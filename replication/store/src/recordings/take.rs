@@ -35,7 +35,7 @@ impl Pieces {
     /// Adds the bytes of an extent that are not here yet. `offset` is that of its first byte in the take.
     pub(super) fn add(&mut self, offset: u64, extent: Extent) {
         for gap in self.covered.gaps(offset..offset.saturating_add(extent.length.into())) {
-            self.by_offset.insert(gap.start, part(extent, gap.start - offset, gap.end - gap.start));
+            self.by_offset.insert(gap.start, extent.part(gap.start - offset, gap.end - gap.start));
             self.count_in(extent.pack, gap.end - gap.start);
             self.covered.insert(gap);
         }
@@ -48,7 +48,7 @@ impl Pieces {
         for (offset, extent) in self.by_offset.range(first..range.end.max(first)) {
             let (from, to) = (range.start.max(*offset), range.end.min(offset + u64::from(extent.length)));
             if from < to {
-                places.push(part(*extent, from - offset, to - from));
+                places.push(extent.part(from - offset, to - from));
             }
         }
         places
@@ -96,11 +96,6 @@ impl Pieces {
             None => self.packs.push((pack, length)),
         }
     }
-}
-
-/// A part of an extent, which has at most 4 GiB.
-fn part(extent: Extent, skipped: u64, length: u64) -> Extent {
-    Extent { pack: extent.pack, offset: extent.offset + skipped as u32, length: length as u32 }
 }
 
 /// Bytes that are hashed at once: BLAKE3 hashes four of its chunks side by side in a third of the time.

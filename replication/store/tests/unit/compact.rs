@@ -97,29 +97,38 @@ async fn pack_whose_rows_cannot_be_replaced_stays() {
     assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
 }
 
-/// In format 3 each pack had a note of each blob in it.
+/// The release before noted each blob at its packs, and needs these notes: it must not open what this one has written.
 #[tokio::test]
-async fn packs_of_a_store_of_format_3_are_known_and_go() {
+async fn store_of_the_release_before_is_read_and_refused_by_that_release() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let (hash, row) = blob(&store).await;
     let pack = row.pieces[0].pack;
-    let (before, note) = (row.clone(), [&keys::pack(pack)[..], &hash.0].concat());
-    let of_format_3 = note.clone();
-    let downgrade = move |transaction: &mut Transaction<'_>| {
-        transaction.put(keys::blob(&hash), [&[3], &before.encode()[1..]].concat())?;
+    let note = [&keys::pack(pack)[..], &hash.0].concat();
+    let (of_blob, lost) = (note.clone(), [&keys::pack(999)[..], &hash.0].concat());
+    let of_lost = lost.clone();
+    let as_before = move |transaction: &mut Transaction<'_>| {
+        transaction.put(keys::NODE, [&[3], &b"a"[..]].concat())?;
         transaction.remove(keys::pack(pack));
-        transaction.put(of_format_3, [3])
+        transaction.put(of_lost, [3])?;
+        transaction.put(of_blob, [3])
     };
-    store.disk().transact(downgrade).await.unwrap();
+    store.disk().transact(as_before).await.unwrap();
     drop(store);
 
     let store = open(dir.path());
+    assert_eq!(store.disk().get(keys::NODE), Ok(Some(b"\x04a".to_vec())), "a version that it does not read");
     assert_eq!(store.blobs().in_pack(pack), Ok(vec![(hash, row)]));
+    assert_eq!(store.disk().get(&lost), Ok(None), "no blob lies in the lost pack");
     assert_eq!(store.compact_pack(pack).await.map(|compacted| compacted.moved_bytes), Ok(1_300_000));
     assert!(!store.blobs().packs().list().contains(&pack));
     assert_eq!(store.disk().get(&note), Ok(None));
     assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
+    let later = |transaction: &mut Transaction<'_>| transaction.put(keys::NODE, [&[5], &b"a"[..]].concat());
+    store.disk().transact(later).await.unwrap();
+    drop(store);
+    let config = StoreConfig { dir: dir.path().to_owned(), node: "a".parse().unwrap(), reserve_bytes: 0 };
+    assert!(matches!(Store::open(config).map(drop), Err(StoreError::Format { .. })));
 }
 
 /// A blob whose places cannot be read may lie in any pack.
@@ -137,4 +146,13 @@ async fn no_pack_goes_while_places_cannot_be_read() {
     store.blobs().put_as(hash, audio()).await.unwrap();
     assert!(store.remove_pack(pack).unwrap());
     assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
+
+    // Or no record names it: it goes.
+    store.disk().transact(move |transaction| transaction.put(keys::blob(&hash), [9])).await.unwrap();
+    let (removed, later) = (std::time::Duration::ZERO, twinbox_ids::Timestamp(u64::MAX));
+    drop(store);
+    let store = open(dir.path());
+    store.remove_orphan_blobs(&mut None, removed, later, 10).await.unwrap();
+    assert_eq!(store.disk().get(&keys::blob(&hash)), Ok(None));
+    assert!(store.blobs().list_contents().is_ok());
 }
