@@ -1,4 +1,4 @@
-//! What lies in each pack, by labels of the caller.
+//! The contents of each pack, by labels of the caller.
 
 use std::{
     collections::HashMap,

@@ -19,7 +19,7 @@ use crate::{
 /// Notes that are removed in one transaction: commits of callers wait for it.
 const AT_A_TIME: usize = 256;
 
-/// What the rows say of each pack: its blobs, and their bytes.
+/// The blobs of each pack, and their bytes, by the rows.
 type Listed = HashMap<u32, (Vec<Label>, u64)>;
 
 impl Blobs {
