@@ -29,7 +29,7 @@ impl Contents {
         known.shrink_to_fit();
     }
 
-    /// The labels of a pack, each once, with those of what has left it.
+    /// The labels of a pack, each once. Some may stand for bytes that have left it.
     pub fn of(&self, pack: u32) -> Vec<Label> {
         let mut contents = self.contents();
         let Some(labels) = contents.get_mut(&pack) else { return Vec::new() };

@@ -1,7 +1,7 @@
 //! The blobs with bytes in each pack: compaction asks for them.
 //!
-//! They are in memory only, each by the first eight bytes of its hash. On disk each took a row for each of its packs: more than a third of
-//! all writes while thousands recorded. The price is that the first compaction of a process reads the places of all blobs.
+//! The store has them in memory only, each as the first eight bytes of its hash. On disk a blob took a row for each of its packs: more than
+//! a third of all writes while thousands recorded. The price is that the first compaction of a process reads the places of all blobs.
 
 use std::collections::HashMap;
 
@@ -51,7 +51,7 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// Reads the places of all blobs, unless that was done, and so finds the bytes of blobs that each pack has at most.
+    /// Reads the places of all blobs, unless that was done, and counts the bytes of blobs in each pack.
     pub(crate) fn list_contents(&self) -> Result<(), StoreError> {
         let mut listed = lock(&self.0.listed);
         if *listed {
@@ -80,9 +80,9 @@ impl Blobs {
         for entry in self.0.disk.scan(keys::BLOBS) {
             let (key, value) = entry?;
             let Some(hash) = keys::blob_hash(&key) else { continue };
-            // It may lie in any pack.
+            // An unreadable row may name any pack.
             let row = Row::decode(&value).inspect_err(|error| {
-                tracing::error!(blob = %hash, %error, "no pack is compacted until this blob was stored again or removed");
+                tracing::error!(blob = %hash, %error, "no pack is compacted until this blob is stored again or removed");
             })?;
             for pack in row.packs() {
                 packs.entry(pack).or_default().0.push(label(&hash));

@@ -33,7 +33,7 @@ async fn child() {
     let store = open(dir.as_ref());
     // Written immediately and in one piece: the process may be killed after it.
     let print = |line: String| std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("printed");
-    // Audio of its own, so that a take is not taken for another one with the same audio.
+    // Audio of its own, so that each blob belongs to one recording.
     let first = 4_000 + std::process::id() as usize % 500 * 200;
     for n in first.. {
         let id = format!("{}-{n}", store.origin());
