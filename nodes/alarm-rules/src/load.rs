@@ -73,6 +73,7 @@ mod tests {
             refusing,
             pressure: LoadSignal::ALL.map(|signal| (signal, 0.5)),
             worst: LoadSignal::Commit,
+            proven: 0.0,
         }
     }
 

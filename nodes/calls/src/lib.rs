@@ -115,17 +115,15 @@ impl Calls {
         let (mut udp, mut tcp, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
         for ListenerConfig { transport, bind, advertise } in &config.listeners {
             let (bind, advertise) = (*bind, advertise.as_deref());
+            let failed = |transport| move |source| CallsError::Bind { transport, bind, source };
             match transport {
                 Transport::Udp => {
-                    let endpoint = UdpEndpoint::bind(bind, advertise, config.dscp)
-                        .map_err(|source| CallsError::Bind { transport: "udp", bind, source })?;
+                    let endpoint = UdpEndpoint::bind(bind, advertise, config.dscp).map_err(failed("udp"))?;
                     addresses.push((Transport::Udp, endpoint.local));
                     udp.push(Arc::new(endpoint));
                 }
                 Transport::Tcp => {
-                    let endpoint = TcpEndpoint::bind(bind, advertise, config.dscp)
-                        .await
-                        .map_err(|source| CallsError::Bind { transport: "tcp", bind, source })?;
+                    let endpoint = TcpEndpoint::bind(bind, advertise, config.dscp).await.map_err(failed("tcp"))?;
                     addresses.push((Transport::Tcp, endpoint.local));
                     tcp.push(Arc::new(endpoint));
                 }
@@ -248,6 +246,11 @@ impl Calls {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.server.pending_byes.wait()).await;
     }
 
+    /// Takes so many new calls a second for granted: they went through in time before, here or on another node.
+    pub fn expect(&self, calls: f64) {
+        self.server.admission.overload.expect(calls);
+    }
+
     /// State of the overload control: admitted new calls per second, and their limiting factor.
     pub fn overload(&self) -> LoadView {
         self.server.admission.overload.view()
@@ -262,13 +265,9 @@ impl Calls {
 
     /// Whether the SIP server works.
     pub fn health(&self) -> CallsHealth {
-        match self.server.broken() {
-            Some(detail) => CallsHealth { ok: false, detail },
-            None => {
-                let state = if self.draining() { "draining" } else { "open" };
-                CallsHealth { ok: true, detail: format!("{state}, {} calls", self.active()) }
-            }
-        }
+        let state = if self.draining() { "draining" } else { "open" };
+        let open = || CallsHealth { ok: true, detail: format!("{state}, {} calls", self.active()) };
+        self.server.broken().map_or_else(open, |detail| CallsHealth { ok: false, detail })
     }
 
     /// Sends the MWI state of a mailbox to its subscribers whose dialogs this node holds, concurrently. A subscriber

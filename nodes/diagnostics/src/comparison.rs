@@ -1,6 +1,8 @@
 //! Comparison between members: settings that must be equal, capacity of the others for the calls of a failed node,
-//! and time of day. The judgement is pure; [`Comparison::watch`] polls the members and raises alarms.
+//! calls that a node carries, and time of day. The judgement is pure; [`Comparison::watch`] polls the members and raises
+//! alarms.
 
+mod carried;
 mod settings;
 
 use std::{
@@ -18,6 +20,7 @@ use twinbox_ids::NodeName;
 use twinbox_members::{CompareResult, MemberClients};
 use twinbox_wire::admin::CompareReply;
 
+use carried::Carried;
 use settings::fingerprints;
 
 /// Poll interval.
@@ -39,6 +42,7 @@ pub fn own_values(config: &NodeConfig, calls: &CallsService) -> CompareReply {
         calls: u32::try_from(calls.active()).unwrap_or(u32::MAX),
         max_calls: u32::try_from(config.calls.max_calls).unwrap_or(u32::MAX),
         settings: fingerprints(config).into_iter().collect(),
+        carried_per_minute: calls.running().map_or(0, |calls| carried::per_minute(calls.overload().proven)),
     }
 }
 
@@ -169,7 +173,7 @@ impl Comparison {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Polls the other members until stopped. `correct` gets the milliseconds that this node's clock is behind the median of
+    /// Polls the other members until stopped, and tells the calls what was carried elsewhere. `correct` gets the milliseconds that this node's clock is behind the median of
     /// three or more members, after each poll; 0 while it is right.
     pub async fn watch(
         self: Arc<Self>,
@@ -182,11 +186,16 @@ impl Comparison {
     ) {
         let mut raised = RaisedAlarms::default();
         let comparing = async {
+            let mut carried = Carried::open(&config.data_dir);
+            let expect = |per_minute| calls.running().inspect(|calls| calls.expect(f64::from(per_minute) / 60.0));
+            expect(carried.by_node());
             loop {
                 tokio::time::sleep(EVERY).await;
                 let results = members.compare().await;
                 correct(self.note_clock(&results));
                 let own = own_values(&config, &calls);
+                carried.note(own.carried_per_minute).await;
+                expect(carried.by_any(results.values().map(|result| &result.reply)));
                 raised.settle(&alarms, findings(&config.name, &own, &results, &raised));
             }
         };

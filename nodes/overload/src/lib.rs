@@ -61,6 +61,8 @@ pub struct View {
     pub pressure: [(Signal, f64); Signal::ALL.len()],
     /// The signal under the greatest pressure.
     pub worst: Signal,
+    /// The highest rate of new calls a second that went through in time.
+    pub proven: f64,
 }
 
 impl Overload {
@@ -91,6 +93,11 @@ impl Overload {
         self.0.ended.fetch_add(1, Relaxed);
     }
 
+    /// Takes so many new calls a second for granted, as [`Limiter::expect`].
+    pub fn expect(&self, calls: f64) {
+        self.limiter().expect(calls);
+    }
+
     /// The present state.
     pub fn view(&self) -> View {
         let limiter = self.limiter();
@@ -101,6 +108,7 @@ impl Overload {
             refusing: refused > 0 && BootInstant::from_nanos(refused).elapsed() < REFUSING_PERIOD,
             pressure: Signal::ALL.map(|signal| (signal, limiter.pressure(signal))),
             worst: limiter.worst().0,
+            proven: limiter.proven(),
         }
     }
 

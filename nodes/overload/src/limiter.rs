@@ -3,7 +3,8 @@
 //! A call causes most of its work at its end: its message is committed when the caller hangs up. Therefore the limit does
 //! not wait for delays. It grows to the rate predicted from the use of processor and disk, at most to twice the rate of
 //! calls already completed, and falls when work is delayed. In addition, a gate refuses all new calls while promises to
-//! calls in progress are in danger.
+//! calls in progress are in danger. What an earlier process of this node, or another node, has carried in time is the
+//! limit of a node that has not measured its own yet ([`Limiter::expect`]): it takes over all calls of another at once.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -146,6 +147,8 @@ pub struct Limiter {
     marks: VecDeque<Mark>,
     /// The highest rate of calls that went through in time.
     proven: f64,
+    /// The rate that went through elsewhere, in time; see [`Self::expect`].
+    expected: f64,
     /// Time of the last call that was refused because of the limit.
     short: Duration,
     /// Calls a second at which work was late last; the limit does not grow beyond. It rises slowly, to try again.
@@ -171,11 +174,18 @@ impl Limiter {
             idle_commit: f64::INFINITY,
             marks: VecDeque::from([Mark { at, admitted: 0, ended: 0 }]),
             proven: 0.0,
+            expected: 0.0,
             short: Duration::ZERO,
             ceiling: f64::INFINITY,
             holds: at,
             settles: at,
         }
+    }
+
+    /// Takes so many new calls a second for granted, until own work is late under load: they went through in time in an
+    /// earlier process of this node, or on another node, whose calls may all come here.
+    pub fn expect(&mut self, calls: f64) {
+        self.expected = calls;
     }
 
     /// Takes one new call, or refuses it.
@@ -260,6 +270,10 @@ impl Limiter {
             if foretold > self.limit {
                 self.limit = foretold.min(self.limit * MAX_GROWTH);
             }
+            // Work was never late under load: nothing that was measured here says less.
+            if self.ceiling.is_infinite() {
+                self.limit = self.limit.max(self.expected * self.available);
+            }
         }
     }
 
@@ -299,6 +313,11 @@ impl Limiter {
     /// New calls a second that are admitted now.
     pub fn limit(&self) -> f64 {
         self.limit
+    }
+
+    /// The highest rate of new calls a second that went through here in time.
+    pub fn proven(&self) -> f64 {
+        self.proven
     }
 
     /// No new call is admitted until work is done in time again.

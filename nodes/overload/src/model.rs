@@ -48,6 +48,8 @@ struct Drive<'a> {
     stands: &'a dyn Fn(f64) -> bool,
     /// True while others have the processor.
     stolen: &'a dyn Fn(f64) -> bool,
+    /// New calls a second that another node has carried.
+    expected: f64,
 }
 
 /// Results of calls, per second.
@@ -78,9 +80,10 @@ enum Job {
 }
 
 fn drive(load: &Drive) -> Found {
-    let Drive { node, seed, seconds, stay, rate, stands, stolen } = *load;
+    let Drive { node, seed, seconds, stay, rate, stands, stolen, expected } = *load;
     let mut random = StdRng::seed_from_u64(seed);
     let mut limiter = Limiter::new(Targets::of(Duration::from_secs_f64(PROMISE)), Duration::ZERO);
+    limiter.expect(expected);
     let counts = || vec![0; seconds as usize + 1];
     let mut found = Found { offered: counts(), admitted: counts(), kept: counts(), broken: 0, worst: 0.0 };
     let mut jobs: VecDeque<(f64, Job)> = VecDeque::new();
@@ -162,6 +165,18 @@ fn drive(load: &Drive) -> Found {
 
 const NEVER: &dyn Fn(f64) -> bool = &|_| false;
 
+/// Nobody calls, and nothing is expected.
+const REST: Drive<'static> = Drive {
+    node: PROCESSOR,
+    seed: 1,
+    seconds: 240,
+    stay: 10.0,
+    rate: &|_| 0.0,
+    stands: NEVER,
+    stolen: NEVER,
+    expected: 0.0,
+};
+
 /// The processor limits: some 170 calls of 10 s a second, as was measured on one core.
 const PROCESSOR: Node = Node { begin: 0.0018, end: 0.0022, second: 0.00018, group: 0.002, commit: 0.000_2 };
 /// The disk limits: a group takes long, and each commit in it, too.
@@ -179,15 +194,7 @@ fn overloaded_node_handles_four_fifths_of_its_capacity_in_time() {
         for (stay, times) in [(10.0, 1.2), (10.0, 2.0), (10.0, 4.0), (10.0, 10.0), (3.0, 2.0), (25.0, 2.0)] {
             for seed in 0..4 {
                 let capacity = node.capacity(stay);
-                let found = drive(&Drive {
-                    node,
-                    seed,
-                    seconds: 240,
-                    stay,
-                    rate: &|_| capacity * times,
-                    stands: NEVER,
-                    stolen: NEVER,
-                });
+                let found = drive(&Drive { node, seed, stay, rate: &|_| capacity * times, ..REST });
                 let share = sum(&found.kept, 140..240) / 100.0 / capacity;
                 let what = format!("{name}, {times} × {capacity:.0}/s of {stay} s, seed {seed}");
                 assert!(share >= 0.8, "{what}: {share:.2}");
@@ -202,8 +209,7 @@ fn node_weaker_than_the_initial_limit_answers_in_time() {
     let capacity = WEAK.capacity(10.0);
     for seed in 0..4 {
         let rate = |_: f64| capacity * 4.0;
-        let found =
-            drive(&Drive { node: WEAK, seed, seconds: 240, stay: 10.0, rate: &rate, stands: NEVER, stolen: NEVER });
+        let found = drive(&Drive { node: WEAK, seed, rate: &rate, ..REST });
         let share = sum(&found.kept, 140..240) / 100.0 / capacity;
         assert!(share >= 0.65, "seed {seed}: {share:.2}");
         assert_eq!(found.broken, 0, "seed {seed}: worst {:.3} s", found.worst);
@@ -216,8 +222,7 @@ fn warm_node_below_capacity_refuses_under_one_call_in_1000() {
         let capacity = node.capacity(10.0);
         for seed in 0..4 {
             let rate = |_: f64| capacity * 0.7;
-            let found =
-                drive(&Drive { node, seed, seconds: 240, stay: 10.0, rate: &rate, stands: NEVER, stolen: NEVER });
+            let found = drive(&Drive { node, seed, rate: &rate, ..REST });
             let refused = found.refused(80..240);
             assert!(f64::from(refused) <= sum(&found.offered, 80..240) / 1_000.0, "{name}, seed {seed}: {refused}");
             assert_eq!(found.broken, 0, "{name}, seed {seed}");
@@ -230,8 +235,7 @@ fn node_that_takes_over_refuses_under_one_call_in_100() {
     for (name, node) in NODES {
         let capacity = node.capacity(10.0);
         let rate = |now: f64| capacity * if now < 100.0 { 0.4 } else { 0.75 };
-        let found =
-            drive(&Drive { node, seed: 1, seconds: 200, stay: 10.0, rate: &rate, stands: NEVER, stolen: NEVER });
+        let found = drive(&Drive { node, seconds: 200, rate: &rate, ..REST });
         let refused = found.refused(80..200);
         assert!(f64::from(refused) <= sum(&found.offered, 80..200) / 100.0, "{name}: {refused}");
         assert_eq!(found.broken, 0, "{name}");
@@ -239,11 +243,40 @@ fn node_that_takes_over_refuses_under_one_call_in_100() {
 }
 
 #[test]
+fn idle_node_takes_over_all_calls_that_another_has_carried() {
+    for (name, node) in NODES {
+        let load = node.capacity(10.0) * 0.75;
+        let rate = |now: f64| if now < 20.0 { 0.0 } else { load };
+        let refused = |expected| {
+            let found = drive(&Drive { node, seconds: 80, rate: &rate, expected, ..REST });
+            assert_eq!(found.broken, 0, "{name}");
+            f64::from(found.refused(20..80)) / sum(&found.offered, 20..80)
+        };
+        assert!(refused(load) <= 0.01, "{name}: {:.3}", refused(load));
+        let unknown = refused(0.0);
+        assert!(load < 40.0 || unknown > 0.1, "{name}: {unknown:.3}");
+    }
+}
+
+/// It breaks promises to those whom it took at first, and then goes by what it has measured itself.
+#[test]
+fn node_that_carries_half_of_what_another_did_learns_so() {
+    for (name, node) in NODES.into_iter().chain([("weak", WEAK)]) {
+        let capacity = node.capacity(10.0);
+        for seed in 0..4 {
+            let found = drive(&Drive { node, seed, rate: &|_| capacity * 2.0, expected: capacity * 2.0, ..REST });
+            let (broken, late) = (f64::from(found.broken), sum(&found.kept, 140..240) / 100.0 / capacity);
+            assert!(broken <= sum(&found.kept, 0..240) * 0.05, "{name}, seed {seed}: {broken} broken");
+            assert!(late >= 0.65, "{name}, seed {seed}: {late:.2}");
+        }
+    }
+}
+
+#[test]
 fn idle_node_admits_a_burst_of_fifty_calls() {
     let rate = |now: f64| if (20.0..20.05).contains(&now) { 1_000.0 } else { 0.0 };
     for (name, node) in NODES {
-        let found =
-            drive(&Drive { node, seed: 1, seconds: 40, stay: 10.0, rate: &rate, stands: NEVER, stolen: NEVER });
+        let found = drive(&Drive { node, seconds: 40, rate: &rate, ..REST });
         assert_eq!((found.refused(0..40), found.broken), (0, 0), "{name}");
     }
 }
@@ -252,15 +285,8 @@ fn idle_node_admits_a_burst_of_fifty_calls() {
 fn disk_pause_of_four_seconds_lowers_no_limit() {
     for (name, node) in NODES {
         let rate = |_: f64| node.capacity(10.0) * 0.1;
-        let found = drive(&Drive {
-            node,
-            seed: 1,
-            seconds: 200,
-            stay: 10.0,
-            rate: &rate,
-            stands: &|now| (100.0..104.0).contains(&now),
-            stolen: NEVER,
-        });
+        let found =
+            drive(&Drive { node, seconds: 200, rate: &rate, stands: &|now| (100.0..104.0).contains(&now), ..REST });
         assert!(found.refused(101..104) > 0, "{name}: callers are sent elsewhere meanwhile");
         assert_eq!(found.refused(107..200), 0, "{name}");
     }
@@ -275,7 +301,7 @@ fn overloaded_node_soon_handles_as_much_as_before_a_pause() {
             for (what, stands, stolen) in
                 [("disk", &pause as &dyn Fn(f64) -> bool, NEVER), ("processor", NEVER, &pause)]
             {
-                let found = drive(&Drive { node, seed, seconds: 240, stay: 10.0, rate: &rate, stands, stolen });
+                let found = drive(&Drive { node, seed, rate: &rate, stands, stolen, ..REST });
                 let share = sum(&found.kept, 180..240) / 60.0 / capacity;
                 assert!(share >= 0.75, "{name}, {what} paused for {length} s: {share:.2}");
             }
@@ -290,7 +316,7 @@ fn overloaded_node_with_frequent_short_pauses_handles_most_of_its_capacity() {
         let capacity = node.capacity(10.0);
         for seed in 0..4 {
             let (rate, stolen) = (|_: f64| capacity * 2.0, |now: f64| now % 9.0 < 0.3);
-            let load = Drive { node, seed, seconds: 240, stay: 10.0, rate: &rate, stands: NEVER, stolen: &stolen };
+            let load = Drive { node, seed, rate: &rate, stolen: &stolen, ..REST };
             let share = sum(&drive(&load).kept, 140..240) / 100.0 / capacity;
             assert!(share >= 0.6, "{name}, seed {seed}: {share:.2}");
         }

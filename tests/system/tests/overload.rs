@@ -1,6 +1,6 @@
 //! More callers than a node can store messages of: it refuses some immediately, and keeps its promises to the others.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use twinbox_testkit::{Arrivals, Cluster, Driver, Spec, http_get, metric, parameter, slow_disk, wait_until};
 
@@ -58,4 +58,21 @@ fn a_node_whose_disk_is_slow_refuses_callers_in_time_and_acknowledges_every_mess
     let listed = list();
     let cut: Vec<_> = listed.iter().filter(|message| message.partial).collect();
     assert!(cut.is_empty(), "each message is whole: {cut:?}");
+}
+
+#[test]
+fn node_that_starts_takes_as_many_calls_as_it_carried_before() {
+    let mut cluster = Cluster::start(&Spec::default());
+    let taken = |cluster: &Cluster| {
+        let page = http_get(cluster.phones(), cluster.member("a").metrics(), "/metrics");
+        page.and_then(|(_, text)| metric(&text, "twinbox_admission_calls_per_second", "")).unwrap_or(0.0)
+    };
+    let unknown = taken(&cluster);
+    assert!((1.0..50.0).contains(&unknown), "{unknown}");
+    cluster.stop("a");
+    fs::write(cluster.member("a").data_dir.join("carried-calls-per-minute"), "6000\n").expect("written");
+    cluster.start_member("a");
+    cluster.wait_in_service();
+    // On a busy machine less than 100 a second: others have some of its processors.
+    wait_until("the limit to be that of before", Duration::from_secs(30), || taken(&cluster) > 70.0);
 }
