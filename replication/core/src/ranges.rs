@@ -18,6 +18,14 @@ impl Ranges {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
+        // The usual case: the last range grows.
+        if let Some(mut last) = self.0.last_entry()
+            && (*last.key()..=*last.get()).contains(&start)
+        {
+            let grown = end.max(*last.get());
+            last.insert(grown);
+            return;
+        }
         // A range that overlaps or touches begins at or before our end; walk them from the last.
         while let Some((&s, &e)) = self.0.range(..=end).next_back() {
             if e < start {

@@ -44,6 +44,9 @@ struct Live {
     takes: u64,
 }
 
+/// Blobs with their places.
+type Rows = Vec<(BlobHash, Row)>;
+
 impl Live {
     const NONE: Self = Self { blobs: 0, takes: 0 };
 }
@@ -97,14 +100,14 @@ impl Store {
     async fn compact_pack(&self, pack: u32) -> Result<CompactedPacks, StoreError> {
         let mut compacted = CompactedPacks::default();
         let store = self.clone();
-        let Some(live) = blocking(move || store.count_live_in(pack)).await? else { return Ok(compacted) };
+        let Some((live, rows)) = blocking(move || store.count_live_in(pack)).await? else { return Ok(compacted) };
         if live != Live::NONE {
             let sparse = live.blobs.saturating_add(live.takes).saturating_mul(2) < self.blobs().packs().used(pack);
             if !sparse || !self.blobs().has_room() {
                 return Ok(compacted);
             }
             let store = self.clone();
-            compacted.moved_bytes = blocking(move || store.move_blobs(pack)).await?;
+            compacted.moved_bytes = blocking(move || store.move_blobs(pack, &rows)).await?;
             if live.takes > 0 {
                 self.recordings().move_from(pack).await?;
                 compacted.moved_bytes += live.takes;
@@ -118,18 +121,18 @@ impl Store {
     }
 
     /// As [`Self::live_in`]; the pack is counted again when enough of them may have been removed.
-    fn count_live_in(&self, pack: u32) -> Result<Option<Live>, StoreError> {
+    fn count_live_in(&self, pack: u32) -> Result<Option<(Live, Rows)>, StoreError> {
         let bounds = self.blobs().live_bounds();
         bounds.begin(pack);
         let live = self.live_in(pack);
-        let known = live.as_ref().ok().copied().flatten();
-        bounds.end(pack, known.map(|Live { blobs, takes }| blobs.saturating_add(takes)));
+        let known = live.as_ref().ok().and_then(Option::as_ref);
+        bounds.end(pack, known.map(|(live, _)| live.blobs.saturating_add(live.takes)));
         live
     }
 
-    /// The live bytes of a pack; `None` while some have no row yet. Audio passes from an append to a take, to a loose
+    /// The live bytes of a pack, and the blobs with some of them; `None` while some have no row yet. Audio passes from an append to a take, to a loose
     /// blob, to a row, and enters each before it leaves the one before: in this order, none is missed.
-    fn live_in(&self, pack: u32) -> Result<Option<Live>, StoreError> {
+    fn live_in(&self, pack: u32) -> Result<Option<(Live, Rows)>, StoreError> {
         let blobs = self.blobs();
         if blobs.is_appended_to(pack) {
             return Ok(None);
@@ -138,17 +141,16 @@ impl Store {
         if blobs.has_loose_in(pack) {
             return Ok(None);
         }
-        let mut live = Live { blobs: 0, takes };
-        for (_, row) in blobs.in_pack(pack)? {
-            live.blobs += row.in_pack(pack).map(|piece| frame_bytes(piece.length)).sum::<u64>();
-        }
-        Ok(Some(live))
+        let rows = blobs.in_pack(pack)?;
+        let pieces = rows.iter().flat_map(|(_, row)| row.in_pack(pack));
+        let live = Live { blobs: pieces.map(|piece| frame_bytes(piece.length)).sum(), takes };
+        Ok(Some((live, rows)))
     }
 
-    /// Moves the bytes of blobs out of a pack. Returns the number of bytes.
-    fn move_blobs(&self, pack: u32) -> Result<u64, StoreError> {
+    /// Moves the bytes of these blobs out of a pack. Returns the number of bytes.
+    fn move_blobs(&self, pack: u32, rows: &[(BlobHash, Row)]) -> Result<u64, StoreError> {
         let (blobs, mut bytes) = (self.blobs(), 0);
-        for part in blobs.in_pack(pack)?.chunks(AT_A_TIME) {
+        for part in rows.chunks(AT_A_TIME) {
             let _appending = blobs.appending(None);
             let mut moves = Vec::with_capacity(part.len());
             for (hash, from) in part {
@@ -199,7 +201,7 @@ impl Store {
 
     /// Removes a pack if nothing in it is in use. True when it is gone.
     fn remove_pack(&self, pack: u32) -> Result<bool, StoreError> {
-        if self.live_in(pack)? != Some(Live::NONE) {
+        if self.live_in(pack)?.is_none_or(|(live, _)| live != Live::NONE) {
             return Ok(false);
         }
         self.blobs().forget_pack(pack)?;

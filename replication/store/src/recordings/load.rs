@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use twinbox_disk::Disk;
 use twinbox_ids::{BlobHash, RecordingId};
-use twinbox_packs::Kind;
+use twinbox_packs::{Hashed, Kind};
 use twinbox_replication_core::{Key, Table};
 
-use super::take::{Hashed, MAX_LENGTH, Pieces, TakeKey};
+use super::take::{MAX_LENGTH, Pieces, TakeKey};
 use crate::{Blobs, StoreError, draft::decode_record, keys};
 
 /// The state of the recordings at the start.
@@ -81,7 +81,7 @@ fn is_filed(disk: &Disk, blobs: &Blobs, take: TakeKey, pieces: &Pieces) -> Resul
         tracing::warn!(recording = %take.0, take = take.1, %error, "audio of a recording cannot be read");
         return Ok(false);
     }
-    let hash = hashed.hash();
+    let hash = BlobHash(hashed.hash());
     Ok(blobs.has(&hash) && is_named(disk, &hash, take, usize::MAX)?)
 }
 

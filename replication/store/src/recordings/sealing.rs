@@ -3,13 +3,13 @@
 use tokio::sync::watch;
 use twinbox_disk::Need;
 use twinbox_ids::BlobHash;
-use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD};
+use twinbox_packs::{Extent, Frame, Hashed, Kind, MAX_PAYLOAD};
 use twinbox_replication_core::BlobRef;
 
 use super::{
     Shared,
     index::Stage,
-    take::{Hashed, Pieces, TakeKey},
+    take::{Pieces, TakeKey},
 };
 use crate::StoreError;
 
@@ -47,7 +47,7 @@ impl Shared {
         if hash.is_none() {
             hashed.read(self.blobs.packs(), &rest).map_err(|error| self.blobs.failed(error))?;
         }
-        let hash = hash.unwrap_or_else(|| hashed.hash());
+        let hash = hash.unwrap_or_else(|| BlobHash(hashed.hash()));
         // Until the blob names the copies, compaction must not take their packs for unused.
         let appending = self.blobs.appending(None);
         let joined = if places.len() > MAX_PIECES { Some(self.join(key, length, &places)?) } else { None };

@@ -1,12 +1,10 @@
-//! A take in progress: the places of its audio in the packs, and its hash so far.
+//! A take in progress: the places of its audio in the packs.
 
 use std::{collections::BTreeMap, ops::Range};
 
-use twinbox_ids::{BlobHash, RecordingId};
-use twinbox_packs::{Extent, PackError};
+use twinbox_ids::RecordingId;
+use twinbox_packs::Extent;
 use twinbox_replication_core::Ranges;
-
-use crate::blobs::AudioPacks;
 
 /// A take of a recording.
 pub(super) type TakeKey = (RecordingId, u32);
@@ -34,11 +32,22 @@ impl Pieces {
 
     /// Adds the bytes of an extent that are not here yet. `offset` is that of its first byte in the take.
     pub(super) fn add(&mut self, offset: u64, extent: Extent) {
-        for gap in self.covered.gaps(offset..offset.saturating_add(extent.length.into())) {
-            self.by_offset.insert(gap.start, extent.part(gap.start - offset, gap.end - gap.start));
-            self.count_in(extent.pack, gap.end - gap.start);
-            self.covered.insert(gap);
+        let range = offset..offset.saturating_add(extent.length.into());
+        if offset >= self.covered.end() {
+            self.put(range, extent);
+            return;
         }
+        for gap in self.covered.gaps(range) {
+            let part = extent.part(gap.start - offset, gap.end - gap.start);
+            self.put(gap, part);
+        }
+    }
+
+    /// Adds bytes of which none is here.
+    fn put(&mut self, range: Range<u64>, extent: Extent) {
+        self.by_offset.insert(range.start, extent);
+        self.count_in(extent.pack, extent.length.into());
+        self.covered.insert(range);
     }
 
     /// The places of the bytes of `range` that are here, in order.
@@ -95,55 +104,6 @@ impl Pieces {
             Some((_, bytes)) => *bytes += length,
             None => self.packs.push((pack, length)),
         }
-    }
-}
-
-/// Bytes that are hashed at once: BLAKE3 hashes four of its chunks side by side in a third of the time.
-const AT_ONCE: usize = 4 * 1024;
-
-/// The hash of a take's audio from offset 0 on, without a gap.
-#[derive(Clone, Default)]
-pub(super) struct Hashed {
-    hasher: blake3::Hasher,
-    /// Bytes that follow the hashed ones, fewer than [`AT_ONCE`].
-    pending: Vec<u8>,
-    upto: u64,
-}
-
-impl Hashed {
-    /// Number of bytes of which this is the hash.
-    pub(super) fn upto(&self) -> u64 {
-        self.upto
-    }
-
-    /// Takes bytes that are the next ones; the usual case, in which they need not be read again.
-    pub(super) fn follow(&mut self, offset: u64, mut bytes: &[u8]) {
-        if offset != self.upto {
-            return;
-        }
-        self.upto += bytes.len() as u64;
-        while let Some((next, later)) = bytes.split_at_checked(AT_ONCE - self.pending.len()) {
-            self.pending.reserve_exact(next.len());
-            self.pending.extend_from_slice(next);
-            self.hasher.update(&self.pending);
-            self.pending.clear();
-            bytes = later;
-        }
-        self.pending.extend_from_slice(bytes);
-    }
-
-    /// Takes the bytes at these places, which are the next ones.
-    pub(super) fn read(&mut self, packs: &AudioPacks, places: &[Extent]) -> Result<(), PackError> {
-        for place in places {
-            let bytes = packs.read(*place, 0..place.length)?;
-            self.follow(self.upto, &bytes);
-        }
-        Ok(())
-    }
-
-    pub(super) fn hash(mut self) -> BlobHash {
-        self.hasher.update(&self.pending);
-        BlobHash(*self.hasher.finalize().as_bytes())
     }
 }
 

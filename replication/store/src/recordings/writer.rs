@@ -4,7 +4,7 @@ mod append;
 mod ends;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     iter,
     sync::{
         Arc,
@@ -15,6 +15,7 @@ use std::{
 
 use tokio::sync::{oneshot, watch};
 use twinbox_ids::BlobHash;
+use twinbox_packs::Hashed;
 use twinbox_replication_core::BlobRef;
 
 pub(super) use self::append::Chunk;
@@ -24,7 +25,7 @@ use super::{
     load::Loaded,
     moving::Moved,
     sealing::{Ready, Sealing},
-    take::{Hashed, Pieces, TakeKey},
+    take::{Pieces, TakeKey},
 };
 use crate::{FeedEntry, StoreError};
 
@@ -73,7 +74,7 @@ enum State {
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
-    takes: BTreeMap<TakeKey, State>,
+    takes: HashMap<TakeKey, State>,
     /// The takes that have ended, oldest first.
     ended: VecDeque<TakeKey>,
     /// [`REMEMBERED`]
@@ -92,7 +93,7 @@ impl Writer {
         let Loaded { takes, filed, endings, unreadable } = loaded;
         let mut writer = Self {
             shared,
-            takes: BTreeMap::new(),
+            takes: HashMap::new(),
             ended: VecDeque::new(),
             remembered: REMEMBERED,
             firsts: BTreeMap::new(),
@@ -240,7 +241,7 @@ impl Writer {
             _ => return Ok(false),
         };
         hashed.read(self.shared.blobs.packs(), &places).map_err(|error| self.shared.blobs.failed(error))?;
-        Ok(hashed.clone().hash() == *expected)
+        Ok(hashed.clone().hash() == expected.0)
     }
 
     fn hand_over(&mut self, key: TakeKey, length: u64, hash: Option<BlobHash>) -> Result<Sealing, StoreError> {

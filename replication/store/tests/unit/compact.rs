@@ -34,7 +34,7 @@ async fn process_that_dies_between_copy_and_transaction_loses_nothing() {
     assert_eq!(store.blobs().row(&hash), Ok(Some(row)));
     assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
     assert!(!store.remove_pack(pack).unwrap(), "it is in use");
-    assert_eq!(store.move_blobs(pack), Ok(1_300_000));
+    assert_eq!(store.move_blobs(pack, &store.blobs().in_pack(pack).unwrap()), Ok(1_300_000));
     assert!(store.remove_pack(pack).unwrap());
     assert!(!store.blobs().packs().list().contains(&pack));
     assert_eq!(store.blobs().read(&hash).await, Ok(audio()));
@@ -73,7 +73,7 @@ async fn pack_of_an_append_without_a_row_stays() {
     store.disk().transact(move |transaction| pieces::remove(transaction, &hash).map(drop)).await.unwrap();
     assert_eq!((store.live_in(pack), store.remove_pack(pack)), (Ok(None), Ok(false)));
     drop(appending);
-    assert_eq!((store.live_in(pack), store.remove_pack(pack)), (Ok(Some(Live::NONE)), Ok(true)));
+    assert_eq!((store.live_in(pack), store.remove_pack(pack)), (Ok(Some((Live::NONE, vec![]))), Ok(true)));
 }
 
 /// The rows name the copies before the pack goes: without that it stays.

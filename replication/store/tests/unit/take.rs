@@ -24,26 +24,14 @@ fn pieces_that_overlap_are_cut_and_found_by_range() {
 }
 
 #[test]
-fn hash_follows_bytes_in_order_only() {
-    let mut hashed = Hashed::default();
-    for (offset, bytes) in [(0, "ab"), (4, "ef"), (2, "cd"), (0, "ab")] {
-        hashed.follow(offset, bytes.as_bytes());
+fn take_that_grows_at_its_end_has_its_pieces_in_order() {
+    let mut pieces = Pieces::default();
+    for n in 0..40 {
+        pieces.add(u64::from(n) * 2_000, piece(n / 30, n * 2_064, 2_000));
     }
-    assert_eq!((hashed.upto(), hashed.hash().0), (4, *blake3::hash(b"abcd").as_bytes()));
-}
-
-#[test]
-fn hash_is_that_of_the_whole_whatever_the_pieces_and_whenever_it_is_asked_for() {
-    let audio: Vec<u8> = (0..3 * AT_ONCE + 5).map(|at| (at % 251) as u8).collect();
-    for piece in [1, 2_000, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 1, audio.len()] {
-        let mut hashed = Hashed::default();
-        for bytes in audio.chunks(piece) {
-            hashed.follow(hashed.upto(), bytes);
-            let upto = hashed.upto() as usize;
-            assert!(hashed.pending.len() < AT_ONCE);
-            if upto.is_multiple_of(7) || upto == audio.len() {
-                assert_eq!(hashed.clone().hash().0, *blake3::hash(&audio[..upto]).as_bytes(), "{piece} {upto}");
-            }
-        }
-    }
+    pieces.add(90_000, piece(2, 0, 10));
+    assert!(pieces.covered().iter().eq([0..80_000, 90_000..90_010]));
+    assert_eq!(pieces.places(0..90_010).len(), 41);
+    assert_eq!(pieces.places(1_999..2_001), [piece(0, 1_999, 1), piece(0, 2_064, 1)]);
+    assert_eq!((pieces.bytes_in(0), pieces.bytes_in(1), pieces.bytes_in(2)), (60_000, 20_000, 10));
 }

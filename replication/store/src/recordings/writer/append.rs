@@ -1,6 +1,10 @@
 //! Appending the audio of takes.
 
-use std::{collections::BTreeMap, ops::Range, sync::atomic::Ordering};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+    sync::atomic::Ordering,
+};
 
 use bytes::Bytes;
 use twinbox_disk::Need;
@@ -99,47 +103,59 @@ impl Writer {
         let appending = self.shared.blobs.appending(None);
         let extents = self.shared.blobs.packs().append(&frames);
         let extents = extents.map_err(|error| self.shared.blobs.failed(error))?;
-        for chunk in chunks {
+        for chunk in chunks.iter().filter(|chunk| !chunk.own) {
             if !self.takes.contains_key(&chunk.key) {
                 self.open(chunk.key, Pieces::default());
             }
         }
+        let mut behind = BTreeSet::new();
         for ((chunk, part), (frame, extent)) in parts.iter().zip(frames.iter().zip(extents)) {
-            self.place(chunk.key, part.start, extent, frame.payload);
+            if !self.place(chunk.key, part.start, extent, frame.payload) {
+                behind.insert(chunk.key);
+            }
         }
         drop(appending);
-        chunks.iter().for_each(|chunk| self.catch_up(chunk.key));
+        behind.into_iter().for_each(|key| self.catch_up(key));
         Ok(())
     }
 
     /// The parts of chunks that are not here yet, none longer than a frame may be.
     fn missing<'a>(&self, chunks: &'a [Chunk]) -> Vec<(&'a Chunk, Range<u64>)> {
-        let (index, none, mut before) = (self.shared.index(), Ranges::new(), BTreeMap::<TakeKey, Ranges>::new());
+        let (index, mut ends) = (self.shared.index(), HashMap::with_capacity(chunks.len()));
         let mut parts = Vec::with_capacity(chunks.len());
-        for chunk in chunks {
-            let here = index.open(chunk.key).map_or(&none, Pieces::covered);
-            let before = before.entry(chunk.key).or_default();
-            for gap in here.gaps(chunk.range()).into_iter().flat_map(|gap| before.gaps(gap)) {
+        for (n, chunk) in chunks.iter().enumerate() {
+            let (range, here) = (chunk.range(), index.open(chunk.key).map(Pieces::covered));
+            let end = ends.entry(chunk.key).or_insert_with(|| here.map_or(0, Ranges::end));
+            let mut add = |gap: Range<u64>| {
                 let starts = (gap.start..gap.end).step_by(MAX_PAYLOAD);
                 parts.extend(starts.map(|start| (chunk, start..gap.end.min(start + MAX_PAYLOAD as u64))));
+            };
+            if range.start >= *end {
+                add(range.clone());
+            } else {
+                let earlier = chunks.iter().take(n).filter(|earlier| earlier.key == chunk.key);
+                let known = earlier.map(Chunk::range).chain(here.into_iter().flat_map(Ranges::iter));
+                known.collect::<Ranges>().gaps(range.clone()).into_iter().for_each(&mut add);
             }
-            before.insert(chunk.range());
+            *end = range.end.max(*end);
         }
         parts
     }
 
-    /// Audio of a take in progress was appended there.
-    fn place(&mut self, key: TakeKey, offset: u64, extent: Extent, bytes: &[u8]) {
+    /// Audio of a take in progress was appended there. False if not all that is here is hashed.
+    fn place(&mut self, key: TakeKey, offset: u64, extent: Extent, bytes: &[u8]) -> bool {
+        let mut end = 0;
         if let Some(take) = self.shared.index().takes.get_mut(&key) {
             take.pieces.add(offset, extent);
+            end = take.pieces.covered().end();
             if take.first.is_none() {
                 take.first = Some(extent.pack);
                 *self.firsts.entry(extent.pack).or_default() += 1;
             }
         }
-        if let Some(State::Open(hashed)) = self.takes.get_mut(&key) {
-            hashed.follow(offset, bytes);
-        }
+        let Some(State::Open(hashed)) = self.takes.get_mut(&key) else { return true };
+        hashed.follow(offset, bytes);
+        hashed.upto() >= end
     }
 
     /// Hashes some of the bytes that have become contiguous. The rest follows when the take is sealed.
