@@ -73,7 +73,7 @@ mod tests {
             refusing,
             pressure: LoadSignal::ALL.map(|signal| (signal, 0.5)),
             worst: LoadSignal::Commit,
-            proven: 0.0,
+            sustained: 0.0,
         }
     }
 

@@ -42,7 +42,7 @@ pub fn own_values(config: &NodeConfig, calls: &CallsService) -> CompareReply {
         calls: u32::try_from(calls.active()).unwrap_or(u32::MAX),
         max_calls: u32::try_from(config.calls.max_calls).unwrap_or(u32::MAX),
         settings: fingerprints(config).into_iter().collect(),
-        carried_per_minute: calls.running().map_or(0, |calls| carried::per_minute(calls.overload().proven)),
+        carried_per_minute: calls.running().map_or(0, |calls| carried::per_minute(calls.overload().sustained)),
     }
 }
 
@@ -187,14 +187,16 @@ impl Comparison {
         let mut raised = RaisedAlarms::default();
         let comparing = async {
             let mut carried = Carried::open(&config.data_dir);
-            let expect = |per_minute| calls.running().inspect(|calls| calls.expect(f64::from(per_minute) / 60.0));
+            let most = config.calls.max_calls_per_second.saturating_mul(60);
+            let expect =
+                |rate: u32| calls.running().inspect(|calls| calls.expect(f64::from(rate.min(most)) / 60.0));
             expect(carried.by_node());
             loop {
                 tokio::time::sleep(EVERY).await;
                 let results = members.compare().await;
                 correct(self.note_clock(&results));
                 let own = own_values(&config, &calls);
-                carried.note(own.carried_per_minute).await;
+                carried.note(own.carried_per_minute);
                 expect(carried.by_any(results.values().map(|result| &result.reply)));
                 raised.settle(&alarms, findings(&config.name, &own, &results, &raised));
             }

@@ -61,8 +61,8 @@ pub struct View {
     pub pressure: [(Signal, f64); Signal::ALL.len()],
     /// The signal under the greatest pressure.
     pub worst: Signal,
-    /// The highest rate of new calls a second that went through in time.
-    pub proven: f64,
+    /// The highest rate of new calls a second that went through in time for half a minute.
+    pub sustained: f64,
 }
 
 impl Overload {
@@ -108,7 +108,7 @@ impl Overload {
             refusing: refused > 0 && BootInstant::from_nanos(refused).elapsed() < REFUSING_PERIOD,
             pressure: Signal::ALL.map(|signal| (signal, limiter.pressure(signal))),
             worst: limiter.worst().0,
-            proven: limiter.proven(),
+            sustained: limiter.sustained(),
         }
     }
 

@@ -147,10 +147,14 @@ pub struct Limiter {
     marks: VecDeque<Mark>,
     /// The highest rate of calls that went through in time.
     proven: f64,
+    /// The same over [`MAX_CALL_TIME`]: calls of all lengths are among them.
+    sustained: f64,
     /// The rate that went through elsewhere, in time; see [`Self::expect`].
     expected: f64,
+    /// The limit fell because of the load: what is measured here counts, not what is expected.
+    fell: bool,
     /// Time of the last call that was refused because of the limit.
-    short: Duration,
+    short: Option<Duration>,
     /// Calls a second at which work was late last; the limit does not grow beyond. It rises slowly, to try again.
     ceiling: f64,
     /// Until then the limit does not grow, because calls admitted before a decrease are still there.
@@ -174,15 +178,17 @@ impl Limiter {
             idle_commit: f64::INFINITY,
             marks: VecDeque::from([Mark { at, admitted: 0, ended: 0 }]),
             proven: 0.0,
+            sustained: 0.0,
             expected: 0.0,
-            short: Duration::ZERO,
+            fell: false,
+            short: None,
             ceiling: f64::INFINITY,
             holds: at,
             settles: at,
         }
     }
 
-    /// Takes so many new calls a second for granted, until own work is late under load: they went through in time in an
+    /// Takes so many new calls a second for granted, until the load makes the limit fall: they went through in time in an
     /// earlier process of this node, or on another node, whose calls may all come here.
     pub fn expect(&mut self, calls: f64) {
         self.expected = calls;
@@ -197,7 +203,7 @@ impl Limiter {
             if self.closed { 0.0 } else { (tokens + passed * self.limit).min(BURST.max(self.limit / 2.0)) };
         let admitted = !self.closed && filled >= 1.0;
         if !admitted && !self.closed {
-            self.short = at;
+            self.short = Some(at);
         }
         self.tokens = (if admitted { filled - 1.0 } else { filled }, at.max(then));
         admitted
@@ -253,11 +259,14 @@ impl Limiter {
             // before tells more.
             let carried = ((admitted + ended) / 2.0).max(done.min(long));
             // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help.
-            let by_load = at < self.short + stay || long > self.proven * CAUSE_RATIO;
+            // So it is when hardly anyone calls.
+            let is_load = long >= MIN_LIMIT && long > self.proven * CAUSE_RATIO;
+            let by_load = self.short.is_some_and(|short| at < short + stay) || is_load;
             self.proven *= PROVEN_RATE_DECAY;
             if at >= self.settles && by_load {
                 let factor = (0.95 / pressure).clamp(1.0 / MAX_DECREASE, SHARE_AFTER_DECREASE);
-                self.ceiling = carried * SHARE_AFTER_DECREASE;
+                self.fell = true;
+                self.ceiling = (carried * SHARE_AFTER_DECREASE).max(MIN_LIMIT);
                 self.limit = (carried.min(self.limit) * factor).max(MIN_LIMIT);
                 self.settles = at + stay;
             }
@@ -270,9 +279,12 @@ impl Limiter {
             if foretold > self.limit {
                 self.limit = foretold.min(self.limit * MAX_GROWTH);
             }
-            // Work was never late under load: nothing that was measured here says less.
-            if self.ceiling.is_infinite() {
-                self.limit = self.limit.max(self.expected * self.available);
+            if !self.fell {
+                self.limit = self.limit.max(self.expected);
+            }
+            if self.marks.len() > MAX_CALL_TIME.as_secs() as usize {
+                let (admitted, ended) = self.rates(MAX_CALL_TIME);
+                self.sustained = self.sustained.max(admitted.min(ended));
             }
         }
     }
@@ -315,9 +327,9 @@ impl Limiter {
         self.limit
     }
 
-    /// The highest rate of new calls a second that went through here in time.
-    pub fn proven(&self) -> f64 {
-        self.proven
+    /// The highest rate of new calls a second that went through here in time for [`MAX_CALL_TIME`].
+    pub fn sustained(&self) -> f64 {
+        self.sustained
     }
 
     /// No new call is admitted until work is done in time again.

@@ -292,6 +292,29 @@ fn disk_pause_of_four_seconds_lowers_no_limit() {
     }
 }
 
+/// Its first caller is there meanwhile: of a load nothing can be said.
+#[test]
+fn pause_of_an_idle_node_lowers_no_limit() {
+    for (name, node) in NODES {
+        let load = node.capacity(10.0) * 0.5;
+        let rate = |now: f64| if now < 40.0 { 0.1 } else { load };
+        for pause in [6.0..10.0, 12.0..12.8, 20.0..24.0] {
+            let during = |now: f64| pause.contains(&now);
+            for (what, stands, stolen) in
+                [("disk", &during as &dyn Fn(f64) -> bool, NEVER), ("processor", NEVER, &during)]
+            {
+                for seed in 0..4 {
+                    let load =
+                        Drive { node, seed, seconds: 100, rate: &rate, stands, stolen, expected: load, ..REST };
+                    let found = drive(&load);
+                    let share = f64::from(found.refused(42..100)) / sum(&found.offered, 42..100);
+                    assert!(share <= 0.01, "{name}, {what} stood {pause:?}, seed {seed}: {share:.3}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn overloaded_node_soon_handles_as_much_as_before_a_pause() {
     for (name, node) in NODES {

@@ -33,6 +33,9 @@ impl Pieces {
     /// Adds the bytes of an extent that are not here yet. `offset` is that of its first byte in the take.
     pub(super) fn add(&mut self, offset: u64, extent: Extent) {
         let range = offset..offset.saturating_add(extent.length.into());
+        if range.is_empty() {
+            return;
+        }
         if offset >= self.covered.end() {
             self.put(range, extent);
             return;

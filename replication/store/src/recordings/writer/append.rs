@@ -134,8 +134,9 @@ impl Writer {
                 add(range.clone());
             } else {
                 let earlier = chunks.iter().take(n).filter(|earlier| earlier.key == chunk.key);
-                let known = earlier.map(Chunk::range).chain(here.into_iter().flat_map(Ranges::iter));
-                known.collect::<Ranges>().gaps(range.clone()).into_iter().for_each(&mut add);
+                let earlier: Ranges = earlier.map(Chunk::range).collect();
+                let gaps = here.map_or_else(|| vec![range.clone()], |here| here.gaps(range.clone()));
+                gaps.into_iter().flat_map(|gap| earlier.gaps(gap)).for_each(&mut add);
             }
             *end = range.end.max(*end);
         }
