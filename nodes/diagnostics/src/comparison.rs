@@ -173,8 +173,9 @@ impl Comparison {
         self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Polls the other members until stopped, and tells the calls what was carried elsewhere. `correct` gets the milliseconds that this node's clock is behind the median of
-    /// three or more members, after each poll; 0 while it is right.
+    /// Polls the other members until stopped. After each poll the SIP server gets the rate of calls that a node has carried,
+    /// and `correct` the milliseconds that this node's clock is behind the median of three or more members; 0 while it is
+    /// right.
     pub async fn watch(
         self: Arc<Self>,
         config: Arc<NodeConfig>,

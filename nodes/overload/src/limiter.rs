@@ -147,8 +147,10 @@ pub struct Limiter {
     marks: VecDeque<Mark>,
     /// The highest rate of calls that went through in time.
     proven: f64,
-    /// The same over [`MAX_CALL_TIME`]: calls of all lengths are among them.
+    /// The highest rate over a whole [`MAX_CALL_TIME`] in which no work was late.
     sustained: f64,
+    /// Start of the time since which no work is late.
+    in_time: Duration,
     /// The rate that went through elsewhere, in time; see [`Self::expect`].
     expected: f64,
     /// The limit fell because of the load: what is measured here counts, not what is expected.
@@ -179,6 +181,7 @@ impl Limiter {
             marks: VecDeque::from([Mark { at, admitted: 0, ended: 0 }]),
             proven: 0.0,
             sustained: 0.0,
+            in_time: at,
             expected: 0.0,
             fell: false,
             short: None,
@@ -258,8 +261,8 @@ impl Limiter {
             // A call works at both its ends. Those that end are few while the node stands still: then what it carried
             // before tells more.
             let carried = ((admitted + ended) / 2.0).max(done.min(long));
-            // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help.
-            // So it is when hardly anyone calls.
+            // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help. Fewer calls than the
+            // least limit are no cause either.
             let is_load = long >= MIN_LIMIT && long > self.proven * CAUSE_RATIO;
             let by_load = self.short.is_some_and(|short| at < short + stay) || is_load;
             self.proven *= PROVEN_RATE_DECAY;
@@ -270,7 +273,7 @@ impl Limiter {
                 self.limit = (carried.min(self.limit) * factor).max(MIN_LIMIT);
                 self.settles = at + stay;
             }
-            self.holds = at + stay;
+            (self.holds, self.in_time) = (at + stay, at);
         } else if at >= self.holds {
             let (admitted, ended) = self.rates(stay);
             let carried = admitted.min(ended);
@@ -282,7 +285,7 @@ impl Limiter {
             if !self.fell {
                 self.limit = self.limit.max(self.expected);
             }
-            if self.marks.len() > MAX_CALL_TIME.as_secs() as usize {
+            if at >= self.in_time + MAX_CALL_TIME {
                 let (admitted, ended) = self.rates(MAX_CALL_TIME);
                 self.sustained = self.sustained.max(admitted.min(ended));
             }

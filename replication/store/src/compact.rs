@@ -130,8 +130,8 @@ impl Store {
         live
     }
 
-    /// The live bytes of a pack, and the blobs with some of them; `None` while some have no row yet. Audio passes from an append to a take, to a loose
-    /// blob, to a row, and enters each before it leaves the one before: in this order, none is missed.
+    /// The live bytes of a pack, and the blobs with bytes in it; `None` while some audio has no row yet. Audio passes from an
+    /// append to a take, to a loose blob, to a row, and enters each before it leaves the one before: in this order, none is missed.
     fn live_in(&self, pack: u32) -> Result<Option<(Live, Rows)>, StoreError> {
         let blobs = self.blobs();
         if blobs.is_appended_to(pack) {

@@ -43,7 +43,8 @@ impl Carried {
         others.map(|reply| reply.carried_per_minute).chain([self.noted]).max().unwrap_or(0)
     }
 
-    /// Notes what this process has carried if it is a tenth more; the file follows. One that cannot be written is not tried again.
+    /// Notes the rate that this process has carried if it is a tenth higher than the noted one. A thread writes the file; if that
+    /// fails, the next higher rate is the next attempt.
     pub(super) fn note(&mut self, carried: u32) {
         if carried <= self.noted.saturating_add(self.noted / 10).max(WORTH_NOTING) {
             return;

@@ -143,7 +143,7 @@ impl Writer {
         parts
     }
 
-    /// Audio of a take in progress was appended there. False if not all that is here is hashed.
+    /// Audio of a take in progress was appended there. False while some bytes of the take are not hashed.
     fn place(&mut self, key: TakeKey, offset: u64, extent: Extent, bytes: &[u8]) -> bool {
         let mut end = 0;
         if let Some(take) = self.shared.index().takes.get_mut(&key) {
