@@ -5,7 +5,6 @@ mod buckets;
 mod clock;
 mod commits;
 mod convergence;
-mod data_plane;
 mod patience;
 mod pins;
 mod ranges;

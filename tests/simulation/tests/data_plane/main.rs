@@ -1,14 +1,19 @@
 //! The data plane as a model: members that write, stream, fill by state, compare, purge and cut their logs, while disks are wiped,
-//! set back, and lose rows. Records and audio are apart. After the heal all copies are equal, everything acknowledged is there as far
-//! as a disk with it is left, and nothing deleted is back. Planted mistakes are found.
+//! set back, and lose rows. Records and audio are apart. Each row is a message of one mailbox with the UIDs that the product gives.
+//! After the heal all copies are equal, everything acknowledged is there as far as a disk with it is left, nothing deleted is back,
+//! and no UID has named two messages on any member at any time. Planted mistakes are found.
 
+mod mailbox;
 mod world;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
 use proptest::{collection::vec, prelude::*};
 use twinbox_ids::Origin;
-use twinbox_replication_core::{Vector, state_fill::Cover};
+use twinbox_replication_core::{Record, Vector, state_fill::Cover};
 
 use world::World;
 
@@ -34,6 +39,10 @@ enum Mistake {
     MarksNotWaitedFor,
     /// A row that a comparison copies is not marked with what it may show beyond the vector.
     UnmarkedRepair,
+    /// Of two messages with one UID only the later one gets another (rule D10).
+    OneNewUidOfTwo,
+    /// A scan brings the messages, and not how many UIDs were given (rule D10).
+    ScanWithoutCounters,
 }
 
 /// Rows of the model.
@@ -41,11 +50,13 @@ const ROWS: u8 = 10;
 /// Rows of a page of a scan.
 const PAGE: u8 = 3;
 
-/// The highest number of each origin that it shows, and whether it is deleted.
+/// A message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Row {
+    /// The highest number of each origin that it shows.
     shows: BTreeMap<Origin, u64>,
     is_deleted: bool,
+    message: Rc<Record>,
 }
 
 impl Row {
@@ -55,15 +66,19 @@ impl Row {
             *shown = (*shown).max(*seq);
         }
         self.is_deleted |= other.is_deleted;
+        Rc::make_mut(&mut self.message).merge(Record::clone(&other.message));
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A change of a message, and of the counters of its mailbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Change {
     row: u8,
     is_delete: bool,
     /// It can be told from another one that has its number by mistake.
     id: u64,
+    message: Rc<Record>,
+    counters: Rc<Record>,
 }
 
 /// A scan of the rows of another member.
@@ -81,6 +96,8 @@ struct Fill {
 #[derive(Debug, Clone, Default)]
 struct Member {
     rows: BTreeMap<u8, Row>,
+    /// The counters of the mailbox.
+    counters: Rc<Record>,
     /// Rows whose audio is here.
     audio: BTreeSet<u8>,
     log: BTreeMap<(Origin, u64), Change>,
@@ -93,15 +110,27 @@ struct Member {
     fill: Option<Fill>,
 }
 
+impl Change {
+    fn row_of(&self, origin: Origin, seq: u64) -> Row {
+        Row { shows: [(origin, seq)].into(), is_deleted: self.is_delete, message: self.message.clone() }
+    }
+}
+
 impl Member {
-    fn apply(&mut self, origin: Origin, seq: u64, change: Change) {
+    /// Applies the next change of an origin; false for another one.
+    fn apply(&mut self, origin: Origin, seq: u64, change: &Change) -> bool {
         if seq != self.vector.get(origin) + 1 {
-            return;
+            return false;
         }
         self.vector.raise(origin, seq);
-        self.log.insert((origin, seq), change);
-        let row = self.rows.entry(change.row).or_default();
-        row.merge(&Row { shows: [(origin, seq)].into(), is_deleted: change.is_delete });
+        self.log.insert((origin, seq), change.clone());
+        self.rows.entry(change.row).or_default().merge(&change.row_of(origin, seq));
+        self.merge_counters(&change.counters);
+        true
+    }
+
+    fn merge_counters(&mut self, counters: &Record) {
+        Rc::make_mut(&mut self.counters).merge(counters.clone());
     }
 
     fn present(&self, row: u8) -> bool {
@@ -129,6 +158,8 @@ enum Step {
     SetBack(usize),
     /// The disk loses a row.
     Damage(usize, u8),
+    /// Messages whose UIDs clash get new ones.
+    Renumber(usize),
 }
 
 fn any_step(members: usize) -> impl Strategy<Value = Step> {
@@ -145,7 +176,8 @@ fn any_step(members: usize) -> impl Strategy<Value = Step> {
         1 => one.clone().prop_map(Step::Wipe),
         1 => one.clone().prop_map(Step::Copy),
         1 => one.clone().prop_map(Step::SetBack),
-        1 => (one, row).prop_map(|(one, row)| Step::Damage(one, row)),
+        1 => (one.clone(), row).prop_map(|(one, row)| Step::Damage(one, row)),
+        2 => one.prop_map(Step::Renumber),
     ]
 }
 
@@ -178,7 +210,7 @@ fn broken_rules_are_found() {
         Mistake::PurgeBeforeStable,
         Mistake::DamageDeletesTheGoodCopy,
         Mistake::ScanFromTwoSources,
-        Mistake::ScanBlindToStreams,
+        Mistake::OneNewUidOfTwo,
     ] {
         let (mut runner, strategy) = (TestRunner::deterministic(), vec(any_step(3), 1..160));
         let found = (0..20_000).find(|_| {
@@ -194,7 +226,7 @@ fn broken_rules_are_found() {
 #[test]
 fn rare_interleavings_lose_nothing() {
     use Step::{Compare, Cut, Delete, Exchange, Purge, Wipe, Write};
-    let scripts: [(Mistake, &[Step]); 3] = [
+    let scripts: [(Mistake, &[Step]); 5] = [
         (
             Mistake::UnmarkedRepair,
             &[
@@ -207,6 +239,47 @@ fn rare_interleavings_lose_nothing() {
                 Exchange(1, 2),
                 Compare(2, 1),
                 Wipe(1),
+            ],
+        ),
+        (
+            Mistake::ScanWithoutCounters,
+            &[
+                Write(0, 0),
+                Delete(0, 0),
+                Exchange(0, 1),
+                Exchange(0, 2),
+                Purge(0),
+                Purge(1),
+                Purge(2),
+                Cut(0, true),
+                Wipe(2),
+                Exchange(0, 2),
+                Exchange(0, 2),
+                Exchange(0, 2),
+                Exchange(0, 2),
+                Write(2, 1),
+            ],
+        ),
+        (
+            Mistake::ScanBlindToStreams,
+            &[
+                Write(1, 0),
+                Exchange(1, 0),
+                Wipe(1),
+                Write(0, 1),
+                Exchange(0, 1),
+                Delete(1, 0),
+                Write(0, 3),
+                Write(0, 2),
+                Exchange(1, 0),
+                Exchange(1, 2),
+                Purge(0),
+                Exchange(0, 1),
+                Purge(1),
+                Cut(0, true),
+                Wipe(2),
+                Exchange(0, 2),
+                Exchange(1, 2),
             ],
         ),
         (

@@ -1,19 +1,34 @@
 //! The steps of the model: what a member does with a change, a disk, a page of rows, and the judge of the end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+};
 
-use twinbox_ids::Origin;
+use twinbox_ids::{NodeName, Origin, Stamp};
+use twinbox_mailbox::{
+    Numbers,
+    uids::{self, MailboxUids, UidWatch, give_again},
+};
 use twinbox_replication_core::{
     Key, Table, Vector,
     state_fill::{AbsentRow, Cover, ScanFacts, Way},
 };
 
-use super::{Change, Fill, Member, Mistake, PAGE, ROWS, Row, Step};
+use super::{
+    Change, Fill, Member, Mistake, PAGE, ROWS, Row, Step,
+    mailbox::{self, MAILBOX, Shown},
+};
 
 /// The members, and what they are to have in the end.
 pub(super) struct World {
     members: Vec<Member>,
     copies: Vec<Option<Member>>,
+    /// What each member remembers of mailboxes whose UIDs may clash.
+    watches: Vec<UidWatch>,
+    /// What mail programs see on each member, and saw on its earlier disks.
+    shown: Vec<Shown>,
+    earlier: Vec<Shown>,
     mistake: Mistake,
     /// All changes that a disk has, or had when it was in order: what is to be there in the end.
     truth: BTreeMap<(Origin, u64), Change>,
@@ -35,18 +50,36 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(members: usize, mistake: Mistake) -> Self {
         let copies = (0..members).map(|_| None).collect();
+        let (watches, shown) = (0..members).map(|_| (new_watch(), Shown::default())).unzip();
         let members = (0..members).map(|_| Member::default()).collect();
         let (truth, audio, created, purged) = Default::default();
         let (damaged, is_unsure, changes, starts) = (None, false, 0, 0);
-        Self { members, copies, mistake, truth, audio, created, damaged, purged, is_unsure, changes, starts }
+        let earlier = Vec::new();
+        Self {
+            members,
+            copies,
+            watches,
+            shown,
+            earlier,
+            mistake,
+            truth,
+            audio,
+            created,
+            damaged,
+            purged,
+            is_unsure,
+            changes,
+            starts,
+        }
     }
 
     pub(super) fn step(&mut self, step: Step) {
         match step {
             // A member that lacks records refuses callers, owners and administrators (rule D13).
-            Step::Write(at, _) | Step::Delete(at, _) if self.members[at].lacks_records => {}
+            Step::Write(at, _) | Step::Delete(at, _) | Step::Renumber(at) if self.members[at].lacks_records => {}
             Step::Write(at, row) => self.write(at, row),
-            Step::Delete(at, row) if self.members[at].present(row) => self.change(at, row, true),
+            Step::Delete(at, row) if self.members[at].present(row) => self.delete(at, row),
+            Step::Renumber(at) => self.renumber(at),
             Step::Exchange(from, to) if from != to => self.exchange(from, to),
             Step::Fetch(from, to) if from != to => self.fetch(from, to),
             Step::Compare(one, other) if one != other => self.compare(one, other),
@@ -62,29 +95,83 @@ impl World {
             Step::Damage(at, row) => self.damage(at, row),
             _ => {}
         }
-    }
-
-    fn write(&mut self, at: usize, row: u8) {
-        if self.members[at].present(row) {
-            self.change(at, row, false);
-        } else if self.created.insert(row) {
-            self.members[at].audio.insert(row);
-            self.audio.insert(row);
-            self.change(at, row, false);
+        // Mail programs look at all that is there; a member that lacks records refuses them.
+        for (member, shown) in self.members.iter().zip(&mut self.shown).filter(|(member, _)| !member.lacks_records)
+        {
+            let there = member.rows.iter().filter(|(_, here)| !here.is_deleted);
+            there.for_each(|(row, here)| shown.see(*row, &here.message));
         }
     }
 
-    fn change(&mut self, at: usize, row: u8, is_delete: bool) {
-        // Each start of a process is a new origin.
-        let origin = *self.members[at].origin.get_or_insert_with(|| {
+    fn write(&mut self, at: usize, row: u8) {
+        let member = &mut self.members[at];
+        if member.present(row) {
+            let edits = mailbox::hear(&member.rows[&row].message, &member.counters);
+            self.change(at, row, false, edits);
+        } else if self.created.insert(row) {
+            member.audio.insert(row);
+            self.audio.insert(row);
+            let edits = mailbox::file(row, &member.counters);
+            self.change(at, row, false, edits);
+        }
+    }
+
+    fn delete(&mut self, at: usize, row: u8) {
+        let stamp = Stamp { wall: self.changes + 1, counter: 0, origin: self.origin(at) };
+        let member = &self.members[at];
+        let edits = mailbox::delete(&member.rows[&row].message, &member.counters, (stamp, &name(at)));
+        self.change(at, row, true, edits);
+    }
+
+    /// A round of the publisher; two members may take themselves for it.
+    fn renumber(&mut self, at: usize) {
+        if self.watches[at].take(usize::MAX).is_empty() {
+            return;
+        }
+        let mut found = MailboxUids::default();
+        self.members[at].rows.iter().for_each(|(row, here)| found.add(mailbox::id(*row), &here.message));
+        let mut clashing = found.clashing();
+        if self.mistake == Mistake::OneNewUidOfTwo && !clashing.is_empty() {
+            clashing.remove(0);
+        }
+        for (uid, id) in clashing {
+            let row = u8::try_from(id.0).expect("a row");
+            let member = &self.members[at];
+            let numbers = Numbers::after(&member.counters).above(found.highest());
+            let edits = give_again(&member.rows[&row].message, uid, numbers);
+            if !edits.is_empty() {
+                self.change(at, row, false, (edits, numbers.take_both()));
+            }
+        }
+        self.watches[at].checked(MAILBOX, found.highest());
+    }
+
+    /// The origin of a member's changes. Each start of a process is a new one.
+    fn origin(&mut self, at: usize) -> Origin {
+        *self.members[at].origin.get_or_insert_with(|| {
             self.starts += 1;
             Origin(self.starts)
-        });
+        })
+    }
+
+    fn change(&mut self, at: usize, row: u8, is_delete: bool, (message, counters): mailbox::Edits) {
+        let origin = self.origin(at);
         self.changes += 1;
-        let change = Change { row, is_delete, id: self.changes };
-        let seq = self.members[at].vector.get(origin) + 1;
-        self.members[at].apply(origin, seq, change);
+        let (stamp, node) = (Stamp { wall: self.changes, counter: 0, origin }, name(at));
+        let member = &self.members[at];
+        let before = member.rows.get(&row).map(|row| row.message.clone()).unwrap_or_default();
+        let message = Rc::new(mailbox::delta(&before, (stamp, &node), message));
+        let counters = Rc::new(mailbox::delta(&member.counters, (stamp, &node), counters));
+        let change = Change { row, is_delete, id: self.changes, message, counters };
+        let seq = member.vector.get(origin) + 1;
+        self.apply(at, origin, seq, &change);
         self.truth.insert((origin, seq), change);
+    }
+
+    fn apply(&mut self, at: usize, origin: Origin, seq: u64, change: &Change) {
+        if self.members[at].apply(origin, seq, change) {
+            self.watches[at].changed(&mailbox::reported(change.row, origin, seq, &change.message));
+        }
     }
 
     /// The disk of a member is replaced. What is on no other disk goes with it: it was acknowledged *alone*, or its other copy was
@@ -97,6 +184,8 @@ impl World {
         self.copies[at] = None;
         let origin = self.members[at].origin;
         self.members[at] = disk;
+        self.watches[at] = new_watch();
+        self.earlier.push(std::mem::take(&mut self.shown[at]));
         if self.mistake == Mistake::ReusedOrigin {
             self.members[at].origin = origin;
         } else {
@@ -110,6 +199,13 @@ impl World {
                 .iter()
                 .any(|member| member.vector.covers(origin, seq) || member.rows.get(&change.row).is_some_and(shows))
         };
+        // The counters went with the disk, even if an interrupted scan has brought the message.
+        let lost =
+            self.truth.iter().filter(|((origin, seq), _)| !members.iter().any(|m| m.vector.covers(*origin, *seq)));
+        for (_, change) in lost {
+            let all = self.earlier.iter_mut().chain(&mut self.shown);
+            all.for_each(|shown| uids::of(&change.message).for_each(|uid| shown.forget(change.row, uid)));
+        }
         self.truth.retain(|(origin, seq), change| shown(change, *origin, *seq));
         self.audio.retain(|row| members.iter().any(|member| member.audio.contains(row)));
         let sources: Vec<usize> =
@@ -174,8 +270,16 @@ impl World {
                     self.members[to].seen.join(&seen);
                 }
                 self.members[to].rows.insert(row, merged.clone());
+                self.watches[to].changed(&mailbox::reported(row, Origin(0), 0, &merged.message));
             }
             self.damaged = self.damaged.filter(|(at, damaged)| *damaged != row || ![one, other].contains(at));
+        }
+        for (to, from) in [(one, other), (other, one)] {
+            let counters = self.members[from].counters.clone();
+            if self.members[to].counters != counters {
+                self.members[to].merge_counters(&counters);
+                self.watches[to].suspect([MAILBOX]);
+            }
         }
     }
 
@@ -215,12 +319,23 @@ impl World {
         let here = members[at].rows.iter().filter(|(_, here)| here.is_deleted).map(|(row, _)| *row);
         let gone: Vec<u8> = here.filter(|row| stable(*row)).collect();
         for row in gone {
+            self.forget_clashes(row);
             self.members[at].rows.remove(&row);
             self.members[at].audio.remove(&row);
             self.purged.insert(row);
             // A disk that is older than the grace must not be put back.
             self.copies.iter_mut().for_each(|copy| *copy = None);
         }
+    }
+
+    /// Nothing remembers the UIDs of a row that goes. Where another message has one of them, that one got a new UID long before:
+    /// the grace is longer than this takes, and the model has no time.
+    fn forget_clashes(&mut self, row: u8) {
+        let in_force = |here: &Row| uids::of(&here.message).max();
+        let others = self.members.iter().flat_map(|member| &member.rows).filter(|(other, _)| **other != row);
+        let others: BTreeSet<u64> = others.filter_map(|(_, here)| in_force(here)).collect();
+        let all = self.earlier.iter_mut().chain(&mut self.shown);
+        all.for_each(|shown| others.iter().for_each(|uid| shown.forget(row, *uid)));
     }
 
     fn fetch(&mut self, from: usize, to: usize) {
@@ -256,8 +371,8 @@ impl World {
         let lacks = |(origin, seq): &&(Origin, u64)| !self.members[to].vector.covers(*origin, *seq);
         let changes: Vec<_> = source.log.keys().filter(lacks).take(4).copied().collect();
         for (origin, seq) in changes {
-            let change = source.log[&(origin, seq)];
-            self.members[to].apply(origin, seq, change);
+            let change = &source.log[&(origin, seq)];
+            self.apply(to, origin, seq, change);
             if source.audio.contains(&change.row) && self.members[to].vector.covers(origin, seq) {
                 self.members[to].audio.insert(change.row);
             }
@@ -314,7 +429,10 @@ impl World {
         let eager = self.mistake == Mistake::ScanRemovesDeletions;
         for row in rows {
             match source.rows.get(&row) {
-                Some(theirs) => own.rows.entry(row).or_default().merge(theirs),
+                Some(theirs) => {
+                    own.rows.entry(row).or_default().merge(theirs);
+                    self.watches[to].changed(&mailbox::reported(row, Origin(0), 0, &theirs.message));
+                }
                 // The row that a disk has lost is of a table whose rows are never purged.
                 None if self.damaged.is_some_and(|(_, damaged)| damaged == row) => {}
                 // Its deletion is here. It goes when that is stable; if the scan is interrupted, its creation may still come.
@@ -330,6 +448,11 @@ impl World {
         if fill.next < ROWS {
             own.fill = Some(fill);
             return;
+        }
+        // The table of the counters comes behind that of the messages.
+        if self.mistake != Mistake::ScanWithoutCounters {
+            own.merge_counters(&source.counters);
+            self.watches[to].suspect([MAILBOX]);
         }
         for (origin, upto) in fill.start.iter() {
             if upto > own.vector.get(origin) {
@@ -353,6 +476,7 @@ impl World {
                     self.step(Step::Fetch(from, to));
                 }
             }
+            self.step(Step::Renumber(0));
             if self.judge().is_ok() {
                 break;
             }
@@ -360,11 +484,23 @@ impl World {
         self.judge()
     }
 
+    /// No UID of a message has ever named another one.
+    fn judge_uids(&self) -> Result<(), String> {
+        for (row, here) in self.members.iter().flat_map(|member| &member.rows).filter(|(_, here)| !here.is_deleted)
+        {
+            // Only marks are left of a message whose filing was lost with its disks.
+            let Some(uid) = uids::of(&here.message).max() else { continue };
+            if let Some(other) = self.shown.iter().chain(&self.earlier).find_map(|shown| shown.other(uid, *row)) {
+                return Err(format!("UID {uid} of row {row} was that of row {other}"));
+            }
+        }
+        Ok(())
+    }
+
     fn judge(&self) -> Result<(), String> {
         let mut truth: BTreeMap<u8, Row> = BTreeMap::new();
         for ((origin, seq), change) in &self.truth {
-            let row = Row { shows: [(*origin, *seq)].into(), is_deleted: change.is_delete };
-            truth.entry(change.row).or_default().merge(&row);
+            truth.entry(change.row).or_default().merge(&change.row_of(*origin, *seq));
         }
         for (n, member) in self.members.iter().enumerate() {
             if let Some(other) = self.members.iter().find(|other| other.vector != member.vector) {
@@ -395,9 +531,26 @@ impl World {
             if let Some(row) = member.rows.iter().find(|(row, here)| !truth.contains_key(row) && !here.is_deleted) {
                 return Err(format!("member {n} has {row:?} that nobody made"));
             }
+            if member.counters != self.members[0].counters {
+                return Err(format!(
+                    "member {n} has {:?}, member 0 {:?}",
+                    member.counters, self.members[0].counters
+                ));
+            }
         }
-        Ok(())
+        self.judge_uids()
     }
+}
+
+/// The watch of a new process: nothing is checked yet.
+fn new_watch() -> UidWatch {
+    let watch = UidWatch::default();
+    watch.suspect([MAILBOX]);
+    watch
+}
+
+fn name(at: usize) -> NodeName {
+    ["a", "b", "c", "d", "e"][at].parse().expect("a name")
 }
 
 fn key(row: u8) -> Key {
