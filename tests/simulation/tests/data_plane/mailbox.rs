@@ -42,7 +42,7 @@ pub(super) fn delete(message: &Record, counters: &Record, made: (Stamp, &NodeNam
     (edits, Numbers::take_modseq())
 }
 
-/// What these edits of a record change, each with a later stamp.
+/// The change of a record by these edits, each with a later stamp.
 pub(super) fn delta(record: &Record, (stamp, node): (Stamp, &NodeName), edits: Vec<Edit>) -> Record {
     let (mut record, mut all) = (record.clone(), Record::new());
     for (counter, edit) in (0..).zip(edits) {
