@@ -258,7 +258,7 @@ async fn a_scan_without_an_end_is_given_up() {
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(31)).await;
         tokio::time::resume();
-        if timeout(Duration::from_secs(3), until("another source is taken", filled)).await.is_ok() {
+        if tokio::time::timeout(Duration::from_secs(3), until("another source is taken", filled)).await.is_ok() {
             break;
         }
     }
