@@ -164,36 +164,42 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Kills a process that rewrites its index, each time a little later and at last after the end of that, and opens a copy of its
-/// disk. The file is still long for the next process.
+/// Runs the child until it has told `kill_at` times that it rewrites the index, or that this is over, and kills it; returns the
+/// number of rows that it wrote.
+fn kill(dir: &Path, kill_at: usize) -> u32 {
+    let mut child = Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", "shrinking::child", "--nocapture", "--test-threads=1"])
+        .env(FOLDER, dir)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child");
+    let (mut later, mut rewrote, mut over) = (0, 0, false);
+    for line in BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok) {
+        let Some((_, rewriting)) = line.rsplit_once("wrote ") else { continue };
+        later += 1;
+        rewrote += usize::from(rewriting == "true");
+        over = rewrote > 0 && rewriting == "false";
+        if over || rewrote > kill_at {
+            break;
+        }
+    }
+    child.kill().expect("it is killed");
+    child.wait().expect("its end");
+    assert!(rewrote > 0 && (over || kill_at < usize::MAX), "killed at {kill_at}: {rewrote}");
+    later
+}
+
+/// Kills a process when it begins to rewrite its index. Others go on from there and are killed later, the last one after the end of
+/// that. The disk of each is opened.
 #[test]
 fn kill_while_the_index_is_rewritten_loses_nothing() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let mut most = 0;
-    for kill_at in [0, 60, 150, usize::MAX] {
-        let mut child = Command::new(env::current_exe().expect("this program"))
-            .args(["--exact", "shrinking::child", "--nocapture", "--test-threads=1"])
-            .env(FOLDER, dir.path())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a child");
-        let (mut later, mut rewrote, mut over) = (0, 0, false);
-        for line in BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok) {
-            let Some((_, rewriting)) = line.rsplit_once("wrote ") else { continue };
-            later += 1;
-            rewrote += usize::from(rewriting == "true");
-            over = rewrote > 0 && rewriting == "false";
-            if over || rewrote > kill_at {
-                break;
-            }
-        }
-        child.kill().expect("it is killed");
-        child.wait().expect("its end");
-        assert!(rewrote > 0 && (over || kill_at < usize::MAX), "killed at {kill_at}: {rewrote}");
-        most = later.max(most);
-        let left = tempfile::tempdir().expect("a directory");
-        copy(dir.path(), left.path());
-        let disk = Disk::open(left.path()).expect("the disk of a killed process");
-        holds(&disk, BATCHES, most);
+    let long = tempfile::tempdir().expect("a directory");
+    let first = kill(long.path(), 0);
+    for kill_at in [None, Some(60), Some(150), Some(usize::MAX)] {
+        let dir = tempfile::tempdir().expect("a directory");
+        copy(long.path(), dir.path());
+        let next = kill_at.map_or(0, |kill_at| kill(dir.path(), kill_at));
+        let disk = Disk::open(dir.path()).expect("the disk of a killed process");
+        holds(&disk, BATCHES, first.max(next));
     }
 }
