@@ -13,6 +13,7 @@ use crate::{
     blobs::{Blobs, blocking},
     keys,
     pieces::Row,
+    store::IN_A_TRANSACTION,
 };
 
 /// The newest packs stay as they are: their audio is young, and much of it may still be removed.
@@ -21,7 +22,7 @@ const NEWEST: usize = 2;
 /// A start reads the packs from the first with a take in progress on: takes behind so many packs are moved to the newest.
 const SCANNED: usize = 16;
 
-/// Blobs whose rows change in one transaction: commits of callers wait for it.
+/// Blobs whose copies are synced together.
 const AT_A_TIME: usize = 64;
 
 /// The extent of a compaction.
@@ -159,9 +160,11 @@ impl Store {
                 moves.push((*hash, from.clone(), to));
             }
             blobs.sync()?;
-            let audio = blobs.clone();
-            let moved = move |transaction: &mut Transaction<'_>| replace(transaction, &audio, &moves);
-            self.disk().in_background().transact_blocking(moved)?;
+            while !moves.is_empty() {
+                let (audio, few) = (blobs.clone(), moves.split_off(moves.len().saturating_sub(IN_A_TRANSACTION)));
+                let moved = move |transaction: &mut Transaction<'_>| replace(transaction, &audio, &few);
+                self.disk().in_background().transact_blocking(moved)?;
+            }
         }
         Ok(bytes)
     }

@@ -16,7 +16,7 @@ use twinbox_replication_core::{Change, Key, Vector, state_fill::LogEntry};
 use crate::{Store, StoreError, codec, compare::set_aside_change, draft::decode_upto, keys, store::lock};
 
 /// Changes that one transaction removes: commits wait for it.
-const STEP: usize = 512;
+const STEP: usize = 64;
 
 /// One transaction that cuts a log.
 struct Step {

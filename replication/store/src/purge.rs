@@ -20,10 +20,10 @@ use crate::{
     draft::decode_record,
     index::Indexed,
     keys,
-    store::{unversioned, versioned},
+    store::{IN_A_TRANSACTION, unversioned, versioned},
 };
 
-/// Records or blobs removed in one transaction: commits of callers wait for it.
+/// Blobs whose uses are looked at together.
 const AT_A_TIME: usize = 64;
 
 /// A record with a tombstone as it was read; something may outlive the tombstone ([`Record::is_deleted`]).
@@ -123,7 +123,7 @@ impl Store {
         let (disk, mut purged) = (self.disk().in_background(), PurgedRows::default());
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
-            let part: Vec<_> = rows.by_ref().take(AT_A_TIME).collect();
+            let part: Vec<_> = rows.by_ref().take(IN_A_TRANSACTION).collect();
             let removed = disk.transact(move |transaction| purge(transaction, part)).await?;
             purged.whole += removed.whole;
             purged.audio += removed.audio;

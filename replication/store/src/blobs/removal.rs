@@ -11,11 +11,11 @@ use crate::{
     index::Access,
     keys,
     pieces::{self, Row},
-    store::lock,
+    store::{IN_A_TRANSACTION, lock},
 };
 
 impl Blobs {
-    /// Removes those of these blobs that are in no use, in one transaction: neither pinned, nor named by a record, nor
+    /// Removes those of these blobs that are in no use, some in each transaction: neither pinned, nor named by a record, nor
     /// among the `unfiled` ones, which are read once no caller can take these in use. Returns the lengths of the removed.
     pub(crate) fn remove_unless_used(
         &self,
@@ -26,14 +26,16 @@ impl Blobs {
         self.writable()?;
         self.0.uses.removing(hashes, grace, |free| {
             let unfiled = unfiled();
-            self.remove(free.iter().filter(|hash| !unfiled.contains(*hash)).copied().collect())
+            let free: Vec<_> = free.iter().filter(|hash| !unfiled.contains(*hash)).copied().collect();
+            let mut lengths = Vec::with_capacity(free.len());
+            for part in free.chunks(IN_A_TRANSACTION) {
+                lengths.extend(self.remove(part.to_vec())?);
+            }
+            Ok(lengths)
         })
     }
 
     fn remove(&self, hashes: Vec<BlobHash>) -> Result<Vec<u64>, StoreError> {
-        if hashes.is_empty() {
-            return Ok(Vec::new());
-        }
         let blobs = self.clone();
         let removed = self.0.disk.in_background().transact_blocking(move |transaction: &mut Transaction<'_>| {
             let mut removed = Vec::with_capacity(hashes.len());
