@@ -33,7 +33,7 @@ use crate::{
 /// Maximum changes that a receiver of [`Store::live`] may be behind before it has to read the records instead.
 const LIVE: usize = 4096;
 
-/// Rows that one transaction of housekeeping changes: commits of callers wait for it.
+/// Records or blobs that one transaction removes or moves: commits of callers wait for it.
 pub(crate) const IN_A_TRANSACTION: usize = 8;
 
 /// Directory and owner of a store.

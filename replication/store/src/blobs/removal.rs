@@ -29,7 +29,12 @@ impl Blobs {
             let free: Vec<_> = free.iter().filter(|hash| !unfiled.contains(*hash)).copied().collect();
             let mut lengths = Vec::with_capacity(free.len());
             for part in free.chunks(IN_A_TRANSACTION) {
-                lengths.extend(self.remove(part.to_vec())?);
+                match self.remove(part.to_vec()) {
+                    Ok(removed) => lengths.extend(removed),
+                    Err(error) if lengths.is_empty() => return Err(error),
+                    // Those that are gone count; the next look meets the error again.
+                    Err(_) => break,
+                }
             }
             Ok(lengths)
         })

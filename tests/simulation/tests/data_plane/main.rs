@@ -1,7 +1,7 @@
 //! The data plane as a model: members that write, stream, fill by state, compare, purge and cut their logs, while disks are wiped,
 //! set back, and lose rows. Records and audio are apart. Each row is a message of one mailbox with the UIDs that the product gives.
 //! After the heal all copies are equal, everything acknowledged is there as far as a disk with it is left, nothing deleted is back,
-//! and no UID has named two messages on any member at any time. Planted mistakes are found.
+//! and no UID in force was ever seen as that of another message, on any member. Planted mistakes are found.
 
 mod mailbox;
 mod world;
@@ -211,6 +211,7 @@ fn broken_rules_are_found() {
         Mistake::DamageDeletesTheGoodCopy,
         Mistake::ScanFromTwoSources,
         Mistake::OneNewUidOfTwo,
+        Mistake::ScanWithoutCounters,
     ] {
         let (mut runner, strategy) = (TestRunner::deterministic(), vec(any_step(3), 1..160));
         let found = (0..20_000).find(|_| {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use twinbox_mailbox::uids;
+use twinbox_replication_core::Record;
 
 use super::{
     super::{Row, Step},
@@ -29,7 +30,7 @@ impl World {
         self.judge()
     }
 
-    /// No UID of a message has ever named another one.
+    /// No UID in force was ever seen as that of another message.
     fn judge_uids(&self) -> Result<(), String> {
         for (row, here) in self.members.iter().flat_map(|member| &member.rows).filter(|(_, here)| !here.is_deleted)
         {
@@ -75,6 +76,12 @@ impl World {
             }
             if let Some(row) = member.rows.iter().find(|(row, here)| !truth.contains_key(row) && !here.is_deleted) {
                 return Err(format!("member {n} has {row:?} that nobody made"));
+            }
+            let covered = self.truth.iter().filter(|((origin, seq), _)| member.vector.covers(*origin, *seq));
+            let mut counters = Record::clone(&member.counters);
+            covered.for_each(|(_, change)| counters.merge(Record::clone(&change.counters)));
+            if counters != *member.counters {
+                return Err(format!("member {n} has {:?}, which should be {counters:?}", member.counters));
             }
             if member.counters != self.members[0].counters {
                 return Err(format!(
