@@ -160,8 +160,8 @@ impl Store {
                 moves.push((*hash, from.clone(), to));
             }
             blobs.sync()?;
-            while !moves.is_empty() {
-                let (audio, few) = (blobs.clone(), moves.split_off(moves.len().saturating_sub(IN_A_TRANSACTION)));
+            for few in moves.chunks(IN_A_TRANSACTION).map(<[_]>::to_vec) {
+                let audio = blobs.clone();
                 let moved = move |transaction: &mut Transaction<'_>| replace(transaction, &audio, &few);
                 self.disk().in_background().transact_blocking(moved)?;
             }

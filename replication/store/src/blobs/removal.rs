@@ -15,7 +15,7 @@ use crate::{
 };
 
 impl Blobs {
-    /// Removes those of these blobs that are in no use, some in each transaction: neither pinned, nor named by a record, nor
+    /// Removes those of these blobs that are in no use, a few in each transaction: neither pinned, nor named by a record, nor
     /// among the `unfiled` ones, which are read once no caller can take these in use. Returns the lengths of the removed.
     pub(crate) fn remove_unless_used(
         &self,
@@ -32,7 +32,7 @@ impl Blobs {
                 match self.remove(part.to_vec()) {
                     Ok(removed) => lengths.extend(removed),
                     Err(error) if lengths.is_empty() => return Err(error),
-                    // Those that are gone count; the next look meets the error again.
+                    // The caller counts those that are removed. The next look meets the error again.
                     Err(_) => break,
                 }
             }
