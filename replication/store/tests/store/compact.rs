@@ -99,6 +99,33 @@ async fn sparse_packs_are_moved_together_and_leave_the_disk() {
     assert!(removed >= 2 && moved_bytes == 0, "{removed} packs, {moved_bytes} bytes");
 }
 
+/// Their rows change in several transactions, each of few blobs.
+#[tokio::test]
+async fn short_blobs_leave_a_sparse_pack_together() {
+    let dir = dir();
+    let store = open(dir.path());
+    let mut short = Vec::new();
+    for n in 1..=21 {
+        let blob = store.blobs().put(audio(1_000 + n)).await.expect("a blob");
+        edit(&store, &format!("short {n}"), vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
+        short.push((n, blob));
+    }
+    let first = oldest(dir.path());
+    // The rest of its pack is removed, and newer packs come.
+    fill(&store, 1..4).await;
+    let kept = fill(&store, 4..62).await;
+    let compacted = compact(&store).await;
+    assert!(compacted.removed >= 1, "{compacted:?}");
+    drop(store);
+    assert!(!first.exists(), "a blob was left in it");
+
+    let store = open(dir.path());
+    check(&store, &kept).await;
+    for (n, blob) in short {
+        assert!(store.blobs().read(&blob.hash).await == Ok(audio(1_000 + n)), "{n}");
+    }
+}
+
 #[tokio::test]
 async fn dense_packs_stay_and_the_cursor_goes_round() {
     let dir = dir();

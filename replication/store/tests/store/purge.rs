@@ -100,6 +100,25 @@ async fn purge_frees_record_and_audio_and_keeps_the_rest() {
     assert_eq!(sweep(&store, Duration::ZERO).await, FreedSpace::default());
 }
 
+/// A purge takes several transactions, each of few rows.
+#[tokio::test]
+async fn purge_of_many_records_removes_each_with_its_audio() {
+    let dir = dir();
+    let store = open(dir.path());
+    let kept = message(&store, "kept", 5_000).await;
+    for n in 0..21 {
+        message(&store, &format!("gone {n}"), 100 + n).await;
+        delete(&store, &format!("gone {n}")).await;
+    }
+    assert_eq!(purge(&store, Removal::Whole).await, PurgedRows { whole: 21, audio: 0 });
+    assert!(deleted(&store).is_empty());
+    assert_eq!(sweep_at(&store, HOUR, later()).await.blobs, 0, "pinned by their storing");
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(sweep_at(&store, HOUR, later()).await.blobs, 21);
+    assert!(store.blobs().has(&kept.hash));
+}
+
 #[tokio::test]
 async fn shared_audio_stays_while_one_record_names_it() {
     let dir = dir();
