@@ -10,7 +10,7 @@ use tracing::{error, info};
 use twinbox_admin_kit::{Part, part, part_of_sorted};
 use twinbox_enrollment::{Host, Tokens, certificates::Authorities};
 use twinbox_health::Health;
-use twinbox_ids::{NodeName, Pii};
+use twinbox_ids::{ClassId, MailboxId, NodeName, Pii};
 use twinbox_mailbox::{Mailbox, MessageCounts, NewMailbox, UserAddress};
 use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mailstore, Mark, Message, PinError};
 use twinbox_replication_admin::StorageService;
@@ -20,7 +20,7 @@ use twinbox_wire::admin::{
     self, AudioPart, ClusterStatusReply, ClusterStatusRequest, DeactivateRequest, Done, DutyListReply,
     DutyListRequest, MessageListReply, MessageListRequest, MessageRequest, NodeRequest, ServiceListReply,
     ServiceListRequest, ServiceRestartRequest, User, UserAddRequest, UserChanged, UserListReply, UserListRequest,
-    UserRequest, UserSetPinRequest,
+    UserPinReply, UserRenumberRequest, UserRequest, UserSetPinRequest,
     admin_server::{Admin, AdminServer},
 };
 
@@ -97,6 +97,20 @@ impl AdminService {
         mailbox(&self.node, number).await
     }
 
+    /// The PIN of a request, or a new one, which the reply names.
+    fn pin_or_new(
+        &self,
+        given: String,
+        number: &str,
+        class: Option<ClassId>,
+    ) -> Result<(Pii<String>, Option<Pii<String>>), Status> {
+        if !given.is_empty() {
+            return Ok((Pii::new(given), None));
+        }
+        let pin = self.node.mailstore.random_pin(number, class).map_err(mail)?;
+        Ok((pin.clone(), Some(pin)))
+    }
+
     async fn message(&self, request: &MessageRequest) -> Result<(Mailbox, Message), Status> {
         let mailbox = self.mailbox(&request.number).await?;
         let id =
@@ -117,10 +131,14 @@ impl AdminService {
     }
 }
 
-/// Mailbox with that number.
+/// Mailbox with that number, or with that id: a mailbox that lost its number to another one in a split has only its id.
 pub(crate) async fn mailbox(node: &AdminHandles, number: &str) -> Result<Mailbox, Status> {
     all_records(node)?;
-    node.mailstore.find_by_number(number).await.map_err(internal)?.ok_or_else(|| {
+    let mut found = node.mailstore.find_by_number(number).await.map_err(internal)?;
+    if let (None, Ok(id)) = (&found, number.parse()) {
+        found = node.mailstore.get(id).await.map_err(internal)?;
+    }
+    found.ok_or_else(|| {
         Status::not_found(format!("there is no mailbox {number}: 'twinbox user list' shows those there are"))
     })
 }
@@ -133,6 +151,7 @@ fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
     Ok(User {
         id: mailbox.id.to_string(),
         number: mailbox.number,
+        number_lost: mailbox.number_lost,
         name: mailbox.name.into_revealed(),
         timezone: mailbox.timezone,
         operator: mailbox.operator.unwrap_or_default(),
@@ -291,23 +310,24 @@ impl Admin for AdminService {
         Ok(Response::new(DutyListReply { duties }))
     }
 
-    async fn user_add(&self, request: Request<UserAddRequest>) -> Result<Response<UserChanged>, Status> {
+    async fn user_add(&self, request: Request<UserAddRequest>) -> Result<Response<UserPinReply>, Status> {
         all_records(&self.node)?;
         let request = request.into_inner();
         let usual = self.node.mailstore.live().usual.clone();
+        let (pin, made) = self.pin_or_new(request.pin, &request.number, usual.class)?;
         let timezone = if request.timezone.is_empty() { usual.timezone.clone() } else { request.timezone };
         let new = NewMailbox {
             number: request.number,
             name: Pii::new(request.name),
-            pin: Some(Pii::new(request.pin)),
+            pin: Some(pin),
             must_change: request.must_change,
             timezone,
-            operator: Some(request.operator).filter(|operator| !operator.is_empty()),
+            operator: Some(request.operator).filter(|operator| !matches!(operator.as_str(), "" | "-")),
             addresses: provisioning::addresses(&self.node, &request.mail, &request.aliases)?,
             ..usual
         };
         let (mailbox, acknowledgement) = self.node.mailstore.create(new).await.map_err(create)?;
-        Ok(changed(mailbox.id, &acknowledgement))
+        Ok(with_pin(mailbox.id, &acknowledgement, made))
     }
 
     async fn user_list(&self, request: Request<UserListRequest>) -> Result<Response<UserListReply>, Status> {
@@ -327,22 +347,26 @@ impl Admin for AdminService {
         Ok(Response::new(self.read(move |mailstore| user(mailstore, mailbox)).await?))
     }
 
-    async fn user_set_pin(&self, request: Request<UserSetPinRequest>) -> Result<Response<UserChanged>, Status> {
+    async fn user_set_pin(&self, request: Request<UserSetPinRequest>) -> Result<Response<UserPinReply>, Status> {
         let request = request.into_inner();
         let mailbox = self.mailbox(&request.number).await?;
-        let acknowledgement = self
-            .node
-            .mailstore
-            .reset_pin(mailbox.id, &Pii::new(request.pin), request.must_change)
-            .await
-            .map_err(pin)?;
-        Ok(changed(mailbox.id, &acknowledgement))
+        let (new, made) = self.pin_or_new(request.pin, &mailbox.number, mailbox.class)?;
+        let acknowledgement =
+            self.node.mailstore.reset_pin(mailbox.id, &new, request.must_change).await.map_err(pin)?;
+        Ok(with_pin(mailbox.id, &acknowledgement, made))
     }
 
     async fn user_remove(&self, request: Request<UserRequest>) -> Result<Response<UserChanged>, Status> {
         let mailbox = self.mailbox(&request.into_inner().number).await?;
         let acknowledgement = self.node.mailstore.remove(mailbox.id).await.map_err(mail)?;
         Ok(changed(mailbox.id, &acknowledgement))
+    }
+
+    async fn user_renumber(&self, request: Request<UserRenumberRequest>) -> Result<Response<UserChanged>, Status> {
+        let UserRenumberRequest { number, to } = request.into_inner();
+        let id = self.mailbox(&number).await?.id;
+        let acknowledgement = self.node.mailstore.renumber(id, &to).await.map_err(create)?;
+        Ok(changed(id, &acknowledgement))
     }
 
     async fn message_list(
@@ -409,6 +433,11 @@ fn node_name(request: &Request<NodeRequest>) -> Result<NodeName, Status> {
 
 pub(crate) fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Response<UserChanged> {
     Response::new(UserChanged { id: id.to_string(), acknowledged: acknowledged(acknowledgement) })
+}
+
+fn with_pin(id: MailboxId, acknowledgement: &Acknowledgement, made: Option<Pii<String>>) -> Response<UserPinReply> {
+    let pin = made.map(Pii::into_revealed).unwrap_or_default();
+    Response::new(UserPinReply { id: id.to_string(), acknowledged: acknowledged(acknowledgement), pin })
 }
 
 /// Acknowledgement as a word.

@@ -190,7 +190,7 @@ fn complete(folder: &BackupFolder, name: String, manifest: &Manifest) -> wire::B
             .into_iter()
             .map(|missing| wire::MissingAudio { hash: missing.hash, bytes: missing.bytes, reason: missing.reason })
             .collect(),
-        ..other(folder.location(), name, "complete", String::new())
+        ..other(folder.location(), name, "complete", manifest.lack().to_owned())
     }
 }
 

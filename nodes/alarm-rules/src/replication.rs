@@ -31,6 +31,8 @@ pub struct ReplicationRules {
     last_alone: Option<(BootInstant, u64)>,
     behind: BTreeMap<NodeName, BootInstant>,
     apart: BTreeMap<NodeName, BootInstant>,
+    /// The peers of the last look.
+    peers: BTreeSet<NodeName>,
     /// Number of streams stopped for a reused origin, number of changes set aside, and number of missing pieces of audio.
     damaged: [u64; 3],
     /// Number of fills by the rows of a peer, and number of failed attempts.
@@ -48,6 +50,7 @@ impl ReplicationRules {
             last_alone: None,
             behind: BTreeMap::new(),
             apart: BTreeMap::new(),
+            peers: BTreeSet::new(),
             damaged: [0; 3],
             state_fills: (0, 0),
             stuck: BTreeSet::new(),
@@ -66,6 +69,7 @@ impl ReplicationRules {
     ) -> Vec<Report> {
         let mut reports = Vec::new();
         let own = self.node.to_string();
+        self.removed(peers, &mut reports);
         self.alone(peers, counters.alone, counting, now, &mut reports);
         self.lag(peers, now, &mut reports);
         self.apart(peers, view, now, &mut reports);
@@ -100,6 +104,18 @@ impl ReplicationRules {
             reports.push(Report::Raise(Code::StateFillFailed, own, detail));
         }
         reports
+    }
+
+    /// Ends the alarms about peers that were removed.
+    fn removed(&mut self, peers: &[PeerStatus], reports: &mut Vec<Report>) {
+        let now = peers.iter().map(|peer| peer.name.clone()).collect();
+        for name in std::mem::replace(&mut self.peers, now).difference(&self.peers) {
+            self.behind.remove(name);
+            self.apart.remove(name);
+            reports.extend(
+                [Code::ReplicationLag, Code::EffectsWait].map(|code| Report::Clear(code, name.to_string())),
+            );
+        }
     }
 
     fn stuck(&mut self, peers: &[PeerStatus], reports: &mut Vec<Report>) {
@@ -143,7 +159,9 @@ impl ReplicationRules {
             self.last_alone = Some((now, all));
             let detail = format!("{all} writes so far are on this node's disk only");
             reports.push(Report::Raise(Code::AcknowledgedAlone, own, detail));
-        } else if counting > 0 && self.last_alone.is_none_or(|(at, _)| now.since(at) >= TOGETHER_FOR) {
+        } else if peers.is_empty()
+            || counting > 0 && self.last_alone.is_none_or(|(at, _)| now.since(at) >= TOGETHER_FOR)
+        {
             self.last_alone = None;
             reports.push(Report::Clear(Code::AcknowledgedAlone, own));
         }
@@ -240,6 +258,7 @@ mod tests {
             let seen = (raised(&reports) == [Code::AcknowledgedAlone], reports.contains(&over));
             assert_eq!(seen, (is_raised, is_over), "{ms}: {reports:?}");
         }
+        assert!(copies.look(&[], &counted(5), 0, 0, &view, at(3_100)).contains(&over), "its peer was removed");
         let mut single = ReplicationRules::new(&"a".parse().expect("a name"));
         assert_eq!(raised(&single.look(&[], &counted(9), 0, 0, &view, at(0))), [], "one node is no pair");
     }
@@ -257,6 +276,11 @@ mod tests {
         assert_eq!(look(31, 15_000), [Code::ReplicationLag]);
         assert_eq!(look(32, 900), []);
         assert_eq!(look(33, 20_000), []);
+        assert_eq!(look(64, 20_000), [Code::ReplicationLag]);
+        let gone = copies.look(&[], &counted(0), 0, 0, &view, BootInstant::from_nanos(65_000_000_000));
+        for code in [Code::ReplicationLag, Code::EffectsWait] {
+            assert!(gone.contains(&Report::Clear(code, "b".to_owned())), "{code:?}: {gone:?}");
+        }
     }
 
     #[test]

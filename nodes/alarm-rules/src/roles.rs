@@ -247,8 +247,14 @@ impl RolesRules {
                     let raised = |alarm: &Alarm| {
                         alarm.code == Some(Code::MemberLost) && alarm.subject == subject && alarm.cleared.is_none()
                     };
-                    // Alarms of an earlier incarnation of this node are raised again.
-                    let others = |alarm: &Alarm| raised(alarm) && alarm.node != self.node;
+                    // Only a node that runs clears its alarms. An alarm of an earlier incarnation of this node is raised again,
+                    // too.
+                    let runs = |name: &NodeName| {
+                        view.members
+                            .iter()
+                            .any(|other| other.name == *name && other.status != Status::NotFunctioning)
+                    };
+                    let others = |alarm: &Alarm| raised(alarm) && alarm.node != self.node && runs(&alarm.node);
                     let lasts = now.since(*since) >= LOST_FOR;
                     if is_reporter && !*told && lasts && !seen.alarms().iter().any(others) {
                         *told = true;

@@ -158,7 +158,9 @@ codes! {
         "Configure the PBX to try the active node first (OPTIONS or the order of its trunk's addresses).";
     NameClash = "name-clash", Warning, WhenAcknowledged,
         "A number or name was assigned on both sides of a split; the earlier assignment is valid.",
-        "Assign another number to the other one; no message sent to it is lost. 'twinbox user list' marks it.";
+        "'twinbox user list' marks the other one and shows its id: give it another number with \
+         'twinbox user renumber ID NUMBER', then another address, if it lost one, with 'twinbox user set'. No message sent \
+         to it is lost.";
     DeadLetter = "dead-letter", Warning, WhenAcknowledged,
         "A delivery to an outside receiver was given up.",
         "The detail names the receiver and the reason: make sure that it answers. 'twinbox outbox show ID' has what \

@@ -217,7 +217,8 @@ async fn send_all(target: SyslogTarget, mut lines: mpsc::Receiver<Vec<u8>>) {
 }
 
 async fn send(connection: &mut Connection, target: &SyslogTarget, line: &[u8]) -> io::Result<()> {
-    if let Connection::None = connection {
+    // Looks up the name for each datagram: UDP does not report a receiver that has moved.
+    if let Connection::None | Connection::Udp(_) = connection {
         *connection = match target {
             SyslogTarget::Local(path) => {
                 let socket = UnixDatagram::unbound()?;
@@ -225,7 +226,14 @@ async fn send(connection: &mut Connection, target: &SyslogTarget, line: &[u8]) -
                 Connection::Unix(socket)
             }
             SyslogTarget::Udp(address) => {
-                let address = lookup_host(address).await?.next().ok_or(io::ErrorKind::NotFound)?;
+                let found =
+                    lookup_host(address).await.and_then(|mut all| all.next().ok_or(io::ErrorKind::NotFound.into()));
+                let address = match (found, &*connection) {
+                    (Ok(address), _) => address,
+                    // The name servers do not answer: the address of the line before.
+                    (Err(_), Connection::Udp(socket)) => socket.peer_addr()?,
+                    (Err(error), _) => return Err(error),
+                };
                 let any: std::net::IpAddr = if address.is_ipv4() { [0, 0, 0, 0].into() } else { [0_u16; 8].into() };
                 let socket = UdpSocket::bind((any, 0)).await?;
                 socket.connect(address).await?;

@@ -46,7 +46,7 @@ impl Bound {
         let folder = Folder::take("node.data_dir", &config.data_dir, &own, config.reserve_bytes / 4)?;
         let supervised = Supervised::begin(&config.data_dir)?;
         let stop_signals = StopSignals::listen(supervised.is_supervised()).map_err(AppError::Runtime)?;
-        let rtp_ports = ports::claim(PortRange { ip: config.rtp.bind, ports: config.rtp.ports.clone() })?;
+        let rtp_ports = ports::claim(PortRange { ip: config.calls.rtp.bind, ports: config.rtp.ports.clone() })?;
         let leases = SideRuntime::for_leases().map_err(AppError::Runtime)?;
         let members = PeerListener::bind(&config.cluster, leases.handle()).await?;
         let mut pages = vec![twinbox_metrics::bind_local(&config.admin_socket)?];

@@ -368,8 +368,9 @@ impl Node {
         if let Some(calls) = &calls {
             calls.leave();
         }
-        self.duties.stop();
+        // Attempts in flight record their outcomes first: to the next holder, an aborted one looks like a death.
         self.roles.shutdown().await;
+        self.duties.stop();
         if let Some(calls) = calls {
             tokio::select! {
                 () = calls.idle() => {}
@@ -468,7 +469,7 @@ impl Node {
 }
 
 fn media_config(config: &NodeConfig) -> MediaConfig {
-    let mut media = MediaConfig::new(config.rtp.bind, config.rtp.ports.clone());
+    let mut media = MediaConfig::new(config.calls.rtp.bind, config.rtp.ports.clone());
     media.dscp = config.rtp.dscp;
     media.threads = config.rtp.threads;
     media.media_timeout = config.rtp.timeout.unwrap_or_default();

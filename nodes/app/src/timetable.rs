@@ -35,9 +35,12 @@ pub(crate) fn build(
 /// Work that deletes by age: only while this node's clock agrees with those of the others (rule D5).
 fn by_clock(comparison: Arc<Comparison>, work: impl JobWork) -> impl JobWork {
     move |order: JobOrder| {
-        let (fits, run) = (comparison.clock(), work.run(order));
+        let (comparison, run) = (comparison.clone(), work.run(order));
         async move {
-            fits.map_err(|reason| format!("nothing is deleted: the clock of this node {reason}"))?;
+            comparison
+                .compared_clock()
+                .await
+                .map_err(|reason| format!("nothing is deleted: the clock of this node {reason}"))?;
             run.await
         }
     }

@@ -7,7 +7,7 @@ use twinbox_ids::BlobHash;
 
 use crate::{
     BackupError,
-    place::{Place, SharedPlace, UNFINISHED},
+    place::{Lock, Place, SharedPlace, UNFINISHED},
 };
 
 /// Folder of the audio.
@@ -90,10 +90,19 @@ impl AudioPool {
         }
     }
 
-    /// Removes the audio that is not among `kept`, and audio that was never finished. Returns number and bytes. Files and
-    /// folders of other names stay: they are not ours.
-    pub(crate) fn retain(&self, kept: &BTreeSet<BlobHash>) -> Result<(u64, u64), BackupError> {
+    /// Removes these pieces of audio.
+    pub(crate) fn remove<'a>(&self, audio: impl Iterator<Item = &'a BlobHash>) -> Result<(), BackupError> {
+        self.place.remove(&audio.map(Self::path).collect::<Vec<_>>())
+    }
+
+    /// Removes the audio that is not among `kept`, and audio that was never finished, while the lock holds. Returns number
+    /// and bytes. Files and folders of other names stay: they are not ours.
+    pub(crate) fn retain(&self, kept: &BTreeSet<BlobHash>, lock: &dyn Lock) -> Result<(u64, u64), BackupError> {
         let (mut count, mut bytes, mut batch) = (0, 0, Vec::new());
+        let remove = |batch: &[String]| {
+            lock.check()?;
+            self.place.remove(batch)
+        };
         self.place.visit(POOL, &mut |path, length| {
             let Some((folder, name)) = path.split_once('/') else { return Ok(()) };
             if is_folder(folder) && is_useless(name, kept) {
@@ -102,11 +111,11 @@ impl AudioPool {
                 bytes += length;
             }
             if batch.len() >= BATCH {
-                self.place.remove(&std::mem::take(&mut batch))?;
+                remove(&std::mem::take(&mut batch))?;
             }
             Ok(())
         })?;
-        self.place.remove(&batch)?;
+        remove(&batch)?;
         Ok((count, bytes))
     }
 }

@@ -1,7 +1,7 @@
 //! Makes a backup of a running node.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -10,6 +10,7 @@ use std::{
 
 use tokio::task::JoinSet;
 use twinbox_clock::wall;
+use twinbox_disk::DiskError;
 use twinbox_ids::BlobHash;
 use twinbox_mailstore::{MailError, Mailstore};
 use twinbox_replication_core::{BlobRef, Record, Vector};
@@ -21,6 +22,8 @@ use crate::{
     blocking,
     manifest::{AudioSummary, FORMAT, MissingAudio, RowsSummary},
     place::Place,
+    prune::remove_copied,
+    room::Room,
     rows::RowsWriter,
 };
 
@@ -68,9 +71,18 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// A backup without its manifest.
+struct Gathered {
+    rows: RowsSummary,
+    vector: Vector,
+    list: AudioList,
+    audio: AudioSummary,
+}
+
 /// Copies all records of this node as of one moment, while it works on, and the audio that they name, as far as the
-/// folder does not have it yet. Audio that is not here, or damaged, is fetched from another node. Dropped, it leaves nothing
-/// that counts as a backup; dropped in its last step, it leaves a complete one.
+/// folder does not have it yet. Audio that is not here, or damaged, is fetched from another node. After a failure, what was
+/// written is removed when this returns. Dropped, it leaves nothing that counts as a backup; dropped in its last step, it
+/// leaves a complete one.
 pub async fn create(
     mailstore: &Mailstore,
     folder: &BackupFolder,
@@ -78,50 +90,94 @@ pub async fn create(
     observer: &Observer,
 ) -> Result<Created, BackupError> {
     folder.check_absolute()?;
-    let store = mailstore.store().clone();
-    let cluster = store.cluster_id().ok_or(BackupError::NoCluster)?;
-    let (node, began) = (mailstore.settings().node.clone(), wall());
-    let (begun, of) = (folder.clone(), node.clone());
-    let making = blocking(move || begun.begin(&of, began)).await?;
+    let cluster = mailstore.store().cluster_id().ok_or(BackupError::NoCluster)?;
+    // Before the first record is read: a fill may end meanwhile.
+    let (node, has_all_records) = (mailstore.settings().node.clone(), mailstore.has_all_records());
+    let of = node.clone();
+    let making = folder.after_prune(observer, move |folder| folder.begin(&of, wall())).await?;
+    let began = making.began();
     let (name, dir) = (making.name().to_owned(), making.dir());
     let location = folder.place().locate(&dir).display().to_string();
-    let stop = Arc::new(AtomicBool::new(false));
-    let _stop = StopOnDrop(stop.clone());
-
-    let (scanned, place, target, told) = (store.clone(), folder.place().clone(), dir.clone(), observer.clone());
-    let scan = blocking(move || Scan::begin(&scanned, place.as_ref(), &target, stop, told)?.rows(&scanned)).await?;
-    // Ends after all commits that the scan may have seen a part of: the vector then covers them.
-    store.commit(|_| Ok::<_, StoreError>(())).await?;
-    let scanned = store.clone();
-    let Scanned { rows, vector, audio } = blocking(move || scan.changes(&scanned)).await?;
-    let pool = folder.audio();
-    let (list, mut summary) = copy_audio(mailstore, &pool, audio, observer).await?;
-
-    observer(Progress { phase: Phase::Sync, done: 0, total: 0, bytes: 0 });
+    let (store, destination) = (mailstore.store().clone(), folder.clone());
+    let room = blocking(move || Room::of(&store, &destination)).await?;
+    let mut copied = BTreeSet::new();
+    let gathered = gather(mailstore, folder, &dir, &room, &mut copied, observer).await;
     let (made, release) = (folder.clone(), release.to_owned());
     // This step ends the backup itself: it goes on when the future is dropped, and needs the lock until its end.
     let manifest = blocking(move || {
-        pool.settle(&list)?;
-        let place = made.place().as_ref();
-        summary.hash = list.write(place, &dir)?;
+        let settled = gathered.and_then(|gathered| gathered.settle(&made, &dir));
+        let Gathered { rows, vector, audio, .. } = match settled {
+            Ok(settled) => settled,
+            Err(error) => {
+                making.discard();
+                if room.is_shared() {
+                    remove_copied(&made, &copied);
+                }
+                return Err(error);
+            }
+        };
         let manifest = Manifest {
             format: FORMAT,
             cluster: cluster.to_string(),
             node,
             release,
+            has_all_records,
             began_ms: began.0,
             ended_ms: wall().0,
             rows,
-            audio: summary,
+            audio,
             vector: vector.iter().map(|(origin, upto)| (origin.to_string(), upto)).collect(),
         };
-        place.sync(&dir)?;
-        made.sync()?;
         making.complete(&manifest)?;
         Ok(manifest)
     })
     .await?;
     Ok(Created { name, location, manifest })
+}
+
+/// Copies records and audio.
+async fn gather(
+    mailstore: &Mailstore,
+    folder: &BackupFolder,
+    dir: &str,
+    room: &Room,
+    copied: &mut BTreeSet<BlobHash>,
+    observer: &Observer,
+) -> Result<Gathered, BackupError> {
+    let store = mailstore.store();
+    let stop = Arc::new(AtomicBool::new(false));
+    let _stop = StopOnDrop(stop.clone());
+    let (scanned, place, target) = (store.clone(), folder.place().clone(), dir.to_owned());
+    let watched = Watched { room: room.clone(), stop, observer: observer.clone() };
+    let scan = blocking(move || Scan::begin(&scanned, place.as_ref(), &target, watched)?.rows(&scanned)).await?;
+    // Ends after all commits that the scan may have seen a part of: the vector then covers them.
+    store.commit(|_| Ok::<_, StoreError>(())).await?;
+    let scanned = store.clone();
+    let Scanned { rows, vector, audio } = blocking(move || scan.changes(&scanned)).await?;
+    let (list, audio) = copy_audio(mailstore, &folder.audio(), audio, room, copied, observer).await?;
+    observer(Progress { phase: Phase::Sync, done: 0, total: 0, bytes: 0 });
+    Ok(Gathered { rows, vector, list, audio })
+}
+
+impl Gathered {
+    /// Makes it durable. Blocks.
+    fn settle(mut self, folder: &BackupFolder, dir: &str) -> Result<Self, BackupError> {
+        let place = folder.place().as_ref();
+        folder.audio().settle(&self.list)?;
+        self.audio.hash = self.list.write(place, dir)?;
+        place.sync(dir)?;
+        folder.sync()?;
+        // The list would be written into a new folder if another program removed that of the backup.
+        folder.check_rows(dir, self.rows.bytes)?;
+        Ok(self)
+    }
+}
+
+/// Conditions of a scan that goes on, and its observer.
+struct Watched {
+    room: Room,
+    stop: Arc<AtomicBool>,
+    observer: Observer,
 }
 
 /// Records on their way to the file.
@@ -134,22 +190,16 @@ struct Scan {
     _pin: LogPin,
     done: u64,
     unreadable: u64,
-    stop: Arc<AtomicBool>,
-    observer: Observer,
+    watched: Watched,
 }
 
 impl Scan {
-    fn begin(
-        store: &Store,
-        place: &dyn Place,
-        dir: &str,
-        stop: Arc<AtomicBool>,
-        observer: Observer,
-    ) -> Result<Self, BackupError> {
+    fn begin(store: &Store, place: &dyn Place, dir: &str, watched: Watched) -> Result<Self, BackupError> {
+        watched.room.check(0)?;
         let (pin, writer) = (store.pin_log(), RowsWriter::create(place, dir)?);
         let before = store.vector();
         let (audio, done, unreadable) = Default::default();
-        Ok(Self { writer, audio, before, _pin: pin, done, unreadable, stop, observer })
+        Ok(Self { writer, audio, before, _pin: pin, done, unreadable, watched })
     }
 
     /// Writes the rows.
@@ -205,10 +255,11 @@ impl Scan {
     fn report(&mut self) -> Result<(), BackupError> {
         self.done += 1;
         if self.done.is_multiple_of(STEP) {
+            self.watched.room.check(0)?;
             let bytes = self.writer.summary.bytes;
-            (self.observer)(Progress { phase: Phase::Rows, done: self.done, total: 0, bytes });
+            (self.watched.observer)(Progress { phase: Phase::Rows, done: self.done, total: 0, bytes });
         }
-        if self.stop.load(Relaxed) { Err(BackupError::Stopped) } else { Ok(()) }
+        if self.watched.stop.load(Relaxed) { Err(BackupError::Stopped) } else { Ok(()) }
     }
 
     fn name_audio(&mut self, record: &Record) {
@@ -225,6 +276,8 @@ async fn copy_audio(
     mailstore: &Mailstore,
     pool: &AudioPool,
     named: BTreeMap<BlobHash, Named>,
+    room: &Room,
+    copied: &mut BTreeSet<BlobHash>,
     observer: &Observer,
 ) -> Result<(AudioList, AudioSummary), BackupError> {
     let (total, looked) = (named.len() as u64, pool.clone());
@@ -241,15 +294,26 @@ async fn copy_audio(
     .await?;
     let (mut summary, denied) = (AudioSummary::default(), Arc::new(AtomicU32::new(0)));
     let mut copies: JoinSet<Result<Copied, BackupError>> = JoinSet::new();
+    let mut failed = None;
     loop {
-        while copies.len() < WORKERS
+        while failed.is_none()
+            && copies.len() < WORKERS
             && let Some((hash, named)) = wanted.pop_front()
         {
-            copies.spawn(copy(mailstore.clone(), pool.clone(), hash, named, denied.clone()));
+            copies.spawn(copy(mailstore.clone(), pool.clone(), hash, named, room.clone(), denied.clone()));
         }
-        let Some(copied) = copies.join_next().await else { break };
-        match copied.map_err(|_| BackupError::Stopped)?? {
+        let Some(ended) = copies.join_next().await else { break };
+        let ended = match ended.map_err(|_| BackupError::Stopped).flatten() {
+            Ok(ended) => ended,
+            Err(error) => {
+                // The others end first: what they write is known then.
+                failed.get_or_insert(error);
+                continue;
+            }
+        };
+        match ended {
             Copied::Done { hash, length } => {
+                copied.insert(hash);
                 list.0.insert(hash, length);
                 summary.copied += 1;
                 summary.copied_bytes += length;
@@ -259,6 +323,9 @@ async fn copy_audio(
         }
         let done = list.0.len() as u64;
         observer(Progress { phase: Phase::Audio, done, total, bytes: summary.copied_bytes });
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     (summary.count, summary.bytes) = (list.0.len() as u64, list.bytes());
     summary.missing.sort_by(|a, b| a.hash.cmp(&b.hash));
@@ -282,6 +349,7 @@ async fn copy(
     pool: AudioPool,
     hash: BlobHash,
     named: Named,
+    room: Room,
     denied: Arc<AtomicU32>,
 ) -> Result<Copied, BackupError> {
     let here = mailstore.store().blobs().has(&hash);
@@ -290,7 +358,7 @@ async fn copy(
         true => mailstore.blob(&hash).await,
         false => Err(MailError::Store(StoreError::NoBlob(hash))),
     };
-    let damaged = matches!(found, Err(MailError::Store(StoreError::Corrupt(_))));
+    let damaged = found.as_ref().is_err_and(is_damage);
     let found = match damaged && ask {
         true => mailstore.mended_blob(&BlobRef { hash, length: named.length, recording: None }).await,
         false => found,
@@ -302,10 +370,14 @@ async fn copy(
                 denied.store(0, Relaxed);
             }
             let length = bytes.len() as u64;
-            blocking(move || pool.put(&hash, bytes)).await?;
+            blocking(move || {
+                room.check(length)?;
+                pool.put(&hash, bytes)
+            })
+            .await?;
             Ok(Copied::Done { hash, length })
         }
-        Err(MailError::Store(error @ (StoreError::NoBlob(_) | StoreError::Corrupt(_)))) => {
+        Err(error) if is_damage(&error) || matches!(error, MailError::Store(StoreError::NoBlob(_))) => {
             if asked {
                 denied.fetch_add(1, Relaxed);
             }
@@ -314,4 +386,10 @@ async fn copy(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// True if only this piece of audio cannot be read here: its content is wrong, or the disk fails in its place.
+fn is_damage(error: &MailError) -> bool {
+    use StoreError::{Corrupt, Disk, Format};
+    matches!(error, MailError::Store(Corrupt(_) | Format { .. } | Disk(DiskError::Io { .. })))
 }

@@ -45,9 +45,28 @@ pub enum BackupError {
          it again", .0.display()
     )]
     LockLost(PathBuf),
-    /// Audio of the backup is not there any more.
+    /// Audio or records of the backup are not there any more.
     #[error("{} was removed while the backup was made: run it again", .0.display())]
     Vanished(PathBuf),
+    /// A backup began later than now, by the clock of this machine.
+    #[error(
+        "nothing is pruned: the backup {} began more than a day after the present time of this machine, so the newest backups \
+         are not known; correct the clock if it is behind, else remove the backup, and prune again", .0.display()
+    )]
+    FromFuture(PathBuf),
+    /// The data disk of the node has too little free space for a backup on it.
+    #[error(
+        "{} is on the data disk of the node, which has {free} bytes free; a backup there needs {needed}, so that the node can \
+         go on taking messages (node.reserve_mb): give a folder on another disk or machine, or free space", dir.display()
+    )]
+    NoRoom {
+        /// The folder of backups.
+        dir: PathBuf,
+        /// Free bytes.
+        free: u64,
+        /// Bytes that must be free before the next write.
+        needed: u64,
+    },
     /// A file is larger than any that this program writes.
     #[error("{} has more than {most} bytes: it is not of a backup", path.display())]
     TooLarge {
@@ -189,6 +208,11 @@ impl BackupError {
             Self::S3(failure) => failure.kind == S3FailureKind::Absent,
             _ => false,
         }
+    }
+
+    /// True if another command works in the destination that does not go together with this one.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Busy(_) | Self::BusyBucket(_))
     }
 
     /// True if the destination as a whole cannot be used now: this says nothing of the file.

@@ -1,17 +1,25 @@
 //! A destination with its backups: `backups/<time>-<node>` with the records of each, `audio` with what they share.
 
-use std::{path::PathBuf, sync::Arc, thread};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
+use tokio::time::sleep;
+use twinbox_clock::BootInstant;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 
 use crate::{
-    BackupError, Manifest,
+    BackupError, Manifest, Observer, Phase, Progress,
     audio::AudioPool,
+    blocking,
     place::{Bucket, Directory, Lock, S3Settings, SharedPlace, Use, is_s3},
+    rows::ROWS,
 };
 
 /// Folder of the backups.
 const BACKUPS: &str = "backups";
+/// Time that commands which add or read wait for the end of a prune.
+const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// Maximum pause between two attempts.
+const PAUSE: Duration = Duration::from_secs(5);
 /// Begin of the name of a backup: its time, with `0` for any digit. The node follows.
 const TIME: &[u8; 21] = b"00000000T000000.000Z-";
 
@@ -19,6 +27,8 @@ const TIME: &[u8; 21] = b"00000000T000000.000Z-";
 #[derive(Debug, Clone)]
 pub struct BackupFolder {
     place: SharedPlace,
+    /// Time that a command waits for one that it does not go together with.
+    patience: Duration,
 }
 
 /// A complete backup.
@@ -62,7 +72,16 @@ pub enum EntryState {
 impl BackupFolder {
     /// The directory at this path, which need not exist.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { place: Arc::new(Directory::at(dir.into())) }
+        Self::of(Arc::new(Directory::at(dir.into())))
+    }
+
+    fn of(place: SharedPlace) -> Self {
+        Self { place, patience: PATIENCE }
+    }
+
+    /// With this time that commands which add or read wait for the end of a prune, in place of five minutes.
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The directory or bucket of this name: a path, or `s3://BUCKET/PREFIX`. Makes no connection. Reads the file of CA
@@ -75,7 +94,7 @@ impl BackupFolder {
             return Ok(Self::at(destination));
         }
         let settings = s3.ok_or(BackupError::NoS3Settings)?;
-        Ok(Self { place: Arc::new(Bucket::open(destination, settings)?) })
+        Ok(Self::of(Arc::new(Bucket::open(destination, settings)?)))
     }
 
     /// The destination as administrators write it.
@@ -111,7 +130,7 @@ impl BackupFolder {
             number += 1;
             name = format!("{usual}.{number}");
         }
-        Ok(Making { name, place: self.place.clone(), lock: Some(lock) })
+        Ok(Making { name, began, place: self.place.clone(), lock: Some(lock) })
     }
 
     /// Makes the names of the backups durable.
@@ -119,9 +138,59 @@ impl BackupFolder {
         self.place.sync(BACKUPS)
     }
 
+    /// Fails if the records of a backup are not there any more, or not all.
+    pub(crate) fn check_rows(&self, dir: &str, bytes: u64) -> Result<(), BackupError> {
+        let (file, mut found) = (format!("{dir}/{ROWS}"), None);
+        self.place.visit(BACKUPS, &mut |path, length| {
+            if file.strip_prefix(BACKUPS).is_some_and(|wanted| wanted.trim_start_matches('/') == path) {
+                found = Some(length);
+            }
+            Ok(())
+        })?;
+        if found == Some(bytes) { Ok(()) } else { Err(BackupError::Vanished(self.place.locate(&file))) }
+    }
+
     /// Use beside others that read or add. Readers of a destination that they may not write to take no lock.
     pub(crate) fn share(&self) -> Result<Box<dyn Lock>, BackupError> {
         self.place.lock(Use::Read)
+    }
+
+    /// As [`Self::share`], after the end of a prune. Blocks.
+    pub(crate) fn share_after_prune(&self, observer: &Observer) -> Result<Box<dyn Lock>, BackupError> {
+        let began = BootInstant::now();
+        loop {
+            match self.share() {
+                Err(error) if error.is_busy() => thread::sleep(self.pause(began, error, observer)?),
+                shared => return shared,
+            }
+        }
+    }
+
+    /// Takes the lock of a use, such as [`Self::begin`], after the end of a prune.
+    pub(crate) async fn after_prune<R: Send + 'static>(
+        &self,
+        observer: &Observer,
+        attempt: impl Fn(&Self) -> Result<R, BackupError> + Clone + Send + 'static,
+    ) -> Result<R, BackupError> {
+        let began = BootInstant::now();
+        loop {
+            let (folder, attempt) = (self.clone(), attempt.clone());
+            match blocking(move || attempt(&folder)).await {
+                Err(error) if error.is_busy() => sleep(self.pause(began, error, observer)?).await,
+                ended => return ended,
+            }
+        }
+    }
+
+    /// The pause before the next attempt; the error when the time is over.
+    fn pause(&self, began: BootInstant, busy: BackupError, observer: &Observer) -> Result<Duration, BackupError> {
+        let waited = began.elapsed();
+        if waited >= self.patience {
+            return Err(busy);
+        }
+        let (done, total) = (waited.as_secs(), self.patience.as_secs());
+        observer(Progress { phase: Phase::Wait, done, total, bytes: 0 });
+        Ok(PAUSE.min(self.patience / 10))
     }
 
     /// Use with no other beside: what no backup names may be removed.
@@ -153,18 +222,26 @@ impl BackupFolder {
         Ok(backups)
     }
 
-    /// The complete backup of this name; without a name the newest, of this cluster if one is given. Blocks.
+    /// The complete backup of this name; without a name the newest of a node that had all records, of this cluster if one is
+    /// given. Blocks.
     pub fn find(&self, name: Option<&str>, cluster: Option<ClusterId>) -> Result<Backup, BackupError> {
         let cluster = cluster.map(|id| id.to_string());
         let fits = |backup: &Backup| match name {
             Some(name) => backup.name == name,
             None => cluster.as_ref().is_none_or(|id| *id == backup.manifest.cluster),
         };
-        let found = self.backups_by_age()?.into_iter().rev().find(fits);
+        let mut partial = false;
+        let found = self.backups_by_age()?.into_iter().rev().filter(fits).find(|backup| {
+            partial |= !backup.manifest.has_all_records;
+            name.is_some() || backup.manifest.has_all_records
+        });
         found.ok_or_else(|| BackupError::NoBackup {
             dir: self.place.locate(""),
             name: match (name, &cluster) {
                 (Some(name), _) => name.to_owned(),
+                _ if partial => {
+                    "of a node that had all records (give another one by its name, with --backup)".to_owned()
+                }
                 (None, Some(cluster)) => format!("of cluster {cluster}"),
                 (None, None) => "at all".to_owned(),
             },
@@ -201,6 +278,7 @@ impl Entry {
 /// A backup that is being made, and the lock of the destination. Dropped, it removes what was written.
 pub(crate) struct Making {
     name: String,
+    began: Timestamp,
     place: SharedPlace,
     /// `None` after the end.
     lock: Option<Box<dyn Lock>>,
@@ -211,42 +289,68 @@ impl Making {
         &self.name
     }
 
+    /// Time of its begin.
+    pub(crate) fn began(&self) -> Timestamp {
+        self.began
+    }
+
     /// Its folder.
     pub(crate) fn dir(&self) -> String {
         format!("{BACKUPS}/{}", self.name)
     }
 
-    /// Writes the manifest, while the lock still holds. Then the backup is complete.
+    /// Writes the manifest, while the lock still holds. Then the backup is complete. After a failure it is not, and what was
+    /// written is removed. Blocks.
     pub(crate) fn complete(mut self, manifest: &Manifest) -> Result<(), BackupError> {
-        if let Some(lock) = &self.lock {
-            lock.check()?;
+        match self.write(manifest) {
+            Ok(()) => {
+                if let Some(lock) = self.lock.take() {
+                    lock.release();
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.discard();
+                Err(error)
+            }
         }
-        manifest.write(self.place.as_ref(), &self.dir())?;
-        if let Some(lock) = self.lock.take() {
+    }
+
+    fn write(&self, manifest: &Manifest) -> Result<(), BackupError> {
+        self.lock.iter().try_for_each(|lock| lock.check())?;
+        manifest.write(self.place.as_ref(), &self.dir())
+    }
+
+    /// Removes what was written, and ends the use. Blocks.
+    pub(crate) fn discard(mut self) {
+        if let Some(cleanup) = self.cleanup() {
+            cleanup();
+        }
+    }
+
+    /// The work that removes what was written; `None` if there is none to do.
+    fn cleanup(&mut self) -> Option<impl FnOnce() + Send + 'static> {
+        let lock = self.lock.take()?;
+        let (place, dir) = (self.place.clone(), self.dir());
+        Some(move || {
+            if let Err(error) = place.remove_folder(&dir) {
+                let dir = place.locate(&dir);
+                tracing::warn!(dir = %dir.display(), %error, "unfinished backup stays; 'twinbox backup prune' removes it");
+            }
             lock.release();
-        }
-        Ok(())
+        })
     }
 }
 
 impl Drop for Making {
     fn drop(&mut self) {
-        let Some(lock) = self.lock.take() else { return };
-        let (place, dir) = (self.place.clone(), self.dir());
-        let is_remote = place.is_remote();
-        let remove = move || {
-            let removed = place.remove_folder(&dir);
-            if let Err(error) = removed {
-                let dir = place.locate(&dir);
-                tracing::warn!(dir = %dir.display(), %error, "unfinished backup stays; 'twinbox backup prune' removes it");
-            }
-            lock.release();
-        };
+        let is_remote = self.place.is_remote();
+        let Some(cleanup) = self.cleanup() else { return };
         if !is_remote {
-            return remove();
+            return cleanup();
         }
         // A future may be dropped on a thread that must not wait for a network.
-        if let Err(error) = thread::Builder::new().name("backup-cleanup".to_owned()).spawn(remove) {
+        if let Err(error) = thread::Builder::new().name("backup-cleanup".to_owned()).spawn(cleanup) {
             tracing::warn!(%error, "unfinished backup stays; 'twinbox backup prune' removes it");
         }
     }

@@ -20,6 +20,7 @@ mod manifest;
 mod place;
 mod prune;
 mod restore;
+mod room;
 mod rows;
 mod rules;
 mod verify;
@@ -39,6 +40,8 @@ pub use verify::{Verified, verify};
 /// Step of the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// Another command works in the destination; `done` and `total` are seconds.
+    Wait,
     /// Records.
     Rows,
     /// Audio.
@@ -51,6 +54,7 @@ impl Phase {
     /// The word for people and programs.
     pub const fn word(self) -> &'static str {
         match self {
+            Self::Wait => "seconds of waiting for another command",
             Self::Rows => "records",
             Self::Audio => "audio",
             Self::Sync => "sync",
@@ -63,7 +67,7 @@ impl Phase {
 pub struct Progress {
     /// Step.
     pub phase: Phase,
-    /// Records or pieces of audio that are done.
+    /// Records, pieces of audio or seconds that are done.
     pub done: u64,
     /// Their number; 0 if it is not known.
     pub total: u64,

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use tokio::sync::Mutex;
-use twinbox_ids::{BlobHash, MailboxId, MessageId, RecordingId};
+use twinbox_ids::{MailboxId, MessageId, RecordingId};
 use twinbox_mailbox::{Message, NewMessage, Number, Recording, holder, schema};
 use twinbox_mailstore::{Acknowledgement, Mailstore, RestoredMessage};
 use twinbox_replication_core::{Key, Record};
 
-use crate::{Backup, BackupError, BackupFolder, Observer, Phase, Progress, blocking, rows::Records};
+use crate::{
+    Backup, BackupError, BackupFolder, Observer, Phase, Progress, audio::AudioPool, blocking, rows::Records,
+};
 
 /// Held while a mailbox is restored: two restores of one mailbox would each find its messages absent.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
@@ -47,7 +50,7 @@ pub struct NotRestored {
 /// Messages of a mailbox in a backup.
 struct Found {
     mailbox: MailboxId,
-    messages: Vec<Message>,
+    messages: Vec<(Message, Record)>,
     lost: Vec<NotRestored>,
 }
 
@@ -62,8 +65,9 @@ pub async fn restore_mailbox(
     observer: &Observer,
 ) -> Result<MailboxRestored, BackupError> {
     let _turn = ONE_AT_A_TIME.lock().await;
-    let (from, of, number) = (folder.clone(), backup.clone(), order.number.clone());
-    let (_lock, found) = blocking(move || Ok((from.share()?, find(&of, &number)?))).await?;
+    let _lock = folder.after_prune(observer, BackupFolder::share).await?;
+    let (of, number) = (backup.clone(), order.number.clone());
+    let found = blocking(move || find(&of, &number)).await?;
     let Found { mailbox, messages, lost } = found;
     let target = order.to.as_ref().unwrap_or(&order.number);
     let into = mailstore.find_by_number(target).await?;
@@ -74,17 +78,18 @@ pub async fn restore_mailbox(
     let present = mailstore.present_or_restored(into).await?;
     let mut restored = MailboxRestored { lost, ..MailboxRestored::default() };
     let (total, pool) = (messages.len() as u64, folder.audio());
-    for (done, message) in (1..).zip(messages) {
-        let Message { id, folder, received, caller, caller_name, codec, audio, urgent, private, mail, .. } =
-            message;
+    for (done, (message, record)) in (1..).zip(messages) {
+        let Message { id, folder, received, codec, urgent, private, .. } = message;
         if present.contains(&id) {
             restored.present += 1;
             continue;
         }
-        let Some(stored) = audio else { continue };
-        let (hash, source): (BlobHash, _) = (stored.blob.hash, pool.clone());
-        let bytes = match blocking(move || source.read(&hash)).await {
-            Ok(bytes) => bytes,
+        let (caller, caller_name, mail) =
+            (message.caller.clone(), message.caller_name.clone(), message.mail.clone());
+        let source = pool.clone();
+        let (partial, audio) = match blocking(move || read_audio(&source, message, &record)).await {
+            Ok(Some(read)) => read,
+            Ok(None) => continue,
             Err(error) if error.is_of_destination() => return Err(error),
             Err(error) => {
                 restored.lost.push(NotRestored { id: Some(id), reason: error.to_string() });
@@ -92,14 +97,33 @@ pub async fn restore_mailbox(
             }
         };
         let new = NewMessage { received, caller, caller_name, codec, urgent, private, mail };
-        let message =
-            RestoredMessage { mailbox: into, from: id, new, folder, partial: stored.partial, audio: bytes };
+        let message = RestoredMessage { mailbox: into, from: id, new, folder, partial, audio };
         let (new, acknowledgement) = mailstore.restore_message(message).await?;
         restored.restored.push((id, new));
         restored.alone |= matches!(acknowledgement, Acknowledgement::Alone);
         observer(Progress { phase: Phase::Audio, done, total, bytes: 0 });
     }
     Ok(restored)
+}
+
+/// Reads the audio of a message; if it is lost, the longest part of it. True for a part; `None` without audio.
+fn read_audio(
+    pool: &AudioPool,
+    mut message: Message,
+    record: &Record,
+) -> Result<Option<(bool, Bytes)>, BackupError> {
+    let Some(whole) = message.audio.clone() else { return Ok(None) };
+    match pool.read(&whole.blob.hash) {
+        Ok(bytes) => Ok(Some((whole.partial, bytes))),
+        Err(error) if error.is_of_destination() => Err(error),
+        Err(error) => {
+            message.offer_part(record, |part| pool.read(&part.hash).is_ok());
+            match message.audio.filter(|part| part.blob.hash != whole.blob.hash) {
+                Some(part) => Ok(Some((true, pool.read(&part.blob.hash)?))),
+                None => Err(error),
+            }
+        }
+    }
 }
 
 /// Reads the mailbox with this number and its messages, on a thread that may block: one pass for the id, one for the
@@ -130,10 +154,14 @@ fn find(backup: &Backup, number: &str) -> Result<Found, BackupError> {
     let mut found = Found { mailbox, messages: Vec::new(), lost: Vec::new() };
     for (key, record) in records {
         let recording = |id: MessageId| recordings.get(&schema::recording_key(RecordingId(id.0))).cloned();
-        let message =
-            record.and_then(|record| Message::read(&key, &record, recording).map_err(|error| error.to_string()));
+        let message = record.and_then(|record| {
+            let message = Message::read(&key, &record, recording).map_err(|error| error.to_string())?;
+            Ok((message, record))
+        });
         match message {
-            Ok(message) if message.is_present() && !message.purged => found.messages.push(message),
+            Ok((message, record)) if message.is_present() && !message.purged => {
+                found.messages.push((message, record));
+            }
             Ok(_) => {}
             Err(reason) => {
                 let id = schema::message_of(&key).map(|(_, id)| id);
@@ -141,7 +169,7 @@ fn find(backup: &Backup, number: &str) -> Result<Found, BackupError> {
             }
         }
     }
-    found.messages.sort_by_key(|message| (message.received, message.id));
+    found.messages.sort_by_key(|(message, _)| (message.received, message.id));
     Ok(found)
 }
 

@@ -26,6 +26,9 @@ pub struct Manifest {
     pub node: NodeName,
     /// Release of that node.
     pub release: String,
+    /// The node had all records of its cluster; false for one that was still filling from the others.
+    #[serde(default = "all_records")]
+    pub has_all_records: bool,
     /// Time of the begin, in milliseconds since 1970.
     pub began_ms: u64,
     /// Time of the end. Changes up to a time between the two are in it.
@@ -81,6 +84,11 @@ pub struct MissingAudio {
     pub reason: String,
 }
 
+/// A backup of a release that did not note it.
+const fn all_records() -> bool {
+    true
+}
+
 impl Manifest {
     /// Number of records of mailboxes, removed ones included.
     pub fn mailboxes(&self) -> u64 {
@@ -95,6 +103,11 @@ impl Manifest {
     /// Number of records of all tables.
     pub fn records(&self) -> u64 {
         self.rows.tables.values().sum()
+    }
+
+    /// The lack of a backup of a node without all records, for lists; empty for others.
+    pub const fn lack(&self) -> &'static str {
+        if self.has_all_records { "" } else { "its node did not have all records of the others" }
     }
 
     /// Reads the manifest in a backup's folder; `None` if there is none.

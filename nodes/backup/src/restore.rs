@@ -9,9 +9,9 @@ use std::{
 
 use tokio::{sync::mpsc, task::JoinSet};
 use twinbox_clock::wall;
-use twinbox_ids::{BlobHash, ClusterId, NodeName};
+use twinbox_ids::{ClusterId, NodeName};
 use twinbox_mailbox::schema::{MAILBOX, MESSAGE};
-use twinbox_replication_core::{Key, Record};
+use twinbox_replication_core::{BlobRef, Key, Record};
 use twinbox_replication_store::{Filled, Store, StoreConfig, StoreError};
 
 use crate::{
@@ -96,8 +96,7 @@ pub async fn restore(
     if backup.manifest.cluster == target.cluster.to_string() {
         return Err(BackupError::SameCluster(target.cluster));
     }
-    let from = folder.clone();
-    let lock = blocking(move || from.share()).await?;
+    let lock = folder.after_prune(observer, BackupFolder::share).await?;
     let restored = under_lock(target, folder, backup, observer).await;
     blocking(move || {
         lock.release();
@@ -138,8 +137,13 @@ async fn under_lock(
     let mut restored = Restored { name: backup.name.clone(), ..Restored::default() };
     let missing = backup.manifest.audio.missing.iter();
     restored.missing = missing.map(|missing| format!("audio {}: {}", missing.hash, missing.reason)).collect();
-    copy_audio(&store, &folder.audio(), list, &mut restored, observer).await?;
+    let mut lost = copy_audio(&store, &folder.audio(), list, &mut restored, observer).await?;
+    lost.extend(backup.manifest.audio.missing.iter().filter_map(|missing| {
+        Some(BlobRef { hash: missing.hash.parse().ok()?, length: missing.bytes, recording: None })
+    }));
     write_records(&store, records, backup.manifest.records(), &mut restored, observer).await?;
+    // For as long as the audio of a message is lost, a part of it that is here is offered.
+    store.apply_without(Vec::new(), lost).await?;
 
     let mark = target.data_dir.clone();
     blocking(move || {
@@ -188,32 +192,35 @@ fn close_to_others(dir: &Path) -> Result<(), BackupError> {
     Ok(())
 }
 
-/// Copies the audio that the store does not have: before the records that name it.
+/// Copies the audio that the store does not have: before the records that name it. Returns the audio that is lost.
 async fn copy_audio(
     store: &Store,
     pool: &AudioPool,
     list: AudioList,
     restored: &mut Restored,
     observer: &Observer,
-) -> Result<(), BackupError> {
+) -> Result<Vec<BlobRef>, BackupError> {
     let total = list.0.len() as u64;
-    let (mut done, mut bytes) = (0, 0);
-    let mut wanted = list.0.into_keys();
+    let (mut done, mut bytes, mut lost) = (0, 0, Vec::new());
+    let mut wanted = list.0.into_iter();
     let mut copies: JoinSet<Result<Option<u64>, CopyError>> = JoinSet::new();
     loop {
         while copies.len() < WORKERS
-            && let Some(hash) = wanted.next()
+            && let Some((hash, length)) = wanted.next()
         {
-            copies.spawn(copy(store.clone(), pool.clone(), hash));
+            copies.spawn(copy(store.clone(), pool.clone(), BlobRef { hash, length, recording: None }));
         }
-        let Some(copied) = copies.join_next().await else { return Ok(()) };
+        let Some(copied) = copies.join_next().await else { return Ok(lost) };
         match copied.map_err(|_| BackupError::Stopped)? {
             Ok(copied) => {
                 restored.audio += u64::from(copied.is_some());
                 bytes += copied.unwrap_or_default();
             }
             Err(CopyError::Failed(error)) => return Err(error),
-            Err(CopyError::Lost(error)) => restored.missing.push(error),
+            Err(CopyError::Lost(blob, error)) => {
+                restored.missing.push(error);
+                lost.push(blob);
+            }
         }
         done += 1;
         observer(Progress { phase: Phase::Audio, done, total, bytes });
@@ -222,26 +229,22 @@ async fn copy_audio(
 
 /// Failure to copy a piece of audio.
 enum CopyError {
-    /// The store failed, or the file cannot be read now: the restore can be run again.
+    /// The store or the destination failed: the restore can be run again.
     Failed(BackupError),
-    /// The backup does not have it, or not right.
-    Lost(String),
-}
-
-impl CopyError {
-    fn of_read(error: BackupError) -> Self {
-        let is_lost =
-            error.is_absent() || matches!(error, BackupError::Damaged { .. } | BackupError::TooLarge { .. });
-        if is_lost { Self::Lost(error.to_string()) } else { Self::Failed(error) }
-    }
+    /// The backup does not have it, or its file cannot be read.
+    Lost(BlobRef, String),
 }
 
 /// Copies a piece of audio unless it is here. Returns its length if it was copied.
-async fn copy(store: Store, pool: AudioPool, hash: BlobHash) -> Result<Option<u64>, CopyError> {
+async fn copy(store: Store, pool: AudioPool, blob: BlobRef) -> Result<Option<u64>, CopyError> {
+    let hash = blob.hash;
     if store.blobs().has(&hash) {
         return Ok(None);
     }
-    let bytes = blocking(move || pool.read(&hash)).await.map_err(CopyError::of_read)?;
+    let bytes = blocking(move || pool.read(&hash)).await.map_err(|error| match error.is_of_destination() {
+        true => CopyError::Failed(error),
+        false => CopyError::Lost(blob, error.to_string()),
+    })?;
     let blob = store.blobs().put_as(hash, bytes).await.map_err(|error| CopyError::Failed(error.into()))?;
     Ok(Some(blob.length))
 }

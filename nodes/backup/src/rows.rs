@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Name of the file in the folder of a backup.
-const ROWS: &str = "rows";
+pub(crate) const ROWS: &str = "rows";
 /// First bytes of the file.
 const MAGIC: &[u8] = b"TWINBOX ROWS 1\n";
 /// Maximum length of a body in bytes: far above that of a key and a record.

@@ -58,16 +58,21 @@ impl Verified {
     }
 }
 
-/// Verifies backups of a folder, oldest first; audio that several have is read once. Blocks.
+/// Verifies backups of a folder, oldest first; audio that several have is read once. Those that a prune has removed since they
+/// were listed are left out. Blocks.
 pub fn verify(
     folder: &BackupFolder,
     backups: &[Backup],
     observer: &Observer,
 ) -> Result<Vec<Verified>, BackupError> {
-    let lock = folder.share()?;
+    let lock = folder.share_after_prune(observer)?;
     let pool = folder.audio();
     let mut known = BTreeMap::new();
-    let verified = backups.iter().map(|backup| one(&pool, backup, &mut known, observer)).collect();
+    let verified = folder.entries().and_then(|entries| {
+        let names: BTreeSet<String> = entries.into_iter().map(|entry| entry.name).collect();
+        let there = backups.iter().filter(|backup| names.contains(&backup.name));
+        there.map(|backup| one(&pool, backup, &mut known, observer)).collect()
+    });
     lock.release();
     verified
 }

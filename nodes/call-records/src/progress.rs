@@ -85,6 +85,8 @@ impl CallProgress {
                             self.record.mailbox = Some(*mailbox);
                             OpenQuestion::CheckPin
                         }
+                        // There is no mailbox to note.
+                        Question::CheckPinOfNumber(..) => OpenQuestion::CheckPin,
                         Question::FindMailbox(_) => OpenQuestion::FindMailbox,
                         _ => OpenQuestion::Other,
                     };

@@ -286,6 +286,14 @@ impl CallsConfig {
                 );
             }
         }
+        // One of all addresses may serve IPv4 alone.
+        let is_ipv6 = |listener: &ListenerConfig| listener.bind.is_ipv6() && !listener.bind.ip().is_unspecified();
+        if self.rtp.bind.is_ipv4() && self.listeners.iter().any(is_ipv6) {
+            report(
+                "rtp.bind".into(),
+                "is an IPv4 address, but a listener has an IPv6 address: its calls would be silent; write \"::\"",
+            );
+        }
         for (i, trunk) in self.trunks.iter().enumerate() {
             let key = |name: &str| format!("trunks[{i}].{name}");
             if self.trunks.iter().take(i).any(|t| t.name == trunk.name) {

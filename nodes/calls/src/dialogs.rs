@@ -89,9 +89,9 @@ impl Dialogs {
         if incoming.request.method == Method::Invite {
             lock(&self.invites).insert(incoming.id.clone(), call.clone());
         }
-        match call.try_send(Input::Request(incoming)) {
-            Err(TrySendError::Full(Input::Request(incoming))) => Delivery::Full(incoming),
-            Err(TrySendError::Closed(Input::Request(incoming))) => Delivery::Ended(incoming),
+        match call.try_send(Input::Request(Box::new(incoming))) {
+            Err(TrySendError::Full(Input::Request(incoming))) => Delivery::Full(*incoming),
+            Err(TrySendError::Closed(Input::Request(incoming))) => Delivery::Ended(*incoming),
             _ => Delivery::Delivered,
         }
     }

@@ -48,15 +48,23 @@ impl SipServer {
     /// The Contact on the listener of this flow. It names node and incarnation, which return in the Request-URI of
     /// requests within the dialog (rule C4).
     pub(crate) fn contact(&self, flow: &Flow) -> String {
+        format!("<{};{INCARNATION_PARAM}={}>", self.address("voicemail", flow), self.deps.incarnation)
+    }
+
+    /// The Contact of a registration: the user of its address, to which calls then go, and the same for each process of this
+    /// node, so that a process that starts after a kill replaces the binding of the one before.
+    pub(crate) fn registered_contact(&self, aor: &str, flow: &Flow) -> String {
+        let user =
+            aor.split_once(':').and_then(|(_, rest)| rest.rsplit_once('@')).map_or("voicemail", |(user, _)| user);
+        format!("<{}>", self.address(user, flow))
+    }
+
+    fn address(&self, user: &str, flow: &Flow) -> String {
         let transport = match flow.transport() {
             Transport::Udp => "",
             Transport::Tcp => ";transport=tcp",
         };
-        let (node, incarnation) = (&self.deps.node, &self.deps.incarnation);
-        format!(
-            "<sip:voicemail@{}{transport};{NODE_PARAM}={node};{INCARNATION_PARAM}={incarnation}>",
-            flow.advertised()
-        )
+        format!("sip:{user}@{}{transport};{NODE_PARAM}={}", flow.advertised(), self.deps.node)
     }
 
     /// The flow to a URI. Within a dialog `near` is the dialog's flow: its listener is reused, and its connection
@@ -225,10 +233,13 @@ impl SipServer {
         };
         let pending = PendingRequest { server: self, id };
         self.act(events, None);
+        // After the stop no timer runs and no outcome comes; a task that waits would hold the sockets that the next server binds.
+        let outcome = self.stop.run_until_cancelled(outcome);
+        let stopped = || Ok(RequestOutcome::Withdrawn);
         let outcome = match timeout {
-            None => outcome.await,
+            None => outcome.await.unwrap_or_else(stopped),
             Some(timeout) => match tokio::time::timeout(timeout, outcome).await {
-                Ok(outcome) => outcome,
+                Ok(outcome) => outcome.unwrap_or_else(stopped),
                 Err(_) => {
                     // The request must not be retransmitted after the one to the next target.
                     let events = lock(&self.layer).withdraw(id);

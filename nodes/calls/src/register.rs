@@ -103,7 +103,8 @@ impl Registrant {
             };
             let server = self.server.clone();
             tokio::select! {
-                () = tokio::time::sleep(wait), if !draining => {}
+                // A draining node that is still registered tries again.
+                () = tokio::time::sleep(wait), if !draining || !logged => {}
                 () = drain_state_changed(&server, draining) => {}
                 () = self.server.stop.cancelled() => return,
             }
@@ -119,7 +120,7 @@ impl Registrant {
             _ => response,
         };
         match response.code {
-            200..=299 => Ok(granted(&response, seconds)),
+            200..=299 => Ok(granted(&response, self.server.deps.node.as_str(), seconds)),
             code => Err(format!("refused with {code}")),
         }
     }
@@ -143,7 +144,10 @@ impl Registrant {
             headers.push("To", format!("<{}>", registration.aor));
             headers.push("Call-ID", self.call_id.as_str());
             headers.push("CSeq", format!("{cseq} REGISTER"));
-            headers.push("Contact", format!("{};expires={seconds}", self.server.contact(flow)));
+            headers.push(
+                "Contact",
+                format!("{};expires={seconds}", self.server.registered_contact(&registration.aor, flow)),
+            );
             headers.push("Expires", seconds.to_string());
             Request { method: Method::Register, uri: domain(&registration.aor), headers, body: Default::default() }
         };
@@ -169,13 +173,14 @@ fn domain(aor: &str) -> String {
 
 /// Granted duration: `expires` of this node's Contact, which a registrar may list among others, else Expires, else the
 /// requested duration.
-fn granted(response: &Response, requested: u32) -> u32 {
-    let node = format!("{}=", crate::admit::NODE_PARAM);
-    let contacts: Vec<&str> = response.headers.list("Contact").collect();
-    let expires =
-        |contact: &str| contact.rsplit(';').find_map(|p| p.trim().strip_prefix("expires=")?.parse::<u32>().ok());
-    let ours: Vec<u32> = contacts.iter().filter(|c| c.contains(&node)).filter_map(|c| expires(c)).collect();
-    let listed = ours.into_iter().min();
+fn granted(response: &Response, node: &str, requested: u32) -> u32 {
+    let value = |contact: &str, key: &str| {
+        let mut params = contact.split([';', '>']).filter_map(|param| param.trim().split_once('='));
+        params.find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value.to_owned())
+    };
+    let ours =
+        response.headers.list("Contact").filter(|c| value(c, crate::admit::NODE_PARAM).as_deref() == Some(node));
+    let listed = ours.filter_map(|contact| value(contact, "expires")?.parse().ok()).min();
     let header = || response.headers.get("Expires").and_then(|v| v.trim().parse().ok());
     listed.or_else(header).unwrap_or(requested).min(requested.max(60))
 }
@@ -190,23 +195,5 @@ fn refresh_after(granted: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_registrar_is_the_domain_of_the_address() {
-        for (aor, uri) in [
-            ("sip:voicemail@pbx.example.com", "sip:pbx.example.com"),
-            ("sip:voicemail@10.0.0.10:5070;transport=tcp", "sip:10.0.0.10:5070"),
-            ("sip:pbx", "sip:pbx"),
-        ] {
-            assert_eq!(domain(aor), uri);
-        }
-    }
-
-    #[test]
-    fn registration_is_refreshed_before_expiry() {
-        assert_eq!(refresh_after(3600), Duration::from_secs(2880));
-        assert_eq!(refresh_after(1), Duration::from_secs(5));
-    }
-}
+#[path = "../tests/unit/register.rs"]
+mod tests;

@@ -336,7 +336,9 @@ impl SipServer {
                         self.dispatch(IncomingRequest { id, request, flow, trunk, at }, permit);
                     }
                 }
-                Event::Acknowledged { id, ack } => self.dialogs.notify(&id, Input::Acknowledged(ack), true),
+                Event::Acknowledged { id, ack } => {
+                    self.dialogs.notify(&id, Input::Acknowledged(Box::new(ack)), true);
+                }
                 Event::Unacknowledged(id) => self.dialogs.notify(&id, Input::Unacknowledged, true),
                 Event::Cancelled(id) => self.dialogs.notify(&id, Input::Cancelled, false),
                 Event::Response(id, response) if response.is_provisional() => {

@@ -207,12 +207,17 @@ pub(crate) fn maintain(server: Arc<SipServer>) -> impl Future<Output = ()> {
 impl SipServer {
     /// Sends the state in this node's own store. `last`: the subscription ends with it.
     async fn notify_state(self: &Arc<Self>, id: SubscriptionId, last: bool) -> Result<(), NotifyError> {
-        let (mailbox, notifies, shown) = {
+        let (mailbox, number, notifies, shown) = {
             let table = lock(&self.subscriptions.table);
             let entry = table.by_id.get(&id).ok_or(NotifyError::Ended(id))?;
-            (entry.mailbox, entry.notifies, entry.last.as_ref().map(|last| last.counts))
+            (entry.mailbox, entry.number.clone(), entry.notifies, entry.last.as_ref().map(|last| last.counts))
         };
+        // The mailbox got another number: who subscribes again is told of the one that has this number now.
+        let found = self.deps.mailstore.find_by_number(&number).await;
+        let moved = found.is_ok_and(|found| found.is_none_or(|found| found.id != mailbox));
+        let last = last || moved;
         let counts = match (self.deps.mailstore.message_counts(mailbox).await, shown) {
+            _ if moved => MessageCounts::default(),
             (Ok(counts), _) => counts,
             // The last sent counts are better than none; a subscriber that got none subscribes again.
             (Err(error), Some(shown)) => {

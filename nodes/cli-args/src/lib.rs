@@ -19,7 +19,7 @@ mod trunk;
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, builder::NonEmptyStringValueParser};
 use twinbox_demo::DemoOptions;
 use twinbox_ids::MessageId;
 
@@ -270,7 +270,7 @@ pub enum UserCommand {
         #[arg(long, default_value = "")]
         name: String,
         /// The first PIN; generated and printed if none is given. The owner must change it at the first sign-in.
-        #[arg(long, value_name = "DIGITS")]
+        #[arg(long, value_name = "DIGITS", value_parser = NonEmptyStringValueParser::new())]
         pin: Option<String>,
         /// The PIN stays: the owner need not change it.
         #[arg(long)]
@@ -278,8 +278,8 @@ pub enum UserCommand {
         /// The owner's time zone, such as Europe/Berlin.
         #[arg(long, default_value = "", value_name = "ZONE")]
         timezone: String,
-        /// Number to which 0 leads during the greeting.
-        #[arg(long, default_value = "", value_name = "NUMBER")]
+        /// Number to which 0 leads during the greeting; - for none.
+        #[arg(long, default_value = "", value_name = "NUMBER", allow_hyphen_values = true)]
         operator: String,
         /// The owner's mail address; as a sender from a trusted network it counts as this user.
         #[arg(long, default_value = "", value_name = "ADDRESS")]
@@ -292,14 +292,15 @@ pub enum UserCommand {
     List,
     /// One user
     Show {
-        /// The mailbox number.
+        /// The mailbox number, or its id.
         number: String,
     },
     /// Give a user a new PIN
     SetPin {
-        /// The mailbox number.
+        /// The mailbox number, or its id.
         number: String,
         /// The new PIN; generated and printed if none is given.
+        #[arg(value_parser = NonEmptyStringValueParser::new())]
         pin: Option<String>,
         /// The PIN stays: the owner need not change it.
         #[arg(long)]
@@ -317,9 +318,16 @@ pub enum UserCommand {
     },
     /// Check a password of the user's directory, as a sign-in does; read from standard input
     CheckPassword(CheckPasswordArgs),
+    /// Give a user another number; messages, settings and PIN stay
+    Renumber {
+        /// The present number, or the id of the mailbox: 'user list --json' shows it.
+        number: String,
+        /// The new number, digits only.
+        to: String,
+    },
     /// Remove a user and the mailbox
     Remove {
-        /// The mailbox number.
+        /// The mailbox number, or its id.
         number: String,
     },
 }

@@ -12,8 +12,9 @@ use clap::{Args, Subcommand, ValueEnum};
 
 Fields are separated by , ; or tabs: a table that a spreadsheet saved is taken as
 it is. An empty field says nothing; - says none, where there can be none. The
-columns notify_mail, notify_audio, notify_delete and notify_pager are about the
-first mail device and the first pager of a user; no device is removed. Users that are
+language is that of the texts of the owner's mails. The columns notify_mail,
+notify_audio, notify_delete and notify_pager are about the first mail device and the
+first pager of a user; no device is removed. Users that are
 there are changed where the table differs; who has a PIN keeps it. All mistakes
 are reported with their lines, and then nothing is changed. Giving the same table
 again changes nothing.

@@ -2,6 +2,7 @@
 
 mod commands;
 mod output;
+mod private_file;
 
 use std::process::ExitCode;
 
@@ -69,7 +70,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
     match cli.command {
         Command::Node(args) => commands::run::node(&args),
         Command::Witness(args) => commands::run::witness(&args.config),
-        Command::Health(args) => block_on(commands::health::run(&cli.socket, args)),
+        Command::Health(args) => block_on(commands::health::run(&cli.socket, cli.json, args)),
         Command::Config(command) => commands::config::run(command),
         Command::Demo(args) => block_on(twinbox_demo::run(args.into())),
         Command::Cluster(command) => block_on(commands::cluster::run(&cli.socket, cli.json, command)),

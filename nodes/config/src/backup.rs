@@ -79,7 +79,7 @@ impl Config {
         let taken = Mistakes::default();
         let shared = shared_settings::take(&mut table, file.parent().unwrap_or_else(|| Path::new("")), &taken);
         checked(file, table, |root| {
-            taken.take().into_iter().for_each(|Mistake { key, what }| root.wrong(&key, what));
+            taken.take().into_iter().for_each(|Mistake { key, what, .. }| root.wrong(&key, what));
             let settings = OwnS3::read(root).settings(&Values::of(shared.iter(), false));
             Some(settings.unwrap_or_else(|mistake| {
                 root.wrong(&mistake.key, mistake.what);

@@ -1,6 +1,6 @@
 //! `[sip]` and `[[sip.listener]]`, and the keys of `[rtp]` and `[voicemail]` for the SIP server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use twinbox_calls::{CallsConfig, ListenerConfig, Mistake, Transport};
 use twinbox_cluster_settings::Values;
@@ -29,7 +29,11 @@ pub(super) fn read(
     };
     config.listeners = sip.sections("listener").into_iter().filter_map(listener).collect();
     if let Some(rtp) = rtp {
-        config.rtp = twinbox_calls::RtpConfig { bind: rtp.bind, advertise: rtp.advertise };
+        let usual = match config.listeners.iter().any(|listener| listener.bind.is_ipv6()) {
+            true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        };
+        config.rtp = twinbox_calls::RtpConfig { bind: rtp.bind.unwrap_or(usual), advertise: rtp.advertise };
         let lines = (rtp.ports.len() / 2).max(1);
         if config.max_calls > lines {
             sip.wrong(

@@ -50,6 +50,12 @@ impl ConfigError {
         self.mistakes.len()
     }
 
+    /// Whether another try with the same file may succeed: nothing in it is wrong, but a certificate is not valid at the time of
+    /// this machine.
+    pub fn may_pass(&self) -> bool {
+        self.mistakes.iter().all(|mistake| mistake.may_pass)
+    }
+
     /// Mistakes: the key, empty for the file as a whole, and the text.
     pub fn mistakes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.mistakes.iter().map(|mistake| (mistake.key.as_str(), mistake.what.as_str()))
@@ -118,8 +124,10 @@ const ENV_PREFIX: &str = "TWINBOX_";
 /// Parses the file and applies the overrides. Only variables with `__` are overrides: others, such as
 /// `TWINBOX_SOCKET`, belong to the command line.
 fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml::Table, ConfigError> {
-    let failed =
-        |what: String| ConfigError { file: file.to_owned(), mistakes: vec![Mistake { key: String::new(), what }] };
+    let failed = |what: String| ConfigError {
+        file: file.to_owned(),
+        mistakes: vec![Mistake { key: String::new(), what, may_pass: false }],
+    };
     let text = std::fs::read_to_string(file).map_err(|e| failed(format!("cannot be read: {e}")))?;
     let mut table: toml::Table = text.parse().map_err(|e| failed(format!("is not TOML: {e}")))?;
     for (name, value) in env {

@@ -74,6 +74,9 @@ impl MailConfig {
     }
 }
 
+/// A larger mail, with this node's header, is not read ([`twinbox_mail`]).
+const LARGEST_MB: i64 = 31;
+
 fn read_in(mut section: Section) -> Option<MailInConfig> {
     let mut listeners: Vec<(SocketAddr, Protocol)> = Vec::new();
     let expected = "ADDRESS:PORT";
@@ -82,7 +85,7 @@ fn read_in(mut section: Section) -> Option<MailInConfig> {
     let networks = Networks::parse(section.list::<String>("networks", "ADDRESS/BITS"));
     let networks = networks.map_err(|error| section.wrong("networks", error.to_string())).ok();
     let open = section.flag("open", false);
-    let mail_mb = section.number("mail_mb", 1..=1_024, 25) as usize;
+    let mail_mb = section.number("mail_mb", 1..=1_024, 25).min(LARGEST_MB) as usize;
     let tls = read_certificate(&mut section).ok().flatten();
     section.finish();
     let limits = Limits { mail: mail_mb << 20, ..Limits::default() };

@@ -91,8 +91,8 @@ pub struct LogKeep {
 /// The `[rtp]` section.
 #[derive(Debug, Clone)]
 pub struct RtpConfig {
-    /// Local address.
-    pub bind: IpAddr,
+    /// Local address; `None`: all, of IPv6 too if a SIP listener has an IPv6 address.
+    pub bind: Option<IpAddr>,
     /// Address in SDP, if it differs.
     pub advertise: Option<IpAddr>,
     /// Ports, two per call: RTP on the even one, RTCP on the next.
@@ -116,7 +116,7 @@ impl NodeConfig {
         let base = file.parent().unwrap_or_else(|| Path::new(""));
         let shared = shared_settings::take(&mut table, base, &taken);
         checked(file, table, |root| {
-            taken.take().into_iter().for_each(|Mistake { key, what }| root.wrong(&key, what));
+            taken.take().into_iter().for_each(|Mistake { key, what, .. }| root.wrong(&key, what));
             let mut own = root.section("node");
             let name = own.require::<NodeName>("name", "this node's name");
             let data_dir = own.require_path("data_dir", "the folder for this node's data");
@@ -214,7 +214,6 @@ impl RtpConfig {
             s => Some(Duration::from_secs(s)),
         };
         section.finish();
-        let bind = bind.unwrap_or(IpAddr::from([0, 0, 0, 0]));
         Some(Self { bind, advertise, ports: ports?, dscp, threads, timeout })
     }
 }

@@ -22,6 +22,8 @@ pub struct Mistake {
     pub key: String,
     /// Mistake and remedy.
     pub what: String,
+    /// The file may be right, and usable at another time.
+    pub may_pass: bool,
 }
 
 impl fmt::Display for Mistake {
@@ -37,7 +39,7 @@ pub struct Mistakes(Rc<RefCell<Vec<Mistake>>>);
 impl Mistakes {
     /// Adds a mistake.
     pub fn add(&self, key: impl Into<String>, what: impl Into<String>) {
-        self.0.borrow_mut().push(Mistake { key: key.into(), what: what.into() });
+        self.0.borrow_mut().push(Mistake { key: key.into(), what: what.into(), may_pass: false });
     }
 
     /// All mistakes, in the order in which they were found.
@@ -80,6 +82,12 @@ impl Section {
     /// True if the section is absent, or has no keys.
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
+    }
+
+    /// Records that what `key` names is not usable at present.
+    pub fn unusable_now(&self, key: &str, what: impl Into<String>) {
+        let mistake = Mistake { key: self.key(key), what: what.into(), may_pass: true };
+        self.mistakes.0.borrow_mut().push(mistake);
     }
 
     /// Records a mistake about `key`.

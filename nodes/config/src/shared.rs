@@ -9,7 +9,7 @@ use std::{
 
 use twinbox_cluster_settings::Key;
 use twinbox_ids::{ClusterId, NodeName};
-use twinbox_pki::NodeIdentity;
+use twinbox_pki::{NodeIdentity, PkiError};
 use twinbox_roles::{MemberKind, Timing};
 
 use super::reader::Section;
@@ -105,6 +105,10 @@ fn identity(
 ) -> Option<Arc<NodeIdentity>> {
     let tls = match NodeIdentity::load(dir) {
         Ok(tls) => tls,
+        Err(error @ PkiError::NotNow { .. }) => {
+            section.unusable_now("tls_dir", error.to_string());
+            return None;
+        }
         Err(error) => {
             section.wrong("tls_dir", error.to_string());
             return None;

@@ -138,6 +138,28 @@ fn all_mistakes_are_reported_together_each_with_its_key_and_remedy() {
     assert!(report.lines().all(|line| line.starts_with("node.toml: ")), "{report}");
 }
 
+#[test]
+fn rtp_serves_the_families_of_the_listeners() {
+    let text = example("node.example.toml");
+    let with = |listener: &str, rtp: &str| {
+        let listener = format!("bind = \"{listener}\"");
+        load_node(&text.replace("bind = \"0.0.0.0:5060\"", &listener).replace("bind = \"0.0.0.0\"\n", rtp))
+    };
+    for (listener, rtp, bound) in [
+        ("0.0.0.0:5060", "", Some("0.0.0.0")),
+        ("[::]:5060", "", Some("::")),
+        ("[2001:db8::1]:5060", "", Some("::")),
+        ("[::]:5060", "bind = \"10.0.0.1\"\n", Some("10.0.0.1")),
+        ("[2001:db8::1]:5060", "bind = \"10.0.0.1\"\n", None),
+    ] {
+        match (with(listener, rtp), bound) {
+            (Ok(node), Some(bound)) => assert_eq!(node.calls.rtp.bind.to_string(), bound, "{listener} {rtp}"),
+            (Err(error), None) => assert!(error.to_string().contains("rtp.bind: is an IPv4 address"), "{error}"),
+            (loaded, _) => panic!("{listener} {rtp}: {:?}", loaded.map(|node| node.calls.rtp)),
+        }
+    }
+}
+
 /// Builds for tests accept seconds, all others a day at least.
 #[test]
 fn grace_that_is_too_short_for_audio_on_its_way_is_refused() {

@@ -133,14 +133,18 @@ impl Leave {
 
     fn record(self, cx: &mut Context<'_>) -> State {
         let settings = cx.settings;
-        let max_ms = self.mailbox.limits.max_message_ms.unwrap_or(settings.max_message_ms);
-        cx.requests.record(Purpose::Message(self.mailbox.id), max_ms, settings.end_silence_ms);
+        cx.requests.record(Purpose::Message(self.mailbox.id), self.max_ms(cx), settings.end_silence_ms);
         self.to(LeaveStep::Recording)
     }
 
+    /// Maximum length of a message, in milliseconds.
+    fn max_ms(&self, cx: &Context<'_>) -> u64 {
+        self.mailbox.limits.max_message_ms.unwrap_or(cx.settings.max_message_ms)
+    }
+
     fn recorded(mut self, end: RecordingEnd, length_ms: u64, cx: &mut Context<'_>) -> State {
-        // A recording without length is not a message, whatever the setting.
-        if length_ms >= cx.settings.min_message_ms.max(1) {
+        // A recording without length is not a message, whatever the setting; one of the maximum length is.
+        if length_ms >= cx.settings.min_message_ms.min(self.max_ms(cx)).max(1) {
             cx.requests.ask(Question::FileMessage(self.mailbox.id));
             return self.to(LeaveStep::Filing { cut: end == RecordingEnd::Failed });
         }

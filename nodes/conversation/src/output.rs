@@ -80,6 +80,8 @@ pub enum Question {
     KeepGreeting(MailboxId, GreetingKind),
     /// Remove a recorded greeting; disables a temporary greeting → `Done`, `Failed`
     RemoveGreeting(MailboxId, GreetingKind),
+    /// Check the PIN for a number without a mailbox, so that the try is counted → as `CheckPin`
+    CheckPinOfNumber(String, Pii<String>),
 }
 
 /// A change to a message.

@@ -16,6 +16,9 @@ use crate::{
 /// Maximum length of a name, in milliseconds: callers hear the name in the middle of a sentence.
 const LONGEST_NAME_MS: u64 = 10_000;
 
+/// Silence that ends a name, in milliseconds, if the configured one is longer: a name has no pauses.
+const NAME_END_SILENCE_MS: u64 = 3_000;
+
 /// Minimum length of a name, in milliseconds: "Jo" is a name and shorter than any message.
 const SHORTEST_NAME_MS: u64 = 300;
 
@@ -135,12 +138,16 @@ impl Record {
 
     fn record(self, cx: &mut Context<'_>) -> State {
         let settings = cx.settings;
-        let max_ms = match self.kind {
-            GreetingKind::Name => settings.max_message_ms.min(LONGEST_NAME_MS),
-            _ => settings.max_message_ms,
+        let (max_ms, end_silence_ms) = match self.kind {
+            GreetingKind::Name => (
+                settings.max_message_ms.min(LONGEST_NAME_MS),
+                // 0 stays: no silence ends a recording.
+                settings.end_silence_ms.min(NAME_END_SILENCE_MS),
+            ),
+            _ => (settings.max_message_ms, settings.end_silence_ms),
         };
         let purpose = Purpose::Greeting(self.session.mailbox.id, self.kind);
-        cx.requests.record(purpose, max_ms, settings.end_silence_ms);
+        cx.requests.record(purpose, max_ms, end_silence_ms);
         self.to(RecordStep::Recording)
     }
 

@@ -1,7 +1,7 @@
 //! Sign-in: mailbox number and PIN, wrong PINs, back-off.
 //!
-//! For a number without a mailbox the PIN is asked, too, and then refused, so that a caller cannot find out which
-//! mailboxes exist. The shell that answers `CheckPin` counts wrong PINs across calls and nodes (rule S1).
+//! For a number without a mailbox the PIN is asked and checked, too, so that a caller cannot find out which mailboxes
+//! exist. The shell that answers `CheckPin` counts wrong PINs across calls and nodes (rule S1).
 
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,8 @@ use crate::{
 pub(crate) struct SignIn {
     /// The mailbox; `None`: not asked yet, or no mailbox has that number.
     mailbox: Option<MailboxView>,
+    /// The number that the caller entered last.
+    number: String,
     /// The caller did not enter the number: after a wrong PIN only the PIN is asked again.
     given: bool,
     wrong: u8,
@@ -41,8 +43,8 @@ impl SignIn {
     /// Signs in to this mailbox, or asks for its number.
     pub(crate) fn start(mailbox: Option<MailboxView>, cx: &mut Context<'_>) -> State {
         let step = if mailbox.is_some() { SignInStep::Pin } else { SignInStep::Number };
-        Self { given: mailbox.is_some(), mailbox, wrong: 0, idle: Idle::default(), entry: Entry::default(), step }
-            .prompt(cx)
+        let (given, number, wrong) = (mailbox.is_some(), String::new(), 0);
+        Self { given, mailbox, number, wrong, idle: Idle::default(), entry: Entry::default(), step }.prompt(cx)
     }
 
     pub(crate) fn state_name(&self) -> &'static str {
@@ -101,25 +103,29 @@ impl SignIn {
         }
         let entered = self.entry.take();
         if self.step == SignInStep::Number {
-            cx.requests.ask(Question::FindMailbox(entered.into_revealed()));
+            self.number = entered.into_revealed();
+            cx.requests.ask(Question::FindMailbox(self.number.clone()));
             self.step = SignInStep::Finding;
             return State::SignIn(self);
         }
-        match &self.mailbox {
-            Some(mailbox) => {
-                cx.requests.ask(Question::CheckPin(mailbox.id, entered));
-                self.step = SignInStep::Checking;
-                State::SignIn(self)
-            }
-            None => self.wrong(cx),
-        }
+        cx.requests.ask(match &self.mailbox {
+            Some(mailbox) => Question::CheckPin(mailbox.id, entered),
+            None => Question::CheckPinOfNumber(self.number.clone(), entered),
+        });
+        self.step = SignInStep::Checking;
+        State::SignIn(self)
     }
 
     fn checked(self, answer: &Answer, cx: &mut Context<'_>) -> State {
         match (answer, self.mailbox.clone()) {
             (Answer::PinOk { must_change }, Some(mailbox)) => {
                 let session = Session::new(mailbox);
-                if *must_change { NewPin::first(session, cx) } else { session.open(cx) }
+                if !must_change {
+                    return session.open(cx);
+                }
+                // The keys were meant for the menu, and would interrupt the instruction.
+                cx.requests.forget_typed();
+                NewPin::first(session, cx)
             }
             (Answer::PinWrong, _) => self.wrong(cx),
             (Answer::PinBackOff { seconds }, _) => {

@@ -1,5 +1,7 @@
 //! Changes of single settings: read from a command line, written as edits.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use twinbox_ids::Pii;
 use twinbox_mailbox::{class_name, is_mail_address};
 use twinbox_replication_core::Edit;
@@ -65,7 +67,12 @@ impl DeviceChange {
         let value = value.trim();
         let wrong = || SettingError::Value {
             word: setting.word(),
-            value: if setting == Setting::Secret { "•••".to_owned() } else { value.to_owned() },
+            value: match setting {
+                Setting::Secret => "•••".to_owned(),
+                // It may have a password.
+                Setting::Url if value.contains('@') => "•••".to_owned(),
+                _ => value.to_owned(),
+            },
             expected: setting.expected().to_owned(),
         };
         let unset = value == "-";
@@ -201,11 +208,35 @@ fn is_number(text: &str) -> bool {
     (3..=20).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
+/// Whether requests can be sent to a URL. A name and password in it would be in logs.
 fn is_url(text: &str) -> bool {
     let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
-    text.len() <= 2_000
-        && rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
-        && rest.bytes().all(|byte| byte.is_ascii_graphic())
+    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (host, port) = match authority.rfind(':').filter(|at| !authority[*at..].contains(']')) {
+        Some(at) => (&authority[..at], authority[at + 1..].parse().ok()),
+        None => (authority, Some(1)),
+    };
+    let path_fits = |byte: u8| byte.is_ascii_graphic() && !b"<>\\^`".contains(&byte);
+    text.len() <= 2_000 && is_host(host) && port.is_some_and(|port: u16| port > 0) && path.bytes().all(path_fits)
+}
+
+/// A name or an address; an IPv6 address is in brackets.
+fn is_host(text: &str) -> bool {
+    if let Some(address) = text.strip_prefix('[') {
+        return address.strip_suffix(']').is_some_and(|address| address.parse::<Ipv6Addr>().is_ok());
+    }
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let is_name = || {
+        let mut labels = text.strip_suffix('.').unwrap_or(text).rsplit('.');
+        labels.next().is_some_and(|last| is_label(last) && !last.bytes().all(|byte| byte.is_ascii_digit()))
+            && labels.all(is_label)
+    };
+    text.len() <= 253 && (text.parse::<Ipv4Addr>().is_ok() || is_name())
 }
 
 fn is_secret(text: &str) -> bool {

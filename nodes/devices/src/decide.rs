@@ -26,6 +26,13 @@ pub struct MessageFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NotBefore(pub Timestamp);
 
+impl NotBefore {
+    /// The moment in milliseconds since 1970.
+    pub fn ms(self) -> u64 {
+        u64::try_from(self.0.as_millisecond()).unwrap_or_default()
+    }
+}
+
 /// Result of a notification, once it is final. Temporary failures are tried again by the sender, and are none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -71,7 +78,7 @@ pub fn first(device: &Device, facts: &MessageFacts, since: Timestamp, zone: &Tim
     if !still_wanted(device, facts) || !device.filter.admits(facts) {
         return None;
     }
-    open_from(device, later(since, device.delay_s), zone)
+    opens(device, later(since, device.delay_s), zone)
 }
 
 /// Whether a notification is still to be sent, asked just before: the device is enabled, and the message was neither
@@ -107,7 +114,7 @@ pub fn after(
         (Outcome::Delivered, Some(repeat)) => {
             // After the last repeat the user has the same time to hear the message.
             let due = later(now, repeat.every_s);
-            match open_from(device, due, zone) {
+            match opens(device, due, zone) {
                 Some(not_before) if attempt.repeat < repeat.most => {
                     Next::Repeat { number: attempt.repeat.saturating_add(1), not_before }
                 }
@@ -127,7 +134,8 @@ pub fn digest(device: &Device, sent: &[Timestamp], now: Timestamp) -> Option<Tim
     free.len().checked_sub(most).and_then(|at| free.get(at)).copied()
 }
 
-fn open_from(device: &Device, at: Timestamp, zone: &TimeZone) -> Option<NotBefore> {
+/// The earliest moment from `at` on at which the device may be notified; `None`: its hours never come.
+pub fn opens(device: &Device, at: Timestamp, zone: &TimeZone) -> Option<NotBefore> {
     match &device.schedule {
         None => Some(NotBefore(at)),
         Some(schedule) => schedule.next_open(at, zone).map(NotBefore),

@@ -232,4 +232,10 @@ pub enum DeviceError {
     /// The device names itself as its fallback.
     #[error("a device cannot be its own fallback: name another one, or set fallback=-")]
     OwnFallback,
+    /// The fallbacks of several devices lead back to the first.
+    #[error("the fallbacks {names} would go in a circle: name another fallback, or set fallback=- for one of them")]
+    FallbackCycle {
+        /// Names of the devices, from the first back to it.
+        names: String,
+    },
 }

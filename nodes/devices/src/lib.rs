@@ -13,6 +13,7 @@
 mod change;
 pub mod decide;
 mod device;
+mod fallbacks;
 mod filter;
 mod kind;
 pub mod link;
@@ -25,8 +26,9 @@ mod value;
 pub mod webhook;
 
 pub use change::DeviceChange;
-pub use decide::{Attempt, MessageFacts, Next, NotBefore, Outcome, after, digest, first, still_wanted};
+pub use decide::{Attempt, MessageFacts, Next, NotBefore, Outcome, after, digest, first, opens, still_wanted};
 pub use device::{Device, DeviceError, Repeat};
+pub use fallbacks::{check_fallbacks, notified_first};
 pub use filter::{CallerPattern, CallerPatternError, Filter};
 pub use kind::{Form, Kind, KindName};
 pub use link::{DEFAULT_LINK_HOURS, LinkBase, LinkBaseError, LinkKey, RecordingLink};

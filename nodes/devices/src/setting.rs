@@ -132,7 +132,9 @@ impl Setting {
             Self::Name => "1 to 63 of a-z, A-Z, 0-9, '-' and '_'",
             Self::Address => "a mail address, such as anna@example.com",
             Self::Number => "a telephone number of 3 to 20 digits, possibly after +",
-            Self::Url => "a URL of at most 2000 characters that begins with https:// or http://",
+            Self::Url => {
+                "a URL of at most 2000 characters, https://HOST/PATH or http://HOST/PATH, without a password"
+            }
             Self::Secret => "16 to 256 visible ASCII characters",
             Self::Link | Self::Audio | Self::UrgentOnly | Self::DeleteAfter | Self::Enabled => {
                 "yes or no, or - for the default"

@@ -7,10 +7,11 @@ mod settings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use twinbox_alarms::{Alarms, Code};
 use twinbox_calls::CallsService;
@@ -25,6 +26,8 @@ use settings::fingerprints;
 
 /// Poll interval.
 const EVERY: Duration = Duration::from_secs(5);
+/// Maximum wait for the first poll.
+const COMPARED_WITHIN: Duration = Duration::from_secs(30);
 /// Number of consecutive polls that must show a difference or overload: an administrator changes files node by
 /// node.
 const SEEN: u32 = 2;
@@ -124,15 +127,44 @@ fn correction(offset: Option<i64>, others: usize, verdict: &Result<(), String>) 
     }
 }
 
-/// Result of the latest comparison.
-#[derive(Debug)]
+/// Results of the comparisons.
+#[derive(Debug, Default)]
 pub struct Comparison {
-    clock: Mutex<Result<(), String>>,
+    clock: Mutex<ClockState>,
+    /// A poll of the others has ended since the start.
+    compared: watch::Sender<bool>,
 }
 
-impl Default for Comparison {
+/// State of this node's clock, as far as the other members told it.
+#[derive(Debug)]
+struct ClockState {
+    verdict: Result<(), String>,
+    /// Milliseconds that the clock is taken as behind.
+    correction: i64,
+}
+
+impl Default for ClockState {
     fn default() -> Self {
-        Self { clock: Mutex::new(Ok(())) }
+        Self { verdict: Ok(()), correction: 0 }
+    }
+}
+
+impl ClockState {
+    /// Takes the result of a poll: the other clocks minus this one, in milliseconds. A wrong clock stays wrong while no other
+    /// member answers, and corrected while fewer than two do: one write with a wrong time is a stamp for hours (rule D5).
+    fn note(&mut self, others: &[i64]) {
+        let found = offset(others);
+        if found.is_none() {
+            return;
+        }
+        let now = clock(found, self.verdict.is_err());
+        if others.len() >= 2 || now.is_ok() {
+            self.correction = correction(found, others.len(), &now);
+        }
+        // The text stays the same while the clock is wrong, although the offset changes.
+        if now.is_ok() || self.verdict.is_ok() {
+            self.verdict = now;
+        }
     }
 }
 
@@ -142,19 +174,28 @@ struct RaisedAlarms {
     /// Settings and overloads that were found, with the number of consecutive polls.
     seen: BTreeMap<(Code, String), u32>,
     raised: BTreeMap<(Code, String), String>,
+    /// Raised ones that were not found, with the number of consecutive polls: a member may have missed one.
+    gone: BTreeMap<(Code, String), u32>,
 }
 
 impl RaisedAlarms {
     /// Applies the present findings: raises those that lasted long enough, clears those that ended.
     fn settle(&mut self, alarms: &Alarms, now: BTreeMap<(Code, String), String>) {
         self.seen.retain(|what, _| now.contains_key(what));
+        self.gone.retain(|what, _| !now.contains_key(what));
         self.raised.retain(|what, _| {
-            let stays = now.contains_key(what);
+            if now.contains_key(what) {
+                return true;
+            }
+            let gone = self.gone.entry(what.clone()).or_default();
+            *gone += 1;
+            let stays = *gone < SEEN;
             if !stays {
                 alarms.clear(what.0, &what.1);
             }
             stays
         });
+        self.gone.retain(|what, _| self.raised.contains_key(what));
         for (what, detail) in now {
             let seen = self.seen.entry(what.clone()).or_default();
             *seen = seen.saturating_add(1);
@@ -170,7 +211,20 @@ impl RaisedAlarms {
 impl Comparison {
     /// State of this node's clock, compared with the others.
     pub fn clock(&self) -> Result<(), String> {
-        self.clock.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state().verdict.clone()
+    }
+
+    /// As [`Self::clock`], once the others were asked for their time: soon after the start.
+    pub async fn compared_clock(&self) -> Result<(), String> {
+        let mut compared = self.compared.subscribe();
+        match timeout(COMPARED_WITHIN, compared.wait_for(|compared| *compared)).await {
+            Ok(_) => self.clock(),
+            Err(_) => Err("is not compared with those of the others yet".to_owned()),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, ClockState> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Polls the other members until stopped. After each poll the SIP server gets the rate of calls that a node has carried,
@@ -208,15 +262,10 @@ impl Comparison {
     /// Returns the correction of this node's clock.
     fn note_clock(&self, heard: &BTreeMap<NodeName, CompareResult>) -> i64 {
         let offsets: Vec<i64> = heard.values().map(|heard| heard.ahead_ms).collect();
-        let mut last = self.clock.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = offset(&offsets);
-        let now = clock(found, last.is_err());
-        let correction = correction(found, offsets.len(), &now);
-        // The text stays the same while the clock is wrong, although the offset changes.
-        if now.is_ok() || last.is_ok() {
-            *last = now;
-        }
-        correction
+        let mut state = self.state();
+        state.note(&offsets);
+        self.compared.send_replace(true);
+        state.correction
     }
 }
 
@@ -335,6 +384,24 @@ mod tests {
         {
             let found = offset(others);
             assert_eq!(correction(found, others.len(), &clock(found, false)), expected, "{others:?}");
+        }
+    }
+
+    #[test]
+    fn a_correction_stays_while_the_others_are_silent() {
+        const HOUR: i64 = 3_600_000;
+        let mut state = ClockState::default();
+        for (others, correction, wrong) in [
+            (&[][..], 0, false),
+            (&[-HOUR], 0, true),
+            (&[-HOUR, -HOUR], -HOUR, true),
+            (&[-HOUR], -HOUR, true),
+            (&[], -HOUR, true),
+            (&[5], 0, false),
+            (&[5, 4], 0, false),
+        ] {
+            state.note(others);
+            assert_eq!((state.correction, state.verdict.is_err()), (correction, wrong), "{others:?}");
         }
     }
 

@@ -12,14 +12,17 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tracing::{error, info, warn};
-use twinbox_alarms::Code;
 use twinbox_clock::BootInstant;
 use twinbox_directory_store::DirectoryStore;
 use twinbox_duty_service::Progress;
 use twinbox_ids::{DirectoryId, Epoch};
 use twinbox_mailbox::StoredDirectory;
 
-use crate::{lost::lost, service::DutyParts, worker::Worker};
+use crate::{
+    lost::lost,
+    service::DutyParts,
+    worker::{ALARMS, Worker},
+};
 
 /// Interval of the loop, so that a hung loop differs from an idle one.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -30,9 +33,6 @@ const MOST_DIRECTORIES: usize = 32;
 /// Maximum number of runs at a time: each holds the people of its directory in memory. A run whose server is slow does
 /// not count while it waits: the bounds of the people of one directory hold for it.
 const RUNS_AT_A_TIME: usize = 4;
-
-/// Alarms of a directory, whose subject is its name.
-const ALARMS: [Code; 3] = [Code::DirectoryUnreachable, Code::DirectoryHeldBack, Code::DirectoryConflicts];
 
 /// The loop of the duty.
 pub(crate) struct DutyLoop {

@@ -5,11 +5,8 @@ use twinbox_directory_store::{AppliedStep, PresentUser, StepAction, SuppliedValu
 use twinbox_ids::Pii;
 use twinbox_mailbox::{
     SyncedFields,
-    pin::{MAX_LENGTH, acceptable},
+    pin::{self, RANDOM_DIGITS},
 };
-
-/// Usual length of a random PIN, in digits.
-const RANDOM_DIGITS: usize = 6;
 
 /// A user of the store as the core compares it.
 pub(crate) fn present(user: PresentUser) -> Present {
@@ -50,7 +47,8 @@ pub(crate) fn applied(
                 Ok(FirstPinStep::Set(pin)) => (Some(pin), None),
                 Ok(FirstPinStep::Mail(to)) => {
                     let number = person.number.as_deref().unwrap_or_default();
-                    (Some(random_pin(number, min_pin_length, rand::random)), Some(to))
+                    let digits = usize::from(min_pin_length).max(RANDOM_DIGITS);
+                    (Some(Pii::new(pin::random(number, digits, rand::random))), Some(to))
                 }
                 Ok(FirstPinStep::None) => (None, None),
                 Err(error) => {
@@ -78,17 +76,6 @@ pub(crate) fn applied(
         exchange: None,
     };
     (step, problem)
-}
-
-/// A random PIN that is not easy to guess, made of these random numbers.
-fn random_pin(number: &str, min_length: u8, mut random: impl FnMut() -> u32) -> Pii<String> {
-    let length = usize::from(min_length).clamp(RANDOM_DIGITS, MAX_LENGTH);
-    loop {
-        let pin: String = (0..length).filter_map(|_| char::from_digit(random() % 10, 10)).collect();
-        if acceptable(&pin, number, 1).is_ok() {
-            return Pii::new(pin);
-        }
-    }
 }
 
 fn values(person: &Person, fields: SyncedFields) -> SuppliedValues {
@@ -159,15 +146,6 @@ mod tests {
             assert_eq!((pin, mail_pin), (None, None), "{part}");
             assert!(problem.is_some_and(|problem| problem.contains(part)), "{part}");
         }
-    }
-
-    #[test]
-    fn random_pin_is_long_enough_and_easy_ones_are_left_out() {
-        // 111111 comes first.
-        let mut digits = [1, 1, 1, 1, 1, 1].into_iter().chain([4, 8, 2, 9, 1, 3]);
-        let pin = random_pin("2001", 4, || digits.next().expect("enough"));
-        assert_eq!(pin.reveal(), "482913");
-        assert_eq!(random_pin("2001", 9, rand::random).reveal().len(), 9);
     }
 
     #[test]

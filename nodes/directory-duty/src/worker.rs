@@ -31,6 +31,9 @@ use crate::{
     service::DutyParts,
 };
 
+/// Alarms of a directory, whose subject is its name.
+pub(crate) const ALARMS: [Code; 3] =
+    [Code::DirectoryUnreachable, Code::DirectoryHeldBack, Code::DirectoryConflicts];
 /// Longest pause until the settings are read again.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Time for which a run that waits for its server counts among those that may be under way at a time.
@@ -121,12 +124,17 @@ impl Worker {
             return Err(MailError::LacksRecords);
         }
         let Some(directory) = self.parts.mailstore.directory(self.id)? else { return Ok(None) };
-        if self.tried_with.as_ref().is_some_and(|tried| *tried != directory) {
+        let is_changed = self.tried_with.as_ref().is_some_and(|tried| *tried != directory);
+        if is_changed {
             (self.failures, self.not_before, self.tried_with) = (0, None, None);
         }
         let state = DirectoryStore::of(&self.parts.mailstore).sync_state(self.id)?;
         // Settings that cannot be read are tried, so that the failure is recorded.
         let settings = DirectorySettings::from_settings(&directory.settings).ok();
+        if is_changed && settings.as_ref().is_some_and(|settings| !settings.enabled) {
+            // Nothing is expected of it, until a run is ordered.
+            ALARMS.into_iter().for_each(|code| self.parts.alarms.clear(code, directory.name.as_str()));
+        }
         let facts = Facts {
             ordered: self.parts.orders.has(self.id),
             enabled: settings.as_ref().is_none_or(|settings| settings.enabled),

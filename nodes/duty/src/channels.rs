@@ -102,6 +102,12 @@ pub trait Channels: Send + Sync + 'static {
         permit: Arc<InFlight>,
     ) -> impl Future<Output = ActOutcome> + Send;
 
+    /// The effects that follow when an effect is given up without the outcome of an attempt: it has expired, or the result of
+    /// its attempt stays unknown.
+    fn abandoned(&self, _effect: &Effect) -> impl Future<Output = Result<Vec<NewEffect>, MailError>> + Send {
+        std::future::ready(Ok(Vec::new()))
+    }
+
     /// The message that comes back to its sender because an effect is given up for this reason: it is filed with the dead
     /// letter.
     fn returned(

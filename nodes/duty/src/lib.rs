@@ -10,6 +10,7 @@ mod earlier;
 mod failing_routes;
 mod notifications;
 mod outbox_loop;
+mod outcomes;
 mod secrets;
 mod service;
 mod sweep;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use jiff::tz::TimeZone;
+use tokio::time::sleep;
 use twinbox_clock::wall;
 use twinbox_devices::{
     Attempt, Device, MessageFacts, MessageText, Next, Notification, Outcome, Templates, after, digest, first,
@@ -18,7 +19,7 @@ use twinbox_mailstore::{
 };
 use twinbox_outbox::{Cause, Effect, EffectState, MOST_GATHERED, NewEffect, Transition};
 
-use crate::Prepared;
+use crate::{Prepared, outbox_loop::READ_AGAIN};
 
 /// An hour, in milliseconds.
 const HOUR_MS: u64 = 3_600 * 1_000;
@@ -289,18 +290,44 @@ impl Notifications {
         if due.device.per_hour > 0 {
             self.sent().entry(due.device.id).or_default().add(effect.id, wall());
         }
-        self.following_all(effect, due, Outcome::Delivered).await
+        self.following(effect, &due.gathered, &due.device, Outcome::Delivered).await
     }
 
     /// The effects that follow when the receiver may have the notification, which is not repeated, for each message in it.
     pub async fn given_up(&self, effect: &Effect, due: &DueNotification) -> Vec<NewEffect> {
-        self.following_all(effect, due, Outcome::Failed).await
+        self.following(effect, &due.gathered, &due.device, Outcome::Failed).await
     }
 
     /// The effects that follow when the receiver refused the notification for good. Those that it
     /// covered are attempted alone.
     pub async fn refused(&self, effect: &Effect, device: &Device) -> Vec<NewEffect> {
-        self.following(effect, device, Outcome::Failed).await
+        self.following(effect, &[], device, Outcome::Failed).await
+    }
+
+    /// The effects that follow when a notification is given up without the outcome of an attempt. Messages that it covers are
+    /// given up with it if its receiver may have them and could not tell a repeat; the others are attempted alone.
+    pub async fn abandoned(&self, effect: &Effect) -> Result<Vec<NewEffect>, MailError> {
+        let NewEffect { cause, channel, target, .. } = effect.new;
+        if cause.transition != Transition::Filed {
+            return Ok(Vec::new());
+        }
+        let device = match self.mailstore.device(cause.mailbox, target) {
+            // Changed by a newer release.
+            Err(MailError::View(_)) => None,
+            device => device?,
+        };
+        let Some(device) = device else { return Ok(Vec::new()) };
+        // Its message may be on its way still: what follows is decided by it.
+        if !self.mailstore.has_cause_of(effect)? && wall().0 < effect.new.expires.0.saturating_add(HOUR_MS) {
+            return Err(MailError::LacksRecords);
+        }
+        let mut covered = Vec::new();
+        if channel.at_most_once() && effect.attempts() > effect.not_taken {
+            for id in &effect.covers {
+                covered.extend(self.mailstore.effect(*id)?.filter(|other| effect.gathers(other)));
+            }
+        }
+        self.following_all(effect, &covered, &device, Outcome::Failed).await
     }
 
     /// Whether a mail with its recording replaces the message of an effect, by the device and the class of service.
@@ -321,25 +348,48 @@ impl Notifications {
         Ok(self.mailstore.rules(&mailbox)?.allows(Rule::AudioOut, true))
     }
 
-    async fn following_all(&self, effect: &Effect, due: &DueNotification, outcome: Outcome) -> Vec<NewEffect> {
-        let mut next = self.following(effect, &due.device, outcome).await;
-        for covered in &due.gathered {
-            next.extend(self.following(covered, &due.device, outcome).await);
-        }
-        next
-    }
-
-    async fn following(&self, effect: &Effect, device: &Device, outcome: Outcome) -> Vec<NewEffect> {
-        if effect.new.cause.transition == Transition::Test {
-            return Vec::new();
-        }
-        match self.try_following(effect, device, outcome).await {
-            Ok(next) => next.into_iter().collect(),
-            Err(error) => {
-                tracing::warn!(effect = %effect.id, %error, "no repeat and no fallback follow: the store cannot be read");
-                Vec::new()
+    /// As [`Self::following_all`]; waits until the store can be read. Without the duty the caller is ended.
+    async fn following(
+        &self,
+        effect: &Effect,
+        covered: &[Effect],
+        device: &Device,
+        outcome: Outcome,
+    ) -> Vec<NewEffect> {
+        loop {
+            match self.following_all(effect, covered, device, outcome).await {
+                Ok(next) => return next,
+                Err(error) => {
+                    tracing::warn!(effect = %effect.id, %error, "outcome waits for the store: what follows cannot be read");
+                    sleep(READ_AGAIN).await;
+                }
             }
         }
+    }
+
+    /// The effects that follow for an effect and those that it covers.
+    async fn following_all(
+        &self,
+        effect: &Effect,
+        covered: &[Effect],
+        device: &Device,
+        outcome: Outcome,
+    ) -> Result<Vec<NewEffect>, MailError> {
+        let mut next = Vec::new();
+        for effect in std::iter::once(effect).chain(covered) {
+            if effect.new.cause.transition == Transition::Test {
+                continue;
+            }
+            match self.try_following(effect, device, outcome).await {
+                Ok(following) => next.extend(following),
+                // Of a newer release: no wait makes it readable here.
+                Err(MailError::View(error)) => {
+                    tracing::warn!(effect = %effect.id, %error, "no repeat and no fallback follow");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(next)
     }
 
     async fn try_following(

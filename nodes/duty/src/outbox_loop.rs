@@ -17,10 +17,7 @@ use twinbox_duty_service::Progress;
 use twinbox_gate::{Gate, InFlight};
 use twinbox_ids::{EffectId, Epoch, Timestamp};
 use twinbox_mailstore::{Acknowledgement, EffectOutcome, MailError, Mailstore, OutboxChange, OutboxWatch};
-use twinbox_outbox::{
-    Channel, Effect, Limits, NewEffect, OutboxQueue, RouteFailure, RouteWorks, Routes, TakeOver, Waiting,
-    retry_after_ms, take_over,
-};
+use twinbox_outbox::{Effect, Limits, OutboxQueue, RouteFailure, RouteWorks, Routes, TakeOver, Waiting, take_over};
 
 use crate::{ActOutcome, Channels, DutyCounts, Prepared, earlier::EarlierAttempts, sweep::Sweep};
 
@@ -29,7 +26,7 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Pause before the outbox is read again after the store could not be read.
 pub(crate) const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Pause before an effect is tried again when the store refused its attempt, in milliseconds.
-const STORE_PAUSE_MS: u64 = 2_000;
+pub(crate) const STORE_PAUSE_MS: u64 = 2_000;
 /// Interval of looks at an effect whose message is in the notification of another, in milliseconds: the end of that may not
 /// name it any more.
 const GATHERED_LOOK_MS: u64 = 30_000;
@@ -53,6 +50,8 @@ enum Attempted {
     Ended,
     /// Not before that time.
     Later(Timestamp),
+    /// A channel panicked: the attempt has no outcome.
+    Panicked,
 }
 
 /// Attempts under way.
@@ -140,10 +139,12 @@ impl<C: Channels> OutboxLoop<C> {
                 Event::Changed(OutboxChange::Holds | OutboxChange::Everything) => read = true,
                 Event::Attempted(id, attempted) => {
                     queue.finished(id);
-                    match attempted {
-                        Attempted::Ended => {}
-                        Attempted::Later(due) => read |= !self.postpone(&mut queue, id, due),
-                    }
+                    let due = match attempted {
+                        Attempted::Ended => continue,
+                        Attempted::Later(due) => due,
+                        Attempted::Panicked => self.panicked(id).await,
+                    };
+                    read |= !self.postpone(&mut queue, id, due);
                 }
                 Event::Due => {}
                 Event::Closed => return,
@@ -175,7 +176,11 @@ impl<C: Channels> OutboxLoop<C> {
                         self.mailstore.count_death(effect.id, attempt, deaths).await?;
                     }
                     TakeOver::GiveUp { reason } => {
-                        self.give_up(&effect, reason, Vec::new()).await?;
+                        // One that cannot be given up now holds up no other.
+                        if let Err(error) = self.abandon(&effect, reason).await {
+                            warn!(effect = %effect.id, %error, "effect is not given up yet; retrying");
+                            self.want(queue, &effect, Timestamp(wall().0 + STORE_PAUSE_MS));
+                        }
                         continue;
                     }
                 }
@@ -285,7 +290,7 @@ impl<C: Channels> OutboxLoop<C> {
                 Some((attempts, last)) => format!("expired after {attempts} attempts; the last: {}", last.text),
                 None => "expired before it could be attempted".to_owned(),
             };
-            self.give_up(&effect, reason, Vec::new()).await?;
+            self.abandon(&effect, reason).await?;
             return Ok(Attempted::Ended);
         }
         // An earlier change may have queued it, before its latest attempt failed.
@@ -300,7 +305,7 @@ impl<C: Channels> OutboxLoop<C> {
                 return Ok(Attempted::Later(wall()));
             }
             TakeOver::GiveUp { reason } => {
-                self.give_up(&effect, reason, Vec::new()).await?;
+                self.abandon(&effect, reason).await?;
                 return Ok(Attempted::Ended);
             }
         }
@@ -372,89 +377,6 @@ impl<C: Channels> OutboxLoop<C> {
         }
         self.channels.act(effect, work, permit.clone()).await
     }
-
-    /// Records a failure as `outcome`, with the time of the next attempt.
-    async fn fail(
-        &self,
-        effect: &Effect,
-        number: u32,
-        reason: String,
-        outcome: fn(String, Timestamp) -> EffectOutcome,
-    ) -> Result<(), MailError> {
-        self.counts.failed.fetch_add(1, Relaxed);
-        let again = Timestamp(wall().0 + retry_after_ms(number, rand::random()));
-        info!(effect = %effect.id, channel = %effect.new.channel, attempt = number, %reason, "attempt failed");
-        self.mailstore.end_attempt(effect.id, outcome(reason, again), Vec::new()).await?;
-        Ok(())
-    }
-
-    async fn end(&self, effect: &Effect, number: u32, outcome: ActOutcome, deletes: bool) -> Result<(), MailError> {
-        match outcome {
-            ActOutcome::Done(receipt, next) => {
-                // The receiver has it: only a record of that prevents a repeat.
-                while let Err(error) = self.record_done(effect, &receipt, &next, deletes).await {
-                    warn!(effect = %effect.id, %error, "success of an effect is not recorded yet; retrying");
-                    sleep(READ_AGAIN).await;
-                }
-                self.counts.done.fetch_add(1, Relaxed);
-            }
-            ActOutcome::Failed(reason) | ActOutcome::Unreachable(reason) => {
-                self.fail(effect, number, reason, EffectOutcome::NotTaken).await?;
-            }
-            ActOutcome::Unclear(reason) => self.fail(effect, number, reason, EffectOutcome::Failed).await?,
-            ActOutcome::Refused(reason, next) => {
-                self.give_up_as(effect, reason, next, EffectOutcome::Refused).await?;
-            }
-            ActOutcome::GivenUp(reason, next) => self.give_up(effect, reason, next).await?,
-            ActOutcome::NotHolder => {
-                let reason = "the duty was lost before anything left".to_owned();
-                self.mailstore.end_attempt(effect.id, EffectOutcome::NotTaken(reason, wall()), Vec::new()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// One commit: a process that ends after it has nothing left to do for the effect.
-    async fn record_done(
-        &self,
-        effect: &Effect,
-        receipt: &str,
-        next: &[NewEffect],
-        deletes: bool,
-    ) -> Result<(), MailError> {
-        let outcome = match deletes && self.channels.deletes_message(effect).await? {
-            true => EffectOutcome::DoneDeleting(receipt.to_owned()),
-            false => EffectOutcome::Done(receipt.to_owned()),
-        };
-        self.mailstore.end_attempt(effect.id, outcome, next.to_vec()).await?;
-        Ok(())
-    }
-
-    async fn give_up(&self, effect: &Effect, reason: String, next: Vec<NewEffect>) -> Result<(), MailError> {
-        self.give_up_as(effect, reason, next, EffectOutcome::Dead).await
-    }
-
-    async fn give_up_as(
-        &self,
-        effect: &Effect,
-        reason: String,
-        next: Vec<NewEffect>,
-        outcome: fn(String) -> EffectOutcome,
-    ) -> Result<(), MailError> {
-        // Nothing follows a report that is not taken (RFC 3461 section 6.1): no alarm, no dead letter.
-        if effect.new.channel == Channel::Report {
-            let outcome = EffectOutcome::Done(format!("the report was given up: {reason}"));
-            self.mailstore.end_attempt(effect.id, outcome, next).await?;
-            return Ok(());
-        }
-        warn!(effect = %effect.id, channel = %effect.new.channel, %reason, "effect given up; it is a dead letter");
-        self.counts.dead.fetch_add(1, Relaxed);
-        let detail = format!("{} {}: {reason}", effect.new.channel, effect.id);
-        let returned = self.channels.returned(effect, &reason).await?;
-        self.mailstore.end_attempt_returning(effect.id, outcome(reason), next, returned).await?;
-        self.alarms.raise(Code::DeadLetter, effect.new.channel.word(), detail);
-        Ok(())
-    }
 }
 
 /// Event that wakes the loop.
@@ -479,8 +401,7 @@ impl Attempts {
     fn ended(&mut self, ended: Result<(Id, Attempted), JoinError>) -> Event {
         let (id, attempted) = match ended {
             Ok(ended) => ended,
-            // A panic in a channel: its attempt has no outcome, and is tried again after a pause.
-            Err(error) => (error.id(), Attempted::Later(Timestamp(wall().0 + STORE_PAUSE_MS))),
+            Err(error) => (error.id(), Attempted::Panicked),
         };
         self.effects.remove(&id).map_or(Event::Due, |id| Event::Attempted(id, attempted))
     }

@@ -1,7 +1,10 @@
 //! The checks.
 
 use std::{
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -129,15 +132,18 @@ fn durable_write(health: &Arc<Health>, tasks: &TaskTracker, stop: &CancellationT
 
 fn space(health: &Arc<Health>, tasks: &TaskTracker, stop: &CancellationToken) -> Probe {
     let (health, node) = (health.clone(), health.node.clone());
+    let short = Arc::new(AtomicBool::new(false));
     Probe::start("space", SLOW, tasks, stop.clone(), move || {
-        let (health, node) = (health.clone(), node.clone());
+        let (health, node, short) = (health.clone(), node.clone(), short.clone());
         // A hung disk blocks one separate thread at most: the next check waits for the answer.
         let asked = tokio::task::spawn_blocking(move || match node.store.space() {
             Ok(space) => {
                 *lock(&health.free) = Some(space.free);
                 let reserve = space.reserve >> 20;
                 let failed = format!("less than node.reserve_mb = {reserve} is free: free space or move data_dir");
-                well(space.takes_data(), failed)
+                let has_room = if short.load(Relaxed) { space.has_recovered() } else { space.takes_data() };
+                short.store(!has_room, Relaxed);
+                well(has_room, failed)
             }
             Err(error) => Err(error.to_string()),
         });

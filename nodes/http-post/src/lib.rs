@@ -3,6 +3,7 @@
 use std::{
     any::Any,
     fmt, io,
+    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     pin::pin,
@@ -20,7 +21,7 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
+    net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
@@ -28,6 +29,9 @@ use twinbox_tls::{TlsError, Trust};
 
 /// Timeout of one request, from the look-up of the name to the response.
 const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest time for the connection to one of several addresses; the last one has the rest of the time.
+const PER_ADDRESS: Duration = Duration::from_secs(3);
 
 /// Reason why a receiver cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -95,14 +99,38 @@ pub struct HttpTarget {
     uri: Uri,
     host: String,
     port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<Tls>,
     authorization: Option<HeaderValue>,
+}
+
+/// TLS to the receiver.
+#[derive(Clone)]
+struct Tls {
+    /// Of the host.
+    name: ServerName<'static>,
+    /// The connector, or the reason why this node has none.
+    connector: Result<TlsConnector, String>,
 }
 
 impl HttpTarget {
     /// Receiver at this URL. `authorization` is the value of the header, such as `Bearer …`; `authorities` is a PEM
     /// file in place of the system's CA certificates.
     pub fn new(url: &str, authorization: Option<&str>, authorities: Option<PathBuf>) -> Result<Self, TargetError> {
+        Self::with(url, authorization, || connector(authorities.as_deref()).map(Ok))
+    }
+
+    /// Receiver at a URL that every node is to use. A node that cannot verify its certificate, because it has no CA
+    /// certificates, does not reach it.
+    pub fn of_user(url: &str) -> Result<Self, TargetError> {
+        let connector = || twinbox_tls::system_connector().map_err(|error| error.to_string());
+        Self::with(url, None, || Ok(connector()))
+    }
+
+    fn with(
+        url: &str,
+        authorization: Option<&str>,
+        connector: impl FnOnce() -> Result<Result<TlsConnector, String>, TargetError>,
+    ) -> Result<Self, TargetError> {
         let wrong = || TargetError::Url(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let (scheme, host) = (uri.scheme_str().ok_or_else(wrong)?, uri.host().ok_or_else(wrong)?.to_owned());
@@ -115,7 +143,7 @@ impl HttpTarget {
             "https" => {
                 let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
                 let name = ServerName::try_from(bare).map_err(|_| wrong())?;
-                (443, Some((connector(authorities.as_deref())?, name)))
+                (443, Some(Tls { name, connector: connector()? }))
             }
             _ => return Err(wrong()),
         };
@@ -161,13 +189,12 @@ impl HttpTarget {
         sent: &AtomicBool,
     ) -> Result<StatusCode, PostError> {
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, self.port)).await?;
+        let tls = self.tls.as_ref().map(Tls::ready).transpose()?;
+        let stream = connect(lookup_host((host, self.port)).await?.collect()).await?;
         let _owned = owner(stream.as_fd()).ok_or(PostError::NotHolder)?;
-        match &self.tls {
+        match tls {
             None => self.exchange(stream, post, sent).await,
-            Some((connector, name)) => {
-                self.exchange(connector.connect(name.clone(), stream).await?, post, sent).await
-            }
+            Some((connector, name)) => self.exchange(connector.connect(name, stream).await?, post, sent).await,
         }
     }
 
@@ -201,6 +228,33 @@ impl HttpTarget {
             _ = connection => Ok(answered.await?),
         }
     }
+}
+
+impl Tls {
+    fn ready(&self) -> io::Result<(TlsConnector, ServerName<'static>)> {
+        let connector = self.connector.clone().map_err(io::Error::other)?;
+        Ok((connector, self.name.clone()))
+    }
+}
+
+/// Connects to the first of these addresses that answers. One that is silent leaves time for the others.
+async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
+    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+    let share = PER_ADDRESS.min(TIMEOUT / count.saturating_add(1));
+    let mut failure = io::Error::other("the name has no address");
+    let last = addresses.len().saturating_sub(1);
+    for (at, address) in addresses.into_iter().enumerate() {
+        let connecting = TcpStream::connect(address);
+        let connected = match at == last {
+            true => connecting.await,
+            false => timeout(share, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
+        };
+        match connected {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -284,6 +338,34 @@ mod tests {
         assert!(matches!(unanswered, Err(PostFailure::Unanswered(_))), "{unanswered:?}");
         let unreachable = HttpTarget::new("http://127.0.0.1:1/", None, None).unwrap().post(&post, owner).await;
         assert!(matches!(unreachable, Err(PostFailure::Unreachable(_))), "{unreachable:?}");
+    }
+
+    /// As an IPv6 address whose packets a firewall drops.
+    #[tokio::test]
+    async fn silent_address_leaves_time_for_the_next() {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(1).unwrap();
+        let silent = full.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(silent)).await {
+            waiting.push(stream);
+        }
+        let answering = TcpListener::bind("127.0.0.1:0").unwrap();
+        let expected = answering.local_addr().unwrap();
+        let stream = timeout(TIMEOUT, connect(vec![silent, expected])).await.expect("in time").unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), expected);
+        assert!(connect(Vec::new()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn node_without_ca_certificates_does_not_reach_a_receiver_with_tls() {
+        let reason = || TlsError::NoAuthorities.to_string();
+        let target = HttpTarget::with("https://127.0.0.1:1/", None, || Ok(Err(reason()))).unwrap();
+        let post = Post { content_type: "application/json", headers: Vec::new(), body: Bytes::new() };
+        let failed = target.post(&post, &|_| Some(Box::new(()))).await;
+        let Err(PostFailure::Unreachable(text)) = failed else { panic!("{failed:?}") };
+        assert!(text.contains(&reason()), "{text}");
     }
 
     #[test]

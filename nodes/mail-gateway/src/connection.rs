@@ -16,7 +16,7 @@ use twinbox_clock::{BootInstant, wall};
 use crate::{
     counts::{Counter, GatewayCounts},
     data::Discard,
-    handler::{MailHandler, RecipientError},
+    handler::{MailHandler, PasswordCheck, RecipientError},
     limits::Limits,
     lines::next_line,
     session::{Action, Answer, Reads, Session},
@@ -165,9 +165,10 @@ impl<H: MailHandler> Connection<H> {
                     let answer = Answer::Recipient(answer.unwrap_or(Err(RecipientError::NotReady)));
                     actions.extend(self.session.on_answer(answer));
                 }
-                Action::AskPassword(given) => {
-                    let answer = timeout(limit, self.handler.check_password(&given.user, &given.password)).await;
-                    actions.extend(self.session.on_answer(Answer::Password(answer.unwrap_or(false))));
+                Action::AskPassword { given, client } => {
+                    let check = self.handler.check_password(&given.user, &given.password, client);
+                    let answer = timeout(limit, check).await.unwrap_or(PasswordCheck::Later);
+                    actions.extend(self.session.on_answer(Answer::Password(answer)));
                 }
                 Action::ReadData { .. } => {
                     self.transfer = Transfer { since: BootInstant::now(), received: 0 };

@@ -1,7 +1,12 @@
 //! Files received mails: finds the mailbox of an address, and makes a message of each sound file.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
+use bytes::Bytes;
 use twinbox_alarms::{Alarms, Code};
 use twinbox_audio::{Recording, g726_to_g711, to_g711};
 use twinbox_clock::wall;
@@ -19,8 +24,9 @@ use twinbox_mailstore::{
 use twinbox_rtp::{SAMPLES_PER_MS, g711};
 
 use crate::{
-    Delivery, Mail, MailHandler, RecipientError, Sender, SuccessReport,
+    Delivery, Mail, MailHandler, PasswordCheck, RecipientError, Sender, SuccessReport,
     lookup::{MailName, names},
+    networks,
 };
 
 /// Longest kept text of a mail, in characters.
@@ -86,42 +92,79 @@ impl MailFiling {
         Ok(None)
     }
 
-    async fn file(&self, mailbox: MailboxId, mail: &Parsed) -> Delivery {
-        let owner = match self.mailstore.get(mailbox).await {
-            Ok(Some(owner)) => owner,
-            Ok(None) => return refused("5.1.1", "the mailbox was removed"),
-            Err(error) => return later(error.to_string()),
-        };
-        let max_ms =
-            self.mailstore.rules(&owner).ok().and_then(|rules| rules.max_message_ms()).unwrap_or(LONGEST_MS);
-        let delivery = incoming::delivery_id(mailbox.to_bytes(), &mail.incoming, &mail.sender);
+    /// Files a mail in mailboxes. A sound file is decoded once for all of them, and not at all where all have it: a repeated
+    /// delivery of a mail to many gets further than the one before.
+    async fn file(&self, mailboxes: BTreeSet<MailboxId>, mail: &Parsed) -> BTreeMap<MailboxId, Delivery> {
+        let mut filings = Vec::with_capacity(mailboxes.len());
+        for mailbox in mailboxes {
+            filings.push((mailbox, self.begin(mailbox, mail).await));
+        }
         let mut files = mail.incoming.audio.get(..MOST_FILES).unwrap_or(&mail.incoming.audio);
-        let mut filed = Vec::new();
+        let mut index = 0;
         while !files.is_empty() {
             // A voice message of several parts, such as an introduction and a forwarded message, is one message.
             let (together, rest) = files.split_at(if mail.incoming.is_vpim { files.len() } else { 1 });
             files = rest;
-            let sound = match joined(together, max_ms).await {
-                Ok(sound) => sound,
-                Err(reason) => return refused("5.6.1", &reason),
-            };
-            let id = message_id(delivery, filed.len());
-            let message = MailedMessage {
-                id,
-                mailbox,
-                new: mail.message(sound.codec),
-                audio: twinbox_mailstore::Audio { codec: sound.codec, bytes: sound.bytes.into() },
-            };
-            match self.mailstore.receive_mail(message).await {
-                Ok(ImportOutcome::Taken(_)) => filed.push(id.to_string()),
-                Ok(ImportOutcome::Known | ImportOutcome::Kept) => filed.push(format!("{id} (known)")),
-                Err(error) => return later(error.to_string()),
+            let mut sounds = Sounds { files: together, by_limit: BTreeMap::new() };
+            for (mailbox, filing) in &mut filings {
+                if let Ok(begun) = filing
+                    && let Err(error) = self.file_one(*mailbox, mail, index, begun, &mut sounds).await
+                {
+                    *filing = Err(later(error.to_string()));
+                }
             }
+            index += 1;
         }
-        match filed.is_empty() {
-            true => refused("5.6.1", "the mail has no sound file: attach WAV, MP3 or M4A"),
-            false => Delivery::Accepted { detail: filed.join(", ") },
+        filings.into_iter().map(|(mailbox, filing)| (mailbox, filing.map_or_else(|end| end, Filing::end))).collect()
+    }
+
+    /// Begins to file a mail in a mailbox; the delivery if none of it can be filed.
+    async fn begin(&self, mailbox: MailboxId, mail: &Parsed) -> Result<Filing, Delivery> {
+        let owner = match self.mailstore.get(mailbox).await {
+            Ok(Some(owner)) => owner,
+            Ok(None) => return Err(refused("5.1.1", "the mailbox was removed")),
+            Err(error) => return Err(later(error.to_string())),
+        };
+        let max_ms =
+            self.mailstore.rules(&owner).ok().and_then(|rules| rules.max_message_ms()).unwrap_or(LONGEST_MS);
+        let delivery = incoming::delivery_id(mailbox.to_bytes(), &mail.incoming, &mail.sender);
+        Ok(Filing { owner, max_ms, delivery, filed: Vec::new(), unreadable: None, beyond_quota: 0 })
+    }
+
+    /// Files the sound file at `index` of a mail. One that cannot be read is left out, and so are those behind the first for
+    /// which the mailbox has no room.
+    async fn file_one(
+        &self,
+        mailbox: MailboxId,
+        mail: &Parsed,
+        index: usize,
+        filing: &mut Filing,
+        sounds: &mut Sounds<'_>,
+    ) -> Result<(), MailError> {
+        let id = message_id(filing.delivery, index);
+        if self.mailstore.knows_mail(mailbox, id).await? {
+            filing.filed.push(format!("{id} (known)"));
+            return Ok(());
         }
+        // Room for the first was found when the recipient was accepted.
+        if index > 0 && self.mailstore.is_full(&filing.owner).await? {
+            filing.beyond_quota += 1;
+            return Ok(());
+        }
+        let sound = match sounds.within(filing.max_ms).await {
+            Ok(sound) => sound,
+            Err(reason) => {
+                filing.unreadable.get_or_insert(reason);
+                return Ok(());
+            }
+        };
+        let audio = twinbox_mailstore::Audio { codec: sound.codec, bytes: sound.bytes };
+        let message = MailedMessage { id, mailbox, new: mail.message(sound.codec), audio };
+        filing.filed.push(match self.mailstore.receive_mail(message).await? {
+            ImportOutcome::Taken(_) => id.to_string(),
+            ImportOutcome::Known | ImportOutcome::Kept => format!("{id} (known)"),
+        });
+        Ok(())
     }
 
     /// Adds the report of success that the sender of a mail wants. The mail counts as filed only with it, so that a
@@ -231,6 +274,16 @@ impl MailHandler for MailFiling {
             }
             Err(_) => None,
         };
+        let mailbox = |recipient: &FilingRecipient| match recipient {
+            FilingRecipient::Mailbox(mailbox) => Some(*mailbox),
+            FilingRecipient::Reports => None,
+        };
+        let filed = match &parsed {
+            Some(parsed) if !parsed.incoming.is_bounce => {
+                self.file(mail.recipients.iter().filter_map(mailbox).collect(), parsed).await
+            }
+            _ => BTreeMap::new(),
+        };
         let mut deliveries = Vec::with_capacity(mail.recipients.len());
         for (index, recipient) in mail.recipients.iter().enumerate() {
             deliveries.push(match (recipient, &parsed) {
@@ -240,7 +293,8 @@ impl MailHandler for MailFiling {
                     self.read_report(&mail.bytes).await
                 }
                 (FilingRecipient::Mailbox(mailbox), Some(parsed)) => {
-                    let filed = self.file(*mailbox, parsed).await;
+                    let filed = filed.get(mailbox).cloned();
+                    let filed = filed.unwrap_or_else(|| later("the mail was not filed".to_owned()));
                     match mail.reports.get(index).and_then(Option::as_ref) {
                         Some(wanted) => self.report(*mailbox, parsed, &mail, wanted, filed).await,
                         None => filed,
@@ -252,10 +306,14 @@ impl MailHandler for MailFiling {
         deliveries
     }
 
-    async fn check_password(&self, user: &str, password: &str) -> bool {
-        let Ok(Some(mailbox)) = self.mailstore.find_by_number(user).await else { return false };
-        let checked = self.mailstore.check_pin(mailbox.id, &Pii::new(password.to_owned()), "smtp").await;
-        matches!(checked, Ok(PinCheck::Ok { must_change: false }))
+    /// The tries of a host are counted together, apart from those of a telephone number.
+    async fn check_password(&self, user: &str, password: &str, client: IpAddr) -> PasswordCheck {
+        let source = source(client);
+        match self.mailstore.check_pin_of_number(user, &Pii::new(password.to_owned()), &source).await {
+            Ok(PinCheck::Ok { must_change: false }) => PasswordCheck::Right,
+            Ok(PinCheck::Ok { must_change: true } | PinCheck::Wrong) => PasswordCheck::Wrong,
+            Ok(PinCheck::BackOff { .. }) | Err(_) => PasswordCheck::Later,
+        }
     }
 
     fn ready(&self) -> bool {
@@ -315,6 +373,59 @@ impl Parsed {
     }
 }
 
+/// A mail on its way into a mailbox.
+struct Filing {
+    owner: Mailbox,
+    /// Longest message of the mailbox, in milliseconds.
+    max_ms: u64,
+    delivery: [u8; 16],
+    /// The messages.
+    filed: Vec<String>,
+    /// Reason for which the first of its sound files cannot be read.
+    unreadable: Option<String>,
+    /// Number of sound files left out because the mailbox is full.
+    beyond_quota: usize,
+}
+
+impl Filing {
+    fn end(self) -> Delivery {
+        let full = (self.beyond_quota > 0).then(|| format!("{} left out: the mailbox is full", self.beyond_quota));
+        match self.filed.is_empty() {
+            false => {
+                let detail: Vec<_> = self.filed.into_iter().chain(full).collect();
+                Delivery::Accepted { detail: detail.join(", ") }
+            }
+            true if full.is_some() => later("the mailbox is full".to_owned()),
+            true => refused("5.6.1", &self.unreadable.unwrap_or_else(|| NO_SOUND.to_owned())),
+        }
+    }
+}
+
+/// A sound of a mail, cheap to clone.
+#[derive(Clone)]
+struct Sound {
+    codec: Codec,
+    bytes: Bytes,
+}
+
+/// The sound of some files, one after the other, by the longest length in milliseconds; decoded when it is first asked for.
+struct Sounds<'a> {
+    files: &'a [Audio],
+    by_limit: BTreeMap<u64, Result<Sound, String>>,
+}
+
+impl Sounds<'_> {
+    async fn within(&mut self, max_ms: u64) -> Result<Sound, String> {
+        if let Some(known) = self.by_limit.get(&max_ms) {
+            return known.clone();
+        }
+        let sound = joined(self.files, max_ms).await;
+        let sound = sound.map(|Recording { codec, bytes, .. }| Sound { codec, bytes: bytes.into() });
+        self.by_limit.insert(max_ms, sound.clone());
+        sound
+    }
+}
+
 /// The sounds of files one after the other, in the codec of the first, at most `max_ms` milliseconds.
 async fn joined(files: &[Audio], max_ms: u64) -> Result<Recording, String> {
     let mut joined: Option<Recording> = None;
@@ -347,6 +458,12 @@ async fn decode(audio: Audio, max_ms: u64) -> Result<Recording, String> {
     decoded.await.unwrap_or_else(|_| Err("the node is stopping".to_owned()))
 }
 
+/// The source of a client's tries, one of 65,536: the store keeps a record of each counted one until the purge.
+fn source(client: IpAddr) -> String {
+    let hash = blake3::derive_key("twinbox smtp sign-in", networks::host(client).to_string().as_bytes());
+    format!("smtp {:02x}{:02x}", hash[0], hash[1])
+}
+
 /// The message of the sound file at `index` of a delivery.
 fn message_id(delivery: [u8; 16], index: usize) -> MessageId {
     MessageId(u128::from_be_bytes(delivery).wrapping_add(index as u128))
@@ -366,6 +483,8 @@ fn header(mail: &[u8]) -> String {
     let end = whole.or_else(last).map_or(0, |at| at.saturating_add(2));
     String::from_utf8_lossy(beginning.get(..end).unwrap_or_default()).into_owned()
 }
+
+const NO_SOUND: &str = "the mail has no sound file: attach WAV, MP3 or M4A";
 
 fn refused(enhanced: &str, text: &str) -> Delivery {
     Delivery::Refused { code: 554, enhanced: enhanced.to_owned(), text: line(text) }

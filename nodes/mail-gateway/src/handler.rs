@@ -23,11 +23,27 @@ pub trait MailHandler: Clone + Send + Sync + 'static {
     /// May be dropped before it ends, at a time limit or at a stop; the sender then repeats the mail.
     fn deliver(&self, mail: Mail<Self::Recipient>) -> impl Future<Output = Vec<Delivery>> + Send;
 
-    /// Checks the password of a user that signs in.
-    fn check_password(&self, user: &str, password: &str) -> impl Future<Output = bool> + Send;
+    /// Checks the password of a user that signs in from this address.
+    fn check_password(
+        &self,
+        user: &str,
+        password: &str,
+        client: IpAddr,
+    ) -> impl Future<Output = PasswordCheck> + Send;
 
     /// Mails can be taken. Without, new connections are answered `421`.
     fn ready(&self) -> bool;
+}
+
+/// Result of a sign-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordCheck {
+    /// The password is right.
+    Right,
+    /// User or password are wrong.
+    Wrong,
+    /// It was not checked, and may be later: `454 4.7.0` (RFC 4954 section 6), so that no client asks for another one.
+    Later,
 }
 
 /// A mail that has arrived completely.

@@ -32,7 +32,7 @@ mod tls;
 
 pub use counts::{Counter, GatewayCounts};
 pub use filing::{CurrentIdentity, FilingRecipient, MailFiling, MailIdentity};
-pub use handler::{Delivery, Mail, MailHandler, RecipientError, Sender, SuccessReport};
+pub use handler::{Delivery, Mail, MailHandler, PasswordCheck, RecipientError, Sender, SuccessReport};
 pub use limits::Limits;
 pub use lines::LineError;
 pub use listener::{Gateway, GatewayError, MailListener};

@@ -164,8 +164,10 @@ fn refuse(stream: TcpStream) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
-    use crate::{Delivery, Mail, RecipientError, Sender};
+    use crate::{Delivery, Mail, PasswordCheck, RecipientError, Sender};
 
     #[derive(Clone)]
     struct Nothing;
@@ -181,8 +183,8 @@ mod tests {
             Vec::new()
         }
 
-        async fn check_password(&self, _: &str, _: &str) -> bool {
-            false
+        async fn check_password(&self, _: &str, _: &str, _: IpAddr) -> PasswordCheck {
+            PasswordCheck::Wrong
         }
 
         fn ready(&self) -> bool {

@@ -13,8 +13,9 @@ pub(crate) enum MailName {
 }
 
 /// The names of the mailbox with this address, the most exact first, where `domain` is that of the mailboxes, in lower
-/// case. A suffix of the local part that begins with `+` (RFC 5233) is for the sender's use: the mailbox is that of the
-/// address without it, unless a user has the address as it is.
+/// case. There an alias comes before the whole address: it is a name of a mailbox here, and another user's own address must not
+/// take its mail. A suffix of the local part that begins with `+` (RFC 5233) is for the sender's use: the mailbox is that of
+/// the address without it, unless a user has the address as it is.
 pub(crate) fn names(address: &Address, domain: &str) -> Vec<MailName> {
     let local = address.local();
     let mut names = names_of(local, address.domain(), domain);
@@ -32,7 +33,7 @@ fn names_of(local: &str, at: &str, domain: &str) -> Vec<MailName> {
     }
     let whole = UserAddress::address(&format!("{local}@{at}")).ok();
     let alias = Some(local).filter(|_| is_ours).and_then(|local| UserAddress::alias(local).ok());
-    whole.into_iter().chain(alias).map(MailName::Address).collect()
+    alias.into_iter().chain(whole).map(MailName::Address).collect()
 }
 
 #[cfg(test)]
@@ -40,23 +41,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_an_address_are_the_number_the_whole_address_and_the_alias() {
+    fn names_of_an_address_are_the_number_the_alias_and_the_whole_address() {
         let domain = "voicemail.example";
         for (address, expected) in [
             ("1001@voicemail.example", &["number 1001"][..]),
-            ("1001+urgent@Voicemail.Example", &["1001+urgent@voicemail.example", "1001+urgent", "number 1001"]),
-            ("Anna.L@voicemail.example", &["anna.l@voicemail.example", "anna.l"]),
+            ("1001+urgent@Voicemail.Example", &["1001+urgent", "1001+urgent@voicemail.example", "number 1001"]),
+            ("Anna.L@voicemail.example", &["anna.l", "anna.l@voicemail.example"]),
             (
                 "Anna+x+y@voicemail.example",
-                &["anna+x+y@voicemail.example", "anna+x+y", "anna@voicemail.example", "anna"],
+                &["anna+x+y", "anna+x+y@voicemail.example", "anna", "anna@voicemail.example"],
             ),
-            ("10-01@voicemail.example", &["10-01@voicemail.example", "10-01"]),
+            ("10-01@voicemail.example", &["10-01", "10-01@voicemail.example"]),
             // Only whole addresses count in other domains, a number as well.
             ("Anna@elsewhere.example", &["anna@elsewhere.example"]),
             ("anna+x@elsewhere.example", &["anna+x@elsewhere.example", "anna@elsewhere.example"]),
             ("1001@sub.voicemail.example", &["1001@sub.voicemail.example"]),
             // No user has these.
-            ("+15550100@voicemail.example", &["+15550100@voicemail.example", "+15550100"]),
+            ("+15550100@voicemail.example", &["+15550100", "+15550100@voicemail.example"]),
             ("\"two words\"@voicemail.example", &[]),
             ("jörg@voicemail.example", &[]),
         ] {

@@ -10,7 +10,7 @@ use crate::{
     counts::Counter,
     data::{DataReader, Discard},
     dsn::RecipientRequest,
-    handler::{Delivery, Mail, RecipientError, Sender},
+    handler::{Delivery, Mail, PasswordCheck, RecipientError, Sender},
     limits::Limits,
     lines::LineError,
     networks::Networks,
@@ -76,7 +76,12 @@ pub enum Action<R> {
         sender: Sender,
     },
     /// Ask the handler to check a password.
-    AskPassword(Credentials),
+    AskPassword {
+        /// User and password.
+        given: Credentials,
+        /// Address of the client.
+        client: IpAddr,
+    },
     /// From now on [`Session::on_data_chunk`] takes what is received.
     ReadData {
         /// Largest mail in bytes.
@@ -94,7 +99,7 @@ pub enum Answer<R> {
     /// To [`Action::AskRecipient`].
     Recipient(Result<R, RecipientError>),
     /// To [`Action::AskPassword`].
-    Password(bool),
+    Password(PasswordCheck),
     /// To [`Action::Deliver`].
     Deliveries(Vec<Delivery>),
 }
@@ -212,7 +217,7 @@ impl<R: Clone> Session<R> {
             (Phase::Recipient(address, reports), Answer::Recipient(answer)) => {
                 self.recipient_found(address, reports, answer)
             }
-            (Phase::Password(user), Answer::Password(right)) => self.password_checked(user, right),
+            (Phase::Password(user), Answer::Password(checked)) => self.password_checked(user, checked),
             (Phase::Deliveries(recipients), Answer::Deliveries(deliveries)) => {
                 self.delivered(recipients, deliveries)
             }

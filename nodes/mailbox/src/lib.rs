@@ -42,12 +42,12 @@ pub use message::{
 };
 pub use message_counts::{MessageCounts, Quota};
 pub use nearest::nearest;
-pub use number::{InvalidNumber, Number, claim, holder, release};
+pub use number::{InvalidNumber, Number, claim, holder, release, renumber};
 pub use prompt::{PromptKey, clear_prompt, prompt_audio, set_prompt};
 pub use recording::{
     Recording, RecordingState, discarded, filed, is_message_purged, is_of_purged_record, is_outlived,
     message_purged, next_take,
 };
 pub use twinbox_rtp::Codec;
-pub use user_row::{NotifyColumns, RowProblem, UserRow, read_table, read_users, write_users};
+pub use user_row::{NotifyColumns, RowProblem, UserRow, read_table, read_users, repeated_addresses, write_users};
 pub use value::ViewError;

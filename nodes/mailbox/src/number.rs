@@ -5,7 +5,7 @@ use std::fmt;
 use twinbox_ids::MailboxId;
 use twinbox_replication_core::{Edit, Record};
 
-use crate::schema;
+use crate::{schema, value::set_text};
 
 /// A mailbox number: 1 to 32 digits, nothing else.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +59,11 @@ impl fmt::Debug for Number {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// The edits of a mailbox's record that give it a number, which is to be claimed in the same commit.
+pub fn renumber(number: &Number) -> Vec<Edit> {
+    vec![set_text(schema::mailbox::NUMBER, number.as_str())]
 }
 
 /// The edits of a number's record that claim it for a mailbox.

@@ -16,6 +16,8 @@ use twinbox_ids::MailboxId;
 
 /// Maximum length of a PIN, in digits.
 pub const MAX_LENGTH: usize = 32;
+/// Usual length of a random PIN, in digits.
+pub const RANDOM_DIGITS: usize = 6;
 
 /// The subject of attempts: the PIN of a mailbox, or a source that tries at any mailbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -50,6 +52,9 @@ pub enum PinRefused {
     /// The mailbox's own number.
     #[error("this PIN is the mailbox's own number: choose another")]
     OwnNumber,
+    /// The first PIN, which is to be changed.
+    #[error("this is the first PIN, which others may know: choose another")]
+    Unchanged,
 }
 
 /// Whether a PIN has only digits and enough of them; it may still be easy to guess.
@@ -81,6 +86,18 @@ pub fn acceptable(pin: &str, number: &str, min_length: u8) -> Result<(), PinRefu
         return Err(PinRefused::OwnNumber);
     }
     Ok(())
+}
+
+/// A PIN of at least four digits that is not easy to guess (rule S1), made of these random numbers.
+pub fn random(number: &str, digits: usize, mut random: impl FnMut() -> u32) -> String {
+    // Every shorter one may be a sequence or a repetition.
+    let digits = digits.clamp(4, MAX_LENGTH);
+    loop {
+        let pin: String = (0..digits).filter_map(|_| char::from_digit(random() % 10, 10)).collect();
+        if acceptable(&pin, number, 1).is_ok() {
+            return pin;
+        }
+    }
 }
 
 /// Every digit equals the one `period` digits before it.
@@ -292,6 +309,21 @@ mod tests {
             ("12345678901234567890123456789012345", Err(PinRefused::TooLong)),
         ] {
             assert_eq!(acceptable(pin, "1001", 4), expected, "{pin}");
+        }
+    }
+
+    #[test]
+    fn random_pin_is_long_enough_and_easy_ones_are_left_out() {
+        // 111111 comes first.
+        let mut digits = [1, 1, 1, 1, 1, 1].into_iter().chain([4, 8, 2, 9, 1, 3]);
+        assert_eq!(random("2001", 6, || digits.next().expect("enough")), "482913");
+        for (digits, length) in [(1, 4), (9, 9), (99, MAX_LENGTH)] {
+            let mut number = 0;
+            let sevens = || {
+                number += 7;
+                number
+            };
+            assert_eq!(random("2001", digits, sevens).len(), length);
         }
     }
 

@@ -330,6 +330,12 @@ pub fn attempts_key(subject: crate::pin::Subject, generation: u64, window: u64) 
     Key { table: PIN_ATTEMPTS, id }
 }
 
+/// Of a key of attempts, whether the subject is a source, and the window; `None` for another key.
+pub fn attempts_of(key: &Key) -> Option<(bool, u64)> {
+    let (subject, window) = key.id.split_last_chunk::<8>().filter(|_| key.table == PIN_ATTEMPTS)?;
+    Some((subject.first() == Some(&2), u64::from_be_bytes(*window)))
+}
+
 /// Mailbox and message of a message's key; `None` for another key.
 pub fn message_of(key: &Key) -> Option<(MailboxId, MessageId)> {
     if key.table != MESSAGE || key.id.len() != 32 {

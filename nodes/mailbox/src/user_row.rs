@@ -1,10 +1,12 @@
 //! Users as a CSV table: reading and writing.
 
-use twinbox_ids::Pii;
+use std::collections::{BTreeSet, HashMap};
+
+use twinbox_ids::{ClassId, Pii};
 
 use crate::{
-    AddressChange, InvalidAddress, MOST_ALIASES, Mailbox, Number, UserAddress, csv, is_mail_address, is_timezone,
-    nearest::hint, pin::MAX_LENGTH,
+    AddressChange, InvalidAddress, MOST_ALIASES, Mailbox, Number, SyncedField, UserAddress, csv, is_mail_address,
+    is_timezone, nearest::hint, pin::MAX_LENGTH,
 };
 
 /// Maximum length of a field, in characters.
@@ -56,6 +58,23 @@ pub struct UserRow {
     pub notify: NotifyColumns,
 }
 
+impl UserRow {
+    /// The fields of a user that the line would change, of those that a directory may supply; `class` is that of the line, or
+    /// the present one.
+    pub fn changed_fields(&self, mailbox: &Mailbox, class: Option<ClassId>) -> Vec<SyncedField> {
+        let differs = |field: &SyncedField| match field {
+            // The line names its user by the number.
+            SyncedField::Number => false,
+            SyncedField::Name => self.name.as_ref().is_some_and(|name| *name != mailbox.name),
+            SyncedField::Mail => self.addresses.mail.as_ref().is_some_and(|mail| *mail != mailbox.addresses.mail),
+            SyncedField::Language => self.language.as_ref().is_some_and(|language| *language != mailbox.language),
+            SyncedField::Timezone => self.timezone.as_ref().is_some_and(|zone| *zone != mailbox.timezone),
+            SyncedField::Class => class != mailbox.class,
+        };
+        SyncedField::ALL.into_iter().filter(differs).collect()
+    }
+}
+
 /// Columns of a table for the first mail device and the first pager of a user. In an exported table an address is
 /// `Some(None)` where the user has no such device, or a disabled one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -86,6 +105,24 @@ impl RowProblem {
     }
 }
 
+/// A problem for each line with an address that a line before it has.
+pub fn repeated_addresses(rows: &[UserRow]) -> Vec<RowProblem> {
+    let mut seen = HashMap::<&UserAddress, u64>::new();
+    let mut problems = Vec::new();
+    for row in rows {
+        let AddressChange { mail, aliases } = &row.addresses;
+        // One user may have an address as both.
+        let own: BTreeSet<_> = mail.iter().flatten().chain(aliases.iter().flatten()).collect();
+        for address in own {
+            if let Some(first) = seen.insert(address, row.line) {
+                let words = format!("the address {} is on line {first} already", address.as_str());
+                problems.push(RowProblem::new(row.line, words));
+            }
+        }
+    }
+    problems
+}
+
 /// Reads a CSV table of users; the error lists all problems of the table. The first line names the columns: `number`,
 /// and any of the others. An empty field leaves the value as it is; `-` as operator, class, address, aliases or device
 /// stands for none.
@@ -112,7 +149,7 @@ pub fn read_table(text: &str) -> (Vec<UserRow>, Vec<RowProblem>) {
         Err(problems) => return (Vec::new(), problems),
     };
     let (mut users, mut problems) = (Vec::<UserRow>::new(), Vec::new());
-    let mut seen = std::collections::HashMap::new();
+    let mut seen = HashMap::new();
     for (line, row) in rows {
         let before = problems.len();
         let user = read_user(line, &row, &columns, &mut problems);

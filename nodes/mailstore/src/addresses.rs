@@ -1,9 +1,7 @@
 //! Mail addresses of users: the mailbox of an address, and the claims that give an address to one mailbox (rule D6).
 
-use std::collections::{BTreeSet, HashMap};
-
 use twinbox_ids::MailboxId;
-use twinbox_mailbox::{AddressChange, Mailbox, RowProblem, UserAddress, UserAddresses, UserRow, schema};
+use twinbox_mailbox::{Mailbox, UserAddress, UserAddresses, schema};
 use twinbox_replication_core::Record;
 use twinbox_replication_store::Draft;
 
@@ -105,24 +103,6 @@ fn first_of(
         }
     }
     Ok(None)
-}
-
-/// A problem for each line with an address that a line before it has.
-pub(crate) fn repeated_addresses(rows: &[UserRow]) -> Vec<RowProblem> {
-    let mut seen = HashMap::<&UserAddress, u64>::new();
-    let mut problems = Vec::new();
-    for row in rows {
-        let AddressChange { mail, aliases } = &row.addresses;
-        // One user may have an address as both.
-        let own: BTreeSet<_> = mail.iter().flatten().chain(aliases.iter().flatten()).collect();
-        for address in own {
-            if let Some(first) = seen.insert(address, row.line) {
-                let words = format!("the address {} is on line {first} already", address.as_str());
-                problems.push(RowProblem::new(row.line, words));
-            }
-        }
-    }
-    problems
 }
 
 /// The changed addresses for an administrator.

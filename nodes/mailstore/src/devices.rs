@@ -2,10 +2,13 @@
 
 use jiff::tz::TimeZone;
 use twinbox_clock::wall;
-use twinbox_devices::{Device, DeviceChange, DeviceError, LinkKey, MessageFacts, first, schema as devices_schema};
+use twinbox_devices::{
+    Device, DeviceChange, DeviceError, LinkKey, MessageFacts, NotBefore, check_fallbacks, first, notified_first,
+    opens, schema as devices_schema,
+};
 use twinbox_ids::{DeviceId, MailboxId, Timestamp};
 use twinbox_mailbox::{Folder, Mailbox, Message};
-use twinbox_outbox::{Cause, Channel, NewEffect, Transition};
+use twinbox_outbox::{Cause, Channel, Effect, NewEffect, Transition};
 use twinbox_replication_core::{Key, Record};
 use twinbox_replication_store::Draft;
 
@@ -81,18 +84,17 @@ impl Mailstore {
 
     /// Adds a device.
     pub async fn add_device(&self, device: Device) -> Result<Acknowledgement, DeviceStoreError> {
-        let name = device.name.clone();
-        let (taken, acknowledgement) = self
+        let (fits, acknowledgement) = self
             .commit(move |draft| {
                 mailbox_in(draft, device.mailbox)?;
-                if devices_in(draft, device.mailbox)?.iter().any(|other| other.name == device.name) {
-                    return Ok(true);
+                let fits = fits_in(draft, &device, true)?;
+                if fits.is_ok() {
+                    draft.edit(devices_schema::device_key(device.mailbox, device.id), device.edits())?;
                 }
-                draft.edit(devices_schema::device_key(device.mailbox, device.id), device.edits())?;
-                Ok(false)
+                Ok(fits)
             })
             .await?;
-        if taken { Err(DeviceStoreError::Taken { name }) } else { Ok(acknowledgement) }
+        fits.map(|()| acknowledgement)
     }
 
     /// Changes settings of a device.
@@ -104,21 +106,18 @@ impl Mailstore {
     ) -> Result<Acknowledgement, DeviceStoreError> {
         let mut changed = self.device(mailbox, id)?.ok_or(DeviceStoreError::None(id))?;
         changed.change(&changes)?;
-        let name = changed.name;
-        let (taken, acknowledgement) = self
-            .commit({
-                let name = name.clone();
-                move |draft| {
-                    if devices_in(draft, mailbox)?.iter().any(|other| other.id != id && other.name == name) {
-                        return Ok(true);
-                    }
+        let falls = changes.iter().any(|change| matches!(change, DeviceChange::Fallback(_)));
+        let (fits, acknowledgement) = self
+            .commit(move |draft| {
+                let fits = fits_in(draft, &changed, falls)?;
+                if fits.is_ok() {
                     let edits = changes.iter().flat_map(DeviceChange::edits).collect();
                     draft.edit(devices_schema::device_key(mailbox, id), edits)?;
-                    Ok(false)
                 }
+                Ok(fits)
             })
             .await?;
-        if taken { Err(DeviceStoreError::Taken { name }) } else { Ok(acknowledgement) }
+        fits.map(|()| acknowledgement)
     }
 
     /// Removes a device. Its effects that wait turn out to be unwanted.
@@ -147,8 +146,9 @@ pub(crate) fn notify_of(draft: &mut Draft<'_>, mailbox: &Mailbox, key: &Key) -> 
     let message = Message::read(key, &record, |_| None)?;
     let (facts, zone) = (facts_of(&message), zone_of(mailbox));
     let now = wall();
-    for device in devices.iter().filter(|device| !is_fallback(device.id, &devices)) {
+    for device in notified_first(&devices) {
         let Some(not_before) = first(device, &facts, time(now), &zone) else { continue };
+        let not_before = Timestamp(not_before.ms());
         let effect = NewEffect {
             cause: Cause { mailbox: mailbox.id, message: message.id, transition: Transition::Filed },
             channel: channel_of(device),
@@ -156,12 +156,20 @@ pub(crate) fn notify_of(draft: &mut Draft<'_>, mailbox: &Mailbox, key: &Key) -> 
             repeat: 0,
             retry: 0,
             created: now,
-            not_before: Timestamp(u64::try_from(not_before.0.as_millisecond()).unwrap_or_default()),
-            expires: Timestamp(now.0.saturating_add(NOTIFICATION_LIFE_MS)),
+            not_before,
+            expires: Timestamp(now.max(not_before).0.saturating_add(NOTIFICATION_LIFE_MS)),
         };
         write_effect(draft, &effect)?;
     }
     Ok(())
+}
+
+/// Time from which the device of an effect may be notified; zero for other effects.
+pub(crate) fn opens_in(draft: &Draft<'_>, effect: &Effect) -> Result<Timestamp, MailError> {
+    let NewEffect { cause: Cause { mailbox, .. }, target, .. } = effect.new;
+    let device = devices_in(draft, mailbox)?.into_iter().find(|device| device.id == target);
+    let Some((device, mailbox)) = device.zip(mailbox_in(draft, mailbox).ok()) else { return Ok(Timestamp(0)) };
+    Ok(Timestamp(opens(&device, time(wall()), &zone_of(&mailbox)).map_or(0, NotBefore::ms)))
 }
 
 /// The message as the decisions about its notifications see it.
@@ -200,9 +208,13 @@ pub fn time(at: Timestamp) -> jiff::Timestamp {
         .unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// A device that others name as their fallback notifies only after them.
-fn is_fallback(id: DeviceId, devices: &[Device]) -> bool {
-    devices.iter().any(|other| other.enabled && other.fallback == Some(id))
+/// Whether a device fits beside the others of its mailbox; `falls`: its fallback is new.
+fn fits_in(draft: &Draft<'_>, device: &Device, falls: bool) -> Result<Result<(), DeviceStoreError>, MailError> {
+    let devices = devices_in(draft, device.mailbox)?;
+    if devices.iter().any(|other| other.id != device.id && other.name == device.name) {
+        return Ok(Err(DeviceStoreError::Taken { name: device.name.clone() }));
+    }
+    Ok(if falls { check_fallbacks(device, &devices).map_err(DeviceStoreError::from) } else { Ok(()) })
 }
 
 pub(crate) fn devices_in(draft: &Draft<'_>, mailbox: MailboxId) -> Result<Vec<Device>, MailError> {

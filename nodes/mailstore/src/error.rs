@@ -126,7 +126,7 @@ impl From<CommitError<MailError>> for MailError {
     }
 }
 
-/// A mailbox could not be made.
+/// A mailbox could not be made, or could not get another number.
 #[derive(Debug, thiserror::Error)]
 pub enum CreateError {
     /// The number is not valid.

@@ -3,7 +3,7 @@
 
 use twinbox_ids::{MailboxId, MessageId, Pii, Timestamp};
 use twinbox_mailbox::{Codec, Filing, Folder, GreetingKind, Mark, NewMessage, Numbers, schema, set_greeting};
-use twinbox_replication_core::BlobRef;
+use twinbox_replication_core::{BlobRef, Key};
 use twinbox_replication_store::Draft;
 
 use crate::{
@@ -104,6 +104,21 @@ impl Mailstore {
         self.take_in(mailbox, id, new, Folder::New, audio, true).await
     }
 
+    /// Whether a message that came by mail was taken before, whatever became of it since. Waits as [`Self::receive_mail`].
+    pub async fn knows_mail(&self, mailbox: MailboxId, id: MessageId) -> Result<bool, MailError> {
+        let _turn = self.inner.imports.turn(id).await;
+        self.is_taken(&schema::message_key(mailbox, id)).await
+    }
+
+    async fn is_taken(&self, message: &Key) -> Result<bool, MailError> {
+        let taken = self.store().get(message)?.is_some_and(|record| !record.is_empty());
+        if taken {
+            // It may come from a peer, and its sync here may be under way: a commit ends after all earlier ones.
+            self.commit_here(|_| Ok(())).await?;
+        }
+        Ok(taken)
+    }
+
     /// Takes a message unless it is known. A repetition waits for the first, to its acknowledgement: the sender of either
     /// may forget the message after the answer (rule A1). Once begun, it goes to its end without a caller, so that a
     /// repetition never finds half of it.
@@ -136,9 +151,7 @@ impl Mailstore {
         notify: bool,
     ) -> Result<ImportOutcome, MailError> {
         let key = schema::message_key(mailbox, id);
-        if self.store().get(&key)?.is_some_and(|record| !record.is_empty()) {
-            // It may come from a peer, and its sync here may be under way: a commit ends after all earlier ones.
-            self.commit_here(|_| Ok(())).await?;
+        if self.is_taken(&key).await? {
             return Ok(ImportOutcome::Known);
         }
         let blob = self.store().blobs().put(audio.bytes).await?;

@@ -79,7 +79,7 @@ pub mod rows {
         addresses::{TakenAddress, set_addresses, taken_in},
         mailboxes::mailbox_in,
         messages::{mark_in, message_in},
-        purged::{forget_recording, is_forgettable, note_purged},
+        purged::{forget_recording, forget_try, is_forgettable, note_purged},
         reports::system_mail_in,
         synced::{directory_in, name_in, supplied_in},
     };

@@ -3,7 +3,7 @@
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
     Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, UserAddresses, claim, holder, is_timezone, release,
-    schema,
+    renumber, schema,
 };
 use twinbox_replication_core::{Edit, Key, Record};
 use twinbox_replication_store::Draft;
@@ -100,15 +100,13 @@ impl Mailstore {
         let (none, addresses) = (UserAddresses::default(), new.addresses);
         let (refused, acknowledgement) = self
             .commit(move |draft| {
-                let key = schema::number_key(&number);
-                if draft.get(&key)?.as_ref().and_then(holder).is_some() {
-                    return Ok(Some(CreateError::Taken { number: number.to_string() }));
-                }
                 if let Some(taken) = taken_in(draft, id, &none, &addresses)? {
                     let address = taken.address.as_str().to_owned();
                     return Ok(Some(CreateError::AddressTaken { address, number: taken.number }));
                 }
-                draft.edit(key, claim(id))?;
+                if let Some(taken) = claim_in(draft, id, &number)? {
+                    return Ok(Some(taken));
+                }
                 draft.edit(schema::mailbox_key(id), edits)?;
                 set_addresses(draft, id, &none, &addresses)?;
                 Ok(None)
@@ -119,6 +117,28 @@ impl Mailstore {
         }
         let mailbox = self.get(id).await?.ok_or(MailError::NoMailbox(id))?;
         Ok((mailbox, acknowledgement))
+    }
+
+    /// Gives a mailbox another number; the one that it had, or had lost to another mailbox, is free of it. Refused if a
+    /// directory supplies the number.
+    pub async fn renumber(&self, id: MailboxId, number: &str) -> Result<Acknowledgement, CreateError> {
+        let number = Number::normalise(number)
+            .map_err(|reason| CreateError::Number { number: number.to_owned(), reason })?;
+        let (refused, acknowledgement) = self
+            .commit(move |draft| {
+                let (before, edits) = (mailbox_in(draft, id)?.number, renumber(&number));
+                check_synced(draft, id, &edits)?;
+                if let Some(taken) = claim_in(draft, id, &number)? {
+                    return Ok(Some(taken));
+                }
+                if let Some(before) = Number::normalise(&before).ok().filter(|before| *before != number) {
+                    draft.edit(schema::number_key(&before), release(id))?;
+                }
+                draft.edit(schema::mailbox_key(id), edits)?;
+                Ok(None)
+            })
+            .await?;
+        refused.map_or(Ok(acknowledgement), Err)
     }
 
     /// Changes a setting of a mailbox.
@@ -192,6 +212,15 @@ pub fn mailbox_in(draft: &Draft<'_>, id: MailboxId) -> Result<Mailbox, MailError
         return Err(MailError::NoMailbox(id));
     }
     Mailbox::read(&key, &record)?.ok_or(MailError::NoMailbox(id))
+}
+
+/// Claims a number for a mailbox, unless another one has it: the last check of a change.
+fn claim_in(draft: &mut Draft<'_>, id: MailboxId, number: &Number) -> Result<Option<CreateError>, MailError> {
+    let key = schema::number_key(number);
+    match draft.get(&key)?.as_ref().and_then(holder).is_some_and(|by| by != id) {
+        true => Ok(Some(CreateError::Taken { number: number.to_string() })),
+        false => Ok(draft.edit(key, claim(id)).map(|()| None)?),
+    }
 }
 
 fn check_timezone(name: &str) -> Result<(), MailError> {

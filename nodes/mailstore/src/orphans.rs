@@ -102,7 +102,7 @@ impl Mailstore {
         let Some(coverage) = self.store().recordings().coverage(id, take) else { return Ok(None) };
         let length = coverage.end();
         let filing = if own { Filing::Recovered } else { Filing::Partial { take } };
-        if length / u64::from(twinbox_rtp::SAMPLES_PER_MS) < self.live().min_message_ms {
+        if length / u64::from(twinbox_rtp::SAMPLES_PER_MS) < self.min_message_ms(recording.mailbox) {
             self.note_died(&recording, length);
             // A recording that is too short is discarded; but only its own node may decide that no more of it exists.
             if own && record.is_empty() {

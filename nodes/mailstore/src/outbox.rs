@@ -16,10 +16,13 @@ use twinbox_replication_core::{Change, Edit, Key, Record};
 use twinbox_replication_peer::StabilityMark;
 use twinbox_replication_store::Draft;
 
-use crate::{Acknowledgement, MailError, Mailstore, ReturnedMessage, attempts::end_covered_in, work::blocking};
+use crate::{
+    Acknowledgement, MailError, Mailstore, ReturnedMessage, attempts::end_covered_in, devices::opens_in,
+    work::blocking,
+};
 
-/// Time that the effect of a sent message stays longer than others, in milliseconds: mail servers usually try for five
-/// days before they report a failure.
+/// Time that the effect of a mail stays longer than others, in milliseconds: mail servers usually try for five days before they
+/// report a failure.
 const REPORT_WITHIN_MS: u64 = 6 * 24 * 3_600 * 1_000;
 
 /// Effects that one search reads.
@@ -150,7 +153,7 @@ impl Mailstore {
                 };
                 let key = schema::effect_key(id);
                 if effect.dead.is_some() {
-                    let again = effect.again(wall());
+                    let again = effect.again(wall(), opens_in(draft, &effect)?);
                     draft.edit(key, done(wall(), &format!("retried as {}", again.id())))?;
                     write_effect(draft, &again)?;
                     return Ok(Ok(again.id()));
@@ -237,8 +240,8 @@ impl Mailstore {
         !waits && !missed && knows_all_attempts(others.saturating_add(1), others.saturating_sub(silent.len()))
     }
 
-    /// Effects of these channels that were done before that time, at most 20,000. Those of sent messages, also dead ones,
-    /// stay longer, because a mail server may report a failure after days; one that was retried stays until the retry is
+    /// Effects of these channels that were done before that time, at most 20,000. Those of mails and of sent messages, of
+    /// these also dead ones, stay longer, because a mail server may report a failure after days; one that was retried stays until the retry is
     /// removed, which may need its content.
     pub async fn done_effects(
         &self,
@@ -301,7 +304,8 @@ impl DoneEffects {
 fn is_over(effect: &Effect, before: Timestamp) -> bool {
     // A message that was given up is with its sender again.
     let given_up = effect.dead.as_ref().filter(|_| effect.is_sent());
-    let longer = if effect.is_sent() { REPORT_WITHIN_MS } else { 0 };
+    let may_come_back = effect.is_sent() || effect.new.channel.is_mail() && effect.new.channel != Channel::Report;
+    let longer = if may_come_back { REPORT_WITHIN_MS } else { 0 };
     let ended = effect.done.as_ref().or(given_up);
     ended.is_some_and(|ended| ended.at.0.saturating_add(longer) < before.0)
 }

@@ -6,10 +6,10 @@ use std::{
 };
 
 use tokio::sync::OwnedMutexGuard;
-use twinbox_ids::{MailboxId, Pii, Timestamp};
+use twinbox_ids::{ClassId, MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Mailbox, MailboxChange, Rule, Rules,
-    pin::{self, AttemptCounts, AttemptPolicy, HashCost, PinRecord, PinRefused, Subject, Verdict},
+    pin::{self, AttemptCounts, AttemptPolicy, HashCost, PinRecord, PinRefused, RANDOM_DIGITS, Subject, Verdict},
     schema,
 };
 use twinbox_pin_hashing::{Hashing, Lane};
@@ -120,8 +120,24 @@ impl Mailstore {
         Ok(PinCheck::Ok { must_change })
     }
 
-    /// Sets the PIN that the owner chose; refused when it is too easy.
+    /// Checks the PIN of the mailbox with that number. Tries at a number without a mailbox are counted and put off like
+    /// others, so that no caller or client finds out which exist.
+    pub async fn check_pin_of_number(
+        &self,
+        number: &str,
+        pin: &Pii<String>,
+        source: &str,
+    ) -> Result<PinCheck, MailError> {
+        let found = self.find_by_number(number).await?;
+        self.check_pin(found.map_or_else(|| no_mailbox(number), |mailbox| mailbox.id), pin, source).await
+    }
+
+    /// Sets the PIN that the owner chose; refused when it is too easy, or the one that is to be changed.
     pub async fn set_pin(&self, id: MailboxId, pin: &Pii<String>) -> Result<Acknowledgement, PinError> {
+        let first = self.get(id).await?.and_then(|mailbox| mailbox.pin).filter(|kept| kept.must_change);
+        if first.is_some() && self.verify(first, pin.clone()).await? {
+            return Err(PinRefused::Unchanged.into());
+        }
         let pin = self.new_pin(id, pin, false).await?;
         Ok(self.edit_mailbox(id, MailboxChange::Pin(pin).edits()).await?)
     }
@@ -152,10 +168,20 @@ impl Mailstore {
         self.hash(pin, must_change).await
     }
 
+    /// A random first PIN of six digits, or as many as the class of service or this node's settings ask for.
+    pub fn random_pin(&self, number: &str, class: Option<ClassId>) -> Result<Pii<String>, MailError> {
+        let digits = usize::from(self.min_pin_length(&self.class_rules(class)?)).max(RANDOM_DIGITS);
+        Ok(Pii::new(pin::random(number, digits, rand::random)))
+    }
+
+    fn min_pin_length(&self, rules: &Rules) -> u8 {
+        let said = rules.get(Rule::PinLength).and_then(|length| u8::try_from(length).ok());
+        said.unwrap_or(self.live().min_pin_length)
+    }
+
     /// Whether those rules, or this node's settings, accept a new PIN for the mailbox of that number.
     pub(crate) fn accepts(&self, pin: &Pii<String>, number: &str, rules: &Rules) -> Result<(), PinRefused> {
-        let said = rules.get(Rule::PinLength).and_then(|length| u8::try_from(length).ok());
-        let min_length = said.unwrap_or(self.live().min_pin_length);
+        let min_length = self.min_pin_length(rules);
         if rules.allows(Rule::EasyPins, false) {
             pin::typable(pin.reveal(), min_length)
         } else {
@@ -202,6 +228,13 @@ impl Mailstore {
         };
         Ok(self.inner.checks.hashing.compute(Lane::Caller, verify).await?)
     }
+}
+
+/// Id under which the tries at a number without a mailbox are counted, one of 65,536: a caller chooses the number, and the
+/// store keeps a record of each counted one until the purge.
+fn no_mailbox(number: &str) -> MailboxId {
+    let hash = blake3::derive_key("twinbox number without a mailbox", number.as_bytes());
+    MailboxId(u128::from(u16::from_be_bytes([hash[0], hash[1]])))
 }
 
 /// A new generation without tries.

@@ -1,11 +1,12 @@
-//! Messages whose content is removed, and recordings that are not needed to remember them any more.
+//! Messages whose content is removed, recordings that are not needed to remember them any more, and tries of PINs that count
+//! no longer.
 
 use twinbox_ids::{MessageId, RecordingId, Timestamp};
 use twinbox_mailbox::{Recording, is_outlived, message_purged, schema};
 use twinbox_replication_core::{Edit, Key, Record};
 use twinbox_replication_store::{Draft, Store, StoreError};
 
-use crate::MailError;
+use crate::{MailError, Mailstore};
 
 /// The record of its recording remembers a purged message.
 pub fn note_purged(draft: &mut Draft<'_>, message: MessageId) -> Result<(), MailError> {
@@ -30,6 +31,25 @@ pub fn is_forgettable(store: &Store, key: &Key, record: &Record, now: Timestamp)
 pub fn forget_recording(draft: &mut Draft<'_>, key: Key, now: Timestamp) -> Result<(), MailError> {
     let record = draft.get(&key)?.filter(|record| record.tombstone().is_none());
     match record.is_some_and(|record| is_outlived(&key, &record, now)) {
+        true => Ok(draft.edit(key, vec![Edit::Delete])?),
+        false => Ok(()),
+    }
+}
+
+impl Mailstore {
+    /// Whether a record of tries of PINs counts no longer at `now`: its window and the one behind it are over for at least a
+    /// window. No node whose clock is right writes or reads it again.
+    pub fn is_outlived_try(&self, key: &Key, now: Timestamp) -> bool {
+        let Some((is_source, window)) = schema::attempts_of(key) else { return false };
+        let settings = self.settings();
+        let policy = if is_source { settings.source_attempts } else { settings.mailbox_attempts };
+        window.saturating_add(3) <= policy.window(now)
+    }
+}
+
+/// Deletes a record of tries of PINs that count no longer.
+pub fn forget_try(draft: &mut Draft<'_>, key: Key) -> Result<(), MailError> {
+    match draft.get(&key)?.is_some_and(|record| !record.is_deleted()) {
         true => Ok(draft.edit(key, vec![Edit::Delete])?),
         false => Ok(()),
     }

@@ -11,7 +11,7 @@ use twinbox_mailbox::{Codec, Folder, MailOrigin, NewMessage, schema};
 use twinbox_outbox::Effect;
 use twinbox_prompts::Prompts;
 use twinbox_replication_core::BlobRef;
-use twinbox_replication_store::{Draft, StoreError};
+use twinbox_replication_store::Draft;
 
 use crate::{MailError, Mailstore, OutgoingRecord, devices::notify_of, imports::file_in, mailboxes::mailbox_in};
 
@@ -56,7 +56,7 @@ impl Returns {
         let location = self.mailstore.location(outgoing.location)?;
         let dial_id = location.as_ref().map_or("", |location| location.dial_id.as_str());
         let number = format!("{dial_id}{}", outgoing.number.reveal());
-        let audio = self.spoken(&outgoing, &number, reason).await?;
+        let audio = self.spoken(&outgoing, &number, reason).await;
         let subject = outgoing.subject.reveal();
         let origin = MailOrigin {
             sender: Pii::default(),
@@ -76,19 +76,19 @@ impl Returns {
         Ok(Some(ReturnedMessage { id: returned_id(outgoing.id), mailbox: outgoing.sender, new, audio }))
     }
 
-    /// The reason, and the message unless its audio is lost.
-    async fn spoken(&self, outgoing: &Outgoing, number: &str, reason: &str) -> Result<Vec<u8>, MailError> {
+    /// The reason, and the message unless its audio is lost or cannot be read.
+    async fn spoken(&self, outgoing: &Outgoing, number: &str, reason: &str) -> Vec<u8> {
         let codec: Codec = outgoing.codec;
         let mut audio = self.prompts.say(undelivered(number, Undelivered::of_report(reason)), codec);
         audio.resize(audio.len() + PAUSE, codec.silence());
-        match self.mailstore.blob(&outgoing.audio.hash).await {
+        let found = self.mailstore.blob(&outgoing.audio.hash).await;
+        let found = if found.is_err() { self.mailstore.mended_blob(&outgoing.audio).await } else { found };
+        match found {
             Ok(message) => audio.extend_from_slice(&message),
-            Err(MailError::Store(error @ (StoreError::NoBlob(_) | StoreError::Corrupt(_)))) => {
-                tracing::warn!(message = %outgoing.id, %error, "message comes back without its audio");
-            }
-            Err(error) => return Err(error),
+            // It is given up in any case: a disk that cannot read the audio must not keep it for ever.
+            Err(error) => tracing::warn!(message = %outgoing.id, %error, "message comes back without its audio"),
         }
-        Ok(audio)
+        audio
     }
 }
 

@@ -68,15 +68,15 @@ pub enum OutgoingRecord {
     Here(Box<Outgoing>),
 }
 
-impl SendOrder {
-    /// The id of the message to one recipient.
-    fn message(&self, to: &SendTo) -> MessageId {
+impl SendTo {
+    /// The id of the message of a sender's order to this recipient.
+    fn message(&self, order: u128, sender: MailboxId) -> MessageId {
         let mut hasher = blake3::Hasher::new_derive_key("twinbox 2026 sent message");
-        hasher.update(&self.id.to_be_bytes());
-        hasher.update(&self.sender.to_bytes());
-        match to {
-            SendTo::Mailbox(mailbox) => hasher.update(b"m").update(&mailbox.to_bytes()),
-            SendTo::Location { location, number } => {
+        hasher.update(&order.to_be_bytes());
+        hasher.update(&sender.to_bytes());
+        match self {
+            Self::Mailbox(mailbox) => hasher.update(b"m").update(&mailbox.to_bytes()),
+            Self::Location { location, number } => {
                 hasher.update(b"l").update(&location.to_bytes()).update(number.reveal().as_bytes())
             }
         };
@@ -84,7 +84,9 @@ impl SendOrder {
         hasher.finalize_xof().fill(&mut id);
         MessageId(u128::from_be_bytes(id))
     }
+}
 
+impl SendOrder {
     /// The message as a mailbox here gets it.
     fn new_message(&self, sender: &Mailbox, now: Timestamp) -> NewMessage {
         let subject = Some(&self.subject).filter(|subject| !subject.reveal().is_empty());
@@ -116,6 +118,16 @@ impl SendOrder {
 }
 
 impl Mailstore {
+    /// Whether the message of that sender's order was sent to a recipient before, whatever became of it since.
+    pub fn is_sent(&self, order: u128, sender: MailboxId, to: &SendTo) -> Result<bool, MailError> {
+        let id = to.message(order, sender);
+        let key = match to {
+            SendTo::Mailbox(mailbox) => schema::message_key(*mailbox, id),
+            SendTo::Location { .. } => locations_schema::outgoing_key(id),
+        };
+        Ok(self.store().get(&key)?.is_some_and(|record| !record.is_empty()))
+    }
+
     /// Sends a message to all its recipients, or to none: it is filed in mailboxes here, and is durable with the effects
     /// that send it to locations, when this returns.
     pub async fn send_message(&self, order: SendOrder) -> Result<(Vec<SentMessage>, Acknowledgement), MailError> {
@@ -125,14 +137,14 @@ impl Mailstore {
             let new = order.new_message(&sender, wall());
             let mut sent = Vec::with_capacity(order.to.len());
             for to in &order.to {
-                let id = order.message(to);
+                let id = to.message(order.id, order.sender);
                 let effect = match to {
                     SendTo::Mailbox(mailbox) => {
                         let owner = mailbox_in(draft, *mailbox)?;
-                        if !takes_messages_in(draft, &owner)? {
-                            return Err(MailError::Disabled { number: owner.number });
-                        }
                         if file_in(draft, *mailbox, id, &new, Folder::New, blob)? {
+                            if !takes_messages_in(draft, &owner)? {
+                                return Err(MailError::Disabled { number: owner.number });
+                            }
                             notify_of(draft, &owner, &schema::message_key(*mailbox, id))?;
                         }
                         None

@@ -1,8 +1,8 @@
 //! Fields that a directory supplies: local edits of them are refused.
 
-use twinbox_ids::{ClassId, DirectoryId, MailboxId};
+use twinbox_ids::{DirectoryId, MailboxId};
 use twinbox_mailbox::{
-    Mailbox, StoredDirectory, SyncedField, UserAddresses, UserRow,
+    Mailbox, StoredDirectory, SyncedField, UserAddresses,
     directory::{Supplied, schema as directory_schema},
     schema,
 };
@@ -97,20 +97,6 @@ pub(crate) fn takes_messages_in(draft: &Draft<'_>, mailbox: &Mailbox) -> Result<
 /// Whether callers of disabled users of the directory leave messages.
 fn answers_as_usual(directory: &StoredDirectory) -> bool {
     directory.settings.get(&DISABLED_CALLERS).is_some_and(|value| value == AS_USUAL)
-}
-
-/// The fields of a user that a line of a table would change.
-pub(crate) fn changed_fields(row: &UserRow, mailbox: &Mailbox, class: Option<ClassId>) -> Vec<SyncedField> {
-    let differs = |field: &SyncedField| match field {
-        // The line names its user by the number.
-        SyncedField::Number => false,
-        SyncedField::Name => row.name.as_ref().is_some_and(|name| *name != mailbox.name),
-        SyncedField::Mail => row.addresses.mail.as_ref().is_some_and(|mail| *mail != mailbox.addresses.mail),
-        SyncedField::Language => row.language.as_ref().is_some_and(|language| *language != mailbox.language),
-        SyncedField::Timezone => row.timezone.as_ref().is_some_and(|zone| *zone != mailbox.timezone),
-        SyncedField::Class => class != mailbox.class,
-    };
-    SyncedField::ALL.into_iter().filter(differs).collect()
 }
 
 /// The directory as the committer sees it; `None` when there is none.

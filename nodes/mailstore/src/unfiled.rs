@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 use twinbox_clock::BootInstant;
-use twinbox_ids::RecordingId;
+use twinbox_ids::{MailboxId, RecordingId};
 use twinbox_mailbox::{Filing, Recording};
 use twinbox_replication_core::BlobRef;
 
@@ -124,6 +124,15 @@ impl Mailstore {
         again
     }
 
+    /// Minimum length of a message for a mailbox, in milliseconds: no more than its class of service permits.
+    /// A mailbox whose record cannot be read holds up no filing.
+    pub(crate) fn min_message_ms(&self, mailbox: MailboxId) -> u64 {
+        let mailbox = self.get_now(mailbox).ok().flatten();
+        let rules = mailbox.and_then(|mailbox| self.rules(&mailbox).ok());
+        let max_ms = rules.and_then(|rules| rules.max_message_ms()).unwrap_or(u64::MAX);
+        self.live().min_message_ms.min(max_ms)
+    }
+
     /// Files a take, or remembers it for [`Self::file_again`].
     pub(crate) async fn file_or_keep(&self, mut ended: EndedTake) -> Result<Filed, FileError> {
         let filed = self.file_take(&mut ended).await;
@@ -136,7 +145,8 @@ impl Mailstore {
     async fn file_take(&self, ended: &mut EndedTake) -> Result<Filed, FileError> {
         let (begun, measured) = (BootInstant::now(), Some(self.inner.commits.begin()));
         let EndedTake { recording, take, cut, bytes, sealed } = ended;
-        let (length_ms, min_ms) = (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.live().min_message_ms);
+        let (length_ms, min_ms) =
+            (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.min_message_ms(recording.mailbox));
         if length_ms < min_ms {
             self.throw_away(recording.id, *take).await?;
             // If a recording is short because the rest was lost, the caller has not hung up early.

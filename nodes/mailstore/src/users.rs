@@ -10,16 +10,16 @@ use tokio::{sync::mpsc, task::JoinSet};
 use twinbox_ids::{MailboxId, Pii};
 use twinbox_mailbox::{
     AddressChange, Class, Mailbox, MailboxChange, NewMailbox, NotifyColumns, Number, RowProblem, UserAddresses,
-    UserRow, claim, holder, pin::typable, schema,
+    UserRow, claim, holder, pin::typable, repeated_addresses, schema,
 };
 use twinbox_replication_core::Edit;
 use twinbox_replication_store::Draft;
 
 use crate::{
     Acknowledgement, MailError, Mailstore, PinError,
-    addresses::{address_words, repeated_addresses, set_addresses, taken_in},
+    addresses::{address_words, set_addresses, taken_in},
     mailboxes::mailbox_in,
-    synced::{changed_fields, is_synced},
+    synced::is_synced,
     table_devices::{DeviceStep, steps, steps_in, write_steps},
     work::blocking,
 };
@@ -100,7 +100,7 @@ pub struct Imported {
     pub groups_alone: u64,
     /// Groups that are on two disks.
     pub groups_on_two: u64,
-    /// Lines whose number or address was taken, or whose user was changed or removed, since the plan.
+    /// Lines whose number or address was taken, or whose user was changed or removed or got a PIN, since the plan.
     pub missed: Vec<u64>,
 }
 
@@ -111,6 +111,8 @@ struct Ready {
     /// Number of a new mailbox.
     create: Option<Number>,
     edits: Vec<Edit>,
+    /// The edits give an existing mailbox its first PIN.
+    first_pin: bool,
     addresses: AddressChange,
     notify: NotifyColumns,
 }
@@ -173,7 +175,7 @@ impl Mailstore {
         }
         let Some(steps) = self.plan_addresses(&row, found.as_ref(), problems)? else { return Ok(None) };
         if let Some(mailbox) = &found
-            && let Some(refused) = self.synced_field(mailbox, changed_fields(&row, mailbox, class))?
+            && let Some(refused) = self.synced_field(mailbox, row.changed_fields(mailbox, class))?
         {
             problems.push(RowProblem::new(row.line, refused.to_string()));
             return Ok(None);
@@ -302,14 +304,16 @@ impl Mailstore {
                 let edits = new.edits(&number, pin.as_ref(), twinbox_clock::wall());
                 let UserAddresses { mail, aliases } = new.addresses;
                 let addresses = AddressChange { mail: Some(mail), aliases: Some(aliases) };
-                Ready { line, id: MailboxId::random(), create: Some(number), edits, addresses, notify }
+                let (id, create) = (MailboxId::random(), Some(number));
+                Ready { line, id, create, edits, first_pin: false, addresses, notify }
             }
             Action::Change { id, mut edits, addresses, pin } => {
+                let first_pin = pin.is_some();
                 if let Some((pin, must_change)) = pin {
                     let pin = self.hash_of_many(&pin, must_change).await?;
                     edits.extend(MailboxChange::Pin(pin).edits());
                 }
-                Ready { line, id, create: None, edits, addresses, notify }
+                Ready { line, id, create: None, edits, first_pin, addresses, notify }
             }
         })
     }
@@ -337,13 +341,14 @@ impl Mailstore {
 impl Ready {
     /// Writes all of it or nothing; `false` if another change has made it impossible since the plan.
     fn write(self, draft: &mut Draft<'_>) -> Result<bool, MailError> {
-        let Self { id, create, edits, addresses, notify, .. } = self;
+        let Self { id, create, edits, first_pin, addresses, notify, .. } = self;
         let present = match &create {
             Some(number) if draft.get(&schema::number_key(number))?.as_ref().and_then(holder).is_some() => {
                 return Ok(false);
             }
             Some(_) => UserAddresses::default(),
             None => match mailbox_in(draft, id) {
+                Ok(mailbox) if first_pin && mailbox.pin.is_some() => return Ok(false),
                 Ok(mailbox) => mailbox.addresses,
                 Err(MailError::NoMailbox(_)) => return Ok(false),
                 Err(error) => return Err(error),

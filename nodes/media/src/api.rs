@@ -84,12 +84,16 @@ pub struct Remote {
     /// Accept packets from any host when none come from the hosts above. A sender that guesses the port can then
     /// be heard before the caller (RFC 7362 section 5).
     pub any_host: bool,
-    /// Codec of both directions.
+    /// Codec that is sent, and received.
     pub codec: Codec,
     /// RTP payload type of `codec`, both directions.
     pub payload_type: u8,
+    /// The other codec and its payload type, if the peer may send that, too.
+    pub other: Option<(u8, Codec)>,
     /// Payload type of `telephone-event` (RFC 4733), if negotiated.
     pub dtmf: Option<u8>,
+    /// Another one that the peer may send, since the description of this side names it (RFC 3264 section 6.1).
+    pub own_dtmf: Option<u8>,
     /// This side sends (SDP direction as seen from this side).
     pub send: bool,
     /// This side receives. While false, the silence timers stop and a recording does not grow.
@@ -107,10 +111,23 @@ impl Remote {
             any_host: false,
             codec,
             payload_type: codec.payload_type(),
+            other: None,
             dtmf: None,
+            own_dtmf: None,
             send: true,
             receive: true,
         }
+    }
+
+    /// Whether a received packet of this payload type is a key.
+    pub(crate) fn is_dtmf(&self, payload_type: u8) -> bool {
+        [self.dtmf, self.own_dtmf].contains(&Some(payload_type))
+    }
+
+    /// Codec of a received packet of this payload type; `None` if it was not negotiated.
+    pub(crate) fn codec_of(&self, payload_type: u8) -> Option<Codec> {
+        let known = [Some((self.payload_type, self.codec)), self.other];
+        known.into_iter().flatten().find_map(|(known, codec)| (known == payload_type).then_some(codec))
     }
 }
 
@@ -218,7 +235,7 @@ pub struct MediaStats {
     pub send_errors: u64,
     /// Dropped packets and events.
     pub dropped: Dropped,
-    /// Lateness of the handling of audio packets.
+    /// Time from the reception of audio packets to their handling.
     pub lateness: crate::Lateness,
     /// Call quality measured by RTCP.
     pub quality: crate::Quality,

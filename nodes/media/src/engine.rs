@@ -106,7 +106,7 @@ impl Engine {
     }
 }
 
-/// Returns a function: the 99th percentile of the lateness of packets since its previous call.
+/// Returns a function: the 99th percentile of the time for which packets waited since its previous call.
 pub fn recent_lateness(engine: Engine) -> impl FnMut() -> Option<Duration> {
     let mut before = engine.stats().lateness;
     move || {

@@ -1,4 +1,4 @@
-//! Histogram of the lateness of packet handling.
+//! Time that received packets wait for their handling, and a histogram of it.
 
 use std::time::Duration;
 
@@ -8,9 +8,16 @@ pub const BOUNDS_US: [u64; 18] = [
     200_000, 500_000, 1_000_000,
 ];
 
-/// Histogram of durations: delay between the due time of an audio packet and its handling, or a duration measured by
-/// RTCP. The due time follows the RTP clock: the packet's timestamp, relative to the earliest packet of its stream in
-/// the last seconds.
+/// Time from the kernel's reception of a packet to its handling. Neither the network nor the sender's clock is in it: it tells
+/// whether this node keeps up. Both times are by the wall clock; a step of it in between is bounded by the longest wait that counts.
+pub(crate) fn waited(arrived: Duration, now: Duration) -> Duration {
+    now.saturating_sub(arrived).min(LONGEST)
+}
+
+/// A longer wait counts as this one.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// Histogram of durations: of the wait of audio packets, or of a duration measured by RTCP.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lateness {
     /// Packets per bucket: bucket `i` counts values up to [`BOUNDS_US`]`[i]` and above the previous bound.
@@ -93,6 +100,16 @@ impl Lateness {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wait_is_bounded_when_the_wall_clock_steps() {
+        let at = Duration::from_millis;
+        for (arrived, now, wait) in
+            [(1_000, 1_007, 7), (1_000, 1_000, 0), (1_000, 400, 0), (1_000, 3_600_000, 1_000)]
+        {
+            assert_eq!(waited(at(arrived), at(now)), at(wait), "{arrived} {now}");
+        }
+    }
 
     #[test]
     fn percentiles_are_bounds_of_buckets() {

@@ -1,64 +1,9 @@
-//! Due times of a stream's packets, and the best time to poll for them.
+//! The best time to poll for a stream's packets.
 
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
-use twinbox_rtp::{SAMPLE_RATE, packet::RtpTime};
-
-/// Measures the lateness of the handling of a stream's packets.
-///
-/// The due time of a packet follows from its timestamp, relative to the packet that came earliest by that measure in
-/// the last 8 to 16 seconds. The reference packet is replaced because the clocks of both sides drift apart.
-#[derive(Debug, Default)]
-pub(crate) struct Due {
-    origin: Option<Origin>,
-}
-
-#[derive(Debug)]
-struct Origin {
-    time: RtpTime,
-    at: BootInstant,
-    /// Smallest delay of a packet against its timestamp, in nanoseconds, in the current window; then in the last.
-    least: i64,
-    least_before: i64,
-    window: BootInstant,
-}
-
-const WINDOW: Duration = Duration::from_secs(8);
-
-/// A larger difference is a timestamp jump, not lateness: ten seconds, in nanoseconds.
-const JUMP: i64 = 10_000_000_000;
-
-const NANOS_PER_SAMPLE: i64 = 1_000_000_000 / SAMPLE_RATE as i64;
-
-impl Due {
-    /// The stream restarts.
-    pub(crate) fn restart(&mut self) {
-        self.origin = None;
-    }
-
-    /// Lateness at `now` of a packet with this timestamp.
-    pub(crate) fn late(&mut self, now: BootInstant, time: RtpTime) -> Duration {
-        let Some(origin) = &mut self.origin else {
-            self.origin = Some(Origin { time, at: now, least: 0, least_before: 0, window: now });
-            return Duration::ZERO;
-        };
-        let passed = now.since(origin.at).as_nanos() as i64;
-        let after = passed - i64::from(time.since(origin.time)) * NANOS_PER_SAMPLE;
-        let late = after - origin.least.min(origin.least_before);
-        if late.abs() > JUMP {
-            self.origin = None;
-            return self.late(now, time);
-        }
-        if now.since(origin.window) > WINDOW {
-            // Timestamps count from the newest packet, so that they never come near their wrap.
-            *origin = Origin { time, at: now, least: 0, least_before: origin.least - after, window: now };
-        } else {
-            origin.least = origin.least.min(after);
-        }
-        Duration::from_nanos(late.max(0).unsigned_abs())
-    }
-}
+use twinbox_rtp::SAMPLE_RATE;
 
 /// Time of the next visit, relative to the usual 20 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,44 +81,6 @@ mod tests {
 
     fn at(us: u64) -> BootInstant {
         BootInstant::from_nanos(1_000_000_000 + us * 1_000)
-    }
-
-    #[test]
-    fn lateness_is_counted_from_the_earliest_packet() {
-        let mut due = Due::default();
-        let start = RtpTime(u32::MAX - 200);
-        let cases = [(0, 0, 0), (20_000, 160, 0), (47_000, 320, 7_000), (55_000, 480, 0), (80_000, 640, 5_000)];
-        for (us, samples, late) in cases {
-            assert_eq!(due.late(at(us), start.plus(samples)), Duration::from_micros(late), "at {us} us");
-        }
-        due.restart();
-        assert_eq!(due.late(at(90_000), RtpTime(5)), Duration::ZERO);
-        assert_eq!(due.late(at(110_000), RtpTime(900_000_000)), Duration::ZERO, "a jump is a new beginning");
-    }
-
-    #[test]
-    fn slow_sender_is_late_only_for_a_while() {
-        let mut due = Due::default();
-        // 500 ppm slow for two minutes: 60 ms in total.
-        let worst = (0..6_000u64).map(|n| due.late(at(n * 20_010), RtpTime(n as u32 * 160))).max().unwrap();
-        assert!(worst < Duration::from_millis(9), "{worst:?}");
-    }
-
-    #[test]
-    fn a_packet_late_for_two_windows_is_still_late() {
-        let mut due = Due::default();
-        for n in 0..350u64 {
-            due.late(at(n * 20_000), RtpTime(n as u32 * 160));
-        }
-        // From 7 s on all packets are 30 ms late: measured until the window has passed twice.
-        let late = |n: u64, due: &mut Due| due.late(at(n * 20_000 + 30_000), RtpTime(n as u32 * 160));
-        for n in 350..780 {
-            assert_eq!(late(n, &mut due), Duration::from_millis(30), "packet {n}");
-        }
-        for n in 780..1_700 {
-            late(n, &mut due);
-        }
-        assert_eq!(late(1_700, &mut due), Duration::ZERO);
     }
 
     /// Runs a socket's visits in slots of 5 ms against packets that arrive at `arrivals`, in microseconds. Returns the

@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, error::TrySendError};
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootInstant, kernel_time};
 use twinbox_rtp::{
     Codec, FRAME, SAMPLE_RATE,
     dtmf::Detector,
@@ -16,8 +16,9 @@ use twinbox_rtp::{
 
 use crate::{
     ChunkSink, Clip, MediaEvent, MediaStats, RecordSpec, Remote, StopCause,
+    lateness::waited,
     outgoing::Outgoing,
-    pace::{Due, Phase, Shift},
+    pace::{Phase, Shift},
     playback::Playback,
     ports::{Pair, ReservedPort},
     reports::{Media, Reports},
@@ -58,10 +59,11 @@ pub(crate) struct RtpSession {
     counters: Arc<SharedCounters>,
     dropped: u64,
     remote: Option<Remote>,
+    /// Time at which the first remote was set, by the kernel's clock.
+    negotiated: Duration,
     source: RtpSource,
     sequence: Sequence,
     detector: Detector,
-    due: Due,
     pub(crate) phase: Phase,
     /// The session's packets count towards the engine's totals.
     pub(crate) counted: bool,
@@ -99,10 +101,10 @@ impl RtpSession {
             counters,
             dropped: 0,
             remote: None,
+            negotiated: Duration::ZERO,
             source: RtpSource::new(Terms::new(None, None, false), now),
             sequence: Sequence::default(),
             detector: Detector::default(),
-            due: Due::default(),
             phase: Phase::new(),
             counted: true,
             last_packet: now,
@@ -158,6 +160,9 @@ impl RtpSession {
 
     pub(crate) fn set_remote(&mut self, now: BootInstant, remote: Remote) {
         let received = self.remote.is_some_and(|r| r.receive);
+        if self.remote.is_none() {
+            self.negotiated = kernel_time();
+        }
         let terms = Terms::new(remote.address, remote.signalling, remote.any_host);
         self.source = match self.remote {
             None => RtpSource::new(terms, now),
@@ -190,8 +195,16 @@ impl RtpSession {
     /// Sends the next frame of the current play, due at `now`. Returns false when nothing plays any more.
     pub(crate) fn play_frame(&mut self, now: BootInstant, stats: &mut MediaStats) -> bool {
         let Some(mut playback) = self.playback.take() else { return false };
+        // A caller who speaks and does not listen hears nothing; the play ends in its time all the same.
+        let unheard = self.remote.filter(|remote| remote.receive && !remote.send);
+        if let Some(remote) = unheard
+            && !playback.fill(remote.codec, &mut [remote.codec.silence(); FRAME])
+        {
+            self.send_event(MediaEvent::PlayFinished(playback.id), stats);
+            return false;
+        }
         if !self.can_send() {
-            // On hold: the play continues afterwards.
+            // On hold, or without an address: the play continues afterwards.
             self.out.in_spurt = false;
             self.playback = Some(playback);
             return true;
@@ -279,7 +292,8 @@ impl RtpSession {
             Err(_) => return Err(Refused::Malformed),
         };
         let kind = packet.header.payload_type;
-        let (audio, digit) = (kind == remote.payload_type, Some(kind) == remote.dtmf);
+        let (codec, digit) = (remote.codec_of(kind), remote.is_dtmf(kind));
+        let audio = codec.is_some();
         if !audio && !digit && kind != COMFORT_NOISE {
             return Err(Refused::Codec);
         }
@@ -302,16 +316,13 @@ impl RtpSession {
             if let Some(key) = self.detector.push(&packet.header, packet.payload) {
                 self.send_event(MediaEvent::Digit(key), stats);
             }
-        } else if audio {
+        } else if let Some(codec) = codec {
             self.reports.received(datagram.arrived, &packet.header);
-            if order == Order::Restart {
-                self.due.restart();
+            // What came before has waited for the answer, and not for this thread.
+            if datagram.arrived >= self.negotiated {
+                stats.lateness.add(waited(datagram.arrived, kernel_time()));
             }
-            // A late packet was overtaken in the network: not lateness of this thread.
-            if order != Order::Late {
-                stats.lateness.add(self.due.late(now, packet.header.time));
-            }
-            self.record_packet(now, remote.codec, &packet, stats);
+            self.record_packet(now, codec, &packet, stats);
         }
         Ok(())
     }
@@ -353,8 +364,9 @@ impl RtpSession {
 
     fn check_timeout(&mut self, now: BootInstant, context: &mut ThreadContext) {
         // A listening telephone that suppresses silence sends nothing. The timeout starts when the play ends.
-        if self.playback.is_some() {
+        if self.playback.is_some() && self.can_send() {
             self.last_packet = now;
+            self.timeout_reported = false;
         }
         let watched =
             !context.media_timeout.is_zero() && !self.timeout_reported && self.remote.is_some_and(|r| r.receive);

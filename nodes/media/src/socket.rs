@@ -12,7 +12,7 @@ use std::{
 };
 
 use libc::{c_int, c_void, iovec, mmsghdr, sockaddr_in, sockaddr_in6, sockaddr_storage};
-use twinbox_clock::since_epoch;
+use twinbox_clock::kernel_time;
 
 /// A non-blocking UDP socket that marks sent packets and has the kernel timestamp received ones.
 pub(crate) struct Socket {
@@ -149,7 +149,7 @@ impl Batch {
             |((header, source), buffer)| {
                 let whole = header.msg_hdr.msg_flags & libc::MSG_TRUNC == 0;
                 let length = if whole { header.msg_len as usize } else { 0 };
-                let arrived = stamp(&header.msg_hdr).unwrap_or_else(since_epoch);
+                let arrived = stamp(&header.msg_hdr).unwrap_or_else(kernel_time);
                 Some(Datagram { from: address(source)?, arrived, bytes: buffer.get(..length)? })
             },
         )
@@ -236,6 +236,8 @@ pub(crate) fn raise_priority() {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
+
+    use twinbox_clock::since_epoch;
 
     use super::*;
 

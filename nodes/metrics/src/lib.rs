@@ -14,6 +14,7 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{
@@ -133,6 +134,9 @@ pub fn bind_local(admin_socket: &Path) -> Result<HttpListener, ListenError> {
     bound().map_err(|source| ListenError::Unix { path: path.clone(), source })
 }
 
+/// Maximum time for the answers under way when the process ends.
+const FINISH_WITHIN: Duration = Duration::from_secs(1);
+
 /// Serves until stopped, on the runtime that it is spawned on.
 pub async fn serve(listener: HttpListener, pages: Pages, stop: CancellationToken) {
     let router = Router::new()
@@ -140,6 +144,19 @@ pub async fn serve(listener: HttpListener, pages: Pages, stop: CancellationToken
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(pages);
+    // A client that sends half a request, or reads no answer, does not hold up the end of the process.
+    let limit = stop.clone();
+    let limit = async move {
+        limit.cancelled().await;
+        tokio::time::sleep(FINISH_WITHIN).await;
+    };
+    tokio::select! {
+        () = serve_until(listener, router, stop) => {}
+        () = limit => {}
+    }
+}
+
+async fn serve_until(listener: HttpListener, router: Router, stop: CancellationToken) {
     let stopped = stop.cancelled_owned();
     let served = match listener {
         HttpListener::Tcp(listener) => match tokio::net::TcpListener::from_std(listener) {

@@ -208,7 +208,7 @@ pub fn render(pages: &Pages) -> String {
         ],
     );
     let late = &media.lateness;
-    let help = "How late packets were handled, by the RTP clock.";
+    let help = "Time from the reception of audio packets to their handling.";
     page.histogram("twinbox_rtp_lateness_seconds", help, &BOUNDS_US, &late.buckets, late.sum_us);
     quality(&mut page, &media.quality);
     page.into_text()

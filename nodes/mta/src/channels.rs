@@ -14,7 +14,7 @@ use twinbox_mail::{
     incoming::{Importance, Sensitivity},
 };
 use twinbox_mailstore::{MailError, ReturnedMessage, Returns};
-use twinbox_outbox::{Channel, Effect};
+use twinbox_outbox::{Channel, Effect, NewEffect};
 use twinbox_reports::ReportSource;
 
 use crate::{
@@ -320,6 +320,10 @@ impl Channels for MailChannels {
 
     async fn returned(&self, effect: &Effect, reason: &str) -> Result<Option<ReturnedMessage>, MailError> {
         self.returns.of(effect, reason).await
+    }
+
+    async fn abandoned(&self, effect: &Effect) -> Result<Vec<NewEffect>, MailError> {
+        self.notifications.abandoned(effect).await
     }
 
     async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {

@@ -135,9 +135,10 @@ fn is_quoted_content(content: &str) -> bool {
 fn parse_domain(domain: &str) -> Option<Domain> {
     if let Some(literal) = domain.strip_prefix('[') {
         let literal = literal.strip_suffix(']')?;
-        let address = match literal.strip_prefix("IPv6:") {
-            Some(six) => IpAddr::V6(six.parse().ok()?),
-            None => IpAddr::V4(literal.parse().ok()?),
+        // The tag has no case (RFC 5321 section 4.1.3), and an address is kept in lower case.
+        let address = match literal.split_at_checked(5) {
+            Some((tag, six)) if tag.eq_ignore_ascii_case("IPv6:") => IpAddr::V6(six.parse().ok()?),
+            _ => IpAddr::V4(literal.parse().ok()?),
         };
         return Some(Domain::Address(address));
     }

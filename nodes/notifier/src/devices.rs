@@ -13,13 +13,17 @@ use twinbox_gate::InFlight;
 use twinbox_http_post::{HttpTarget, Owner, Post, PostFailure, TargetError};
 use twinbox_ids::{EffectId, Epoch, MessageId, Pii, Timestamp};
 use twinbox_mailstore::{MailError, time};
-use twinbox_outbox::{Channel, Effect, Transition};
+use twinbox_outbox::{Channel, Effect, NewEffect, Transition};
 
 /// Pause when the store cannot be read or written, in milliseconds.
 const STORE_PAUSE_MS: u64 = 5_000;
 /// Pause while this node cannot use the gateway for text messages, in milliseconds: a corrected one, or the next holder of
 /// the duty, sends what waits.
 const UNUSABLE_PAUSE_MS: u64 = 30_000;
+
+/// Reason for administrators that does not show the URL: it may contain a secret.
+const WRONG_URL: &str =
+    "the device's URL cannot be used: set url= to http://HOST/PATH or https://HOST/PATH, without a password";
 
 /// Gateway that takes text messages as JSON: `{"to": "+49…", "text": "…", "id": "…"}`.
 #[derive(Debug, Clone)]
@@ -94,7 +98,7 @@ impl HttpChannels {
         let id = effect.receiver_id().to_string();
         match &due.device.kind {
             Kind::Webhook { url, secret, .. } => {
-                let target = HttpTarget::new(url.reveal(), None, None).map_err(|error| never(error.to_string()))?;
+                let target = HttpTarget::of_user(url.reveal()).map_err(|_| never(WRONG_URL))?;
                 let event = match (effect.new.cause.transition, effect.new.repeat) {
                     (Transition::Test, _) => Event::Test,
                     _ if !due.content.earlier.is_empty() => Event::Digest,
@@ -206,6 +210,10 @@ impl Channels for HttpChannels {
                 }
             },
         }
+    }
+
+    async fn abandoned(&self, effect: &Effect) -> Result<Vec<NewEffect>, MailError> {
+        self.notifications.abandoned(effect).await
     }
 
     async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {

@@ -198,7 +198,7 @@ impl Effect {
             Some((read_u32(repeat)?, read_u32(retry)?))
         })?;
         let time = |tag| required(record, tag, |bytes| Some(Timestamp(read_u64(bytes)?)));
-        let new = NewEffect {
+        let mut new = NewEffect {
             cause: Cause { mailbox, message, transition },
             channel,
             target: required(record, schema::TARGET, DeviceId::from_slice)?,
@@ -208,6 +208,11 @@ impl Effect {
             not_before: time(schema::NOT_BEFORE)?,
             expires: time(schema::EXPIRES)?,
         };
+        // Earlier releases counted the life of a notification from its message, not from when its device may get it first.
+        if transition == Transition::Filed && new.expires <= new.not_before {
+            let life = new.expires.0.saturating_sub(new.created.0);
+            new.expires = Timestamp(new.not_before.0.saturating_add(life));
+        }
         let mut effect = Self {
             id,
             new,
@@ -307,11 +312,12 @@ impl Effect {
         identity(cause, *channel, *target, *repeat, 0)
     }
 
-    /// The next retry of a dead effect, due now.
-    pub fn again(&self, now: Timestamp) -> NewEffect {
-        let life = self.new.expires.0.saturating_sub(self.new.created.0);
-        let expires = Timestamp(now.0.saturating_add(life));
-        NewEffect { retry: self.new.retry.saturating_add(1), created: now, not_before: now, expires, ..self.new }
+    /// The next retry of a dead effect, due now, or when its target `opens`: a device may have hours. Its life begins then.
+    pub fn again(&self, now: Timestamp, opens: Timestamp) -> NewEffect {
+        let life = self.new.expires.0.saturating_sub(self.new.created.max(self.new.not_before).0);
+        let not_before = now.max(opens);
+        let expires = Timestamp(not_before.0.saturating_add(life));
+        NewEffect { retry: self.new.retry.saturating_add(1), created: now, not_before, expires, ..self.new }
     }
 }
 

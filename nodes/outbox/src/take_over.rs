@@ -47,7 +47,8 @@ pub fn take_over(effect: &Effect, own: Incarnation) -> TakeOver {
         // Counted already, by a node that lost the duty before it could attempt it.
         Some((counted, _)) if counted == attempt.number => TakeOver::Attempt,
         // This was the attempt with no other beside it. If the outcome of the one before arrived late, that process had
-        // only lost the duty.
+        // only lost the duty. Or another node, which had not seen that attempt, failed in one of the same number: the records
+        // cannot tell, and the effect gets one more attempt, alone.
         Some((counted, deaths)) if counted.saturating_add(1) == attempt.number && failed < counted => {
             let deaths = deaths.saturating_add(1);
             TakeOver::GiveUp { reason: format!("{deaths} processes ended while they attempted it, the last alone") }

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     sync::mpsc,
 };
 use tokio_util::sync::CancellationToken;
@@ -109,7 +109,12 @@ impl Wire {
                 if let Some(open) = lock(connections).get(&to).filter(|c| !c.is_closed()) {
                     return Ok(Flow::Tcp(open.clone(), to));
                 }
-                let stream = TcpStream::connect(to).await?;
+                let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+                // The node knows its trunks by their addresses.
+                if self.address.is_ipv4() == to.is_ipv4() {
+                    socket.bind(SocketAddr::new(self.address.ip(), 0))?;
+                }
+                let stream = socket.connect(to).await?;
                 let sender = connect(stream, to, connections.clone(), self.received.clone(), self.stop.clone());
                 Ok(Flow::Tcp(sender, to))
             }

@@ -30,6 +30,8 @@ const MEASURE_EVERY: Duration = Duration::from_secs(1);
 const SETTLED: Duration = Duration::from_millis(500);
 /// Minimum interval between requests of a called passive node for the role.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
+/// Pause before the end of a fill is stored again, when the disk refused it.
+const END_AGAIN: Duration = Duration::from_secs(5);
 
 /// Replicates with the nodes among these members only.
 pub fn follow_members(peers: &Peers, everyone: &[MemberAddress]) {
@@ -181,8 +183,9 @@ impl NodeReconciler {
         if ends && !std::mem::replace(&mut self.fill_ends, true) {
             let node = self.node.clone();
             tokio::spawn(async move {
-                if let Err(error) = node.peers.end_fill_without_source().await {
-                    error!(%error, "the end of the first fill cannot be stored");
+                while let Err(error) = node.peers.end_fill_without_source().await {
+                    error!(%error, "the end of the first fill cannot be stored; retrying");
+                    tokio::time::sleep(END_AGAIN).await;
                 }
             });
         }

@@ -19,10 +19,10 @@ use twinbox_ids::{BlobHash, MailboxId, MessageId, NodeName, RecordingId, Timesta
 use twinbox_mailbox::{Message, Rules, is_message_purged, is_purge_due, is_purged, purge, schema};
 use twinbox_mailstore::{
     MailError, Mailstore, blocking,
-    rows::{forget_recording, is_forgettable, note_purged},
+    rows::{forget_recording, forget_try, is_forgettable, note_purged},
 };
 use twinbox_outbox::{outlived_cause, schema::OUTBOX};
-use twinbox_replication_core::{Key, Table};
+use twinbox_replication_core::{Key, Record, Table};
 use twinbox_replication_peer::{Peers, StabilityMark};
 use twinbox_replication_store::{
     CompactedPacks, DeletedRow, Draft, Filled, FreedSpace, PurgedRows, Removal, Store, StoreError,
@@ -37,7 +37,7 @@ pub use policy::PURGED_WHOLE;
 const STEP: usize = 512;
 /// Messages that are marked as purged in one commit.
 const AT_A_TIME: usize = 16;
-/// Recordings that one look reads, deleted or not.
+/// Recordings, and tries of PINs, that one look reads, deleted or not.
 const RECORDINGS: usize = 2_048;
 /// Blobs without a reference, and blobs of all, that one look examines.
 const BLOBS: usize = 2_000;
@@ -74,6 +74,8 @@ struct Progress {
     waiting: Option<(Vec<(DeletedRow, Removal)>, StabilityMark)>,
     /// The id of the last recording that was looked at.
     recording: Vec<u8>,
+    /// The id of the last record of tries of PINs that was looked at.
+    attempt: Vec<u8>,
     /// The last blob without a reference, of all blobs, and the first pack, that the next look begins with.
     unreferenced: Option<BlobHash>,
     blobs: Option<BlobHash>,
@@ -122,7 +124,7 @@ impl Purge {
         while !self.store.index_step().await? {}
         let rows = self.remove_stable(progress).await?;
         // Before new records are marked, which a full disk refuses.
-        let freed = self.remove_audio(progress, now).await?;
+        let freed = self.remove_audio(progress, now).await;
         // In a store that was built again, a pack without rows may have audio that no other node has.
         let packs = match self.store.filled() {
             Filled::Complete => self.store.compact(&mut progress.pack, PACKS).await,
@@ -130,6 +132,9 @@ impl Purge {
         };
         self.find(progress, now).await?;
         self.forget_recordings(progress, now).await?;
+        self.forget_tries(progress, now).await?;
+        // A failure keeps nothing else from being done.
+        let freed = freed?;
         if rows != PurgedRows::default() || freed != FreedSpace::default() {
             let (records, without_audio) = (rows.whole, rows.audio);
             info!(records, without_audio, files = freed.blobs, bytes = freed.bytes, "purged");
@@ -257,13 +262,27 @@ impl Purge {
     /// Looks at the next recordings, and deletes those that are not needed any more.
     async fn forget_recordings(&self, progress: &mut Progress, now: Timestamp) -> Result<(), MailError> {
         let (store, after) = (self.store.clone(), std::mem::take(&mut progress.recording));
-        let (forgettable, last) = blocking(move || forgettable(&store, &after, now)).await??;
+        let next = move || {
+            let open = open_recordings(&store);
+            let is_due = |key: &Key, record: &Record| {
+                let in_progress = schema::recording_of(key).is_some_and(|id| open.contains(&id));
+                Ok(!in_progress && record.tombstone().is_none() && is_forgettable(&store, key, record, now)?)
+            };
+            next_due(&store, schema::RECORDING, &after, is_due)
+        };
+        let (forgettable, last) = blocking(next).await??;
         for part in forgettable.chunks(AT_A_TIME).map(<[Key]>::to_vec) {
             let forget =
                 move |draft: &mut Draft<'_>| part.into_iter().try_for_each(|key| forget_recording(draft, key, now));
             self.mailstore.commit_in_background(forget).await?;
         }
         progress.recording = last;
+        Ok(())
+    }
+
+    /// Looks at the next records of tries of PINs, and deletes those that count no longer.
+    async fn forget_tries(&self, progress: &mut Progress, now: Timestamp) -> Result<(), MailError> {
+        progress.attempt = forget_tries(&self.mailstore, std::mem::take(&mut progress.attempt), now).await?;
         Ok(())
     }
 
@@ -300,18 +319,37 @@ fn find(
     Ok(found)
 }
 
-/// Of the next recordings behind `after` those that are not needed any more, and the id of the last one that was read; empty
-/// after the last of all.
-fn forgettable(store: &Store, after: &[u8], now: Timestamp) -> Result<(Vec<Key>, Vec<u8>), StoreError> {
+/// One step of [`Purge::forget_tries`] behind the id `after`; returns where the next begins.
+async fn forget_tries(mailstore: &Mailstore, after: Vec<u8>, now: Timestamp) -> Result<Vec<u8>, MailError> {
+    let of = mailstore.clone();
+    let next = move || {
+        let is_due = |key: &Key, record: &Record| Ok(!record.is_deleted() && of.is_outlived_try(key, now));
+        next_due(of.store(), schema::PIN_ATTEMPTS, &after, is_due)
+    };
+    let (outlived, last) = blocking(next).await??;
+    for part in outlived.chunks(AT_A_TIME).map(<[Key]>::to_vec) {
+        let forget = move |draft: &mut Draft<'_>| part.into_iter().try_for_each(|key| forget_try(draft, key));
+        mailstore.commit_in_background(forget).await?;
+    }
+    Ok(last)
+}
+
+/// Of the next records of a table behind `after` those that are due, and the id of the last one that was read; empty after the
+/// last of all.
+fn next_due(
+    store: &Store,
+    table: Table,
+    after: &[u8],
+    is_due: impl Fn(&Key, &Record) -> Result<bool, StoreError>,
+) -> Result<(Vec<Key>, Vec<u8>), StoreError> {
     let from = if after.is_empty() { Vec::new() } else { [after, &[0]].concat() };
-    let (open, mut found, mut last, mut read) = (open_recordings(store), Vec::new(), Vec::new(), 0);
-    for row in store.rows_between(schema::RECORDING, &from, &[u8::MAX; 17]).take(RECORDINGS) {
+    let (mut found, mut last, mut read) = (Vec::new(), Vec::new(), 0);
+    for row in store.rows_between(table, &from, &[u8::MAX; 17]).take(RECORDINGS) {
         read += 1;
         // One that cannot be read stays; the next look begins behind it.
         let Ok((key, record)) = row else { continue };
         last.clone_from(&key.id);
-        let in_progress = schema::recording_of(&key).is_some_and(|id| open.contains(&id));
-        if !in_progress && record.tombstone().is_none() && is_forgettable(store, &key, &record, now)? {
+        if is_due(&key, &record)? {
             found.push(key);
         }
     }
@@ -372,3 +410,7 @@ fn sort(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/purge.rs"]
+mod tests;

@@ -143,12 +143,26 @@ impl SharedSettings {
         (state.rows.clone(), [&state.receiver_mistakes[..], &state.service_mistakes[..]].concat())
     }
 
-    /// Tries the services that this node could not use again: a file may be there now.
+    /// Tries the services and receivers of alarms that this node could not use again: a file may be there now.
     pub(crate) fn retry(&self) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if !state.service_mistakes.is_empty() && self.take_services(&self.values(), &mut state) {
+        let services = !state.service_mistakes.is_empty() && self.take_services(&self.values(), &mut state);
+        let receivers = !state.receiver_mistakes.is_empty() && self.retry_receivers(&self.values(), &mut state);
+        if services || receivers {
             self.report(&mut state);
         }
+    }
+
+    /// Makes the receivers of alarms again. Takes them if the mistakes differ from those before; true then.
+    fn retry_receivers(&self, values: &Values, state: &mut State) -> bool {
+        let parts = &self.0.parts;
+        let (receivers, mistakes) = parts.secrets.receivers(values, &parts.name);
+        let differ = state.receiver_mistakes != mistakes;
+        if differ {
+            state.receiver_mistakes = mistakes;
+            self.0.receivers.send_replace(Arc::new(receivers));
+        }
+        differ
     }
 
     /// Makes the services by these values those in force. True when the mistakes are others.

@@ -24,9 +24,12 @@ pub struct StoppedBackup {
     pub created: Created,
     /// The folder or bucket that it is in, as administrators write it.
     pub location: String,
-    /// The node had all records: false for one that was still filling from the others.
-    pub had_all: bool,
+    /// Descriptions of the data that was taken over now from a damaged index, each with its folder.
+    pub salvaged: Vec<String>,
 }
+
+/// Folder of the index in that of a store.
+const INDEX: &str = "db";
 
 /// Source of the settings of a bucket.
 #[derive(Debug)]
@@ -120,28 +123,47 @@ fn services(config: &NodeConfig, store: &Store) -> Result<Services, StoreError> 
 
 /// Opens the store of a node that does not run.
 fn open_store(config: &NodeConfig) -> Result<Store, StoppedNodeError> {
+    Ok(Store::open(store_of(config)?)?)
+}
+
+/// The store of a node, if it has one that is not restored in part.
+fn store_of(config: &NodeConfig) -> Result<StoreConfig, StoppedNodeError> {
     refuse_unfinished(&config.data_dir)?;
     let dir = config.data_dir.join("store");
-    if !dir.join("db").is_dir() {
+    if !dir.join(INDEX).is_dir() {
         return Err(StoppedNodeError::NoStore(dir));
     }
-    Ok(Store::open(StoreConfig { dir, node: config.name.clone(), reserve_bytes: config.reserve_bytes })?)
+    Ok(StoreConfig { dir, node: config.name.clone(), reserve_bytes: config.reserve_bytes })
+}
+
+/// Descriptions of the data that was taken over from folders which were set aside.
+fn taken_over(index: &Path) -> Result<Vec<String>, StoppedNodeError> {
+    let found = twinbox_rebuild::find(index).map_err(StoreError::from)?.into_iter();
+    Ok(found.filter_map(|aside| Some(format!("{}: {}", aside.folder.display(), aside.taken_over?))).collect())
 }
 
 /// Makes a backup of all that the disk of a node has, in this folder or bucket; the node must not run, and no other node is
-/// asked for anything.
+/// asked for anything. A damaged index is set aside, as at a start of the node. Runs within a runtime of several threads.
 pub async fn back_up_stopped(
     config: &NodeConfig,
     destination: &Path,
     release: &str,
     observer: &Observer,
 ) -> Result<StoppedBackup, StoppedNodeError> {
-    let store = open_store(config)?;
+    let of = store_of(config)?;
+    let index = of.dir.join(INDEX);
+    let before = taken_over(&index)?;
+    let store = twinbox_rebuild::open(of).await?;
+    let mut salvaged = taken_over(&index)?;
+    salvaged.retain(|text| !before.contains(text));
+    if store.cluster_id().is_none() {
+        // A new index does not know it yet.
+        store.set_cluster_id(config.cluster.id).await?;
+    }
     let folder = match destination.to_str().filter(|destination| is_s3(destination)) {
         Some(bucket) => services(config, &store)?.backup_folder(bucket)?,
         None => BackupFolder::at(destination),
     };
-    let had_all = store.filled().has_records();
     // Nothing is connected: they are never started.
     let peers = PeerConfig {
         node: config.name.clone(),
@@ -153,5 +175,5 @@ pub async fn back_up_stopped(
     let peers = Peers::new(peers, store.clone());
     let mailstore = Mailstore::new(store, peers, Settings::new(config.name.clone(), Incarnation::random(), 1));
     let created = twinbox_backup::create(&mailstore, &folder, release, observer).await?;
-    Ok(StoppedBackup { created, location: folder.location(), had_all })
+    Ok(StoppedBackup { created, location: folder.location(), salvaged })
 }

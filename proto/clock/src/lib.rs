@@ -89,10 +89,17 @@ pub fn wall() -> Timestamp {
 }
 
 /// The wall clock as the time since the Unix epoch, in the resolution of the system: for stamps that are compared with
-/// those of the kernel or of another machine. Not simulated.
+/// those of another machine. Not simulated.
 pub fn since_epoch() -> Duration {
     // By the C library, which TLS uses too: a tool that shifts the clock of a process shifts both.
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// The same as the kernel has it, for stamps that the kernel has made: a tool that shifts the clock of a process does not shift
+/// those.
+pub fn kernel_time() -> Duration {
+    let t = clock_gettime(ClockId::Realtime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
 }
 
 #[cfg(test)]

@@ -15,12 +15,11 @@ use crate::{
     flow::{Flow, Work},
     health::Health,
     index::{Index, Note},
-    insertion_order::coarse_to_fine,
     rewrite::Rewrite,
     rows::Rows,
 };
 
-/// Entries after whose application the committer may publish as many bytes.
+/// Rows that are written together, after which the committer may publish as many bytes.
 const CREDIT_EVERY: usize = 256;
 
 /// Time without anything to apply after which the index is tended.
@@ -117,14 +116,18 @@ impl<I: Index, M: Medium> Applier<I, M> {
         let turns = if self.rewrite.copies() { self.rewrite.take_turns() } else { 0 };
         for _ in 0..turns {
             if self.copy_rows()? {
-                if let Some((file, Some(rows))) = self.rows.index.space() {
-                    self.rewrite.ended(file, rows);
-                }
+                self.copying_ended();
                 break;
             }
         }
         self.rows.rewriting.store(self.rewrite.copies(), Relaxed);
         Ok(())
+    }
+
+    fn copying_ended(&mut self) {
+        if let Some((file, Some(rows))) = self.rows.index.space() {
+            self.rewrite.ended(file, rows);
+        }
     }
 
     /// Copies some more rows of the index; with the last ones the copy takes its place. True when the copying has ended.
@@ -170,26 +173,23 @@ impl<I: Index, M: Medium> Applier<I, M> {
         }
     }
 
-    /// Applies what has been committed. One write after the other, since a batch would lock out all readers; the layer
-    /// is dropped only when all of it is in the index, so no reader sees a part of it. The committer need not wait for
-    /// that: it may publish what has been applied, part by part.
+    /// Applies what has been committed. Readers go on meanwhile; the layer is dropped only when all of it is in the index, so no
+    /// reader sees a part of it. The committer need not wait for that: it may publish what has been applied, part by part.
     pub(crate) fn apply(&mut self) -> Result<(), DiskError> {
         let mut left = self.flow.take();
         self.rewrite.wrote(left);
         if let Some(frozen) = self.rows.layers.freeze() {
             let (appended, others) = self.rows.split(&frozen.writes);
-            let mut entries = 0_usize;
             let mut bytes = self.rows.append(&appended)?;
-            for (key, value) in coarse_to_fine(&others) {
-                self.rows.index.write(key, *value)?;
-                self.copying.wrote(&self.rows.index, self.health.dir(), key, *value);
-                entries += 1;
-                bytes += key.len() + value.map_or(0, <[u8]>::len);
-                if entries.is_multiple_of(CREDIT_EVERY) {
-                    let part = std::mem::take(&mut bytes).min(left);
-                    self.flow.applied(part);
-                    left -= part;
+            for part in others.chunks(CREDIT_EVERY) {
+                self.rows.index.write(part)?;
+                if !self.copying.wrote(&self.rows.index, self.health.dir(), part) {
+                    self.copying_ended();
                 }
+                bytes += part.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum::<usize>();
+                let applied = std::mem::take(&mut bytes).min(left);
+                self.flow.applied(applied);
+                left -= applied;
             }
             self.rows.layers.drop_frozen();
             self.applied = frozen.covers;

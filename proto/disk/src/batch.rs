@@ -7,9 +7,9 @@
 
 use crate::transaction::Overlay;
 
-/// Version of this format. The first one is the same; the release that wrote it knows of no rows beside the index, and must not
-/// open a store that has them.
-const VERSION: u8 = 2;
+/// Version of this format. The earlier ones are the same: the release that wrote 1 knows of no rows beside the index, and that which
+/// wrote 2 of no blocks in it. They must not open a store that has them.
+const VERSION: u8 = 3;
 const FIRST_VERSION: u8 = 1;
 
 /// The first batch of a group.
@@ -20,6 +20,9 @@ const ENDS: u8 = 2;
 
 /// Bytes in front of each batch.
 pub(crate) const HEADER: usize = 2;
+
+/// A group without writes. An earlier release refuses its version.
+pub(crate) const EMPTY: [u8; HEADER] = [VERSION, BEGINS | ENDS];
 
 /// A batch of the journal is not what this crate writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{DiskError, Pair, index::Index, insertion_order::coarse_to_fine, range::KeyRange};
+use crate::{DiskError, Pair, block::Write, index::Index, range::KeyRange};
 
 /// Rows, and about as many bytes, that are read at a time.
 const ROWS: usize = 4096;
@@ -21,7 +21,7 @@ impl SomeRows {
     /// The next rows from `from` on, `most` of them.
     pub(crate) fn read<I: Index>(index: &I, from: &[u8], most: usize) -> Result<Self, DiskError> {
         let (mut pairs, mut bytes) = (Vec::new(), 0);
-        for pair in index.range(&KeyRange::prefix_from(b"", from)) {
+        for pair in index.ascending(&KeyRange::prefix_from(b"", from)) {
             let (key, value) = pair?;
             bytes += (key.len() + value.len()) as u64;
             let next = [&key[..], &[0]].concat();
@@ -84,7 +84,8 @@ impl Copying {
             };
         };
         let copied = SomeRows::read(index, &upto, self.most).and_then(|SomeRows { pairs, next, .. }| {
-            coarse_to_fine(&pairs).try_for_each(|(key, value)| index.write_copy(key, Some(value)))?;
+            let rows: Vec<Write<'_>> = pairs.iter().map(|(key, value)| (&key[..], Some(&value[..]))).collect();
+            index.write_copy(&rows)?;
             Ok(next)
         });
         match copied {
@@ -100,14 +101,17 @@ impl Copying {
         }
     }
 
-    /// A key was written to the index. What is in the copy already is written there too; the rest comes with its row.
-    pub(crate) fn wrote<I: Index>(&mut self, index: &I, dir: &Path, key: &[u8], value: Option<&[u8]>) {
-        if self.upto.as_ref().is_some_and(|upto| key < upto.as_slice())
-            && let Err(error) = index.write_copy(key, value)
-        {
+    /// Rows were written to the index, in the order of their keys. What is in the copy already is written there too; the rest is
+    /// copied later. False when the copy was given up.
+    pub(crate) fn wrote<I: Index>(&mut self, index: &I, dir: &Path, rows: &[Write<'_>]) -> bool {
+        let Some(upto) = &self.upto else { return true };
+        let copied = rows.partition_point(|(key, _)| *key < upto.as_slice());
+        let written = index.write_copy(&rows[..copied]);
+        if let Err(error) = &written {
             self.upto = None;
             Self::give_up(index, dir, &error.to_string());
         }
+        written.is_ok()
     }
 
     /// The index stays as it is.

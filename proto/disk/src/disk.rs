@@ -51,7 +51,7 @@ impl Disk {
         let request = VerifyRequest::of(&dir);
         let index = SledIndex::open(&dir, options.left_free)?;
         if request.is_made() {
-            tracing::warn!(dir = %dir.display(), "an earlier process failed to write: the whole index is read");
+            tracing::warn!(dir = %dir.display(), "an earlier process failed to write, or found damage: the whole index is read");
             index.verify()?;
         }
         let runs = match options.appended {

@@ -91,17 +91,21 @@ impl<I: Index, M: Medium> Parts<I, M> {
             Ok(())
         };
         let config = Config { segment_bytes: options.journal_segment_bytes };
-        let (writer, recycler) = twinbox_journal::open(medium, config, replay).map_err(|error| match error {
-            OpenError::Refused(error) => error,
-            error => {
-                let damaged = matches!(error, OpenError::Damaged { .. } | OpenError::Missing { .. });
-                refused(error.to_string(), damaged)
-            }
-        })?;
+        let (mut writer, recycler) =
+            twinbox_journal::open(medium, config, replay).map_err(|error| match error {
+                OpenError::Refused(error) => error,
+                error => {
+                    let damaged = matches!(error, OpenError::Damaged { .. } | OpenError::Missing { .. });
+                    refused(error.to_string(), damaged)
+                }
+            })?;
         rows.write_all(&gathered)?;
         if held.lacks(recycler.floor()) {
             let detail = "it lacks writes that it had flushed, and that the journal has let go of".to_owned();
             return Err(DiskError::Index { dir: health.dir().to_owned(), detail, damaged: true });
+        }
+        if rows.index.is_converted() {
+            writer.append(&[&batch::EMPTY]).map_err(|error| refused(error.to_string(), false))?;
         }
         let end = writer.position();
         let mut applier = Applier {

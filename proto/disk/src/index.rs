@@ -2,21 +2,21 @@
 
 use twinbox_journal::Position;
 
-use crate::{DiskError, Pair, range::KeyRange, runs::Extent};
+use crate::{DiskError, Pair, block::Write, range::KeyRange, runs::Extent};
 
-/// An ordered map on disk whose writes become durable at a flush, or earlier. After a power cut each key has its value
-/// of the last flush or a later one.
+/// Rows on disk whose writes become durable at a flush, or earlier. After a power cut each key has its value of the last flush or a
+/// later one.
 pub(crate) trait Index: Send + Sync + 'static {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError>;
 
     /// The pairs of a range, ascending. Not a snapshot.
-    fn range<'a>(
-        &'a self,
-        range: &KeyRange,
-    ) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + use<'a, Self>;
+    fn ascending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<Self>;
 
-    /// Writes one key, without waiting for the disk; `None` removes it.
-    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError>;
+    /// The same from the end.
+    fn descending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<Self>;
+
+    /// Writes rows, in the order of their keys, without waiting for the disk. One thread writes.
+    fn write(&self, rows: &[Write<'_>]) -> Result<(), DiskError>;
 
     /// Makes all writes durable that have returned.
     fn flush(&self) -> Result<(), DiskError>;
@@ -30,6 +30,11 @@ pub(crate) trait Index: Send + Sync + 'static {
     /// The position in the last note that the index has.
     fn held(&self) -> Result<Held, DiskError> {
         Ok(Held::Unknown)
+    }
+
+    /// True if this opening has converted it from the format of an earlier release, which must not open the store any more.
+    fn is_converted(&self) -> bool {
+        false
     }
 
     /// Length of its file, and bytes of its rows once they are counted. `None` for an index that is never rewritten, and when
@@ -53,8 +58,8 @@ pub(crate) trait Index: Send + Sync + 'static {
         Err("it cannot be copied".to_owned())
     }
 
-    /// Writes one key of the copy, as [`Self::write`] does here.
-    fn write_copy(&self, _key: &[u8], _value: Option<&[u8]>) -> Result<(), DiskError> {
+    /// Writes rows of the copy, as [`Self::write`] does here.
+    fn write_copy(&self, _rows: &[Write<'_>]) -> Result<(), DiskError> {
         Ok(())
     }
 

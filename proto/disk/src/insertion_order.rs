@@ -1,13 +1,13 @@
-//! The order in which rows whose keys adjoin are inserted into the index. Pure.
+//! The order in which new blocks whose keys adjoin are inserted into the index. Pure.
 //!
-//! sled splits a page of 17 rows in the middle, and writes a page again after ten changes. Rows in the order of their keys thus
-//! leave every page but the last half full, and sled writes each row three times. From coarse to fine, a page gets its rows from
-//! all sides: a copy of 470,000 rows took 155 MB of the file instead of 218.
+//! sled splits a page of 17 values in the middle, and writes a page again after ten changes. Values in the order of their keys thus
+//! leave every page but the last half full, and sled writes each value three times. From coarse to fine, a page gets its values from
+//! all sides: a copy of 470,000 values took 155 MB of the file instead of 218.
 
-/// Rows that are ordered together: more make the file hardly shorter, and reach more pages at a time.
+/// Values that are ordered together: more make the file hardly shorter, and reach more pages at a time.
 const TOGETHER: usize = 256;
 
-/// Rows in the order of their keys, in the order in which they are inserted.
+/// Values in the order of their keys, in the order in which they are inserted.
 pub(crate) fn coarse_to_fine<T>(rows: &[T]) -> impl Iterator<Item = &T> {
     rows.chunks(TOGETHER).flat_map(|group| {
         let steps = std::iter::successors(Some(TOGETHER / 2), |step| (*step > 1).then_some(step / 2));

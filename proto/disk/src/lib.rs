@@ -8,6 +8,8 @@
 
 mod applier;
 mod batch;
+mod block;
+mod blocks;
 mod both_ends;
 mod committer;
 mod copying;
@@ -39,6 +41,7 @@ mod sync;
 #[path = "../tests/unit/mod.rs"]
 mod tests;
 mod transaction;
+mod tree;
 mod verify;
 
 #[cfg(not(feature = "simulation"))]

@@ -30,6 +30,12 @@ impl Space {
     pub fn takes_data(&self) -> bool {
         self.free > self.reserve
     }
+
+    /// True when there is room for new data again after there was none: an eighth of the reserve more, so that a state does not
+    /// change with each file that comes and goes.
+    pub fn has_recovered(&self) -> bool {
+        self.free > self.reserve.saturating_add(self.reserve / 8)
+    }
 }
 
 /// Refuses writes before the file system is full.

@@ -10,9 +10,9 @@ use twinbox_journal::Medium;
 
 use crate::{
     DiskError, Pair,
+    block::Write,
     both_ends::{BothEnds, Parts},
     index::{Index, Note},
-    insertion_order::coarse_to_fine,
     layers::Layers,
     range::{KeyRange, ReadFrom},
     rewrite::IndexSpace,
@@ -52,8 +52,11 @@ struct Chunk {
     rest: Option<KeyRange>,
 }
 
+/// Pairs as they are read.
+type Pairs<'a> = Box<dyn Iterator<Item = Result<Pair, DiskError>> + 'a>;
+
 /// Writes in the order of their keys.
-pub(crate) type Writes<'a> = Vec<(&'a [u8], Option<&'a [u8]>)>;
+pub(crate) type Writes<'a> = Vec<Write<'a>>;
 
 impl<I: Index, M: Medium> Rows<I, M> {
     pub(crate) fn new(index: I, runs: Option<Runs<M>>) -> Self {
@@ -83,7 +86,7 @@ impl<I: Index, M: Medium> Rows<I, M> {
     pub(crate) fn write_all(&self, writes: &Overlay) -> Result<(), DiskError> {
         let (appended, others) = self.split(writes);
         self.runs.as_ref().map_or(Ok(()), |runs| runs.append_new(&appended))?;
-        coarse_to_fine(&others).try_for_each(|(key, value)| self.index.write(key, *value))
+        self.index.write(&others)
     }
 
     /// Moves the rows of an earlier release, which had all of them in the index, to the runs. A start that is cut in the middle
@@ -91,7 +94,7 @@ impl<I: Index, M: Medium> Rows<I, M> {
     pub(crate) fn adopt(&self) -> Result<(), DiskError> {
         let Some(runs) = &self.runs else { return Ok(()) };
         let all = KeyRange::prefix(runs.prefix());
-        let mut pairs = self.index.range(&all).peekable();
+        let mut pairs = self.index.ascending(&all).peekable();
         if pairs.peek().is_none() {
             return Ok(());
         }
@@ -108,11 +111,11 @@ impl<I: Index, M: Medium> Rows<I, M> {
         self.index.note(&Note { held: None, runs: runs.sync()? })?;
         self.index.flush()?;
         loop {
-            let part: Vec<Pair> = self.index.range(&all).take(ADOPTED).collect::<Result<_, _>>()?;
+            let part: Vec<Pair> = self.index.ascending(&all).take(ADOPTED).collect::<Result<_, _>>()?;
             if part.is_empty() {
                 return Ok(());
             }
-            part.iter().try_for_each(|(key, _)| self.index.write(key, None))?;
+            self.index.write(&part.iter().map(|(key, _)| (&key[..], None)).collect::<Writes<'_>>())?;
         }
     }
 
@@ -121,13 +124,19 @@ impl<I: Index, M: Medium> Rows<I, M> {
         self.runs.as_ref().filter(|runs| runs.takes(key))
     }
 
-    /// The pairs of a range in the index and in the runs.
-    fn stored<'a>(&'a self, range: &KeyRange) -> Box<dyn DoubleEndedIterator<Item = Result<Pair, DiskError>> + 'a> {
-        let Some(runs) = &self.runs else { return Box::new(self.index.range(range)) };
+    /// The pairs of a range in the index and in the runs, in the order in which they are read.
+    fn stored<'a>(&'a self, range: &KeyRange, from: ReadFrom) -> Pairs<'a> {
+        let of_index = |part: &KeyRange| -> Pairs<'a> {
+            match from {
+                ReadFrom::Start => Box::new(self.index.ascending(part)),
+                ReadFrom::End => Box::new(self.index.descending(part)),
+            }
+        };
+        let Some(runs) = &self.runs else { return of_index(range) };
         let (before, within, after) = range.around(runs.prefix());
-        let of_index = |part: Option<KeyRange>| part.map(|part| self.index.range(&part)).into_iter().flatten();
-        let of_runs = within.map(|part| runs.range(part)).into_iter().flatten();
-        Box::new(of_index(before).chain(of_runs).chain(of_index(after)))
+        let within = within.map(|part| from.read(runs.range(part)));
+        let parts = [before.as_ref().map(of_index), within, after.as_ref().map(of_index)];
+        Box::new(from.read(parts.into_iter()).flatten().flatten())
     }
 
     /// The next pairs of a range from one of its ends, about `limit` of them.
@@ -139,7 +148,7 @@ impl<I: Index, M: Medium> Rows<I, M> {
         // Of the rest of the range, the layers' part is not known yet.
         let beyond = written.last().filter(|_| more).map(|(key, _)| key.clone());
         let known = beyond.as_ref().map(|key| range.as_far_as(from, key));
-        let mut stored = from.read(self.stored(known.as_ref().unwrap_or(range)));
+        let mut stored = self.stored(known.as_ref().unwrap_or(range), from);
         let mut written = written.into_iter().peekable();
         let (mut pairs, mut bytes) = (Vec::new(), 0);
         let most = if limit <= FIRST_CHUNK { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };

@@ -23,7 +23,7 @@ use self::{
     block::Entry,
     buckets::{Buckets, Place},
 };
-use crate::DiskError;
+use crate::{DiskError, verify};
 
 pub(crate) use self::opening::salvage;
 
@@ -218,7 +218,7 @@ impl<M: Medium> Runs<M> {
                     return Ok(());
                 }
                 Err(failure) => {
-                    let is_full = failure.kind() == io::ErrorKind::StorageFull;
+                    let is_full = is_full(failure.kind());
                     // The name may be taken by now.
                     let _ = self.medium.remove(&file_name(number));
                     error = Some(self.failed("create", number, &failure));
@@ -250,7 +250,7 @@ impl<M: Medium> Runs<M> {
                 match self.move_bucket(&mut writer, &stem) {
                     Ok(bytes) => moved += bytes,
                     // It stays as it is: neither a failed read nor a full disk breaks a store.
-                    Err(DiskError::Io { kind: io::ErrorKind::StorageFull, .. }) => return Ok(()),
+                    Err(DiskError::Io { kind, .. }) if is_full(kind) => return Ok(()),
                     Err(error) if !matches!(error, DiskError::Io { what: "write", .. }) => {
                         tracing::warn!(dir = %self.dir.display(), %error, "rows cannot be moved to a newer file");
                         writer.moves_nothing = true;
@@ -368,13 +368,18 @@ fn parts<'a, 'b>(
     })
 }
 
+/// No room on the disk, or none for this user.
+fn is_full(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The folder of the files in a store's directory.
 pub(crate) fn folder(dir: &Path) -> PathBuf {
     dir.join("runs")
 }
 
 fn damaged(dir: &Path, detail: &str) -> DiskError {
-    DiskError::Index { dir: dir.to_owned(), detail: format!("its runs: {detail}"), damaged: true }
+    verify::damaged(dir, format!("its runs: {detail}"))
 }
 
 /// Bucket and last byte of a key.

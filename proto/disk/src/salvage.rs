@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use twinbox_journal::Salvaged;
 
 use crate::{
-    DiskError, Options, Pair, batch::Reader, disk::lock, file, index::Index, medium::Folder, range::KeyRange,
-    replacement, runs, sled_index::SledIndex,
+    DiskError, Pair, batch::Reader, disk::lock, file, medium::Folder, range::KeyRange, replacement, runs,
+    sled_index::AsItIs,
 };
 
 /// Between the name of a store's directory and the time at which it was set aside.
@@ -70,32 +70,42 @@ pub fn set_asides(dir: &Path) -> Result<Vec<PathBuf>, DiskError> {
 pub fn salvage(dir: &Path, prefixes: &[&[u8]], mut take: impl FnMut(Pair)) -> Findings {
     let index = of_index(dir, prefixes, &mut take).and(of_runs(dir, prefixes, &mut take));
     let index = index.err().map(|error| error.to_string());
-    let journal = dir.join("journal");
-    let folder = if journal.is_dir() { Folder::of_journal(&journal).ok() } else { None };
-    let mut reader = Reader::default();
-    let journal = folder.map(|folder| {
-        twinbox_journal::salvage(&folder, |content, gap| {
-            if gap {
-                // The rest of a group whose beginning is missing is left out.
-                reader = Reader::default();
+    // A journal that cannot be opened is not an empty one.
+    let unreadable = Salvaged { unreadable: 1, ..Salvaged::default() };
+    let journal = of_journal(&dir.join("journal"), prefixes, &mut take).unwrap_or(unreadable);
+    Findings { index, journal }
+}
+
+fn of_journal(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Result<Salvaged, DiskError> {
+    if !exists(dir)? {
+        return Ok(Salvaged::default());
+    }
+    let (folder, mut reader) = (Folder::of_journal(dir)?, Reader::default());
+    Ok(twinbox_journal::salvage(&folder, |content, gap| {
+        if gap {
+            // The rest of a group whose beginning is missing is left out.
+            reader = Reader::default();
+        }
+        let Ok(group) = reader.read(content) else {
+            reader = Reader::default();
+            return;
+        };
+        for (key, value) in group.into_iter().flatten() {
+            if let Some(value) = value.filter(|_| prefixes.iter().any(|prefix| key.starts_with(prefix))) {
+                take((key, value));
             }
-            let Ok(group) = reader.read(content) else {
-                reader = Reader::default();
-                return;
-            };
-            for (key, value) in group.into_iter().flatten() {
-                if let Some(value) = value.filter(|_| prefixes.iter().any(|prefix| key.starts_with(prefix))) {
-                    take((key, value));
-                }
-            }
-        })
-    });
-    Findings { index, journal: journal.unwrap_or_default() }
+        }
+    }))
+}
+
+/// False only for a folder that is not there: one that the disk cannot read is there.
+fn exists(dir: &Path) -> Result<bool, DiskError> {
+    dir.try_exists().map_err(|error| DiskError::io("read", dir, &error))
 }
 
 fn of_runs(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Result<(), DiskError> {
     let folder = runs::folder(dir);
-    if !folder.is_dir() {
+    if !exists(&folder)? {
         return Ok(());
     }
     runs::salvage(dir, &Folder::of_index(&folder)?, prefixes, take)
@@ -104,15 +114,15 @@ fn of_runs(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Resul
 /// From the start to the first place that cannot be read, and from the end back to the last one.
 fn of_index(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Result<(), DiskError> {
     replacement::settle(dir)?;
-    if !replacement::index(dir).is_dir() {
+    if !exists(&replacement::index(dir))? {
         return Ok(());
     }
-    let index = SledIndex::open(dir, Options::default().left_free)?;
+    let index = AsItIs::open(dir)?;
     let mut failed = Ok(());
     for prefix in prefixes {
         let range = KeyRange::prefix(prefix);
         let mut last = None;
-        let read = index.range(&range).try_for_each(|pair| {
+        let read = index.ascending(&range).try_for_each(|pair| {
             let pair = pair?;
             last = Some(pair.0.clone());
             take(pair);
@@ -120,7 +130,7 @@ fn of_index(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Resu
         });
         let Err(error) = read else { continue };
         failed = Err(error);
-        let back = index.range(&range).rev().map_while(Result::ok);
+        let back = index.descending(&range).map_while(Result::ok);
         for pair in back.take_while(|(key, _)| last.as_ref().is_none_or(|last| key > last)) {
             take(pair);
         }

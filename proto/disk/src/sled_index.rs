@@ -1,53 +1,42 @@
-//! The index in sled, opened safely.
+//! The index in sled: its rows in blocks, and its copy.
 
 use std::{
-    fs::{self, File},
-    io,
-    panic::{AssertUnwindSafe, catch_unwind},
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
-    thread,
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
 };
-
-use twinbox_journal::Position;
 
 use crate::{
     DiskError, Pair, Reserve,
+    block::Write,
+    blocks::{self, Entries},
     copying::SomeRows,
     file,
     index::{Held, Index, Note},
     leftovers,
     live::RowBytes,
-    range::KeyRange,
+    range::{KeyRange, ReadFrom},
     replacement,
     runs::Extent,
     sync,
+    tree::{Blocks, Tree, read_from_disk},
 };
-
-/// Segment size of the index. A page over a quarter of it would not be synced: see [`crate::MAX_VALUE`].
-const SEGMENT: usize = 4 * 1024 * 1024;
 
 /// Cache size of the index, in bytes, and of a copy that is being written: its rows come in the order of their keys.
 const CACHE: u64 = 64 * 1024 * 1024;
 const CACHE_OF_COPY: u64 = 8 * 1024 * 1024;
 
-/// Maximum attempts, every 10 ms, to take a lock that threads of this process still hold.
-const LOCK_TRIES: u32 = 500;
+/// Bytes of rows of an earlier release that are written together.
+const CONVERTED: usize = 1024 * 1024;
+/// Bytes that must be free for the conversion beside the length of the file.
+const FOR_CONVERSION: u64 = 64 * 1024 * 1024;
 
 /// Written before the first flush, to check that it syncs. Removed immediately.
 const SELF_TEST: &[u8] = b"\0self-test";
 
-/// The tree of sled that has the notes, apart from that of the keys, and their keys: the position held, the extent of the runs, the
-/// bytes of the rows.
-const NOTES: &str = "notes";
-const HELD: &[u8] = b"held";
-const RUNS: &[u8] = b"runs";
-const ROWS: &[u8] = b"rows";
-
 /// sled.
 pub(crate) struct SledIndex {
-    dir: PathBuf,
+    dir: Arc<Path>,
     /// Replaced by its copy while others read.
     tree: RwLock<Tree>,
     /// The copy that is being made.
@@ -55,64 +44,8 @@ pub(crate) struct SledIndex {
     rows: Mutex<RowBytes>,
     /// [`crate::Options::left_free`]
     left_free: u64,
-}
-
-/// An open folder of sled's.
-struct Tree {
-    db: sled::Db,
-    notes: sled::Tree,
-}
-
-impl Tree {
-    /// Opens the folder `index` of the store in `dir`, with a cache of so many bytes.
-    fn open(dir: &Path, index: &Path, cache: u64) -> Result<Self, DiskError> {
-        let config = sled::Config::new()
-            .path(index)
-            .segment_size(SEGMENT)
-            .cache_capacity(cache)
-            .flush_every_ms(None)
-            .mode(sled::Mode::LowSpace);
-        let mut tries = 0;
-        let db = loop {
-            let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
-            match opened {
-                Ok(Ok(db)) => break db,
-                Ok(Err(sled::Error::Io(e))) if tries < LOCK_TRIES && is_locked(&e) => {
-                    tries += 1;
-                    thread::sleep(Duration::from_millis(10));
-                }
-                Ok(Err(error)) => return Err(index_error(dir, &error)),
-                Err(_) => return Err(panicked(dir)),
-            }
-        };
-        leftovers::keep(index)?;
-        let notes = guarded(dir, || db.open_tree(NOTES))?;
-        Ok(Self { db, notes })
-    }
-
-    // Not `apply_batch`: it takes sled's lock, one for the whole process, for writing, so that every reader of every
-    // store waits for it, and it for a flush of any store. A single write takes it for reading.
-    fn write(&self, dir: &Path, key: &[u8], value: Option<&[u8]>) -> Result<Option<sled::IVec>, DiskError> {
-        guarded(dir, || match value {
-            Some(value) => self.db.insert(key, value),
-            None => self.db.remove(key),
-        })
-    }
-
-    // The runs first: sled keeps its writes in order, so a position is there only with the runs that belong to it.
-    fn note(&self, dir: &Path, Note { held, runs }: &Note) -> Result<(), DiskError> {
-        if let Some(extent) = runs {
-            guarded(dir, || self.notes.insert(RUNS, &extent.to_bytes()))?;
-        }
-        let Some(Position { segment, offset }) = held else { return Ok(()) };
-        let note = [segment.to_be_bytes(), offset.to_be_bytes()].concat();
-        guarded(dir, || self.notes.insert(HELD, note)).map(drop)
-    }
-
-    fn note_rows(&self, dir: &Path, rows: &RowBytes) -> Result<(), DiskError> {
-        let Some(bytes) = rows.all() else { return Ok(()) };
-        guarded(dir, || self.notes.insert(ROWS, &bytes.to_be_bytes())).map(drop)
-    }
+    /// It was of an earlier release.
+    is_converted: bool,
 }
 
 impl SledIndex {
@@ -120,29 +53,28 @@ impl SledIndex {
     /// lock is held, so a lock that sled finds is still held by its threads of an earlier opening in this process, and
     /// half-written files of a start are in use by no process.
     pub(crate) fn open(dir: &Path, left_free: u64) -> Result<Self, DiskError> {
-        if !sync::is_linked() {
-            return Err(DiskError::NotSynced { dir: dir.to_owned(), detail: "sync_file_range is the C library's" });
+        let dir: Arc<Path> = dir.into();
+        let mut tree = open_tree(&dir)?;
+        let is_converted = !tree.is_in_blocks()?;
+        if is_converted {
+            tree = convert(&dir, tree)?;
         }
-        replacement::settle(dir)?;
-        let index = replacement::index(dir);
-        leftovers::remove(&index)?;
-        if index.is_dir() {
-            file::list(&index)?.iter().filter(|path| path.is_file()).try_for_each(|path| read_from_disk(path))?;
-        }
-        let tree = Tree::open(dir, &index, CACHE)?;
-        let counted = guarded(dir, || tree.notes.get(ROWS))?.and_then(|note| note.as_ref().try_into().ok());
-        let rows = counted.map_or_else(RowBytes::none, |bytes| RowBytes::All(u64::from_be_bytes(bytes)));
-        let (tree, copy) = (RwLock::new(tree), Mutex::new(None));
-        Ok(Self { dir: dir.to_owned(), tree, copy, rows: Mutex::new(rows), left_free })
+        let rows = Mutex::new(tree.noted_rows()?);
+        Ok(Self { dir, tree: RwLock::new(tree), copy: Mutex::new(None), rows, left_free, is_converted })
     }
 
     /// Reads everything: each page has a checksum, which sled verifies.
     pub(crate) fn verify(&self) -> Result<(), DiskError> {
-        self.range(&KeyRange::prefix(b"")).try_for_each(|entry| entry.map(drop))
+        self.ascending(&KeyRange::prefix(b"")).try_for_each(|entry| entry.map(drop))
     }
 
     fn tree(&self) -> RwLockReadGuard<'_, Tree> {
         self.tree.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The blocks as they are now; they stay open for their reader.
+    fn blocks(&self) -> Blocks {
+        self.tree().blocks.clone()
     }
 
     fn copy(&self) -> MutexGuard<'_, Option<Tree>> {
@@ -156,76 +88,61 @@ impl SledIndex {
     /// Opens the folder of the copy; the error is the reason against it.
     fn open_copy(&self) -> Result<Tree, String> {
         let rows = self.rows().all().unwrap_or(u64::MAX);
-        let free = Reserve::new(&self.dir, 0).space().map_err(|error| error.to_string())?.free;
-        let needed = rows.saturating_mul(4).saturating_add(self.left_free);
-        if free < needed {
-            return Err(format!("{free} bytes are free of {needed} that a copy needs"));
-        }
+        self.leaves_free(rows.saturating_mul(4))?;
         let next = replacement::next(&self.dir);
         replacement::remove(&next)
             .and_then(|()| Tree::open(&self.dir, &next, CACHE_OF_COPY))
             .map_err(|error| error.to_string())
     }
+
+    /// Refuses if a copy that takes so many more bytes leaves too few.
+    fn leaves_free(&self, bytes: u64) -> Result<(), String> {
+        let free = Reserve::new(&self.dir, 0).space().map_err(|error| error.to_string())?.free;
+        let needed = bytes.saturating_add(self.left_free);
+        if free < needed { Err(format!("{free} bytes are free of {needed} that a copy needs")) } else { Ok(()) }
+    }
 }
 
 impl Index for SledIndex {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        let tree = self.tree();
-        let value = guarded(&self.dir, || tree.db.get(key))?;
-        Ok(value.map(|value| value.to_vec()))
+        blocks::get(&self.blocks(), key)
     }
 
-    fn range<'a>(&'a self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + use<'a> {
-        Pairs { dir: &self.dir, iter: Some(self.tree().db.range::<&[u8], _>(range.bounds())) }
+    fn ascending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<> {
+        blocks::ascending(&self.blocks(), range)
     }
 
-    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
-        let before = self.tree().write(&self.dir, key, value)?;
-        self.rows().replaced(key, before.map(|before| before.len()), value.map(<[u8]>::len));
-        Ok(())
+    fn descending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<> {
+        blocks::descending(&self.blocks(), range)
+    }
+
+    fn write(&self, rows: &[Write<'_>]) -> Result<(), DiskError> {
+        let count = |key: &[u8], before, after| self.rows().replaced(key, before, after);
+        blocks::write(&self.blocks(), rows, count)
     }
 
     fn flush(&self) -> Result<(), DiskError> {
-        let tree = self.tree();
-        guarded(&self.dir, || tree.db.flush()).map(drop)
+        self.tree().flush()
     }
 
     fn note(&self, note: &Note) -> Result<(), DiskError> {
-        self.tree().note(&self.dir, note)
+        self.tree().note(note)
     }
 
     fn noted_runs(&self) -> Result<Option<Extent>, DiskError> {
-        let note = {
-            let tree = self.tree();
-            guarded(&self.dir, || tree.notes.get(RUNS))?
-        };
-        let Some(note) = note else { return Ok(None) };
-        Extent::from_bytes(&note).map(Some).ok_or_else(|| DiskError::Index {
-            dir: self.dir.clone(),
-            detail: "its note of the runs has no sense".to_owned(),
-            damaged: true,
-        })
+        self.tree().noted_runs()
     }
 
     fn held(&self) -> Result<Held, DiskError> {
-        let note = {
-            let tree = self.tree();
-            guarded(&self.dir, || tree.notes.get(HELD))?
-        };
-        let Some(note) = note else {
-            let first = self.range(&KeyRange::prefix(b"")).next().transpose()?;
-            return Ok(if first.is_none() { Held::Nothing } else { Held::Unknown });
-        };
-        let number = |at: usize| note.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
-        match (number(0), number(8)) {
-            (Some(segment), Some(offset)) => Ok(Held::UpTo(Position { segment, offset })),
-            _ => Ok(Held::Unknown),
-        }
+        self.tree().held()
+    }
+
+    fn is_converted(&self) -> bool {
+        self.is_converted
     }
 
     fn space(&self) -> Option<(u64, Option<u64>)> {
-        let file = fs::metadata(replacement::index(&self.dir).join("db")).ok()?.len();
-        Some((file, self.rows().all()))
+        Some((length(&self.dir)?, self.rows().all()))
     }
 
     fn count(&self) -> Result<(), DiskError> {
@@ -236,8 +153,7 @@ impl Index for SledIndex {
     }
 
     fn note_count(&self) -> Result<(), DiskError> {
-        let tree = self.tree();
-        tree.note_rows(&self.dir, &self.rows())
+        self.tree().note_rows(&self.rows())
     }
 
     fn begin_copy(&self) -> Result<(), String> {
@@ -245,20 +161,22 @@ impl Index for SledIndex {
         Ok(())
     }
 
-    fn write_copy(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
-        match &*self.copy() {
-            Some(copy) => copy.write(&self.dir, key, value).map(drop),
-            None => Ok(()),
-        }
+    fn write_copy(&self, rows: &[Write<'_>]) -> Result<(), DiskError> {
+        let copy = self.copy();
+        let Some(copy) = copy.as_ref().filter(|_| !rows.is_empty()) else { return Ok(()) };
+        // Other files may have taken the room that was there when the copy began.
+        let full = |reason: String| io::Error::new(io::ErrorKind::StorageFull, reason);
+        self.leaves_free(0).map_err(|reason| DiskError::io("copy the index in", &*self.dir, &full(reason)))?;
+        blocks::write(&copy.blocks, rows, |_, _, _| {})
     }
 
     // sled writes a snapshot when it opens, and a later opening reads what was written since.
     fn end_copy(&self) -> Result<(), String> {
         let mut copy = self.copy();
         let Some(written) = copy.take() else { return Ok(()) };
-        let flushed = guarded(&self.dir, || written.db.flush());
+        let flushed = written.flush();
         drop(written);
-        let opened = flushed.and_then(|_| Tree::open(&self.dir, &replacement::next(&self.dir), CACHE));
+        let opened = flushed.and_then(|()| Tree::open(&self.dir, &replacement::next(&self.dir), CACHE));
         *copy = Some(opened.map_err(|error| error.to_string())?);
         Ok(())
     }
@@ -273,9 +191,11 @@ impl Index for SledIndex {
 
     fn replace(&self, note: &Note) -> Result<(), DiskError> {
         let Some(to) = self.copy().take() else { return Ok(()) };
-        to.note(&self.dir, note)?;
-        to.note_rows(&self.dir, &self.rows())?;
-        guarded(&self.dir, || to.db.flush())?;
+        // A process that knows of no runs keeps the note of them.
+        to.copy_notes(&self.tree())?;
+        to.note(note)?;
+        to.note_rows(&self.rows())?;
+        to.flush()?;
         file::fsync_dir(&replacement::next(&self.dir))?;
         replacement::put_in_place(&self.dir)?;
         // Its last reader closes it.
@@ -286,109 +206,117 @@ impl Index for SledIndex {
 
     fn first_flush(&self) -> Result<(), DiskError> {
         let before = sync::count();
-        self.write(SELF_TEST, Some(b"1"))?;
-        self.write(SELF_TEST, None)?;
+        self.write(&[(SELF_TEST, Some(b"1"))])?;
+        self.write(&[(SELF_TEST, None)])?;
         self.flush()?;
         if sync::count() == before {
             let detail = "a write was flushed and no sync was seen";
-            return Err(DiskError::NotSynced { dir: self.dir.clone(), detail });
+            return Err(DiskError::NotSynced { dir: self.dir.to_path_buf(), detail });
         }
         file::fsync_dir(&replacement::index(&self.dir))?;
         file::fsync_dir(&self.dir)
     }
 }
 
-fn is_locked(error: &io::Error) -> bool {
-    error.to_string().contains("acquire lock")
+/// Length of the file of the index.
+fn length(dir: &Path) -> Option<u64> {
+    fs::metadata(replacement::index(dir).join("db")).ok().map(|file| file.len())
 }
 
-/// Makes sled read a file from the disk: after a failed sync of an earlier process the page cache may hold what the
-/// disk does not (rule A4). What a killed process wrote is synced first.
-fn read_from_disk(db: &Path) -> Result<(), DiskError> {
-    let file = match File::options().read(true).write(true).open(db) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(DiskError::io("open", db, &error)),
-    };
-    file::sync_data(&file, db)?;
-    let dropped = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
-    dropped.map_err(|error| DiskError::io("drop the cached pages of", db, &error.into()))
+fn open_tree(dir: &Arc<Path>) -> Result<Tree, DiskError> {
+    if !sync::is_linked() {
+        return Err(DiskError::NotSynced { dir: dir.to_path_buf(), detail: "sync_file_range is the C library's" });
+    }
+    replacement::settle(dir)?;
+    let index = replacement::index(dir);
+    leftovers::remove(&index)?;
+    if index.is_dir() {
+        file::list(&index)?.iter().filter(|path| path.is_file()).try_for_each(|path| read_from_disk(path))?;
+    }
+    Tree::open(dir, &index, CACHE)
 }
 
-/// The pairs of a range; an error is the last item.
-struct Pairs<'a> {
-    dir: &'a Path,
-    iter: Option<sled::Iter>,
+/// The index of a store that was set aside, as it is: one of an earlier release is not converted.
+pub(crate) struct AsItIs {
+    blocks: Blocks,
+    is_in_blocks: bool,
+    _tree: Tree,
 }
 
-impl Pairs<'_> {
-    fn step(
-        &mut self,
-        step: impl FnOnce(&mut sled::Iter) -> Option<sled::Result<(sled::IVec, sled::IVec)>>,
-    ) -> Option<Result<Pair, DiskError>> {
-        let iter = self.iter.as_mut()?;
-        match guarded(self.dir, || step(iter).transpose()) {
-            Ok(pair) => pair.map(|(key, value)| Ok((key.to_vec(), value.to_vec()))),
-            Err(error) => {
-                self.iter = None;
-                Some(Err(error))
-            }
+impl AsItIs {
+    pub(crate) fn open(dir: &Path) -> Result<Self, DiskError> {
+        let tree = open_tree(&dir.into())?;
+        Ok(Self { blocks: tree.blocks.clone(), is_in_blocks: tree.is_in_blocks()?, _tree: tree })
+    }
+
+    pub(crate) fn ascending(&self, range: &KeyRange) -> Box<dyn Iterator<Item = Result<Pair, DiskError>>> {
+        match self.is_in_blocks {
+            true => Box::new(blocks::ascending(&self.blocks, range)),
+            false => Box::new(self.blocks.ascending(range.bounds()).map(|entry| entry.map(to_pair))),
         }
     }
-}
 
-impl Iterator for Pairs<'_> {
-    type Item = Result<Pair, DiskError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.step(Iterator::next)
+    pub(crate) fn descending(&self, range: &KeyRange) -> Box<dyn Iterator<Item = Result<Pair, DiskError>>> {
+        if self.is_in_blocks {
+            return Box::new(blocks::descending(&self.blocks, range));
+        }
+        let (entries, mut rest) = (self.blocks.clone(), range.clone());
+        Box::new(std::iter::from_fn(move || {
+            let entry = entries.last(rest.bounds()).transpose()?.map(to_pair);
+            if let Ok((key, _)) = &entry {
+                rest = rest.rest(ReadFrom::End, key);
+            }
+            Some(entry)
+        }))
     }
 }
 
-impl DoubleEndedIterator for Pairs<'_> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        self.step(DoubleEndedIterator::next_back)
+fn to_pair((key, value): (sled::IVec, sled::IVec)) -> Pair {
+    (key.to_vec(), value.to_vec())
+}
+
+/// Writes the rows of an index of an earlier release, which had an entry for each, into blocks. A start that is cut in the middle does it
+/// again.
+fn convert(dir: &Arc<Path>, from: Tree) -> Result<Tree, DiskError> {
+    tracing::info!(dir = %dir.display(), "the index of an earlier release is rewritten");
+    let needed = length(dir).unwrap_or(0).saturating_add(FOR_CONVERSION);
+    let free = Reserve::new(dir, 0).space()?.free;
+    if free < needed {
+        let reason =
+            format!("{free} bytes are free of {needed} that it needs: free space, or start the earlier release");
+        let full = io::Error::new(io::ErrorKind::StorageFull, reason);
+        return Err(DiskError::io("rewrite the index of an earlier release in", &**dir, &full));
     }
-}
-
-/// Runs an operation of sled, which panics at some damage.
-fn guarded<R>(dir: &Path, operation: impl FnOnce() -> sled::Result<R>) -> Result<R, DiskError> {
-    match catch_unwind(AssertUnwindSafe(operation)) {
-        Ok(result) => result.map_err(|error| index_error(dir, &error)),
-        Err(_) => Err(panicked(dir)),
-    }
-}
-
-fn panicked(dir: &Path) -> DiskError {
-    let detail = "reading it panicked, its content contradicts itself".to_owned();
-    DiskError::Index { dir: dir.to_owned(), detail, damaged: true }
-}
-
-fn index_error(dir: &Path, error: &sled::Error) -> DiskError {
-    let damaged = match error {
-        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) => true,
-        // Not from the system: a file that ends too early, or has no sense.
-        sled::Error::Io(error) => error.raw_os_error().is_none() && !is_locked(error),
-        _ => false,
+    let next: PathBuf = replacement::next(dir);
+    // What fails in the copy says nothing of the index, which the next start finds as it is.
+    let of_copy = |error| match error {
+        DiskError::Index { dir, detail, .. } => DiskError::Index { dir, detail, damaged: false },
+        other => other,
     };
-    DiskError::Index { dir: dir.to_owned(), detail: error.to_string(), damaged }
+    let to = Tree::open(dir, &next, CACHE_OF_COPY).map_err(of_copy)?;
+    let mut entries = from.entries();
+    loop {
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while bytes < CONVERTED
+            && let Some(entry) = entries.next().transpose()?
+        {
+            bytes += entry.0.len() + entry.1.len();
+            part.push(entry);
+        }
+        if part.is_empty() {
+            break;
+        }
+        let rows: Vec<Write<'_>> = part.iter().map(|(key, value)| (&key[..], Some(&value[..]))).collect();
+        blocks::write(&to.blocks, &rows, |_, _, _| {}).map_err(of_copy)?;
+    }
+    to.copy_notes(&from)?;
+    to.flush().map_err(of_copy)?;
+    drop((entries, from, to));
+    file::fsync_dir(&next)?;
+    replacement::put_in_place(dir)?;
+    Tree::open(dir, &replacement::index(dir), CACHE)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copy_leaves_the_space_free_that_it_must() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let free = Reserve::new(dir.path(), 0).space().expect("the space").free;
-        for (left_free, copies) in [(0, true), (free.saturating_mul(2), false), (u64::MAX, false)] {
-            let store = dir.path().join(left_free.to_string());
-            file::create_dir_durably(&store).expect("a folder");
-            let index = SledIndex::open(&store, left_free).expect("an index");
-            index.count().expect("a count");
-            let begun = index.begin_copy();
-            assert_eq!(begun.is_ok(), copies, "{left_free}: {begun:?}");
-        }
-    }
-}
+#[path = "../tests/unit/sled_index.rs"]
+mod tests;

@@ -1,7 +1,7 @@
 //! The request that the next opening reads all of the index: a file `verify` in the store's directory (rule A4).
 //!
-//! A process that failed to write or sync leaves it. The file need not be durable: a power cut takes the page cache with
-//! it. An administrator may create it as well.
+//! A process that failed to write or sync, or that read a damaged page of the index or a damaged block of its runs, leaves it. The file
+//! need not be durable: a power cut takes the page cache with it. An administrator may create it as well.
 
 use std::{
     fs, io,
@@ -36,4 +36,14 @@ impl VerifyRequest {
             _ => Ok(()),
         }
     }
+}
+
+/// The error about damage in the index of the store in `dir`. Calls go on with what can be read; the next start reads all, and has the
+/// store built again.
+pub(crate) fn damaged(dir: &Path, detail: String) -> DiskError {
+    let request = VerifyRequest::of(dir);
+    if !request.is_made() {
+        request.make(&detail);
+    }
+    DiskError::Index { dir: dir.to_owned(), detail, damaged: true }
 }

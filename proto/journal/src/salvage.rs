@@ -19,7 +19,7 @@ pub struct Salvaged {
     pub batches: u64,
     /// Places between them at which batches are missing.
     pub gaps: u64,
-    /// Files of which nothing could be read.
+    /// Files of which nothing could be read; the folder counts as one if it could not be listed.
     pub unreadable: u64,
 }
 
@@ -31,7 +31,11 @@ pub fn salvage<M: Medium>(medium: &M, mut take: impl FnMut(&[u8], bool)) -> Salv
     let mut salvaged = Salvaged::default();
     // Where each batch is, by its number.
     let mut places: BTreeMap<u64, (String, u64)> = BTreeMap::new();
-    for name in medium.list().unwrap_or_default() {
+    let names = medium.list().unwrap_or_else(|_| {
+        salvaged.unreadable = 1;
+        Vec::new()
+    });
+    for name in names {
         if file_number(&name).is_none() {
             continue;
         }

@@ -22,12 +22,24 @@ pub enum PkiError {
         source: io::Error,
     },
     /// A file does not hold the expected content.
-    #[error("{} is not a usable {what}: {detail}; create it again with `twinbox cluster init`", path.display())]
+    #[error("{} is not a usable {what}: {detail}; take it from a backup of the member's folder, or get a new one with 'twinbox cluster ca reissue' on a node", path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
         /// The expected content.
         what: &'static str,
+        /// The problem.
+        detail: String,
+    },
+    /// A certificate is not valid at the time of this machine: the same file may be usable later.
+    #[error(
+        "{} is not valid at the time of this machine ({detail}): set its clock if that is wrong, otherwise get a new certificate \
+         with 'twinbox cluster ca reissue' on a node",
+        path.display()
+    )]
+    NotNow {
+        /// The file.
+        path: PathBuf,
         /// The problem.
         detail: String,
     },

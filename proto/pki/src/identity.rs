@@ -10,7 +10,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
+    CertificateError, ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
@@ -339,6 +339,7 @@ impl Current {
         let issuer = issuer_of(own, &authorities).map_err(|e| match e {
             IssuerError::Authority(detail) => bad_ca(detail),
             IssuerError::Certificate(detail) => bad(format!("{CA_CERTIFICATE} does not verify it: {detail}")),
+            IssuerError::NotNow(detail) => PkiError::NotNow { path: dir.join(CERTIFICATE), detail },
         })?;
 
         let roots = roots(authorities.iter().map(|a| a.der.clone())).map_err(|e| bad_ca(e.to_string()))?;
@@ -398,6 +399,8 @@ enum IssuerError {
     Authority(String),
     /// None of the authorities signed the certificate.
     Certificate(String),
+    /// One of them did, for another time.
+    NotNow(String),
 }
 
 /// Index of the authority that signed a certificate which is valid now.
@@ -410,10 +413,17 @@ fn issuer_of(own: &CertificateDer<'_>, authorities: &[Listed]) -> Result<usize, 
         let verifier = verifier.map_err(|e| IssuerError::Authority(e.to_string()))?;
         match verifier.verify_client_cert(own, &[], now) {
             Ok(_) => return Ok(at),
+            Err(error) if is_of_another_time(&error) => return Err(IssuerError::NotNow(error.to_string())),
             Err(error) => reasons.push(error.to_string()),
         }
     }
     Err(IssuerError::Certificate(reasons.join("; ")))
+}
+
+fn is_of_another_time(error: &rustls::Error) -> bool {
+    use CertificateError::{Expired, ExpiredContext, NotValidYet, NotValidYetContext};
+    let rustls::Error::InvalidCertificate(error) = error else { return false };
+    matches!(error, Expired | ExpiredContext { .. } | NotValidYet | NotValidYetContext { .. })
 }
 
 fn ending(listed: &Listed) -> Timestamp {

@@ -70,10 +70,15 @@ struct Stream {
     highest: SeqNo,
     /// Bit `i`: the packet `i` before the highest was received.
     seen: u64,
+    /// Number after that of a packet from long ago: with it the stream begins again.
+    begins_again: Option<SeqNo>,
 }
 
-/// A longer gap or step back is a restart, not loss (RFC 3550 appendix A.1: MAX_DROPOUT).
+/// A longer gap is a restart, not loss (RFC 3550 appendix A.1: MAX_DROPOUT).
 const JUMP: i16 = 3_000;
+/// A longer step back is a restart, too (MAX_MISORDER) …
+const MISORDERED: i16 = -100;
+/// … if another packet follows it; one that is further back needs none.
 const LONG_AGO: i16 = -JUMP;
 
 impl Sequence {
@@ -100,7 +105,9 @@ impl Sequence {
                 self.counters.lost = self.counters.lost.saturating_sub(1);
                 Order::Late
             }
+            LONG_AGO..MISORDERED if stream.begins_again == Some(seq) => self.restart(ssrc, seq),
             LONG_AGO..=0 => {
+                stream.begins_again = (ahead < MISORDERED).then_some(seq.plus(1));
                 self.counters.duplicates += 1;
                 Order::Duplicate
             }
@@ -124,7 +131,8 @@ impl Sequence {
     }
 
     fn restart(&mut self, ssrc: Ssrc, seq: SeqNo) -> Order {
-        self.stream = Some(Stream { ssrc, first: seq, wraps: 0, received: 1, highest: seq, seen: 1 });
+        self.stream =
+            Some(Stream { ssrc, first: seq, wraps: 0, received: 1, highest: seq, seen: 1, begins_again: None });
         self.counters.received += 1;
         Order::Restart
     }

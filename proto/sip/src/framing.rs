@@ -48,10 +48,9 @@ impl Framer {
         let Some(length) = self.buffer.get(..end).and_then(content_length) else {
             return Some(self.lost());
         };
-        if end > MAX_HEAD || end + 4 + length > MAX_MESSAGE {
-            return Some(self.lost());
-        }
-        let total = end + 4 + length;
+        // A length near the largest number would wrap to a small one.
+        let total = length.checked_add(end + 4).filter(|total| end <= MAX_HEAD && *total <= MAX_MESSAGE);
+        let Some(total) = total else { return Some(self.lost()) };
         (self.buffer.len() >= total).then(|| Frame::Message(self.buffer.drain(..total).collect()))
     }
 

@@ -90,8 +90,18 @@ pub struct Stream {
     pub codec: Codec,
     /// Its payload type.
     pub payload_type: u8,
+    /// The payload type of the other codec, if the peer lists both: it may send either (RFC 3264 section 7).
+    #[serde(default)]
+    pub other: Option<(u8, Codec)>,
     /// The payload type of telephone-event, if supported by the peer.
     pub dtmf: Option<u8>,
+    /// The payload type of telephone-event in the description of this side, if the peer supports it: the peer may send that
+    /// one (RFC 3264 section 6.1).
+    #[serde(default)]
+    pub own_dtmf: Option<u8>,
+    /// The peer names the null address, as RFC 2543 puts a call on hold.
+    #[serde(default)]
+    pub null: bool,
     /// The peer's direction; a null address counts as a hold (RFC 3264 section 8.4).
     pub direction: Direction,
 }
@@ -182,9 +192,17 @@ impl Sdp {
         Ok(Self { media })
     }
 
-    /// The first usable audio stream, read as an answer to a local offer, which never has rtcp-mux.
+    /// The first usable audio stream, read as an answer to an offer without rtcp-mux.
     pub fn audio(&self) -> Result<Stream, SdpError> {
         self.choose().map(|(_, stream)| Stream { rtcp_mux: false, ..stream })
+    }
+
+    /// The first usable audio stream of this answer to an offer of this side.
+    pub fn answers(&self, offer: &str) -> Result<Stream, SdpError> {
+        let (_, stream) = self.choose()?;
+        let offered = Self::parse(offer.as_bytes()).and_then(|offer| offer.choose()).map(|(_, offered)| offered)?;
+        let own_dtmf = offered.dtmf.filter(|_| stream.dtmf.is_some());
+        Ok(Stream { rtcp_mux: stream.rtcp_mux && offered.rtcp_mux, own_dtmf, ..stream })
     }
 
     fn choose(&self) -> Result<(usize, Stream), SdpError> {
@@ -213,11 +231,11 @@ impl Sdp {
                     out.push_str("a=rtcp-mux\r\n");
                 }
             } else {
-                let format = m.formats.first().map_or("0", String::as_str);
-                let _ = write!(out, "m={} 0 {} {format}\r\n", m.kind, m.protocol);
+                m.decline(&mut out);
             }
         }
-        Ok((stream, out))
+        // The answer names one codec, and events by the peer's number.
+        Ok((Stream { other: None, own_dtmf: stream.dtmf, ..stream }, out))
     }
 }
 
@@ -227,6 +245,31 @@ impl Local {
         let mut out = self.head();
         let codecs = Codec::ALL.map(|c| (c.payload_type(), c));
         self.audio(&mut out, &codecs, Some(OUR_DTMF), Direction::SendRecv);
+        out
+    }
+
+    /// A new offer of both codecs within a session that this side described last by `described`: its streams stay in their places,
+    /// and payload types keep their meaning (RFC 3264 section 8).
+    pub fn offer_again(&self, described: &str) -> String {
+        let Ok(before) = Sdp::parse(described.as_bytes()) else { return self.offer() };
+        let Ok((chosen, stream)) = before.choose() else { return self.offer() };
+        let mut codecs = vec![(stream.payload_type, stream.codec)];
+        codecs.extend(stream.other);
+        let missing = Codec::ALL.into_iter().filter(|codec| codecs.iter().all(|(_, known)| known != codec));
+        let missing: Vec<_> = missing.map(|codec| (codec.payload_type(), codec)).collect();
+        codecs.extend(missing);
+        let mut out = self.head();
+        for (n, m) in before.media.iter().enumerate() {
+            if n != chosen {
+                m.decline(&mut out);
+                continue;
+            }
+            let free = Some(OUR_DTMF).filter(|ours| codecs.iter().all(|(used, _)| used != ours));
+            self.audio(&mut out, &codecs, stream.dtmf.or(free), Direction::SendRecv);
+            if stream.rtcp_mux {
+                out.push_str("a=rtcp-mux\r\n");
+            }
+        }
         out
     }
 
@@ -287,6 +330,12 @@ impl Media {
         })
     }
 
+    /// Writes the stream as declined.
+    fn decline(&self, out: &mut String) {
+        let format = self.formats.first().map_or("0", String::as_str);
+        let _ = write!(out, "m={} 0 {} {format}\r\n", self.kind, self.protocol);
+    }
+
     fn attribute(&mut self, value: &str) {
         if let Some(direction) = Direction::parse(value) {
             self.direction = Some(direction);
@@ -316,11 +365,13 @@ impl Media {
 
     fn stream(&self) -> Option<Stream> {
         let types = || self.formats.iter().filter_map(|f| f.parse::<u8>().ok()).filter(|pt| *pt < 128);
-        let (payload_type, codec) = types().find_map(|pt| match self.encoding(pt) {
+        let mut codecs = types().filter_map(|pt| match self.encoding(pt) {
             "pcmu/8000" => Some((pt, Codec::Pcmu)),
             "pcma/8000" => Some((pt, Codec::Pcma)),
             _ => None,
-        })?;
+        });
+        let (payload_type, codec) = codecs.next()?;
+        let other = codecs.find(|(_, other)| *other != codec);
         let dtmf = types().find(|pt| self.encoding(*pt) == "telephone-event/8000");
         let ip = |connection| match connection {
             Some(Connection::Address(ip)) => Some(ip),
@@ -342,7 +393,7 @@ impl Media {
             Some(SocketAddr::new(ip, port))
         });
         let rtcp_mux = self.rtcp_mux;
-        Some(Stream { remote, rtcp, rtcp_mux, codec, payload_type, dtmf, direction })
+        Some(Stream { remote, rtcp, rtcp_mux, codec, payload_type, other, dtmf, own_dtmf: None, null, direction })
     }
 }
 

@@ -1,6 +1,8 @@
 //! The side that has the blobs.
 
-use tokio::sync::mpsc;
+use std::time::Duration;
+
+use tokio::{sync::mpsc, time::timeout};
 use tonic::Status;
 use tracing::warn;
 use twinbox_ids::BlobHash;
@@ -8,6 +10,9 @@ use twinbox_replication_store::{Store, StoreError, codec};
 use twinbox_wire::replication::{Absence, BlobPiece, BlobPieces, FetchBlobsRequest};
 
 use crate::{MAX_ASKED, MESSAGE};
+
+/// Time within which a peer takes a message; one that asks again comes sooner.
+const READS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A request that is in order.
 #[derive(Debug)]
@@ -49,7 +54,8 @@ pub async fn serve(store: Store, request: BlobsRequest, answer: mpsc::Sender<Res
         // The runtime shuts down.
         let Ok((pieces, next)) = read.await else { return };
         cursor = next;
-        if answer.send(Ok(pieces)).await.is_err() {
+        // A peer that reads nothing keeps no other from being served.
+        if !matches!(timeout(READS_WITHIN, answer.send(Ok(pieces))).await, Ok(Ok(()))) {
             return;
         }
     }

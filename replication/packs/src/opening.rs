@@ -24,10 +24,17 @@ pub(crate) fn survey<M: Medium>(folder: &PackFolder<M>, least: u32) -> Result<Su
     let mut packs: BTreeSet<u32> = names.iter().filter_map(|name| file_number(name)).collect();
     let highest = packs.last().copied().unwrap_or_default().max(least);
     while let Some(newest) = packs.last().copied().filter(|newest| *newest > least) {
-        if !holds_nothing(folder, newest)? {
-            break;
-        }
         let name = file_name(newest);
+        match holds_nothing(folder, newest) {
+            Ok(true) => {}
+            Ok(false) => break,
+            // A pack of a later release; all others are of use as far as they can be read.
+            Err(error @ PackError::Version { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(file = name, %error, "newest pack cannot be read as a whole; it stays");
+                break;
+            }
+        }
         if let Err(error) = folder.medium.remove(&name) {
             tracing::warn!(file = name, %error, "unused pack was not removed; the next start tries again");
             break;

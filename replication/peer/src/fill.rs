@@ -108,8 +108,9 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     let mut mark = inner.store.watch_filled();
     loop {
         if let Err(error) = records(&inner).await {
-            error!(%error, "end of the first fill cannot be stored");
-            return;
+            error!(%error, next_in = ?RETRY.1, "end of the first fill cannot be stored; retrying");
+            sleep(RETRY.1).await;
+            continue;
         }
         let rest = async { tokio::join!(audio(&inner), hear_missed(&inner, peers.clone())) };
         let reopened = async {
@@ -237,13 +238,10 @@ async fn audio(inner: &Arc<Inner>) {
     let (mut pause, began) = (RETRY.0, BootInstant::now());
     while inner.store.filled() < Filled::Complete {
         match both_rounds(inner, began.elapsed() >= limits::DENIED).await {
-            Ok(0) => {
-                match inner.store.set_filled(Filled::Complete).await {
-                    Ok(()) => info!("first fill: all audio is stored here"),
-                    Err(error) => error!(%error, "end of the first fill cannot be stored"),
-                }
-                return;
-            }
+            Ok(0) => match inner.store.set_filled(Filled::Complete).await {
+                Ok(()) => return info!("first fill: all audio is stored here"),
+                Err(error) => error!(%error, next_in = ?pause, "end of the first fill cannot be stored; retrying"),
+            },
             Ok(missing) => warn!(missing, next_in = ?pause, "first fill: some audio cannot be fetched; retrying"),
             Err(error) => warn!(%error, next_in = ?pause, "first fill: missing audio cannot be listed; retrying"),
         }

@@ -1,8 +1,11 @@
 //! The older changes that a follower lacks, read from the log batch by batch as the follower takes them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 use tracing::warn;
 use twinbox_replication_core::{Change, Vector, state_fill::reaches};
 use twinbox_replication_store::{Store, StoreError, codec};
@@ -14,6 +17,9 @@ use crate::{
     frames,
     link::{Link, StreamNumber},
 };
+
+/// Pause before the log is read again after an error.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 
 pub(crate) struct HistoryLane {
     pub(crate) store: Store,
@@ -38,6 +44,8 @@ enum Interrupted {
     End,
     /// The log was cut while it was read.
     Cut,
+    /// The log cannot be read.
+    Failed(StoreError),
 }
 
 impl HistoryLane {
@@ -65,6 +73,11 @@ impl HistoryLane {
                 Err(Interrupted::Behind) => {}
                 Err(Interrupted::End) => return Ok(()),
                 Err(Interrupted::Cut) => return Err(StreamError::LogCut),
+                // The live lane goes on meanwhile.
+                Err(Interrupted::Failed(error)) => {
+                    warn!(peer = %self.link.name, %error, next_in = ?READ_AGAIN, "log cannot be read for peer; retrying");
+                    sleep(READ_AGAIN).await;
+                }
             }
         }
     }
@@ -86,10 +99,7 @@ impl HistoryLane {
     async fn send_after(&mut self, mut cursor: Vector, newest: u64, batch: &mut u64) -> Result<(), Interrupted> {
         let own = self.store.origin();
         loop {
-            let changes = self.read(&cursor).await.map_err(|error| {
-                warn!(peer = %self.link.name, %error, "log cannot be read for peer");
-                Interrupted::End
-            })?;
+            let changes = self.read(&cursor).await.map_err(Interrupted::Failed)?;
             // After the reading: what was cut before it is missing in it.
             if !self.is_whole(&cursor, &changes) {
                 return Err(Interrupted::Cut);

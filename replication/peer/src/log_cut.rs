@@ -114,7 +114,13 @@ async fn cut(inner: &Arc<Inner>, policy: &LogPolicy) -> Result<u64, StoreError> 
     let mut removed = 0;
     while let Some(Reverse(Oldest { origin, after, .. })) = queue.pop() {
         let began = BootInstant::now();
-        let entries = reading(store, move |store| store.oldest_changes(origin, after, STEP)).await?;
+        let entries = match reading(store, move |store| store.oldest_changes(origin, after, STEP)).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                warn!(%origin, %error, "the log of this origin cannot be read, and is not cut");
+                continue;
+            }
+        };
         let behind = store.log_begins().get(origin);
         let (upto, is_all) = last_removed(policy, &entries, (behind, stable.get(origin)), &mut bytes);
         if upto > 0 {
@@ -122,7 +128,8 @@ async fn cut(inner: &Arc<Inner>, policy: &LogPolicy) -> Result<u64, StoreError> 
             removed += store.cut_log(origin, first..=upto).await?;
         }
         if is_all && entries.len() == STEP {
-            let next = reading(store, move |store| store.oldest_changes(origin, upto, 1)).await?;
+            // Otherwise the next round goes on.
+            let next = reading(store, move |store| store.oldest_changes(origin, upto, 1)).await.unwrap_or_default();
             queue.extend(next.first().map(|entry| Reverse(Oldest { made: entry.made, origin, after: upto })));
         }
         // Half of the time is left to calls.
@@ -156,7 +163,14 @@ fn oldest(store: &Store) -> Result<BinaryHeap<Reverse<Oldest>>, StoreError> {
     let mut queue = BinaryHeap::new();
     // Those that a fill has put behind the beginning, too.
     for (origin, _) in store.vector().iter() {
-        let first = store.oldest_changes(origin, 0, 1)?;
+        let first = match store.oldest_changes(origin, 0, 1) {
+            // The others are cut all the same.
+            Err(error) => {
+                warn!(%origin, %error, "the log of this origin cannot be read, and is not cut");
+                continue;
+            }
+            Ok(first) => first,
+        };
         queue.extend(first.first().map(|entry| Reverse(Oldest { made: entry.made, origin, after: 0 })));
     }
     Ok(queue)
@@ -179,7 +193,7 @@ fn mean_size(store: &Store) -> Result<u64, StoreError> {
     let origins = nonempty(store);
     let each = (SAMPLE / origins.len().max(1)).max(8);
     for (origin, begins) in origins {
-        for entry in store.oldest_changes(origin, begins, each)? {
+        for entry in store.oldest_changes(origin, begins, each).unwrap_or_default() {
             (count, bytes) = (count + 1, bytes + entry.bytes);
         }
         if count >= SAMPLE as u64 {

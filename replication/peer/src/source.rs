@@ -26,7 +26,7 @@ use twinbox_replication_core::{
     ack::Input,
     tails::{Tails, Take},
 };
-use twinbox_replication_store::{FeedEntry, FeedReader, Overtaken};
+use twinbox_replication_feed::{FeedEntry, FeedReader, Overtaken};
 use twinbox_wire::replication::{
     self as wire, FollowerFrame, SourceFrame, follower_frame::Frame as FromFollower, source_frame::Frame,
 };

@@ -56,8 +56,8 @@ pub(crate) fn apply(
             }
             origins.insert(change.origin);
         }
-        match merge(transaction, &commit) {
-            Ok(rows) => applied.rows.extend(rows),
+        match Merged::read(transaction, &commit) {
+            Ok(merged) => applied.rows.extend(merged.write(transaction)?),
             // A record that cannot be read or has grown too large must not stop the stream for all others. The changes are
             // in the log, so they go on to other nodes, and are tried again.
             Err(error) if can_pass(&error) => {
@@ -119,9 +119,14 @@ fn is_whole(
     Ok(true)
 }
 
-/// True for an error of a change's own record, which a repair or a later change may end.
+/// True for an error of a change's own record, which a repair or a later change may end: it cannot be read, also because
+/// the disk has changed it, or would grow too large.
 pub(crate) fn can_pass(error: &StoreError) -> bool {
-    matches!(error, StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }))
+    match error {
+        StoreError::Format { .. } | StoreError::Disk(DiskError::TooLarge { .. }) => true,
+        StoreError::Disk(error) => error.is_damage(),
+        _ => false,
+    }
 }
 
 /// The have-check (rule D1): within the gap-free prefix, or in the log beyond it.
@@ -130,37 +135,55 @@ fn has(transaction: &Transaction<'_>, origin: Origin, seq: u64) -> Result<bool, 
     Ok(seq <= upto || transaction.get(&keys::change(origin, seq))?.is_some())
 }
 
-/// Merges the changes of a commit into their rows; with an error nothing is written.
-pub(crate) fn merge(transaction: &mut Transaction<'_>, commit: &[Change]) -> Result<Vec<RowChange>, StoreError> {
-    let mut rows: BTreeMap<Key, (Indexed, Record)> = BTreeMap::new();
-    for change in commit {
-        if !rows.contains_key(&change.key) {
-            let record = match transaction.get(&keys::record(&change.key))? {
-                Some(bytes) => decode_record(&bytes)?,
-                None => Record::new(),
-            };
-            rows.insert(change.key.clone(), (Indexed::of(&record), record));
-        }
-        if let Some((_, record)) = rows.get_mut(&change.key) {
-            record.merge(change.delta.clone());
-        }
-    }
-    let mut writes = Vec::with_capacity(rows.len());
-    for (key, (before, record)) in rows {
-        let (row, value) = (keys::record(&key), codec::encode_record(&record));
-        for (what, length, limit) in [("key", row.len(), MAX_KEY), ("value", value.len(), MAX_VALUE)] {
-            if length > limit {
-                return Err(DiskError::TooLarge { what, length, limit }.into());
+/// The rows of a commit with its changes, not written yet.
+pub(crate) struct Merged(Vec<MergedRow>);
+
+struct MergedRow {
+    key: Key,
+    row: Vec<u8>,
+    value: Vec<u8>,
+    before: Indexed,
+    record: Record,
+}
+
+impl Merged {
+    /// Merges the changes of a commit into their rows. An error of this part, unlike one of the writing, leaves nothing half done.
+    pub(crate) fn read(transaction: &Transaction<'_>, commit: &[Change]) -> Result<Self, StoreError> {
+        let mut rows: BTreeMap<Key, (Indexed, Record)> = BTreeMap::new();
+        for change in commit {
+            if !rows.contains_key(&change.key) {
+                let record = match transaction.get(&keys::record(&change.key))? {
+                    Some(bytes) => decode_record(&bytes)?,
+                    None => Record::new(),
+                };
+                rows.insert(change.key.clone(), (Indexed::of(&record), record));
+            }
+            if let Some((_, record)) = rows.get_mut(&change.key) {
+                record.merge(change.delta.clone());
             }
         }
-        writes.push((key, row, value, before, record));
+        let mut writes = Vec::with_capacity(rows.len());
+        for (key, (before, record)) in rows {
+            let (row, value) = (keys::record(&key), codec::encode_record(&record));
+            for (what, length, limit) in [("key", row.len(), MAX_KEY), ("value", value.len(), MAX_VALUE)] {
+                if length > limit {
+                    return Err(DiskError::TooLarge { what, length, limit }.into());
+                }
+            }
+            writes.push(MergedRow { key, row, value, before, record });
+        }
+        Ok(Self(writes))
     }
-    let mut changed = Vec::with_capacity(writes.len());
-    for (key, row, value, before, record) in writes {
-        changed.push(before.update(transaction, &key, &record, &value)?);
-        transaction.put(row, value)?;
+
+    /// Writes the rows and their indexes.
+    pub(crate) fn write(self, transaction: &mut Transaction<'_>) -> Result<Vec<RowChange>, StoreError> {
+        let mut changed = Vec::with_capacity(self.0.len());
+        for MergedRow { key, row, value, before, record } in self.0 {
+            changed.push(before.update(transaction, &key, &record, &value)?);
+            transaction.put(row, value)?;
+        }
+        Ok(changed)
     }
-    Ok(changed)
 }
 
 /// Raises the prefix over the changes in the log that now adjoin it.
@@ -169,6 +192,10 @@ pub(crate) fn raise_prefix(transaction: &mut Transaction<'_>, origin: Origin) ->
     let key = keys::prefix(origin);
     let before = decode_upto(transaction.get(&key)?.as_deref())?;
     let mut upto = before;
+    // Behind a gap there may be very many, and a commit is near.
+    if transaction.get(&keys::change(origin, upto + 1))?.is_none() {
+        return Ok(());
+    }
     'log: loop {
         let next = transaction.scan_from(&keys::changes(origin), &keys::change(origin, upto + 1), STEP)?;
         let full = next.len() == STEP;

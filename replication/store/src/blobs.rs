@@ -317,11 +317,17 @@ impl Blobs {
         self.0.reserve.check(Need::Small).is_ok()
     }
 
-    fn writable(&self) -> Result<(), StoreError> {
-        match self.0.disk.broken() {
-            None => Ok(()),
-            Some(detail) => Err(DiskError::Broken { detail: detail.to_owned() }.into()),
+    /// The failure after which nothing is written. That of the packs is met by their own thread too, and breaks the whole store (rule A4).
+    pub(crate) fn broken(&self) -> Option<String> {
+        let packs = self.0.packs.broken();
+        if let Some(detail) = packs.as_deref().filter(|_| self.0.disk.broken().is_none()) {
+            self.0.disk.mark_broken(detail);
         }
+        self.0.disk.broken().map(str::to_owned).or(packs)
+    }
+
+    pub(crate) fn writable(&self) -> Result<(), StoreError> {
+        self.broken().map_or(Ok(()), |detail| Err(DiskError::Broken { detail }.into()))
     }
 
     /// The error of the store for one of the packs. A failed write or sync breaks the whole store (rule A4).

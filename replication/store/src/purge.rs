@@ -215,8 +215,14 @@ impl Store {
                 if !self.is_indexed() || self.health().set_aside > 0 {
                     return Ok(freed);
                 }
-                if !self.is_referenced(hash)? && self.is_unused_for(hash, grace, now)? {
-                    unused.push(*hash);
+                let referenced = self.is_referenced(hash);
+                match referenced.and_then(|named| Ok(!named && self.is_unused_for(hash, grace, now)?)) {
+                    Ok(true) => unused.push(*hash),
+                    Ok(false) => {}
+                    // It stays, and keeps no other.
+                    Err(error) => {
+                        tracing::warn!(blob = %hash, %error, "unused audio cannot be examined, and stays")
+                    }
                 }
             }
             for bytes in self.blobs().remove_unless_used(&unused, grace, || self.recordings().unfiled())? {

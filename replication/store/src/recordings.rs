@@ -29,6 +29,7 @@ use twinbox_disk::{Disk, DiskError, Need, Reserve};
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::PackError;
 use twinbox_replication_core::{BlobRef, Ranges};
+use twinbox_replication_feed::Feed;
 
 use self::{
     index::{Index, TakeState},
@@ -36,7 +37,7 @@ use self::{
     take::{MAX_LENGTH, TakeKey},
     writer::{Chunk, Command, Writer},
 };
-use crate::{Blobs, StoreError, blobs::blocking, feed::Feed, store::lock};
+use crate::{Blobs, StoreError, blobs::blocking, store::lock};
 
 /// Maximum bytes of chunks that wait for the writer: twenty seconds of 400 calls.
 const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
@@ -272,10 +273,7 @@ impl Shared {
     }
 
     fn writable(&self) -> Result<(), StoreError> {
-        match self.disk.broken() {
-            None => Ok(()),
-            Some(detail) => Err(DiskError::Broken { detail: detail.to_owned() }.into()),
-        }
+        self.blobs.writable()
     }
 
     async fn seal(self: Arc<Self>, ready: sealing::Ready) -> Result<BlobRef, StoreError> {

@@ -9,7 +9,7 @@ use twinbox_replication_core::Change;
 
 use crate::{
     Store, StoreError,
-    apply::{can_pass, merge},
+    apply::{Merged, can_pass},
     codec, keys,
     sums::RowChange,
 };
@@ -45,8 +45,8 @@ impl Store {
                 let format = |source| StoreError::Format { what: "a change in the log", source };
                 commit.push(codec::decode_change(&bytes).map_err(format)?);
             }
-            let rows = match merge(transaction, &commit) {
-                Ok(rows) => rows,
+            let rows = match Merged::read(transaction, &commit) {
+                Ok(merged) => merged.write(transaction)?,
                 Err(error) if can_pass(&error) => return Ok(Default::default()),
                 Err(error) => return Err(error),
             };

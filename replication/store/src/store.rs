@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
     time::Duration,
 };
@@ -12,6 +12,7 @@ use twinbox_clock::{BootInstant, wall};
 use twinbox_disk::{Disk, IndexSpace, Need, Options, Reserve, Space, Transaction};
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Have, Key, Ranges, Record, Table, Vector};
+use twinbox_replication_feed::{Feed, FeedReader, HELD_BYTES};
 
 use crate::{
     Blobs, Filled, PurgeCounts, Recordings, StoreError,
@@ -19,7 +20,6 @@ use crate::{
     audio::open_packs,
     codec::{self, FORMAT},
     draft::{decode_record, decode_row},
-    feed::{Feed, HELD_BYTES},
     filled::FillMark,
     have,
     identity::{self, check_node, read_cluster},
@@ -306,6 +306,13 @@ impl Store {
         self.0.shared.live.subscribe()
     }
 
+    /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. What was
+    /// before is in [`Store::vector`] and [`crate::Recordings::open`], read after this call. A row that was repaired
+    /// ([`Store::repair`]) is no change and is not there.
+    pub fn feed(&self) -> FeedReader {
+        self.0.shared.feed.reader()
+    }
+
     /// Calls `observer` for every change that is committed or applied here from now on, once it is durable. The call
     /// comes before the writer is answered and before [`Self::live`] has the change, so that a receiver of the change
     /// finds the observer's result. It runs on the committer thread: it must be short and must not write to the store.
@@ -325,10 +332,7 @@ impl Store {
 
     /// Health of the store.
     pub fn health(&self) -> StoreHealth {
-        StoreHealth {
-            broken: self.0.disk.broken().map(str::to_owned),
-            set_aside: self.0.shared.have().aside.len() as u64,
-        }
+        StoreHealth { broken: self.0.blobs.broken(), set_aside: self.0.shared.have().aside.len() as u64 }
     }
 
     /// Writes a small value, waits until it is durable, as every commit does, and returns the duration: tests whether
@@ -390,6 +394,11 @@ impl Store {
 
     pub(crate) fn indexing(&self) -> &Indexing {
         &self.0.indexing
+    }
+
+    /// Folder of its index, on the file system of [`Self::space`].
+    pub fn dir(&self) -> &Path {
+        self.0.disk.dir()
     }
 
     /// Free space of the file system.

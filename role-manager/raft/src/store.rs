@@ -22,7 +22,7 @@ use openraft::{
     storage::{IOFlushed, RaftLogStorage},
 };
 use prost::Message;
-use twinbox_disk::{Disk, DiskError, TransactError, Transaction};
+use twinbox_disk::{Disk, DiskError, MAX_VALUE, TransactError, Transaction};
 use twinbox_wire::roles as wire;
 
 use super::{
@@ -35,6 +35,7 @@ const LOG: &[u8] = b"raft/log/";
 const VOTE: &[u8] = b"raft/vote";
 const COMMITTED: &[u8] = b"raft/committed";
 const PURGED: &[u8] = b"raft/purged";
+/// The snapshot: its first part, and behind a slash the others by number. A value has a limit that a state with many operators exceeds.
 const SNAPSHOT: &[u8] = b"raft/snapshot";
 /// Entries whose commands were set aside, by index.
 const ASIDE: &[u8] = b"raft/aside/";
@@ -184,7 +185,7 @@ impl RaftStore {
             t.remove(COMMITTED);
             t.put(PURGED, purged)?;
             t.put(VOTE, vote_bytes)?;
-            t.put(SNAPSHOT, snapshot)
+            put_snapshot(t, &snapshot)
         });
         writing.await.map_err(io::Error::other)?;
         *self.log() = Log { vote: Some(vote), purged: Some(last), snapshot: true, ..Log::default() };
@@ -202,20 +203,30 @@ impl RaftStore {
     }
 
     pub(crate) fn snapshot(&self) -> io::Result<Option<wire::Snapshot>> {
-        let Some(bytes) = self.disk.get(SNAPSHOT).map_err(io::Error::other)? else { return Ok(None) };
-        wire::Snapshot::decode(bytes.as_slice()).map(Some).map_err(io::Error::other)
+        loop {
+            let Some(first) = self.disk.get(SNAPSHOT).map_err(io::Error::other)? else { return Ok(None) };
+            let mut bytes = Vec::new();
+            for part in self.disk.scan(SNAPSHOT) {
+                bytes.extend(part.map_err(io::Error::other)?.1);
+            }
+            // A scan is as new as each of its parts. The first one names the last entry, so that no two snapshots share it.
+            if self.disk.get(SNAPSHOT).map_err(io::Error::other)? == Some(first) {
+                return wire::Snapshot::decode(bytes.as_slice()).map(Some).map_err(io::Error::other);
+            }
+        }
     }
 
     /// Stores this snapshot unless a later one is present: a snapshot that took long to build must not replace one sent
     /// by a leader meanwhile, since the log before that one is deleted.
     pub(crate) async fn save_snapshot(&self, snapshot: &wire::Snapshot) -> io::Result<()> {
         let (bytes, last) = (snapshot.encode_to_vec(), last_of(snapshot));
-        let replacing = move |t: &mut Transaction<'_>| match t.get(SNAPSHOT)? {
+        let replacing = move |t: &mut Transaction<'_>| {
+            let present: Vec<u8> = t.scan(SNAPSHOT)?.into_iter().flat_map(|(_, part)| part).collect();
             // An unreadable snapshot is replaced.
-            Some(present) if wire::Snapshot::decode(&*present).is_ok_and(|present| last_of(&present) > last) => {
-                Ok(())
+            match wire::Snapshot::decode(&*present) {
+                Ok(present) if last_of(&present) > last => Ok(()),
+                _ => put_snapshot(t, &bytes),
             }
-            _ => t.put(SNAPSHOT, bytes),
         };
         self.write(replacing).await?;
         self.log().snapshot = true;
@@ -305,6 +316,16 @@ fn read<M: Message + Default, T>(
 /// The last entry that a snapshot covers.
 fn last_of(snapshot: &wire::Snapshot) -> Option<LogId> {
     snapshot.meta.as_ref()?.last.as_ref().map(codec::read_log_id)
+}
+
+/// Writes a snapshot in the place of the present one.
+fn put_snapshot(t: &mut Transaction<'_>, bytes: &[u8]) -> Result<(), DiskError> {
+    t.scan(SNAPSHOT)?.into_iter().for_each(|(part, _)| t.remove(part));
+    for (number, part) in (0_u32..).zip(bytes.chunks(MAX_VALUE)) {
+        let key = if number == 0 { SNAPSHOT.to_vec() } else { [SNAPSHOT, b"/", &number.to_be_bytes()].concat() };
+        t.put(key, part)?;
+    }
+    Ok(())
 }
 
 fn key(index: u64) -> Vec<u8> {
@@ -422,6 +443,27 @@ impl RaftLogStorage<Types> for RaftStore {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn snapshot_of_any_size_replaces_an_earlier_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let core = RaftStore::open(Disk::open(dir.path()).expect("a disk")).expect("a store");
+        assert_eq!(core.snapshot().expect("a read"), None);
+        for (index, length) in [(1, 10), (2, 3 * MAX_VALUE), (3, MAX_VALUE + 1), (4, 20)] {
+            let last = wire::LogId { index, ..wire::LogId::default() };
+            let meta = wire::SnapshotMeta { last: Some(last), ..wire::SnapshotMeta::default() };
+            let snapshot = wire::Snapshot { meta: Some(meta), state: vec![index as u8; length].into() };
+            core.save_snapshot(&snapshot).await.expect("a snapshot");
+            assert_eq!(core.snapshot().expect("a read"), Some(snapshot), "{length} bytes");
+            let parts = core.disk.scan(b"raft/snapshot").count();
+            assert_eq!(parts, length / MAX_VALUE + 1, "{length} bytes");
+        }
+        let earlier =
+            wire::Snapshot { meta: Some(wire::SnapshotMeta::default()), state: vec![9; MAX_VALUE].into() };
+        core.save_snapshot(&earlier).await.expect("it is left out");
+        assert_eq!(core.snapshot().expect("a read").map(|snapshot| snapshot.state), Some(vec![4; 20].into()));
+        assert!(Log::read(&core.disk).expect("a log").snapshot);
+    }
 
     #[tokio::test]
     async fn a_core_whose_accepted_write_does_not_become_durable_writes_no_more() {

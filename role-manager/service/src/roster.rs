@@ -84,6 +84,12 @@ impl Roster {
         let names = state.removed.iter().map(|(_, name)| name);
         let now: Vec<_> = names.filter(|name| **name != self.node && is_removed(state, name)).cloned().collect();
         removals.outdated.extend(now.iter().cloned());
+        // One that was removed and replaced under its own name, at another address.
+        let replaced = state.known().filter(|(name, _, address)| {
+            let is_configured = |member: &MemberAddress| member.name == **name && member.address == *address;
+            state.removed.iter().any(|(_, removed)| removed == *name) && !self.configured.iter().any(is_configured)
+        });
+        removals.outdated.extend(replaced.map(|(name, ..)| name.clone()));
         removals.removed.extend(now);
         // Raft's own list of voters is available before anything has been applied.
         let voters = status.peers.values().map(|peer| (&peer.name, peer.kind, peer.address.as_str()));

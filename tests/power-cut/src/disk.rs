@@ -25,7 +25,7 @@ pub const NEEDS: &str = "a disk that loses power (root, /dev/fuse, loop devices;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// True when this machine can have a [`PowerDisk`]: one is made and removed. The test that calls
-/// [`crate::serve_if_asked`] must be `drive`, at the top of its file.
+/// [`crate::serve_if_asked`] must be `drive`, in the root of its program.
 pub fn possible() -> bool {
     // SAFETY: geteuid has no arguments and cannot fail.
     let root = unsafe { libc::geteuid() } == 0;

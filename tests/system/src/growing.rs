@@ -55,6 +55,15 @@ impl Growing {
         growing
     }
 
+    /// The same, with a clock that [`Growing::move_clock`] moves.
+    pub fn founded_with_a_clock() -> Self {
+        let mut growing = Self::formed(&["a"]);
+        growing.take_clock();
+        growing.start("a");
+        growing.wait_in_service("a", &["a"]);
+        growing
+    }
+
     /// A cluster made by `cluster init`, not started; `w` is a witness.
     pub fn formed(names: &[&str]) -> Self {
         let mut growing = Self {
@@ -251,6 +260,14 @@ impl Growing {
     /// The log of a member.
     pub fn log(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name).join("log")).unwrap_or_default()
+    }
+
+    /// The subjects of the active alarms about certificates, as a node shows them.
+    pub fn certificate_alarms(&self, at: &str) -> Vec<String> {
+        let list = self.cli(at).json(&["alarm", "list"]);
+        let all = list["alarms"].as_array().cloned().unwrap_or_default();
+        let about = all.iter().filter(|alarm| alarm["code"] == "certificate-expiry" && alarm["state"] != "cleared");
+        about.filter_map(|alarm| alarm["subject"].as_str().map(str::to_owned)).collect()
     }
 
     /// The remaining seconds of a node's certificate, by its metrics.

@@ -434,7 +434,7 @@ fn certificates_are_renewed_at_two_thirds_and_an_alarm_comes_thirty_days_before_
         let failed = || growing.log(name).contains("could not be renewed; retrying");
         wait_until(&format!("a renewal of {name} fails"), SOON, failed);
     }
-    assert!(alarms(&growing).is_empty(), "an alarm too early");
+    assert!(growing.certificate_alarms("b").is_empty(), "an alarm too early");
     growing.move_clock(&format!("+{}d", 245 + 365 - 29));
     let alarm = |name: &str| {
         let log = growing.log(name);
@@ -444,13 +444,29 @@ fn certificates_are_renewed_at_two_thirds_and_an_alarm_comes_thirty_days_before_
         let line = holds(SOON, || alarm(name)).unwrap_or_else(|| panic!("no alarm\n{}", growing.tails()));
         assert!(line.contains("days=28") || line.contains("days=29"), "an alarm too early: {line}");
     }
-    wait_until("an alarm in the list", SOON, || alarms(&growing).iter().any(|subject| subject == "node"));
+    wait_until("an alarm in the list", SOON, || {
+        growing.certificate_alarms("b").iter().any(|subject| subject == "node")
+    });
     seals.iter().for_each(|seal| fs::rename(seal.with_extension("away"), seal).expect("put back"));
     for name in ["a", "b"] {
         wait_until("renewed after all", SOON, || days_left(name) > 360);
     }
-    wait_until("the alarm is over", SOON, || alarms(&growing).is_empty());
+    wait_until("the alarm is over", SOON, || growing.certificate_alarms("b").is_empty());
     growing.wait_in_service("a", &["a", "b", "w"]);
+}
+
+/// A clock that is ahead for long enough that the node renews its certificate, and then right again.
+#[test]
+fn certificate_signed_while_the_clock_was_ahead_is_replaced() {
+    if !need::all(&[need::FAKETIME]) {
+        return;
+    }
+    let growing = Growing::founded_with_a_clock();
+    let days_left = || growing.seconds_left("a").map_or(0, |seconds| seconds as u64 / DAY);
+    growing.move_clock("+300d");
+    wait_until("it is renewed", SOON, || growing.log("a").contains("certificate is renewed"));
+    growing.move_clock("+0");
+    wait_until("it is good for a year from now", SOON, || matches!(days_left(), 364 | 365));
 }
 
 /// The end of the authority, in twenty years.
@@ -459,11 +475,8 @@ fn an_alarm_comes_thirty_days_before_the_authority_ends_and_a_replacement_is_the
     if !need::all(&[need::FAKETIME]) {
         return;
     }
-    let mut growing = Growing::formed(&["a"]);
-    growing.take_clock();
-    growing.start("a");
-    growing.wait_in_service("a", &["a"]);
-    let of_authority = || alarms_at(&growing, "a").iter().any(|subject| subject == "authority");
+    let growing = Growing::founded_with_a_clock();
+    let of_authority = || growing.certificate_alarms("a").iter().any(|subject| subject == "authority");
     growing.move_clock(&format!("+{}d", 20 * 365 - 32));
     wait_until("a's certificate is renewed", SOON, || growing.log("a").contains("certificate is renewed"));
     assert!(!of_authority(), "an alarm too early");
@@ -477,16 +490,4 @@ fn an_alarm_comes_thirty_days_before_the_authority_ends_and_a_replacement_is_the
     growing.cli("a").json(&["cluster", "ca", "rotate"]);
     wait_over(&growing, "a");
     wait_until("the alarm is over", SOON, || !of_authority());
-}
-
-/// The subjects of the active alarms about certificates, as `b` shows them.
-fn alarms(growing: &Growing) -> Vec<String> {
-    alarms_at(growing, "b")
-}
-
-fn alarms_at(growing: &Growing, at: &str) -> Vec<String> {
-    let list = growing.cli(at).json(&["alarm", "list"]);
-    let all = list["alarms"].as_array().cloned().unwrap_or_default();
-    let about = all.iter().filter(|alarm| alarm["code"] == "certificate-expiry" && alarm["state"] != "cleared");
-    about.filter_map(|alarm| alarm["subject"].as_str().map(str::to_owned)).collect()
 }

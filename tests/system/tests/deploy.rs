@@ -90,7 +90,14 @@ fn systemd_takes_the_units() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     for unit in ["twinbox.service", "twinbox-witness.service"] {
         let text = fs::read_to_string(repository().join("deploy/systemd").join(unit)).expect("the unit");
-        for line in ["Type=notify", "KillMode=process", "WatchdogSec=20", "NoNewPrivileges=yes"] {
+        for line in [
+            "Type=notify",
+            "KillMode=process",
+            "WatchdogSec=20",
+            "NoNewPrivileges=yes",
+            "StartLimitIntervalSec=0",
+            "RestartPreventExitStatus=2",
+        ] {
             assert!(text.lines().any(|l| l == line), "{unit} has no {line}");
         }
         let file = dir.path().join(unit);

@@ -243,7 +243,7 @@ fn certificates_that_end_and_those_of_others_are_found() {
     )]);
     issue(Duration::ZERO);
     wait_until("it has ended", Duration::from_secs(10), || {
-        doctor(&config, &[]).has("certificates", "expired", "set this machine's clock")
+        doctor(&config, &[]).has("certificates", "expired", "set its clock")
     });
     // Another member's folder.
     for file in ["node.pem", "node.key"] {

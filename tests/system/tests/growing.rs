@@ -222,6 +222,43 @@ fn a_dead_node_is_replaced_and_the_witness_too() {
     assert!(growing.log("b").contains("has been removed"), "{}", growing.log("b"));
 }
 
+/// The files of the members that stay name the dead one.
+#[test]
+fn a_dead_node_is_replaced_in_a_cluster_that_was_formed_in_one_step() {
+    let mut growing = Growing::formed(&["a", "b", "w"]);
+    for name in ["a", "b", "w"] {
+        growing.start(name);
+    }
+    growing.wait_in_service("a", &["a", "b", "w"]);
+    growing.cli("a").json(&["user", "add", MAILBOX, "--name", "Test", "--pin", "284617", "--keep-pin"]);
+    let phones = growing.loopback.place(100);
+    assert!(leave_message(&phones, growing.place("a").port(5060), MAILBOX, 1.2).acknowledged());
+    growing.kill("b");
+    let cli = growing.cli("a");
+    wait_until("its death is known", PATIENCE, || cli.status_of("b").as_deref() == Some("not-functioning"));
+    let made = cli.json(&["cluster", "replace", "b"]);
+    let token = made["token"].as_str().expect("a token").to_owned();
+    fs::remove_dir_all(growing.dir.path().join("b")).expect("its machine is lost");
+    growing.drop_member("b");
+    let joined = growing.join(&token, "b", &growing.address("b").to_string());
+    assert!(joined.status.success(), "{}", words(&joined));
+    growing.settle("b");
+    growing.start("b");
+    growing.wait_in_service("a", &["a", "b", "w"]);
+    wait_until("b has the message", PATIENCE, || {
+        growing.cli("b").try_messages(MAILBOX).is_ok_and(|messages| messages.len() == 1)
+    });
+    // And after a removal.
+    growing.kill("b");
+    wait_until("its death is known", PATIENCE, || cli.status_of("b").as_deref() == Some("not-functioning"));
+    assert!(cli.run(&["cluster", "remove", "b", "--lost"]).status.success());
+    wait_until("it is gone", PATIENCE, || gone(&growing, &["a"], "b"));
+    fs::remove_dir_all(growing.dir.path().join("b")).expect("its machine is lost");
+    growing.drop_member("b");
+    growing.grow("a", "b");
+    growing.wait_in_service("a", &["a", "b", "w"]);
+}
+
 #[test]
 fn impossible_orders_are_refused_with_a_reason_and_change_nothing() {
     let mut growing = with_a_user();

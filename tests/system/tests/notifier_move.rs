@@ -8,7 +8,7 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
-use twinbox_system_tests as _;
+use twinbox_system_tests::growing::words;
 use twinbox_testkit::{
     Cluster, HookReceiver, Lab, Place, Spec, StoredEffect, leave_message, need, parameter, wait_until,
 };
@@ -177,6 +177,30 @@ fn the_publisher_is_cut_off_while_notifications_are_under_way_and_no_text_arrive
         ended() == notifications.effects("done").len() + notifications.effects("dead").len()
     });
     assert_eq!(notifications.hooks.requests("/sms").len(), arrived, "nothing is sent again after the end");
+}
+
+/// A node that stops in order waits for the answer to a text that is under way: to the next holder its result would be unknown.
+#[test]
+fn an_orderly_stop_waits_for_the_result_of_a_text() {
+    if !need::all(&[need::PYTHON3]) {
+        return;
+    }
+    let (mut cluster, hooks) = Cluster::start_with(spec, |phones| HookReceiver::start(phones, HOOKS, SECRET));
+    let (sender, other) = cluster.publisher_and_other();
+    let cli = cluster.cli(&other);
+    cli.json(&["device", "add", MAILBOX, "mobile", "sms-http", "number=+4915550100"]);
+    hooks.hold("/sms");
+    let deposit = leave_message(cluster.phones(), cluster.sip(&other), MAILBOX, 1.2);
+    assert!(deposit.acknowledged(), "{deposit:?}");
+    let text = hooks.wait_for_requests("/sms", 1, SOON).remove(0);
+    thread::scope(|scope| {
+        let stopping = scope.spawn(|| cluster.stop(&sender));
+        wait_until("it to stop", SOON, || words(&cli.run(&["events"])).contains("node-stopping"));
+        hooks.answer("/sms", 204);
+        stopping.join().expect("it ends in order");
+    });
+    cli.wait_for_effect("done", SOON, |effect| effect.id == text.key());
+    assert_eq!(hooks.requests("/sms").len(), 1, "it arrives once");
 }
 
 /// The disk of the node that sent a text is lost in the middle of it, and the node comes back with an empty one.

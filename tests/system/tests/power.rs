@@ -24,12 +24,6 @@ const MEGABYTES: u64 = 512;
 /// Callers of a round, half of them at each node.
 const CALLERS: u8 = 6;
 
-/// Not a test of its own: the process of a drive.
-#[test]
-fn drive() {
-    twinbox_power_cut::serve_if_asked();
-}
-
 /// A pair whose nodes have disks that lose power; the witness has the disk of the machine.
 struct Powered {
     cluster: Cluster,

@@ -110,6 +110,18 @@ fn a_table_of_users_is_taken_whole_or_not_at_all_on_either_node() {
     assert_eq!(summary(&a.json(&["user", "import", text(&table)])), (0, 0, 4));
     a.json(&["user", "set", "3001", "--alias", "-"]);
     b.json(&["user", "add", "3003", "--alias", "ada"]);
+
+    // Another number: everything else stays, also under the id.
+    let taken = a.run(&["user", "renumber", "3001", "3003"]);
+    assert!(taken.status.code() == Some(1) && said(&taken).contains("3003 is in use"), "{}", said(&taken));
+    assert_eq!(a.json(&["user", "renumber", "3001", "3101"])["acknowledged"], "on two");
+    let id = ada["id"].as_str().expect("an id");
+    for name in ["3101", id] {
+        let moved = b.json(&["user", "show", name]);
+        assert_eq!((&moved["number"], &moved["mail"], &moved["id"]), (&"3101".into(), &ada["mail"], &ada["id"]));
+    }
+    assert!(b.try_json(&["user", "show", "3001"]).is_err());
+    b.json(&["user", "add", "3001"]);
 }
 
 /// `TWINBOX_USERS=20000` sets the full size.

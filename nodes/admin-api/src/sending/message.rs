@@ -4,10 +4,10 @@ use bytes::Bytes;
 use tonic::Status;
 use tracing::info;
 use twinbox_audio::{Recording, to_g711};
-use twinbox_ids::{LocationId, MessageId, Pii};
+use twinbox_ids::{MailboxId, MessageId, Pii};
 use twinbox_locations::{Location, dialled};
 use twinbox_mailbox::{InvalidNumber, Mailbox, Number, Rule};
-use twinbox_mailstore::{Audio, SendOrder, SendTo};
+use twinbox_mailstore::{Audio, Mailstore, SendOrder, SendTo};
 use twinbox_wire::sending::{MessageSendHeader, MessageSendReply, SentTo};
 
 use crate::{
@@ -27,7 +27,14 @@ const LONGEST_SUBJECT: usize = 200;
 /// A recipient that exists.
 enum Recipient {
     Here(Box<Mailbox>),
-    There { location: LocationId, name: String, number: String },
+    There { location: Box<Location>, number: String },
+}
+
+/// A recipient of an order.
+struct Addressed {
+    recipient: Recipient,
+    /// The order was given before, and its message to this recipient was sent: nothing can hinder it any more.
+    is_sent: bool,
 }
 
 /// Sends a message to all its recipients, or to none.
@@ -41,13 +48,14 @@ pub async fn send(node: &AdminHandles, header: MessageSendHeader, file: Bytes) -
     };
     let sender = mailbox(node, &header.from).await?;
     let numbers = numbers(&header.to)?;
-    let recipients = recipients(node, &numbers).await?;
-    if recipients.iter().any(|to| matches!(to, Recipient::There { .. })) {
+    let recipients = recipients(&node.mailstore, &numbers, id, sender.id).await?;
+    let unsent = || recipients.iter().filter(|to| !to.is_sent).map(|to| &to.recipient);
+    if unsent().any(|to| matches!(to, Recipient::There { .. })) {
         may_leave(node, &sender)?;
     }
     let Recording { codec, bytes, .. } = decode(file).await?;
     let audio = Audio { codec, bytes: bytes.into() };
-    fits(node, &recipients, audio.length_ms())?;
+    fits(&node.mailstore, unsent(), audio.length_ms())?;
     let subject = header.subject.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST_SUBJECT);
     let order = SendOrder {
         id: id.0,
@@ -56,16 +64,16 @@ pub async fn send(node: &AdminHandles, header: MessageSendHeader, file: Bytes) -
         subject: Pii::new(subject.collect::<String>().trim().to_owned()),
         urgent: header.urgent,
         private: header.private,
-        to: recipients.iter().map(Recipient::target).collect(),
+        to: recipients.iter().map(|to| to.recipient.target()).collect(),
     };
     let (sent, acknowledgement) = node.mailstore.send_message(order).await.map_err(mail)?;
     info!(mailbox = %sender.id, recipients = sent.len(), "administrator sends message");
-    let shown = |((number, to), sent): ((Number, Recipient), twinbox_mailstore::SentMessage)| SentTo {
+    let shown = |((number, to), sent): ((Number, Addressed), twinbox_mailstore::SentMessage)| SentTo {
         number: number.to_string(),
         id: sent.id.to_string(),
-        location: match to {
+        location: match to.recipient {
             Recipient::Here(_) => String::new(),
-            Recipient::There { name, .. } => name,
+            Recipient::There { location, .. } => location.name,
         },
         effect: sent.effect.map(|effect| effect.to_string()).unwrap_or_default(),
     };
@@ -78,9 +86,25 @@ impl Recipient {
         match self {
             Self::Here(mailbox) => SendTo::Mailbox(mailbox.id),
             Self::There { location, number, .. } => {
-                SendTo::Location { location: *location, number: Pii::new(number.clone()) }
+                SendTo::Location { location: location.id, number: Pii::new(number.clone()) }
             }
         }
+    }
+
+    /// Reason for which no message can be sent to it now.
+    async fn hindrance(&self, mailstore: &Mailstore, number: &Number) -> Result<Option<String>, Status> {
+        Ok(match self {
+            Self::Here(mailbox) if !mailstore.takes_messages(mailbox) => {
+                Some(format!("mailbox {number} is disabled"))
+            }
+            Self::Here(mailbox) if mailstore.is_full(mailbox).await.map_err(internal)? => {
+                Some(format!("mailbox {number} is full"))
+            }
+            Self::There { location, .. } if !location.enabled => {
+                Some(format!("location '{}' of number {number} is disabled", location.name))
+            }
+            _ => None,
+        })
     }
 }
 
@@ -104,22 +128,28 @@ fn numbers(texts: &[String]) -> Result<Vec<Number>, Status> {
 }
 
 /// The recipients of all numbers; the error names each number that has none.
-async fn recipients(node: &AdminHandles, numbers: &[Number]) -> Result<Vec<Recipient>, Status> {
-    let locations = node.mailstore.locations().map_err(internal)?;
+async fn recipients(
+    mailstore: &Mailstore,
+    numbers: &[Number],
+    order: MessageId,
+    sender: MailboxId,
+) -> Result<Vec<Addressed>, Status> {
+    let locations = mailstore.locations().map_err(internal)?;
     let (mut recipients, mut problems) = (Vec::new(), Vec::new());
     for number in numbers {
-        match node.mailstore.find_by_number(number.as_str()).await.map_err(internal)? {
-            Some(mailbox) if !node.mailstore.takes_messages(&mailbox) => {
-                problems.push(format!("mailbox {number} is disabled"));
+        let recipient = match mailstore.find_by_number(number.as_str()).await.map_err(internal)? {
+            Some(mailbox) => Ok(Recipient::Here(Box::new(mailbox))),
+            None => there(&locations, number),
+        };
+        match recipient {
+            Ok(recipient) => {
+                let is_sent = mailstore.is_sent(order.0, sender, &recipient.target()).map_err(internal)?;
+                if !is_sent {
+                    problems.extend(recipient.hindrance(mailstore, number).await?);
+                }
+                recipients.push(Addressed { recipient, is_sent });
             }
-            Some(mailbox) if node.mailstore.is_full(&mailbox).await.map_err(internal)? => {
-                problems.push(format!("mailbox {number} is full"));
-            }
-            Some(mailbox) => recipients.push(Recipient::Here(Box::new(mailbox))),
-            None => match there(&locations, number) {
-                Ok(recipient) => recipients.push(recipient),
-                Err(problem) => problems.push(problem),
-            },
+            Err(problem) => problems.push(problem),
         }
     }
     if problems.is_empty() { Ok(recipients) } else { Err(nothing_sent(&problems)) }
@@ -128,11 +158,8 @@ async fn recipients(node: &AdminHandles, numbers: &[Number]) -> Result<Vec<Recip
 /// The recipient at the location to which a number leads.
 fn there(locations: &[Location], number: &Number) -> Result<Recipient, String> {
     match dialled(locations, number.as_str()) {
-        Some((location, _)) if !location.enabled => {
-            Err(format!("location '{}' of number {number} is disabled", location.name))
-        }
         Some((location, rest)) => {
-            Ok(Recipient::There { location: location.id, name: location.name.clone(), number: rest.to_owned() })
+            Ok(Recipient::There { location: Box::new(location.clone()), number: rest.to_owned() })
         }
         None => Err(format!("number {number} is unknown: no mailbox has it, and no location's dial id begins it")),
     }
@@ -168,11 +195,15 @@ async fn decode(file: Bytes) -> Result<Recording, Status> {
 }
 
 /// Checks the length against the rules of the mailboxes here.
-fn fits(node: &AdminHandles, recipients: &[Recipient], length_ms: u64) -> Result<(), Status> {
+fn fits<'a>(
+    mailstore: &Mailstore,
+    recipients: impl Iterator<Item = &'a Recipient>,
+    length_ms: u64,
+) -> Result<(), Status> {
     let mut problems = Vec::new();
     for recipient in recipients {
         if let Recipient::Here(mailbox) = recipient {
-            let most = node.mailstore.rules(mailbox).map_err(internal)?.max_message_ms();
+            let most = mailstore.rules(mailbox).map_err(internal)?.max_message_ms();
             if let Some(most) = most.filter(|most| length_ms > *most) {
                 problems.push(format!("mailbox {} takes messages of at most {} s", mailbox.number, most / 1_000));
             }
@@ -186,38 +217,5 @@ fn nothing_sent(problems: &[String]) -> Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use twinbox_clock::wall;
-    use twinbox_locations::LocationChange;
-
-    use super::*;
-
-    #[test]
-    fn numbers_lose_separators_and_repeats_and_wrong_ones_are_named() {
-        let of = |texts: &[&str]| numbers(&texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
-        let read = of(&["1001", "+10 01", "7-1002"]).expect("numbers");
-        assert_eq!(read.iter().map(Number::as_str).collect::<Vec<_>>(), ["1001", "71002"]);
-        for (texts, part) in [(&["1001", "anna"][..], "'anna'"), (&[], "--to")] {
-            let error = of(texts).expect_err(part);
-            assert!(error.message().contains(part), "{}", error.message());
-        }
-        let many: Vec<String> = (0..101).map(|n| n.to_string()).collect();
-        assert!(numbers(&many).expect_err("too many").message().contains("at most 100"));
-    }
-
-    #[test]
-    fn number_of_no_location_or_of_a_disabled_one_is_named() {
-        let location = |dial_id: &str, enabled: &str| {
-            let settings = [dial_id, "domain=vm.example", enabled].map(|s| LocationChange::parse(s).expect(s));
-            Location::new(LocationId(1), "berlin", &settings, wall()).expect("a location")
-        };
-        let locations = [location("dial-id=7", "enabled=yes"), location("dial-id=8", "enabled=no")];
-        let number = |text| Number::normalise(text).expect("a number");
-        let found = there(&locations, &number("71001"));
-        assert!(matches!(found, Ok(Recipient::There { number, .. }) if number == "1001"));
-        for (text, part) in [("81001", "'berlin'"), ("9999", "9999 is unknown"), ("7", "7 is unknown")] {
-            let problem = there(&locations, &number(text)).err().unwrap_or_default();
-            assert!(problem.contains(part), "{text}: {problem}");
-        }
-    }
-}
+#[path = "../../tests/unit/message.rs"]
+mod tests;

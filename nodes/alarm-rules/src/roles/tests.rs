@@ -191,6 +191,33 @@ fn a_lost_member_is_told_by_one_after_a_moment_and_is_over_when_it_is_back() {
     assert_eq!(raised(&a.look(&cut, &Nothing, at(9_000))), []);
 }
 
+/// Alarms that other nodes raised about `c`.
+struct About(Vec<Alarm>);
+
+impl AlarmSource for About {
+    fn alarms(&self) -> Vec<Alarm> {
+        self.0.clone()
+    }
+}
+
+#[test]
+fn an_alarm_of_a_node_that_is_lost_itself_does_not_count() {
+    let id = twinbox_alarms::AlarmId::random();
+    let mut raised_by_b = Alarm::new(name("b"), 1, id, Code::MemberLost, "c".to_owned(), Timestamp(1));
+    raised_by_b.cleared = None;
+    let known = About(vec![raised_by_b]);
+    for (b, expected) in [
+        (Status::InService, vec![]),
+        (Status::Deactivated, vec![]),
+        (Status::NotFunctioning, vec![(Code::MemberLost, "b"), (Code::MemberLost, "c")]),
+    ] {
+        let mut a = watch("a");
+        let lost = view(&[("a", Status::InService), ("b", b), ("c", Status::NotFunctioning)]);
+        a.look(&lost, &known, at(100));
+        assert_eq!(raised(&a.look(&lost, &known, at(1_200))), expected, "b is {b:?}");
+    }
+}
+
 #[test]
 fn a_majority_that_stays_away_is_an_alarm_and_everyone_comes_first() {
     let mut a = watch("a");

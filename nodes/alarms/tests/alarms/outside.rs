@@ -282,8 +282,9 @@ async fn trap_has_code_severity_subject_and_detail() {
         .build()
         .await
         .expect("a receiver");
-    let address = receiver.local_addr().to_string();
-    let traps = TrapReceivers::new(&name("a"), &[address], &TrapSecurity::Community("secret".to_owned()));
+    // A receiver that cannot be reached keeps nothing from the other.
+    let receivers = ["nowhere.invalid".to_owned(), receiver.local_addr().to_string()];
+    let traps = TrapReceivers::new(&name("a"), &receivers, &TrapSecurity::Community("secret".to_owned()));
     let duty = Duty::unheld();
     duty.give(1);
     outbound(&a, &duty, None, Some(traps.expect("receivers")));
@@ -301,6 +302,8 @@ async fn trap_has_code_severity_subject_and_detail() {
     assert_eq!(value(5), Value::Integer(3));
     assert_eq!((value(6), value(7)), (Value::from("calls"), Value::from("the port is taken")));
     a.wait("calls", |alarm| alarm.due(Channel::Trap).is_empty()).await;
+    a.alarms.raise(Code::Space, "a", "5 MB are left");
+    receiver.recv().await.expect("the next trap");
 }
 
 #[tokio::test]

@@ -52,14 +52,26 @@ pub(super) fn lock(bucket: &Bucket, purpose: Use) -> Result<Box<dyn Lock>, Backu
         }
         Err(error) => return Err(error),
     }
-    let mark = Mark::keep(bucket, &path, written)?;
+    let mark = Box::new(Mark::keep(bucket, &path, written)?);
+    match check_others(bucket, purpose, &path) {
+        Ok(()) => Ok(mark),
+        Err(error) => {
+            // A process that ends with this error would leave it.
+            mark.release();
+            Err(error)
+        }
+    }
+}
+
+/// Refuses a use that does not go together with those of other marks. `path`: the own one.
+fn check_others(bucket: &Bucket, purpose: Use, path: &str) -> Result<(), BackupError> {
     let others = bucket.list(FOLDER, None, MOST_MARKS)?;
     // The age of the others by the clock of the store: that of this machine may be another.
-    let key = bucket.key(&path)?;
+    let key = bucket.key(path)?;
     let Some(own) = others.iter().find(|other| other.location == key) else {
         return Err(BackupError::S3Setup(format!(
             "{} does not list an object that was just written: such a store cannot be used for backups",
-            bucket.locate(&path).display()
+            bucket.locate(path).display()
         )));
     };
     let has_ended = |other: &ObjectMeta| {
@@ -75,10 +87,7 @@ pub(super) fn lock(bucket: &Bucket, purpose: Use) -> Result<Box<dyn Lock>, Backu
             return Err(BackupError::BusyBucket(bucket.locate("")));
         }
     }
-    if purpose == Use::Prune {
-        bucket.remove(&ended)?;
-    }
-    Ok(Box::new(mark))
+    if purpose == Use::Prune { bucket.remove(&ended) } else { Ok(()) }
 }
 
 /// A reader that may not write takes no lock.

@@ -88,7 +88,7 @@ async fn backups_in_a_bucket_share_audio_and_are_verified_restored_and_pruned() 
     assert_eq!(format!("{:?}", heard(&node, mailbox.id).await), format!("{before:?}"));
 
     let folder = fixture.folder.clone();
-    let pruned = aside(move || prune(&folder, NonZeroU32::MIN)).await.expect("pruned");
+    let pruned = aside(move || prune(&folder, NonZeroU32::MIN, None)).await.expect("pruned");
     assert_eq!((pruned.removed, pruned.audio), (vec![first.name, second.name], 0));
     assert_eq!(complete(&fixture).await, std::slice::from_ref(&third.name));
     assert_eq!(server.below("backups").len(), 3, "the files of one backup");
@@ -176,7 +176,7 @@ async fn prune_removes_what_is_ours_alone() {
     ];
     let ours = [put(format!("audio/ab/{hash}")), put("backups/20260101T000000.000Z-a/rows".to_owned())];
     let folder = fixture.folder.clone();
-    let pruned = aside(move || prune(&folder, NonZeroU32::MIN)).await.expect("pruned");
+    let pruned = aside(move || prune(&folder, NonZeroU32::MIN, None)).await.expect("pruned");
     assert_eq!((pruned.kept, pruned.audio, pruned.bytes), (vec![made.name], 1, 5));
     assert_eq!(pruned.unfinished, ["20260101T000000.000Z-a"]);
     assert!(foreign.iter().all(|file| file.exists()) && !ours.iter().any(|file| file.exists()));
@@ -192,7 +192,7 @@ async fn commands_that_do_not_go_together_are_refused_until_the_mark_is_old() {
     let attempt = |keep: bool| {
         let folder = fixture.folder.clone();
         aside(move || match keep {
-            true => prune(&folder, NonZeroU32::MIN).map(|_| ()),
+            true => prune(&folder, NonZeroU32::MIN, None).map(|_| ()),
             false => verify(&folder, &folder.backups_by_age()?, &silent()).map(|_| ()),
         })
     };
@@ -205,6 +205,7 @@ async fn commands_that_do_not_go_together_are_refused_until_the_mark_is_old() {
     for keep in [true, false] {
         let refused = attempt(keep).await;
         assert!(matches!(refused, Err(BackupError::BusyBucket(_))), "{refused:?}");
+        assert_eq!(fs::read_dir(&locks).expect("a folder").count(), 1, "a refused command leaves no mark");
     }
     // Written for the last time more than half an hour ago: its command was killed.
     let file = fs::File::options().write(true).open(&pruning).expect("a file");
@@ -241,12 +242,12 @@ async fn prune_is_refused_while_a_backup_is_made() {
     });
     aside(move || waits.recv()).await.expect("it is made");
     let folder = fixture.folder.clone();
-    let refused = aside(move || prune(&folder, NonZeroU32::MIN)).await;
+    let refused = aside(move || prune(&folder, NonZeroU32::MIN, None)).await;
     assert!(matches!(refused, Err(BackupError::BusyBucket(_))), "{refused:?}");
     go.send(()).expect("it waits");
     let made = aside(move || making.join().expect("it ends")).await.expect("a backup");
     let folder = fixture.folder.clone();
-    let pruned = aside(move || prune(&folder, NonZeroU32::MIN)).await.expect("pruned");
+    let pruned = aside(move || prune(&folder, NonZeroU32::MIN, None)).await.expect("pruned");
     assert_eq!(pruned.kept, [made.name]);
     assert!(verified(&fixture).await.expect("verified")[0].is_whole());
 }
@@ -266,6 +267,8 @@ async fn audio_that_was_removed_while_a_backup_was_made_fails_it() {
     });
     let failed = twinbox_backup::create(&fixture.node.mailstore, &fixture.folder, "test", &observer).await;
     assert!(matches!(failed, Err(BackupError::Vanished(_))), "{failed:?}");
+    assert_eq!(server.below("locks"), Vec::<std::path::PathBuf>::new(), "its mark is removed when it returns");
+    assert_eq!(server.below("backups").len(), 3, "so is what it wrote");
     assert_eq!(complete(&fixture).await, [first.name]);
     assert_eq!(fixture.create().await.manifest.audio.copied, 1, "the next one copies it again");
 }

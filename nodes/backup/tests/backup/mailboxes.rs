@@ -1,10 +1,15 @@
 //! One mailbox restored into a running cluster.
 
-use twinbox_backup::{BackupError, MailboxRestore, restore_mailbox};
-use twinbox_mailstore::{Mark, MessageCounts, NewMailbox};
-use twinbox_store_kit::audio;
+use std::fs;
 
-use crate::support::{Fixture, heard, silent};
+use tempfile::TempDir;
+use twinbox_backup::{BackupError, MailboxRestore, restore_mailbox};
+use twinbox_mailbox::schema;
+use twinbox_mailstore::{Mark, MessageCounts, NewMailbox};
+use twinbox_replication_core::{Edit, Value};
+use twinbox_store_kit::{audio, open};
+
+use crate::support::{Fixture, NEW, heard, silent};
 
 fn order(to: Option<&str>) -> MailboxRestore {
     MailboxRestore { number: "1001".to_owned(), to: to.map(str::to_owned) }
@@ -64,4 +69,39 @@ async fn number_of_another_user_is_refused_without_its_name() {
     let unknown = MailboxRestore { number: "4711".to_owned(), to: None };
     let refused = restore_mailbox(&node.mailstore, &fixture.folder, &backup, &unknown, &silent()).await;
     assert!(matches!(refused, Err(BackupError::NoMailboxInBackup { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn part_of_a_message_comes_back_when_its_whole_audio_is_lost() {
+    let fixture = Fixture::new();
+    let (node, mailbox) = (&fixture.node, fixture.node.mailbox().await);
+    node.leave(mailbox.id, &audio(2_000)).await;
+    let before = heard(node, mailbox.id).await;
+    let (message, whole) = &before[0];
+    // What another node filed before the one that recorded it came back.
+    let part = node.store.blobs().put(whole[..8_000].to_vec().into()).await.expect("stored");
+    let edit = Edit::Set(schema::message::RECOVERED_AUDIO, Value::Blob(part));
+    let key = schema::message_key(mailbox.id, message.id);
+    let write = move |draft: &mut twinbox_replication_store::Draft<'_>| draft.edit(key, vec![edit]);
+    node.store.commit(write).await.expect("written");
+    fixture.create().await;
+    let lost = message.audio.as_ref().expect("audio").blob.hash;
+    let mut files = fixture.audio_files();
+    files.retain(|file| file.ends_with(lost.to_string()));
+    fs::remove_file(&files[0]).expect("removed");
+
+    node.mailstore.mark(mailbox.id, message.id, Mark::Deleted).await.expect("deleted");
+    let backup = fixture.backups().remove(0);
+    let restored = restore_mailbox(&node.mailstore, &fixture.folder, &backup, &order(None), &silent()).await;
+    let restored = restored.expect("restored");
+    assert_eq!((restored.restored.len(), &restored.lost[..]), (1, &[][..]));
+    let after = heard(node, mailbox.id).await;
+    let (message, sound) = after.iter().find(|(found, _)| found.id == restored.restored[0].1).expect("a message");
+    assert!(message.is_partial() && sound[..] == whole[..8_000]);
+
+    // A whole restore notes what is lost, so that the node offers the part.
+    let dir = TempDir::new().expect("a directory");
+    assert_eq!(fixture.restore(dir.path(), NEW).await.expect("restored").missing.len(), 1);
+    let noted = open(&dir.path().join("store"), "a", 0).lost_blobs().expect("notes");
+    assert_eq!(noted.iter().map(|blob| blob.hash).collect::<Vec<_>>(), [lost]);
 }

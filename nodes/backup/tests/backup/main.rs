@@ -3,6 +3,7 @@
 mod buckets;
 mod mailboxes;
 mod outages;
+mod prunes;
 mod restores;
 mod s3_server;
 mod support;
@@ -11,11 +12,16 @@ use std::{
     fs,
     num::NonZeroU32,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use support::{Fixture, silent};
-use twinbox_backup::{BackupError, EntryState, create, prune, verify};
-use twinbox_store_kit::audio;
+use support::{Fixture, OLD, shift, silent};
+use tempfile::TempDir;
+use twinbox_backup::{BackupError, EntryState, Observer, Phase, Progress, create, prune, verify};
+use twinbox_disk::{Disk, Transaction};
+use twinbox_replication_store::codec;
+use twinbox_store_kit::{Node, audio};
 
 fn keep(count: u32) -> NonZeroU32 {
     NonZeroU32::new(count).expect("not zero")
@@ -96,7 +102,7 @@ async fn interrupted_backup_does_not_count_and_is_removed_by_prune() {
     let newest = fixture.folder.find(None, None).expect("a backup");
     assert_eq!(newest.name, made.name);
 
-    let pruned = prune(&fixture.folder, keep(5)).expect("pruned");
+    let pruned = prune(&fixture.folder, keep(5), None).expect("pruned");
     assert_eq!((pruned.removed, pruned.kept), (vec![], vec![made.name]));
     assert!(pruned.unfinished.contains(&"20260101T000000.000Z-a".to_owned()));
     assert!(!interrupted.exists() && !aside.exists());
@@ -123,7 +129,7 @@ async fn prune_keeps_the_audio_of_the_backups_that_stay() {
     let last = fixture.create().await;
     let stray = stray_audio(&fixture);
     assert_eq!(fixture.audio_files().len(), 3);
-    let pruned = prune(&fixture.folder, keep(1)).expect("pruned");
+    let pruned = prune(&fixture.folder, keep(1), None).expect("pruned");
     assert_eq!((pruned.removed.len(), pruned.audio, pruned.bytes), (2, 1, 5), "the newest needs two: {pruned:?}");
     assert!(!stray.exists());
     assert_eq!(fixture.audio_files().len(), 2);
@@ -133,7 +139,7 @@ async fn prune_keeps_the_audio_of_the_backups_that_stay() {
     // A backup that cannot tell its audio keeps all of it.
     let stray = stray_audio(&fixture);
     fs::write(Path::new(&last.location).join("manifest.json"), b"{}").expect("written");
-    let pruned = prune(&fixture.folder, keep(1)).expect("pruned");
+    let pruned = prune(&fixture.folder, keep(1), None).expect("pruned");
     assert!(pruned.audio_stays.is_some() && pruned.audio == 0, "{pruned:?}");
     assert!(stray.exists());
     assert_eq!(fixture.audio_files().len(), 3);
@@ -170,7 +176,7 @@ async fn prune_leaves_folders_and_files_of_other_names() {
 
     let names: Vec<_> = fixture.folder.entries().expect("entries").into_iter().map(|entry| entry.name).collect();
     assert_eq!(names, std::slice::from_ref(&made.name));
-    let pruned = prune(&fixture.folder, keep(1)).expect("pruned");
+    let pruned = prune(&fixture.folder, keep(1), None).expect("pruned");
     assert_eq!((pruned.kept, pruned.audio), (vec![made.name], 0));
     assert!(pruned.removed.is_empty() && pruned.unfinished.is_empty());
     for file in foreign.iter().chain(&[elsewhere.join("rows"), elsewhere.join(&hash)]) {
@@ -191,6 +197,111 @@ async fn audio_that_no_node_has_is_named_in_the_manifest() {
     assert_eq!((made.manifest.audio.count, made.manifest.audio.missing.len()), (0, 1));
     let verified = verify(&other.folder, &other.backups(), &silent()).expect("verified");
     assert!(verified[0].faults.is_empty() && verified[0].missing == 1, "{verified:?}");
+}
+
+#[tokio::test]
+async fn audio_that_the_store_cannot_read_is_named_in_the_manifest() {
+    let (mut fixture, dir) = (Fixture::new(), TempDir::new().expect("a directory"));
+    let hash = {
+        let node = Node::alone(dir.path(), "a");
+        let mailbox = node.mailbox().await;
+        node.leave(mailbox.id, &audio(2_000)).await;
+        let messages = node.mailstore.messages(mailbox.id).await.expect("messages");
+        messages[0].audio.as_ref().expect("audio").blob.hash
+    };
+    {
+        // The places of its bytes are no longer as they were written.
+        let disk = Disk::open(&dir.path().join("db")).expect("a disk");
+        let write = move |rows: &mut Transaction<'_>| rows.put(codec::keys::blob(&hash), [codec::FORMAT]);
+        disk.transact_blocking(write).expect("written");
+    }
+    fixture.node = Node::alone(dir.path(), "a");
+    let made = fixture.create().await;
+    let [missing] = &made.manifest.audio.missing[..] else { panic!("{:?}", made.manifest.audio) };
+    assert!(missing.reason.contains("cannot be read"), "{}", missing.reason);
+    assert_eq!(made.manifest.audio.count, 0);
+}
+
+#[tokio::test]
+async fn backup_whose_records_were_removed_meanwhile_fails_and_leaves_nothing() {
+    let fixture = Fixture::new();
+    let mailbox = fixture.node.mailbox().await;
+    fixture.node.leave(mailbox.id, &audio(1_000)).await;
+    fixture.create().await;
+    fixture.node.leave(mailbox.id, &audio(2_000)).await;
+    let dir = fixture.dir().join("backups");
+    let folders = move || fs::read_dir(&dir).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let first: Vec<_> = folders().collect();
+    let (known, own) = (first.clone(), folders.clone());
+    // As by a person who tidies up.
+    let observer: Observer = Arc::new(move |progress: Progress| {
+        if progress.phase == Phase::Sync {
+            own().filter(|dir| !known.contains(dir)).for_each(|dir| fs::remove_dir_all(dir).expect("removed"));
+        }
+    });
+    let failed = create(&fixture.node.mailstore, &fixture.folder, "test", &observer).await;
+    assert!(matches!(failed, Err(BackupError::Vanished(_))), "{failed:?}");
+    assert_eq!(folders().collect::<Vec<_>>(), first);
+    // On the data disk of the node, what only this one copied takes no space.
+    assert_eq!(fixture.audio_files().len(), 1);
+    assert!(verify(&fixture.folder, &fixture.backups(), &silent()).expect("verified")[0].is_whole());
+}
+
+#[tokio::test]
+async fn backup_on_the_data_disk_leaves_the_reserve_of_the_node_free() {
+    let (mut fixture, dir) = (Fixture::new(), TempDir::new().expect("a directory"));
+    Node::alone(dir.path(), "a").store.set_cluster_id(OLD).await.expect("a cluster");
+    let free = fixture.node.store.space().expect("space").free;
+    fixture.node = Node::with(dir.path(), "a", 1, free, |_| {});
+    let refused = create(&fixture.node.mailstore, &fixture.folder, "test", &silent()).await;
+    assert!(matches!(refused, Err(BackupError::NoRoom { .. })), "{refused:?}");
+    assert!(fixture.folder.entries().expect("entries").is_empty());
+}
+
+#[tokio::test]
+async fn commands_that_add_or_read_wait_for_the_end_of_a_prune() {
+    let fixture = Fixture::new();
+    fixture.create().await;
+    let lock = || {
+        let lock = fs::File::open(fixture.dir().join("lock")).expect("a file");
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("no other uses it");
+        lock
+    };
+    let held = lock();
+    let refused = create(&fixture.node.mailstore, &fixture.folder, "test", &silent()).await;
+    assert!(matches!(refused, Err(BackupError::Busy(_))), "{refused:?}");
+    drop(held);
+    // Ends the prune that holds the lock when the command waits for it.
+    let ends = |held: fs::File| -> Observer {
+        let held = Mutex::new(Some(held));
+        Arc::new(move |progress: Progress| {
+            if progress.phase == Phase::Wait {
+                held.lock().expect("a lock").take();
+            }
+        })
+    };
+    let patient = fixture.folder.clone().with_patience(Duration::from_secs(5));
+    create(&fixture.node.mailstore, &patient, "test", &ends(lock())).await.expect("made");
+    assert_eq!(verify(&patient, &fixture.backups(), &ends(lock())).expect("verified").len(), 2);
+}
+
+#[tokio::test]
+async fn backup_of_a_node_without_all_records_is_used_only_by_its_name() {
+    let fixture = Fixture::new();
+    fixture.node.store.set_cluster_id(OLD).await.expect("a cluster");
+    let partial = create(&fixture.node.mailstore, &fixture.folder, "test", &silent()).await.expect("made");
+    let found = |name| fixture.folder.find(name, None).map(|found| found.name);
+    let refused = found(None).expect_err("it lacks records").to_string();
+    assert!(refused.contains("--backup"), "{refused}");
+    assert_eq!(found(Some(&partial.name)).ok(), Some(partial.name.clone()));
+    let whole = fixture.create().await;
+    shift(&partial, |began| began + 60_000);
+    assert_eq!(found(None).ok(), Some(whole.name));
+    // An earlier release did not note it.
+    let file = Path::new(&partial.location).join("manifest.json");
+    let text = fs::read_to_string(&file).expect("a manifest").replace("\"has_all_records\":false,", "");
+    fs::write(&file, text).expect("written");
+    assert_eq!(found(None).ok(), Some(partial.name));
 }
 
 #[tokio::test]

@@ -60,6 +60,25 @@ async fn all_messages_come_back_with_their_audio_state_and_numbers() {
 }
 
 #[tokio::test]
+async fn audio_that_cannot_be_read_is_counted_and_the_rest_comes_back() {
+    let fixture = Fixture::new();
+    let mailbox = fixture.node.mailbox().await;
+    for ms in [1_000, 2_000] {
+        fixture.node.leave(mailbox.id, &audio(ms)).await;
+    }
+    fixture.create().await;
+    // Reads of a directory fail, as those of a bad sector do.
+    let file = fixture.audio_files().remove(0);
+    fs::remove_file(&file).expect("removed");
+    fs::create_dir(&file).expect("a folder");
+    let dir = TempDir::new().expect("a directory");
+    let restored = fixture.restore(dir.path(), NEW).await.expect("restored");
+    assert_eq!((restored.audio, restored.missing.len()), (1, 1));
+    assert!(restored.missing[0].contains(&file.display().to_string()), "{:?}", restored.missing);
+    assert_eq!(unfinished(dir.path()), None);
+}
+
+#[tokio::test]
 async fn effects_under_way_are_expired_and_done_ones_stay_done() {
     let fixture = Fixture::new();
     let mailbox = fixture.node.mailbox().await;

@@ -3,12 +3,16 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tempfile::TempDir;
-use twinbox_backup::{Backup, BackupError, BackupFolder, Created, Observer, Progress, RestoreTarget, Restored};
+use twinbox_backup::{
+    Backup, BackupError, BackupFolder, Created, Manifest, Observer, Progress, RestoreTarget, Restored,
+};
 use twinbox_ids::{ClusterId, MailboxId};
 use twinbox_mailstore::Message;
+use twinbox_replication_store::Filled;
 use twinbox_store_kit::{Node, name};
 
 /// Cluster of the nodes that are backed up.
@@ -32,12 +36,13 @@ impl Fixture {
     pub fn new() -> Self {
         let dir = TempDir::new().expect("a directory");
         let node = Node::alone(&dir.path().join("store"), "a");
-        Self { node, folder: BackupFolder::at(dir.path().join("backups")), dir }
+        let folder = BackupFolder::at(dir.path().join("backups")).with_patience(Duration::ZERO);
+        Self { node, folder, dir }
     }
 
     /// With another destination.
     pub fn with(folder: BackupFolder) -> Self {
-        Self { folder, ..Self::new() }
+        Self { folder: folder.with_patience(Duration::ZERO), ..Self::new() }
     }
 
     /// The directory for backups.
@@ -47,6 +52,7 @@ impl Fixture {
 
     pub async fn create(&self) -> Created {
         self.node.store.set_cluster_id(OLD).await.expect("a cluster");
+        self.node.store.set_filled(Filled::Complete).await.expect("a mark");
         let made = twinbox_backup::create(&self.node.mailstore, &self.folder, "test", &silent()).await;
         made.expect("a backup")
     }
@@ -77,6 +83,15 @@ impl Fixture {
         let backup = aside(move || from.find(None, None)).await?;
         twinbox_backup::restore(&target, &self.folder, &backup, &silent()).await
     }
+}
+
+/// Gives a backup another time.
+pub fn shift(made: &Created, to: impl FnOnce(u64) -> u64) {
+    let file = Path::new(&made.location).join("manifest.json");
+    let mut manifest: Manifest =
+        serde_json::from_slice(&std::fs::read(&file).expect("a manifest")).expect("readable");
+    manifest.began_ms = to(manifest.began_ms);
+    std::fs::write(&file, serde_json::to_vec(&manifest).expect("text")).expect("written");
 }
 
 /// Runs work that waits for a destination on a thread that may block.

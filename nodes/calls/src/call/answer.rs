@@ -110,7 +110,7 @@ pub(super) async fn begin(
     }
     let address = media_address(&server.config(), &invite.flow);
     let mut local = Local { address, port: media.local_port(), session: (id.0 >> 66) as u64, version: 0 };
-    let (stream, body) = match describe(&mut local, offer.as_ref()) {
+    let (stream, body) = match describe(&mut local, offer.as_ref(), "") {
         Ok(described) => described,
         Err(error) => {
             count(&server.stats.refused_offer);
@@ -152,6 +152,7 @@ pub(super) async fn begin(
         session_due: None,
         session_min: None,
         allows_update: false,
+        held: false,
         hold_due: None,
         keys: Default::default(),
         early_keys: Vec::new(),
@@ -178,7 +179,7 @@ pub(super) async fn begin(
     call.set_session(timer);
     if let Some(stream) = stream {
         // Before the `200`: keys of a fast caller find a session that knows their format.
-        call.set_stream(stream, false);
+        call.set_stream(stream);
     }
     server.respond(&invite.id, response);
     server.stats.answer_time.record(invite.at.elapsed());
@@ -248,12 +249,16 @@ pub(super) fn offered(request: &Request) -> Result<Option<Sdp>, Box<Response>> {
     }
 }
 
-/// The local description: the answer to an offer, or an offer.
-pub(super) fn describe(local: &mut Local, offer: Option<&Sdp>) -> Result<(Option<Stream>, String), SdpError> {
+/// The local description: the answer to an offer, or an offer. `described` is the one before; empty: there was none.
+pub(super) fn describe(
+    local: &mut Local,
+    offer: Option<&Sdp>,
+    described: &str,
+) -> Result<(Option<Stream>, String), SdpError> {
     local.version += 1;
     match offer {
         Some(offer) => offer.answer(local).map(|(stream, body)| (Some(stream), body)),
-        None => Ok((None, local.offer())),
+        None => Ok((None, local.offer_again(described))),
     }
 }
 

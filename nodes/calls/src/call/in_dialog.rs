@@ -111,8 +111,8 @@ impl Call {
             return server.respond(id, accepted);
         }
         let trusted = incoming.is_from_trunk();
-        let described =
-            answer::describe(&mut self.local, offer.as_ref()).map_err(|error| format!("305 twinbox \"{error}\""));
+        let described = answer::describe(&mut self.local, offer.as_ref(), &self.described)
+            .map_err(|error| format!("305 twinbox \"{error}\""));
         let described = described.and_then(|(stream, body)| match stream {
             Some(stream) if !trusted && self.moves_media(&stream) => {
                 Err("399 twinbox \"only a trunk moves media to another host\"".to_owned())
@@ -128,7 +128,7 @@ impl Call {
                 }
                 self.described = body.clone();
                 match stream {
-                    Some(stream) => self.set_stream(stream, true),
+                    Some(stream) => self.set_stream(stream),
                     None => (self.answer_due, self.answer_stays) = (true, !trusted),
                 }
                 self.confirmed &= request.method != Method::Invite;
@@ -150,11 +150,14 @@ impl Call {
         self.media_host != Some(host) && contact() != Some(host)
     }
 
-    /// Applies the negotiated stream to the media. A caller that only sends from the start is recorded. A caller that
-    /// does so later has put the call on hold; music on hold does not belong to the message.
-    pub(super) fn set_stream(&mut self, stream: Stream, later: bool) {
-        let held = later && !stream.peer_listens();
-        let on_hold = !stream.peer_listens() && (held || !stream.peer_speaks());
+    /// Applies the negotiated stream to the media. A caller that only sends from the start is recorded. A caller that listened
+    /// before, or names the null address, has put the call on hold; music on hold does not belong to the message. One that
+    /// sends nothing is on hold too: no silence and no missing media would end its call.
+    pub(super) fn set_stream(&mut self, stream: Stream) {
+        let listened = self.stream.as_ref().is_some_and(Stream::peer_listens);
+        self.held = !stream.peer_listens() && (self.held || listened || stream.null);
+        let held = self.held;
+        let on_hold = held || !stream.peer_speaks();
         let limit = Duration::from_secs(u64::from(self.server.config().max_hold_s));
         self.hold_due = match self.hold_due.take() {
             _ if !on_hold || limit.is_zero() => None,
@@ -168,12 +171,20 @@ impl Call {
             signalling: Some(self.flow.remote().ip()),
             any_host: self.trunk.config.media_from_any_host,
             payload_type: stream.payload_type,
+            other: stream.other,
             dtmf: stream.dtmf,
+            own_dtmf: stream.own_dtmf,
             send: stream.peer_listens(),
             receive: stream.peer_speaks() && !held,
             ..Remote::new(stream.remote, stream.codec)
         });
         self.stream = Some(stream);
+    }
+
+    /// The SIP server has stopped: no ACK can arrive, and nothing tells that it is late.
+    pub(super) fn stopped(&mut self) {
+        self.confirmed = true;
+        self.hang_up(Reason::OutOfService);
     }
 
     /// Handles the ACK: it contains the answer to an offer of this side, if any; the first ACK starts the conversation.
@@ -184,14 +195,15 @@ impl Call {
         }
         if std::mem::take(&mut self.answer_due) {
             let content_type = ack.headers.get("Content-Type").unwrap_or_default();
-            let answer = sdp::in_body(content_type, &ack.body).and_then(|body| Sdp::parse(body).ok()?.audio().ok());
+            let answer = sdp::in_body(content_type, &ack.body)
+                .and_then(|body| Sdp::parse(body).ok()?.answers(&self.described).ok());
             match answer {
                 Some(stream) if self.answer_stays && self.moves_media(&stream) => {
                     tracing::warn!(
                         "ignored an answer that moves media to another host: no trunk requested the offer"
                     );
                 }
-                Some(stream) => self.set_stream(stream, self.conversation.is_some()),
+                Some(stream) => self.set_stream(stream),
                 None => {
                     count(&self.server.stats.refused_offer);
                     tracing::info!("ACK has no usable answer to the offer; the call ends");

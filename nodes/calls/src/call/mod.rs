@@ -65,10 +65,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Event of the SIP layer for a call.
 pub(crate) enum Input {
-    /// A request within the call's dialog.
-    Request(IncomingRequest),
+    /// A request within the call's dialog. Boxed, as the other one: the inbox has the room for 32 of them from the beginning.
+    Request(Box<IncomingRequest>),
     /// The `2xx` to an INVITE was acknowledged.
-    Acknowledged(Request),
+    Acknowledged(Box<Request>),
     /// The `2xx` to an INVITE was never acknowledged.
     Unacknowledged,
     /// The INVITE was cancelled.
@@ -180,6 +180,8 @@ struct Call {
     session_min: Option<u32>,
     /// The caller supports UPDATE.
     allows_update: bool,
+    /// The caller does not listen, after it did, or names the null address: it has put the call on hold.
+    held: bool,
     /// Set while the call is on hold: time at which the call ends.
     hold_due: Timeout,
     keys: Keys,
@@ -230,11 +232,7 @@ impl Call {
                 biased;
                 input = self.inputs.recv() => match input {
                     Some(input) => self.handle_input(input),
-                    // No ACK can arrive either.
-                    None => {
-                        self.confirmed = true;
-                        self.hang_up(Reason::Broken);
-                    }
+                    None => self.stopped(),
                 },
                 event = self.events.recv(), if !self.media_dead => match event {
                     Some(event) => self.media_event(event),
@@ -250,6 +248,7 @@ impl Call {
                 () = fired(&mut self.session_due) => self.session_expired(),
                 () = fired(&mut self.hold_due) => self.held_too_long(),
                 () = fired(&mut self.bye_due) => self.bye_overdue(),
+                () = self.server.stop.cancelled(), if !self.confirmed => self.stopped(),
                 () = fired(&mut self.stop_due) => self.record_cut_off(),
                 Some(()) = take::failed(&mut self.take) => self.take_failed(),
             }
@@ -272,7 +271,7 @@ impl Call {
 
     fn handle_input(&mut self, input: Input) {
         match input {
-            Input::Request(incoming) => self.handle_request(incoming),
+            Input::Request(incoming) => self.handle_request(*incoming),
             Input::Acknowledged(ack) => self.acknowledged(&ack),
             Input::Unacknowledged => {
                 count(&self.server.stats.calls_unacknowledged);
@@ -292,15 +291,16 @@ impl Call {
             MediaEvent::PlayFinished(id) if id == self.plays => self.advance(ConversationInput::PlayFinished),
             MediaEvent::PlayFinished(_) => {}
             MediaEvent::RecordStopped { cause, length_bytes, trailing_silence_ms, .. } => {
-                let silence = if cause == StopCause::Silence { trailing_silence_ms } else { 0 };
-                let length_ms = (length_bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS)).saturating_sub(silence);
+                let recorded_ms = length_bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS);
                 let end = match cause {
                     StopCause::Stopped => RecordingEnd::Stopped,
                     StopCause::Silence => RecordingEnd::Silence,
                     StopCause::Limit => RecordingEnd::Limit,
                 };
-                self.recorded(end, length_ms);
+                self.recorded(end, recorded_ms, trailing_silence_ms);
             }
+            // The PBX may take the caller from here while the operator's telephone rings; the conversation bounds that time.
+            MediaEvent::MediaTimeout if self.transfer.is_some() => {}
             MediaEvent::MediaTimeout => {
                 count(&self.server.stats.callers_vanished);
                 tracing::info!("no media from the caller; the call ends");
@@ -357,11 +357,12 @@ impl Call {
         }
     }
 
-    /// A recording has ended. If the disk lost a part, the caller must not hear that the message is saved.
-    fn recorded(&mut self, end: RecordingEnd, length_ms: u64) {
+    /// A recording has ended, with this length, so much of it silence at its end. If the disk lost a part, the caller must not
+    /// hear that the message is saved.
+    fn recorded(&mut self, end: RecordingEnd, recorded_ms: u64, silence_ms: u64) {
         self.stop_due = None;
         let Some(take) = self.take.as_mut().filter(|take| take.running) else { return };
-        take.running = false;
+        let length_ms = take.end(end, recorded_ms, silence_ms);
         let whole = take.whole();
         self.ending = Some(Box::pin(async move {
             let end = if whole.await { end } else { RecordingEnd::Failed };
@@ -375,7 +376,7 @@ impl Call {
         take.broken = true;
         let length_ms = take.length_ms();
         tracing::error!(length_ms, "media engine did not confirm the end of a recording");
-        self.recorded(RecordingEnd::Failed, length_ms);
+        self.recorded(RecordingEnd::Failed, length_ms, 0);
     }
 
     /// The media thread has died, and the call's session with it.

@@ -144,9 +144,9 @@ impl Call {
                     codec: self.codec(),
                     call: self.id,
                 };
-                Take::message(&self.server, meta)
+                Take::message(&self.server, meta, end_silence_ms > 0)
             }
-            Purpose::Greeting(..) => Take::greeting(self.codec()),
+            Purpose::Greeting(..) => Take::greeting(self.codec(), end_silence_ms > 0),
         };
         self.take = Some(take);
         self.stop_due = None;

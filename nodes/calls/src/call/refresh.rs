@@ -136,10 +136,10 @@ impl Call {
     /// Handles the answer to the offer in a refresh: usually unchanged.
     fn refresh_described(&mut self, response: &Response) {
         let content_type = response.headers.get("Content-Type").unwrap_or_default();
-        let answer =
-            sdp::in_body(content_type, &response.body).and_then(|body| Sdp::parse(body).ok()?.audio().ok());
+        let answer = sdp::in_body(content_type, &response.body)
+            .and_then(|body| Sdp::parse(body).ok()?.answers(&self.described).ok());
         match answer {
-            Some(stream) if self.stream != Some(stream) => self.set_stream(stream, true),
+            Some(stream) if self.stream != Some(stream) => self.set_stream(stream),
             Some(_) => {}
             None => {
                 tracing::info!("answer to the session refresh has no usable session description; media unchanged")

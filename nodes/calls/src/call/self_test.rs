@@ -60,7 +60,7 @@ async fn converse(
     let mut local =
         Local { address: address(server, &invite.flow), port: media.local_port(), session: 1, version: 0 };
     let (stream, body) =
-        answer::describe(&mut local, Some(&offer)).map_err(|error| refuse(488, &error.to_string()))?;
+        answer::describe(&mut local, Some(&offer), "").map_err(|error| refuse(488, &error.to_string()))?;
     let stream = stream.ok_or_else(|| refuse(488, "No audio stream"))?;
     let tag = crate::sip_server::lock(&server.layer).tag(request);
     let mut dialog = Dialog::accept(request, &tag).ok_or_else(|| refuse(400, "Contact is no SIP URI"))?;
@@ -73,6 +73,7 @@ async fn converse(
         rtcp_mux: stream.rtcp_mux,
         payload_type: stream.payload_type,
         dtmf: stream.dtmf,
+        own_dtmf: stream.own_dtmf,
         ..Remote::new(stream.remote, codec)
     });
     media.play(1, vec![Clip::Audio { codec, data: tone(codec) }]);
@@ -85,7 +86,7 @@ async fn converse(
 async fn until_bye(server: &Arc<SipServer>, dialog: &mut Dialog, inputs: &mut Receiver<Input>) {
     while let Some(input) = inputs.recv().await {
         let IncomingRequest { id, request, .. } = match input {
-            Input::Request(incoming) => incoming,
+            Input::Request(incoming) => *incoming,
             // The call ends automatically.
             Input::Acknowledged(_) | Input::DrainTimeout => continue,
             Input::Unacknowledged | Input::Cancelled | Input::Shutdown => return,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use twinbox_conversation::{Answer, GreetingKind, Limits, MailboxView, MessageView, Question};
 use twinbox_ids::{BlobHash, MailboxId, Pii};
 use twinbox_mailstore::{
-    Acknowledgement, FileError, Folder, Mailbox, Mailstore, Message, PinCheck, PinError, Rule, Rules,
+    Acknowledgement, FileError, Folder, MailError, Mailbox, Mailstore, Message, PinCheck, PinError, Rule, Rules,
 };
 use twinbox_media::Codec;
 
@@ -56,14 +56,10 @@ pub(super) async fn answer(
             Answered { answer, codecs, not_filed: false }
         }
         Question::CheckPin(mailbox, pin) => {
-            let source = source.as_ref().map_or("", |number| number.reveal().as_str());
-            match mailstore.check_pin(mailbox, &pin, source).await {
-                Ok(PinCheck::Ok { must_change }) => Answer::PinOk { must_change },
-                Ok(PinCheck::Wrong) => Answer::PinWrong,
-                Ok(PinCheck::BackOff { seconds }) => Answer::PinBackOff { seconds },
-                Err(error) => failed("PIN check failed", &error),
-            }
-            .into()
+            checked(mailstore.check_pin(mailbox, &pin, revealed(source.as_ref())).await).into()
+        }
+        Question::CheckPinOfNumber(number, pin) => {
+            checked(mailstore.check_pin_of_number(&number, &pin, revealed(source.as_ref())).await).into()
         }
         Question::SetPin(mailbox, pin) => match mailstore.set_pin(mailbox, &pin).await {
             Ok(_) => Answer::Done,
@@ -87,6 +83,19 @@ pub(super) async fn answer(
             Err(error) => failed("greeting cannot be removed", &error),
         }
         .into(),
+    }
+}
+
+fn revealed(source: Option<&Pii<String>>) -> &str {
+    source.map_or("", |number| number.reveal())
+}
+
+fn checked(check: Result<PinCheck, MailError>) -> Answer {
+    match check {
+        Ok(PinCheck::Ok { must_change }) => Answer::PinOk { must_change },
+        Ok(PinCheck::Wrong) => Answer::PinWrong,
+        Ok(PinCheck::BackOff { seconds }) => Answer::PinBackOff { seconds },
+        Err(error) => failed("PIN check failed", &error),
     }
 }
 

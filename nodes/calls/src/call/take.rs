@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::{mpsc, watch};
+use twinbox_conversation::RecordingEnd;
 use twinbox_mailstore::{Audio, LiveRecording, Mailstore, RecordingMeta};
 use twinbox_media::{ChunkSink, Codec};
 
@@ -15,6 +16,10 @@ use crate::sip_server::SipServer;
 const MAX_WAITING: usize = 120;
 /// Maximum size of a greeting in memory, in bytes (ten minutes).
 const MAX_GREETING: usize = 8_000 * 600;
+/// Silence that stays after a greeting, in milliseconds.
+const TAIL_MS: u64 = 300;
+/// Shortest speech, in milliseconds: less is a click on the line.
+const LEAST_SPEECH_MS: u64 = 300;
 
 /// A recording of a call.
 pub(super) struct Take {
@@ -22,6 +27,8 @@ pub(super) struct Take {
     pub(super) running: bool,
     /// Part of the recording could not be stored.
     pub(super) broken: bool,
+    /// Silence may end the recording.
+    detects_silence: bool,
     kind: Kind,
     failed: mpsc::Receiver<()>,
 }
@@ -36,20 +43,27 @@ type Started = watch::Receiver<Option<Option<LiveRecording>>>;
 
 impl Take {
     /// A take of a message. The store first makes its record durable; audio is buffered meanwhile.
-    pub(super) fn message(server: &SipServer, meta: RecordingMeta) -> (Self, Arc<dyn ChunkSink>) {
+    pub(super) fn message(
+        server: &SipServer,
+        meta: RecordingMeta,
+        detects_silence: bool,
+    ) -> (Self, Arc<dyn ChunkSink>) {
         let (failed_sender, failed) = mpsc::channel(1);
         let (started_sender, started) = watch::channel(None);
         let sink = Arc::new(Live { state: Mutex::new(State::Waiting(Vec::new())), failed: failed_sender });
         let mailstore = server.deps.mailstore.clone();
         server.tasks.spawn(begin(mailstore, meta, sink.clone(), started_sender));
-        (Self { running: true, broken: false, kind: Kind::Message(started), failed }, sink)
+        (Self { running: true, broken: false, detects_silence, kind: Kind::Message(started), failed }, sink)
     }
 
     /// A take of a greeting.
-    pub(super) fn greeting(codec: Codec) -> (Self, Arc<dyn ChunkSink>) {
+    pub(super) fn greeting(codec: Codec, detects_silence: bool) -> (Self, Arc<dyn ChunkSink>) {
         let (failed_sender, failed) = mpsc::channel(1);
         let memory = Arc::new(Memory { codec, audio: Mutex::default(), failed: failed_sender });
-        (Self { running: true, broken: false, kind: Kind::Greeting(memory.clone()), failed }, memory)
+        (
+            Self { running: true, broken: false, detects_silence, kind: Kind::Greeting(memory.clone()), failed },
+            memory,
+        )
     }
 
     /// The message's recording in the store.
@@ -100,6 +114,28 @@ impl Take {
         match &self.kind {
             Kind::Message(started) => started.borrow().iter().flatten().map(LiveRecording::length_ms).sum(),
             Kind::Greeting(memory) => lock(&memory.audio).len() as u64 / u64::from(twinbox_rtp::SAMPLES_PER_MS),
+        }
+    }
+
+    /// Ends the take. The result is the length that counts, in milliseconds.
+    ///
+    /// A greeting is cut off shortly behind the speech: each caller would wait through the silence. A message stays whole, and
+    /// silence at its end counts, unless it ended the recording or nothing was said: a caller who says nothing and hangs up
+    /// leaves no message. On a line on which silence is not to be detected, it is part of everything.
+    pub(super) fn end(&mut self, end: RecordingEnd, recorded_ms: u64, silence_ms: u64) -> u64 {
+        self.running = false;
+        if !self.detects_silence {
+            return recorded_ms;
+        }
+        let speech_ms = recorded_ms.saturating_sub(silence_ms);
+        match &self.kind {
+            Kind::Greeting(memory) => {
+                let kept = speech_ms.saturating_add(TAIL_MS) * u64::from(twinbox_rtp::SAMPLES_PER_MS);
+                lock(&memory.audio).truncate(usize::try_from(kept).unwrap_or(usize::MAX));
+                speech_ms
+            }
+            Kind::Message(_) if end == RecordingEnd::Silence || speech_ms < LEAST_SPEECH_MS => speech_ms,
+            Kind::Message(_) => recorded_ms,
         }
     }
 

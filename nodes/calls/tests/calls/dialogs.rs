@@ -364,32 +364,6 @@ async fn sent_bye_has_a_reason() {
     node.idle().await;
 }
 
-#[tokio::test]
-async fn call_held_too_long_ends_and_a_resumed_call_continues() {
-    let node = Node::with(|o| o.calls.max_hold_s = 60).await;
-    let mut raw = node.raw().await;
-    let mut dialog = raw.dialog("ho1");
-    establish(&mut raw, &mut dialog).await;
-    let hold = offer(9) + "a=sendonly\r\n";
-    let change = async |dialog: &mut RawDialog, raw: &mut Raw, sdp: &str| {
-        assert_eq!(raw.ask(dialog.request("UPDATE", SDP, sdp)).await.code, 200);
-    };
-    change(&mut dialog, &mut raw, &hold).await;
-    pass(50).await;
-    change(&mut dialog, &mut raw, &offer(9)).await;
-    pass(50).await;
-    change(&mut dialog, &mut raw, &hold).await;
-    pass(50).await;
-    // Another hold during a hold does not restart the time.
-    change(&mut dialog, &mut raw, &hold).await;
-    assert_eq!(node.calls.active(), 1);
-    pass(11).await;
-    let bye = raw.request().await;
-    assert_eq!(bye.headers.get("Reason"), Some("Q.850;cause=102;text=\"On hold for too long\""));
-    node.idle().await;
-    assert_eq!(node.counter("calls_held_too_long"), 1);
-}
-
 /// Waits until a counter has reached this value.
 async fn until_counted(node: &Node, counter: &str, value: u64) {
     let begun = BootInstant::now();

@@ -3,6 +3,7 @@
 mod config;
 mod dialogs;
 mod floods;
+mod holds;
 mod kit;
 mod messages;
 mod mwi;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use twinbox_mailstore::Folder;
+use twinbox_mailstore::{Folder, PinCheck};
 use twinbox_media::{ChunkSink, RecordSpec, Remote, Session};
 use twinbox_phone::{
     Call, CallOptions, Codec, Digits, Direction, Ended, Offer, Phone, PhoneConfig, Target, Transport,
@@ -115,8 +115,35 @@ async fn silent_call_leaves_no_message() {
     let short = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
     to_the_tone(&short, "#").await;
     assert_eq!(short.bye().await.expect("answered").0, 200, "right after the tone");
+    let mute = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&mute, "#").await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(mute.bye().await.expect("answered").0, 200, "after silence");
     node.idle().await;
     assert!(node.mailstore.messages(node.mailbox).await.unwrap().is_empty());
+
+    // The silence after the speech is stored with it, and counts: the speech alone would be too short.
+    let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&call, "#").await;
+    say(&call, &speech(15, 600)).await;
+    tokio::time::sleep(Duration::from_millis(1_000)).await;
+    assert_eq!(call.bye().await.expect("answered").0, 200);
+    let messages = node.mailstore.messages(node.mailbox).await.unwrap();
+    assert_eq!(messages.len(), 1);
+    assert!(messages[0].length_ms > 1_300, "{} ms were stored", messages[0].length_ms);
+}
+
+/// On a line so quiet that silence is not to be detected, all that is recorded is a message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_is_stored_where_it_is_not_detected() {
+    let node = Node::with(|o| o.calls.end_silence_ms = 0).await;
+    let phone = phone(Transport::Udp).await;
+    let quiet = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
+    to_the_tone(&quiet, "#").await;
+    // The length of the message.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(quiet.bye().await.expect("answered").0, 200);
+    assert_eq!(node.mailstore.messages(node.mailbox).await.unwrap().len(), 1);
 }
 
 /// Hold during a recording: its silence does not end the recording, and later audio belongs to it.
@@ -199,6 +226,77 @@ async fn owner_hears_the_message_after_the_pin() {
     assert!(stranger.wait_for_audio(&said, 0, Duration::from_secs(2)).await.is_none());
     stranger.bye().await.expect("answered");
     node.idle().await;
+}
+
+/// A try at a number without a mailbox is counted like any other, so that no caller finds out which exist.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sign_in_at_an_unknown_number_is_counted() {
+    let node = Node::start().await;
+    let phone = phone(Transport::Udp).await;
+    let call = phone.call(target(&node, "*98", Transport::Udp), CallOptions::default()).await.expect("answered");
+    call.send_digits("9999#", GAP).await.expect("digits");
+    call.send_digits("1111#", GAP).await.expect("digits");
+    let prompts = twinbox_prompts::Prompts::load(None, "en").expect("prompts");
+    let wrong = prompts.get("vm-incorrect-mailbox", call.codec()).expect("the prompt");
+    assert!(call.wait_for_audio(&wrong.slice(wrong.len() - 800..), 0, PATIENCE).await.is_some(), "not refused");
+    call.bye().await.expect("answered");
+    node.idle().await;
+    let checked = async |number: &str| {
+        let wrong = twinbox_ids::Pii::new("1111".to_owned());
+        let mut tries = 0;
+        while node.mailstore.check_pin_of_number(number, &wrong, "").await.unwrap() == PinCheck::Wrong {
+            tries += 1;
+        }
+        tries
+    };
+    assert_eq!(checked("9999").await + 1, checked("9998").await);
+}
+
+/// A name is stored without the silence at its end, and a silent one not at all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn recorded_name_has_no_silence_at_its_end() {
+    let node = Node::with(|o| o.calls.end_silence_ms = 1_500).await;
+    let phone = phone(Transport::Udp).await;
+    let said = speech(16, 800);
+    let record = async |end: &str, said: Option<&Bytes>| {
+        let from = Some("<sip:1001@pbx.example>".to_owned());
+        let options = CallOptions { from, ..CallOptions::default() };
+        let owner = phone.call(target(&node, "*97", Transport::Udp), options).await.expect("answered");
+        owner.send_digits(&format!("{PIN}#"), GAP).await.expect("digits");
+        // The settings, the name, and past the instruction.
+        to_the_tone(&owner, "03#").await;
+        if let Some(said) = said {
+            say(&owner, said).await;
+        }
+        tokio::time::sleep(Duration::from_millis(1_000)).await;
+        owner.send_digits(end, GAP).await.expect("digits");
+        let review = twinbox_prompts::Prompts::load(None, "en").expect("prompts");
+        let word = if said.is_some() { "vm-review" } else { "vm-tooshort" };
+        let word = review.get(word, owner.codec()).expect("the prompt");
+        let heard = owner.wait_for_audio(&word.slice(word.len() - 800..), 0, PATIENCE).await;
+        assert!(heard.is_some(), "{end}: the recording is not judged");
+        owner.send_digits(if said.is_some() { "1" } else { "*" }, GAP).await.expect("digits");
+        let kind = twinbox_mailstore::GreetingKind::Name;
+        let stored = async {
+            while said.is_some() && node.mailstore.greeting(node.mailbox, kind).await.unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stored).await.expect("a stored name");
+        assert_eq!(owner.bye().await.expect("answered").0, 200);
+        node.idle().await;
+        let name = node.mailstore.greeting(node.mailbox, kind).await.unwrap();
+        node.mailstore.set_greeting(node.mailbox, kind, None).await.unwrap();
+        name
+    };
+    // By a key, and by silence.
+    for end in ["#", ""] {
+        let name = record(end, Some(&said)).await.expect("a name").bytes;
+        assert!(name.windows(said.len()).any(|window| window == said), "{end}: a part of the name is missing");
+        let most_ms = 200 + 800 + 350;
+        assert!(name.len() <= most_ms * 8, "{end}: {} ms were stored", name.len() / 8);
+    }
+    assert_eq!(record("#", None).await, None);
 }
 
 /// A redirected call leaves its message for the redirecting party, and the busy greeting differs.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::net::UdpSocket;
-use twinbox_calls::{CallsService, Registration, Transport, TrunkConfig};
+use twinbox_calls::{CallsService, ListenerConfig, Registration, Transport, TrunkConfig};
 use twinbox_sip::{
     Method,
     strict::{Verdict, read},
@@ -51,7 +51,8 @@ async fn an_added_trunk_may_call_and_a_removed_one_may_not_while_its_call_goes_o
     service.running().expect("it runs").shutdown().await;
 }
 
-/// The next REGISTER at the registrar, answered with `200`: its address of record and its duration.
+/// The next REGISTER at the registrar, answered with `200`: its address of record and its duration. Its Contact has the same user,
+/// and names the node without its process: that of a later process replaces it.
 async fn registered(registrar: &UdpSocket) -> (String, String) {
     let mut buffer = vec![0; 65_536];
     loop {
@@ -61,7 +62,11 @@ async fn registered(registrar: &UdpSocket) -> (String, String) {
         assert_eq!(request.method, Method::Register);
         registrar.send_to(&request.respond(200).to_bytes(), from).await.expect("sent");
         let header = |name: &str| request.headers.get(name).unwrap_or_default().to_owned();
-        return (header("To"), header("Expires"));
+        let (to, contact) = (header("To"), header("Contact"));
+        let user = to.split('@').next().expect("an address");
+        assert!(contact.starts_with(&format!("{user}@")) && contact.contains(";twinbox-node="), "{contact}");
+        assert!(!contact.contains("twinbox-incarnation"), "{contact}");
+        return (to, header("Expires"));
     }
 }
 
@@ -86,4 +91,39 @@ async fn registrations_follow_the_trunks_and_a_former_one_is_removed_before_the_
     service.reconfigure(|calls| calls.trunks.clear());
     assert_eq!(registered(&registrar).await, expected("two", "0"));
     service.running().expect("it runs").shutdown().await;
+}
+
+/// A registrar, a subscriber and a caller that do not answer keep no address from the next server.
+#[tokio::test]
+async fn restart_has_its_addresses_when_its_peers_are_silent() {
+    let node = Node::start().await;
+    let silent = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let registering = TrunkConfig {
+        proxy: Some(silent.local_addr().expect("an address").to_string()),
+        transport: Some(Transport::Udp),
+        register: Some(Registration { aor: "sip:voicemail@127.0.0.1".to_owned(), seconds: 600 }),
+        ..trunk("pbx", "127.0.0.1")
+    };
+    let (service, address) = service(&node, vec![registering]).await;
+    // Each listener binds its own address again: another process may use that of the other transport.
+    let own = service.running().expect("it runs").addresses().to_vec();
+    let bind = |listener: &mut ListenerConfig| {
+        let (_, address) = own.iter().find(|(transport, _)| *transport == listener.transport).expect("bound");
+        listener.bind = *address;
+    };
+    service.reconfigure(|calls| calls.listeners.iter_mut().for_each(bind));
+    let mut caller = Raw::udp(address).await;
+    let invite = caller.dialog("silent").invite();
+    assert_eq!(caller.ask(invite).await.code, 200, "it is never acknowledged");
+    let mut phone = Raw::udp(address).await;
+    let subscription = phone.dialog("mwi").with("Event: message-summary");
+    let subscribe = subscription.with("Accept: application/simple-message-summary").request("SUBSCRIBE", "", "");
+    assert_eq!(phone.ask(subscribe).await.code, 200);
+    assert_eq!(phone.unanswered().await.method, Method::Notify);
+    for _ in 0..2 {
+        service.restart().await.expect("its addresses are free");
+    }
+    let mut another = Raw::udp(address).await;
+    let options = another.dialog("again").request("OPTIONS", "", "");
+    assert_eq!(another.ask(options).await.code, 200);
 }

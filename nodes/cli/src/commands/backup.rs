@@ -61,7 +61,7 @@ pub async fn run(socket: &Path, json: bool, command: BackupCommand) -> Result<()
         }
         BackupCommand::Prune { dir, config, keep } => {
             let folder = open(&dir, config.as_deref())?;
-            aside(move || show_pruned(json, &prune(&folder, keep).map_err(CliError::failed)?)).await
+            aside(move || show_pruned(json, &prune(&folder, keep, None).map_err(CliError::failed)?)).await
         }
         BackupCommand::Restore(RestoreArgs { dir, backup, config, mailbox, to }) => match (config, mailbox) {
             (Some(config), _) => whole(json, &dir, backup, &config).await,
@@ -124,15 +124,18 @@ async fn create_stopped(json: bool, dir: &Path, file: &Path) -> Result<(), CliEr
     let line = Arc::new(ProgressLine::new());
     let made =
         twinbox_stopped_node::back_up_stopped(&config, dir, env!("CARGO_PKG_VERSION"), &observer(&line)).await;
-    let StoppedBackup { created, location, had_all } = made.map_err(super::run::report)?;
+    let StoppedBackup { created, location, salvaged } = made.map_err(super::run::report)?;
     line.clear();
+    salvaged.iter().for_each(|text| eprintln!("the index was damaged, and set aside: {text}"));
     let named = wire::Backup { dir: location, name: created.name, ..wire::Backup::default() };
+    let had_all = created.manifest.has_all_records;
     let backup = complete(named, created.manifest);
     show_created(json, &backup)?;
     if !had_all {
         return Err(CliError::Incomplete(format!(
-            "warning: {} had not received all records of the other nodes: never restore this backup as a whole, only mailboxes",
-            config.name
+            "warning: {} had not received all records of the other nodes: never restore this backup as a whole, only mailboxes, \
+             with --backup {}",
+            config.name, backup.name
         )));
     }
     incomplete(
@@ -232,6 +235,7 @@ fn complete(named: wire::Backup, manifest: Manifest) -> wire::Backup {
         |lost: MissingAudio| wire::MissingAudio { hash: lost.hash, bytes: lost.bytes, reason: lost.reason };
     wire::Backup {
         state: "complete".to_owned(),
+        reason: manifest.lack().to_owned(),
         mailboxes: manifest.mailboxes(),
         messages: manifest.messages(),
         records: manifest.records(),
@@ -251,11 +255,13 @@ fn complete(named: wire::Backup, manifest: Manifest) -> wire::Backup {
 
 fn table(backups: Vec<wire::Backup>) -> String {
     let rows = backups.into_iter().map(|backup| {
-        let state = match backup.missing.len() {
-            0 if backup.reason.is_empty() => backup.state,
-            0 => format!("{}: {}", backup.state, backup.reason),
+        let mut state = match backup.missing.len() {
+            0 => backup.state,
             missing => format!("{}, {missing} recordings missing", backup.state),
         };
+        if !backup.reason.is_empty() {
+            state = format!("{state}: {}", backup.reason);
+        }
         let began = output::local(backup.began_ms, "%Y-%m-%d %H:%M:%S").filter(|_| backup.began_ms > 0);
         vec![
             backup.name,
@@ -457,13 +463,5 @@ pub(super) fn size(bytes: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_the_unit_in_which_they_are_short() {
-        for (bytes, text) in [(0, "0.0 kB"), (1_500, "1.5 kB"), (999_999, "999.9 kB"), (2_340_000_000, "2.3 GB")] {
-            assert_eq!(size(bytes), text);
-        }
-    }
-}
+#[path = "../../tests/unit/backup.rs"]
+mod tests;

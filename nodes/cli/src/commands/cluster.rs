@@ -126,7 +126,11 @@ async fn status(socket: &Path, json: bool, args: StatusArgs) -> Result<(), CliEr
             Ok(reply) => {
                 let in_service = client::all_in_service(&reply);
                 if args.watch {
-                    print!("\x1b[H\x1b[2J{}", render(&reply));
+                    match json {
+                        // One document on each line, for programs that read while it runs.
+                        true => println!("{}", serde_json::to_string(&reply).map_err(CliError::failed)?),
+                        false => print!("\x1b[H\x1b[2J{}", render(&reply)),
+                    }
                     std::io::Write::flush(&mut std::io::stdout()).map_err(CliError::failed)?;
                 } else if args.wait.is_none() || in_service {
                     if json {

@@ -1,6 +1,6 @@
 //! `twinbox dns`: the records of the shared name, from the addresses that the nodes advertise.
 
-use std::path::Path;
+use std::{net::IpAddr, path::Path};
 
 use twinbox_dns::{Endpoint, Transport, records, zone};
 use twinbox_wire::admin::{ClusterStatusRequest, Member};
@@ -30,34 +30,36 @@ pub async fn run(socket: &Path, json: bool, command: DnsCommand) -> Result<(), C
     } else {
         print!("{}", zone(&found));
     }
-    let silent: Vec<&str> = nodes.iter().filter(|m| endpoints_of(m).is_empty()).map(|m| m.name.as_str()).collect();
+    let names = nodes.iter().map(|member| member.name.as_str());
+    let silent: Vec<&str> = names.filter(|name| endpoints.iter().all(|found| found.node != *name)).collect();
     match silent.is_empty() {
         true => Ok(()),
         false => Err(CliError::Failed(format!(
-            "no records for {}: it does not answer; repeat when it runs",
+            "no records for {}: it does not answer, or advertises no address of a family on which it listens; repeat \
+             when it runs, or set advertise of its sip.listener",
             silent.join(", ")
         ))),
     }
 }
 
-fn endpoints_of(member: &Member) -> &[String] {
-    member.info.as_ref().map_or(&[], |info| &info.sip)
-}
-
 fn endpoints(member: &Member) -> Vec<Endpoint> {
-    endpoints_of(member).iter().filter_map(|text| endpoint(member, text)).collect()
+    let sip = member.info.as_ref().map_or(&[][..], |info| &info.sip);
+    sip.iter().filter_map(|text| endpoint(member, text)).collect()
 }
 
 /// Parses `udp 10.0.0.1:5060`; for a node that listens on all addresses and advertises none, its peer address is
-/// used.
+/// used, if it listens on addresses of that family.
 pub(super) fn endpoint(member: &Member, text: &str) -> Option<Endpoint> {
     let (transport, address) = text.split_once(' ')?;
     let transport = [Transport::Udp, Transport::Tcp].into_iter().find(|t| t.label() == transport)?;
     let (host, port) = address.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let everywhere = host.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-    let host = if everywhere { member.address.rsplit_once(':')?.0 } else { host };
+    let everywhere = host.parse::<IpAddr>().ok().filter(IpAddr::is_unspecified);
+    let host = if everywhere.is_some() { member.address.rsplit_once(':')?.0 } else { host };
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if everywhere.is_some_and(|ip| ip.is_ipv4()) && host.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
+        return None;
+    }
     Some(Endpoint { node: member.name.clone(), transport, host, port: port.parse().ok()? })
 }
 
@@ -69,7 +71,8 @@ mod tests {
     fn node_that_listens_on_all_addresses_uses_its_peer_address() {
         let member = Member { name: "a".into(), address: "[2001:db8::1]:7070".into(), ..Default::default() };
         let host = |text: &str| endpoint(&member, text).map(|e| (e.host, e.port));
-        assert_eq!(host("udp 0.0.0.0:5060"), Some(("2001:db8::1".into(), 5060)));
+        assert_eq!(host("udp [::]:5060"), Some(("2001:db8::1".into(), 5060)));
+        assert_eq!(host("udp 0.0.0.0:5060"), None, "nothing listens there");
         assert_eq!(host("tcp 10.0.0.1:5080"), Some(("10.0.0.1".into(), 5080)));
         assert_eq!(host("tls 10.0.0.1:5061"), None);
     }

@@ -347,7 +347,7 @@ async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, re
         }
     }
     let outside = config.calls.listeners.iter().any(|l| !l.bind.ip().is_loopback());
-    report.add("addresses", findings::media(config.rtp.advertise.unwrap_or(config.rtp.bind), outside));
+    report.add("addresses", findings::media(config.rtp.advertise.unwrap_or(config.calls.rtp.bind), outside));
 }
 
 /// Checks that there are trunks, and that the proxy of each, of the file and of the cluster, has an address and answers.

@@ -12,11 +12,13 @@ use twinbox_metrics::local_socket;
 use twinbox_admin_client::CliError;
 use twinbox_cli_args::HealthArgs;
 
+use crate::output;
+
 /// Maximum length of an answer in bytes; an answer is one line.
 const LONGEST: u64 = 16 * 1024;
 
 /// Checks the process and reports its fault, if any.
-pub async fn run(socket: &Path, args: HealthArgs) -> Result<(), CliError> {
+pub async fn run(socket: &Path, json: bool, args: HealthArgs) -> Result<(), CliError> {
     let within = args.timeout;
     let answer = match &args.config {
         None => node(socket, args.ready, within).await,
@@ -29,7 +31,11 @@ pub async fn run(socket: &Path, args: HealthArgs) -> Result<(), CliError> {
         },
     };
     answer.map_err(CliError::Failed)?;
-    println!("{}", if args.ready { "ready" } else { "alive" });
+    let state = if args.ready { "ready" } else { "alive" };
+    if json {
+        return output::json(&serde_json::json!({ "state": state }));
+    }
+    println!("{state}");
     Ok(())
 }
 

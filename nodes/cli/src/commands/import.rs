@@ -78,7 +78,8 @@ async fn asterisk(socket: &Path, json: bool, args: AsteriskArgs) -> Result<(), C
     not_taken.append(&mut texts.not_taken);
     not_taken.append(&mut counts.not_taken);
     counts.not_taken = not_taken;
-    report(json, &args, &taken, &counts, &texts)
+    report(json, &args, &taken, &counts, &texts)?;
+    users::missed(&taken.summary, line)
 }
 
 /// Mailboxes that can be imported, and the reasons why others cannot.

@@ -1,10 +1,13 @@
 //! `twinbox message …`.
 
-use std::{io::Write, path::Path};
+use std::{
+    io::{Write, stdout},
+    path::Path,
+};
 
 use twinbox_wire::admin::{MessageListReply, MessageListRequest, MessageRequest};
 
-use crate::output;
+use crate::{output, private_file::PrivateFile};
 use twinbox_admin_client::{CliError, client, pages};
 use twinbox_cli_args::MessageCommand;
 
@@ -40,17 +43,25 @@ pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(
             println!("{}", output::table(&header, rows));
         }
         MessageCommand::Export { number, id, output: path } => {
+            let is_shown = path == Path::new("-");
+            if is_shown && json {
+                return Err(CliError::Usage(
+                    "-o - and --json both write to standard output: name a file".to_owned(),
+                ));
+            }
             let mut node = client::connect(socket).await?;
             let mut parts = node.message_export(MessageRequest { number, id: id.to_string() }).await?.into_inner();
             let mut wav = Vec::new();
             while let Some(part) = parts.message().await? {
                 wav.extend_from_slice(&part.data);
             }
-            let failed = |e| CliError::Failed(format!("cannot write {}: {e}", path.display()));
-            if path == Path::new("-") {
-                std::io::stdout().write_all(&wav).map_err(failed)?;
-            } else {
-                std::fs::write(&path, &wav).map_err(failed)?;
+            if is_shown {
+                let shown = stdout().write_all(&wav).and_then(|()| stdout().flush());
+                return shown.map_err(|error| CliError::Failed(format!("cannot write standard output: {error}")));
+            }
+            PrivateFile::create(&path)?.finish(&wav)?;
+            if json {
+                return output::json(&serde_json::json!({ "file": path, "bytes": wav.len() }));
             }
         }
         MessageCommand::Delete { number, id } => {

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use twinbox_config::{NodeConfig, WitnessConfig};
+use twinbox_config::{ConfigError, NodeConfig, WitnessConfig};
 
 use twinbox_admin_client::CliError;
 use twinbox_cli_args::NodeArgs;
 
 /// Runs a node until it gets a stop signal: a supervisor, and the node's own process as its child.
 pub fn node(args: &NodeArgs) -> Result<(), CliError> {
-    let config = NodeConfig::load(&args.config).map_err(|e| CliError::Usage(e.to_string()))?;
+    let config = NodeConfig::load(&args.config).map_err(not_loaded)?;
     if args.child {
         return twinbox_app::run_node(config).map_err(report);
     }
@@ -22,8 +22,13 @@ pub fn node(args: &NodeArgs) -> Result<(), CliError> {
 
 /// Runs a witness until it gets a stop signal.
 pub fn witness(file: &Path) -> Result<(), CliError> {
-    let config = WitnessConfig::load(file).map_err(|e| CliError::Usage(e.to_string()))?;
+    let config = WitnessConfig::load(file).map_err(not_loaded)?;
     twinbox_app::run_witness(config).map_err(report)
+}
+
+/// A file with a mistake in it is not tried again by those that start the process; one that may be usable later is.
+fn not_loaded(error: ConfigError) -> CliError {
+    if error.may_pass() { CliError::Failed(error.to_string()) } else { CliError::Usage(error.to_string()) }
 }
 
 /// Error with all its causes, on one line.

@@ -2,11 +2,14 @@
 
 use std::path::Path;
 
-use twinbox_wire::admin::{User, UserAddRequest, UserListReply, UserListRequest, UserRequest, UserSetPinRequest};
+use twinbox_wire::admin::{
+    User, UserAddRequest, UserListReply, UserListRequest, UserPinReply, UserRenumberRequest, UserRequest,
+    UserSetPinRequest,
+};
 
 use super::{directory, users};
 use crate::output;
-use twinbox_admin_client::{CliError, client, pages, pin};
+use twinbox_admin_client::{CliError, client, pages};
 use twinbox_cli_args::UserCommand;
 
 /// Sends the request and prints the result.
@@ -25,11 +28,10 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
         | UserCommand::Set(_)
         | UserCommand::CheckPassword(_) => {}
         UserCommand::Add { number, name, pin, keep_pin, timezone, operator, mail, aliases } => {
-            let (pin, made) = pin_or_new(pin, &number);
             let request = UserAddRequest {
                 number: number.clone(),
                 name,
-                pin: pin.clone(),
+                pin: pin.unwrap_or_default(),
                 must_change: !keep_pin,
                 timezone,
                 operator,
@@ -38,12 +40,10 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
             };
             let reply = node.user_add(request).await?.into_inner();
             if json {
-                return output::json(&serde_json::json!({
-                    "id": reply.id, "number": number, "acknowledged": reply.acknowledged, "pin": made.then_some(pin),
-                }));
+                return with_pin(&number, &reply);
             }
             println!("mailbox {number} added ({})", output::acknowledged(&reply.acknowledged));
-            print_new_pin(made, &pin, keep_pin);
+            print_new_pin(&reply.pin, keep_pin);
         }
         UserCommand::List => {
             let users =
@@ -52,7 +52,7 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
             if json {
                 return output::json(&UserListReply { users, ..Default::default() });
             }
-            println!("{}", table(users));
+            print_table(users);
         }
         UserCommand::Show { number } => {
             let user = node.user_show(UserRequest { number }).await?.into_inner();
@@ -60,7 +60,7 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
                 return output::json(&user);
             }
             let (aliases, lost) = (user.aliases.join(", "), user.lost_addresses.join(", "));
-            println!("{}", table(vec![user]));
+            print_table(vec![user]);
             if !aliases.is_empty() {
                 println!("aliases: {aliases}");
             }
@@ -69,16 +69,22 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
             }
         }
         UserCommand::SetPin { number, pin, keep_pin } => {
-            let (pin, made) = pin_or_new(pin, &number);
-            let request = UserSetPinRequest { number: number.clone(), pin: pin.clone(), must_change: !keep_pin };
+            let pin = pin.unwrap_or_default();
+            let request = UserSetPinRequest { number: number.clone(), pin, must_change: !keep_pin };
             let reply = node.user_set_pin(request).await?.into_inner();
             if json {
-                return output::json(&serde_json::json!({
-                    "id": reply.id, "number": number, "acknowledged": reply.acknowledged, "pin": made.then_some(pin),
-                }));
+                return with_pin(&number, &reply);
             }
             println!("mailbox {number} has a new PIN ({})", output::acknowledged(&reply.acknowledged));
-            print_new_pin(made, &pin, keep_pin);
+            print_new_pin(&reply.pin, keep_pin);
+        }
+        UserCommand::Renumber { number, to } => {
+            let reply = node.user_renumber(UserRenumberRequest { number: number.clone(), to: to.clone() }).await?;
+            let reply = reply.into_inner();
+            if json {
+                return output::json(&reply);
+            }
+            println!("mailbox {number} has the number {to} ({})", output::acknowledged(&reply.acknowledged));
         }
         UserCommand::Remove { number } => {
             let reply = node.user_remove(UserRequest { number: number.clone() }).await?.into_inner();
@@ -91,11 +97,24 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
     Ok(())
 }
 
+/// Prints the users, and those that lost their numbers once more with the remedy.
+fn print_table(users: Vec<User>) {
+    let lost = users.iter().filter(|user| user.number_lost);
+    let lost: Vec<_> = lost.map(|user| (user.number.clone(), user.id.clone())).collect();
+    println!("{}", table(users));
+    for (number, id) in lost {
+        println!(
+            "mailbox {id} lost the number {number} to another one in a split: give it a new one with \
+             'twinbox user renumber {id} NUMBER'"
+        );
+    }
+}
+
 fn table(users: Vec<User>) -> String {
     let rows = users.into_iter().map(|u| {
         let pin = if u.must_change_pin { "to be changed" } else { "set" };
         vec![
-            u.number,
+            if u.number_lost { format!("{} (lost)", u.number) } else { u.number },
             u.name,
             u.new_messages.to_string(),
             u.old_messages.to_string(),
@@ -108,16 +127,16 @@ fn table(users: Vec<User>) -> String {
     output::table(&["NUMBER", "NAME", "NEW", "OLD", "PIN", "TIME ZONE", "CLASS", "MAIL"], rows)
 }
 
-/// The given PIN and `false`, or a new PIN of six digits and `true`.
-fn pin_or_new(given: Option<String>, number: &str) -> (String, bool) {
-    match given {
-        Some(pin) => (pin, false),
-        None => (pin::random(number, 6), true),
-    }
+/// A reply as JSON; `pin` is null if the command named it.
+fn with_pin(number: &str, reply: &UserPinReply) -> Result<(), CliError> {
+    let UserPinReply { id, acknowledged, pin } = reply;
+    let pin = Some(pin).filter(|pin| !pin.is_empty());
+    output::json(&serde_json::json!({ "id": id, "number": number, "acknowledged": acknowledged, "pin": pin }))
 }
 
-fn print_new_pin(made: bool, pin: &str, keep: bool) {
-    if made {
+/// Prints the PIN that the node chose, if it did.
+fn print_new_pin(pin: &str, keep: bool) {
+    if !pin.is_empty() {
         let note = if keep { "" } else { " (to be changed at the first sign-in)" };
         println!("PIN: {pin}{note}");
     }

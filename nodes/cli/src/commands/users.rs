@@ -87,7 +87,7 @@ pub async fn import(socket: &Path, json: bool, args: UserImportArgs) -> Result<(
     let taken = sent.map_err(|problems| refused(&args.file, &problems, |line| line))?;
     if json {
         output::json(&taken)?;
-        return missed(&taken.summary);
+        return missed(&taken.summary, |line| line);
     }
     if args.dry_run {
         println!("{}", rows(&taken.rows));
@@ -95,7 +95,7 @@ pub async fn import(socket: &Path, json: bool, args: UserImportArgs) -> Result<(
         without_pins(&taken.rows);
     }
     println!("{}", summary(&taken.summary));
-    missed(&taken.summary)
+    missed(&taken.summary, |line| line)
 }
 
 /// Error with all problems of a table, by line of the source file.
@@ -145,11 +145,12 @@ pub fn summary(summary: &UserImportSummary) -> String {
     format!("{created} users new, {changed} changed, {unchanged} unchanged{how}")
 }
 
-fn missed(summary: &UserImportSummary) -> Result<(), CliError> {
+/// Error with the users that were changed concurrently, by line of the source file.
+pub fn missed(summary: &UserImportSummary, line: impl Fn(u64) -> u64) -> Result<(), CliError> {
     if summary.missed.is_empty() {
         return Ok(());
     }
-    let lines: Vec<_> = summary.missed.iter().map(u64::to_string).collect();
+    let lines: Vec<_> = summary.missed.iter().map(|missed| line(*missed).to_string()).collect();
     Err(CliError::Failed(format!(
         "the users of these lines were changed concurrently; run the import again: {}",
         lines.join(", ")
@@ -182,36 +183,18 @@ pub async fn export(socket: &Path, json: bool, path: &Path) -> Result<(), CliErr
 
 /// `user set`: a table of one line, for an existing user.
 pub async fn set(socket: &Path, json: bool, args: UserSetArgs) -> Result<(), CliError> {
-    let UserSetArgs { number, name, timezone, operator, cos, mail, aliases } = args;
-    let aliases = Some(aliases.join(" ")).filter(|aliases| !aliases.is_empty());
+    let number = args.number.clone();
+    let (columns, values) = columns_of(args)?;
     let user = client::connect(socket).await?.user_show(UserRequest { number }).await?.into_inner();
-    let values = [
-        ("name", name),
-        ("timezone", timezone),
-        ("operator", operator),
-        ("cos", cos),
-        ("mail", mail),
-        ("aliases", aliases),
-    ];
-    let (mut head, mut line) = ("number".to_owned(), user.number.clone());
-    for (column, value) in values {
-        if let Some(value) = value {
-            let _ = write!(head, ",{column}");
-            let _ = write!(line, ",\"{}\"", value.replace('"', "\"\""));
-        }
-    }
-    if head == "number" {
-        let what = "nothing to set: use --name, --timezone, --operator, --cos, --mail or --alias";
-        return Err(CliError::Usage(what.to_owned()));
-    }
+    let table = format!("number{columns}\n{}{values}\n", user.number);
     let options = UserImportOptions::default();
     let mut node = client::provisioning(socket).await?;
-    let taken = send(&mut node, options, format!("{head}\n{line}\n").into()).await?.map_err(|problems| {
+    let taken = send(&mut node, options, table.into()).await?.map_err(|problems| {
         CliError::Usage(problems.into_iter().map(|problem| problem.what).collect::<Vec<_>>().join("\n"))
     })?;
     if json {
         output::json(&taken)?;
-        return missed(&taken.summary);
+        return missed(&taken.summary, |line| line);
     }
     match taken.rows.first() {
         None => println!("mailbox {} unchanged: it has these values already", user.number),
@@ -222,5 +205,40 @@ pub async fn set(socket: &Path, json: bool, args: UserSetArgs) -> Result<(), Cli
             output::acknowledged(&taken.summary.acknowledged)
         ),
     }
-    missed(&taken.summary)
+    missed(&taken.summary, |line| line)
 }
+
+/// The columns of a table and their values, each after a comma. The table leaves a value as it is where a field is empty, so
+/// that an empty one is refused.
+fn columns_of(args: UserSetArgs) -> Result<(String, String), CliError> {
+    let UserSetArgs { number: _, name, timezone, operator, cos, mail, aliases } = args;
+    let aliases: Vec<_> = aliases.into_iter().map(Some).collect();
+    let given = [
+        ("name", "name", "", vec![name]),
+        ("timezone", "timezone", "", vec![timezone]),
+        ("operator", "operator", " or '-' for none", vec![operator]),
+        ("cos", "cos", " or '-' for the default class", vec![cos]),
+        ("mail", "mail", " or '-' for none", vec![mail]),
+        ("alias", "aliases", " or '-' for none", aliases),
+    ];
+    let (mut columns, mut line) = (String::new(), String::new());
+    for (option, column, none, values) in given {
+        let values: Vec<String> = values.into_iter().flatten().collect();
+        if values.iter().any(|value| value.trim().is_empty()) {
+            return Err(CliError::Usage(format!("--{option} is empty: write a value{none}")));
+        }
+        if !values.is_empty() {
+            let _ = write!(columns, ",{column}");
+            let _ = write!(line, ",\"{}\"", values.join(" ").replace('"', "\"\""));
+        }
+    }
+    if columns.is_empty() {
+        let what = "nothing to set: use --name, --timezone, --operator, --cos, --mail or --alias";
+        return Err(CliError::Usage(what.to_owned()));
+    }
+    Ok((columns, line))
+}
+
+#[cfg(test)]
+#[path = "../../tests/unit/users.rs"]
+mod tests;

@@ -197,6 +197,7 @@ fn asked(question: &Question) -> String {
     match question {
         Question::FindMailbox(number) => format!("find-mailbox {number}"),
         Question::CheckPin(mailbox, pin) => format!("check-pin {} {}", mailbox.0, pin.reveal()),
+        Question::CheckPinOfNumber(number, pin) => format!("check-pin-of-number {number} {}", pin.reveal()),
         Question::SetPin(mailbox, pin) => format!("set-pin {} {}", mailbox.0, pin.reveal()),
         Question::ListMessages(mailbox) => format!("list-messages {}", mailbox.0),
         Question::Mark(mailbox, message, mark) => {

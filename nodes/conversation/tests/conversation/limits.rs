@@ -1,7 +1,8 @@
 //! Limits of a mailbox's class of service override the settings.
 
 use twinbox_conversation::{
-    Answer, Caller, Conversation, Entry, GreetingKind, Input, Limits, MailboxView, Output, Start,
+    Answer, Caller, Conversation, Entry, GreetingKind, Input, Limits, MailboxView, Output, Question, RecordingEnd,
+    Start,
 };
 
 use crate::common::{NOW, mailbox, settings};
@@ -28,6 +29,18 @@ fn longest(limits: Limits) -> Option<u64> {
 fn maximum_message_length_is_that_of_the_class() {
     assert_eq!(longest(Limits::default()), Some(180_000));
     assert_eq!(longest(Limits { max_message_ms: Some(20_000), ..Limits::default() }), Some(20_000));
+}
+
+#[test]
+fn message_of_the_maximum_length_is_filed_though_the_minimum_is_longer() {
+    let limits = Limits { max_message_ms: Some(1_000), ..Limits::default() };
+    for (length_ms, filed) in [(1_000, true), (900, false)] {
+        let (mut call, _) = begin(Entry::Leave { mailbox: with(limits), greeting: GreetingKind::Standard });
+        call.handle(Input::PlayFinished, NOW);
+        let outputs = call.handle(Input::RecordingEnded { end: RecordingEnd::Limit, length_ms }, NOW);
+        let asked = outputs.iter().any(|output| matches!(output, Output::Ask(Question::FileMessage(_))));
+        assert_eq!(asked, filed, "{length_ms}: {outputs:?}");
+    }
 }
 
 #[test]

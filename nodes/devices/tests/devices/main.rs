@@ -2,6 +2,7 @@
 
 mod common;
 mod decide;
+mod fallbacks;
 mod link;
 mod schedule;
 mod settings;

@@ -46,10 +46,10 @@ pub fn mistake(file: &Path, key: &str, words: &str) -> Finding {
     if key.is_empty() {
         return Finding::new(area, format!("{} {words}", file.display()), check());
     }
-    if words.contains("does not verify") || words.contains("; create it again") {
-        let words = words.split("; create it again").next().unwrap_or(words);
-        let remedy = "set this machine's clock if it is wrong; otherwise create a new folder for this member: 'twinbox cluster \
-                      token' on a node, 'twinbox cluster join' here";
+    if words.contains("does not verify") || words.contains("; take it from a backup") {
+        let words = words.split("; take it from a backup").next().unwrap_or(words);
+        let remedy = "take the file from a backup of this folder; otherwise make a new folder for this member: 'twinbox cluster \
+                      replace' on a node, 'twinbox cluster join' here";
         return Finding::new(area, format!("{key}: {words}"), remedy);
     }
     let (what, remedy) = match words.rfind(": ").into_iter().chain(words.rfind("; ")).max() {
@@ -349,11 +349,17 @@ mod tests {
             ("rtp.ports", "'9' will not do: write LOW-HIGH", "rtp", "'9' will not do", "write LOW-HIGH"),
             (
                 "cluster.tls_dir",
-                "/x/node.pem is not a usable certificate: ca.pem does not verify it: certificate expired; create it \
-                 again with `twinbox cluster init`",
+                "/x/node.pem is not a usable certificate: ca.pem does not verify it: UnknownIssuer; take it from a backup of x",
+                "certificates",
+                "UnknownIssuer",
+                "from a backup of this folder",
+            ),
+            (
+                "cluster.tls_dir",
+                "/x/node.pem is not valid at the time of this machine (certificate expired): set its clock if that is wrong",
                 "certificates",
                 "certificate expired",
-                "clock",
+                "set its clock",
             ),
             (
                 "cluster.tls_dir",

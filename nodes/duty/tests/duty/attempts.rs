@@ -166,6 +166,29 @@ async fn refused_effect_is_a_dead_letter_with_an_alarm_and_what_follows() {
 }
 
 #[tokio::test]
+async fn attempt_that_panics_has_failed_and_pauses_like_any_other() {
+    let node = Node::alone().await;
+    let (hook, last) = (due(Channel::Webhook, 1), due(Channel::Mail, 2));
+    let id = hook.id();
+    let desk = Desk::answering(move |effect| match effect.id == id {
+        true => panic!("a channel that panics"),
+        false => taken(),
+    });
+    let duty = node.duty(desk.clone());
+    let before = wall().0;
+    node.hold(1);
+    node.add(&[hook]).await;
+    let failed = node.until(id, EffectState::Failed).await;
+    assert_eq!(failed.attempts(), 1);
+    let (number, failure) = failed.failure.expect("a failure");
+    assert_eq!(number, 1);
+    assert!(failure.at.0 >= before + 7_500 && failure.text.contains("error in the program"), "{failure:?}");
+    assert_eq!(duty.counts().failed.load(Relaxed), 1);
+    node.add(&[last]).await;
+    node.until(last.id(), EffectState::Done).await;
+}
+
+#[tokio::test]
 async fn preparation_decides_before_anything_is_recorded_as_attempted() {
     let node = Node::alone().await;
     let [later, unwanted, impossible, next, last] = [1, 2, 3, 4, 5].map(|number| due(Channel::Webhook, number));

@@ -15,7 +15,7 @@ use twinbox_ids::{CallId, DeviceId, EffectId, MailboxId, MessageId, Pii, Timesta
 use twinbox_mailstore::{Codec, EffectOutcome, MailError, Mark, NewMailbox, RecordingMeta, Rule, time};
 use twinbox_outbox::{Channel, Effect, EffectState, NewEffect};
 
-use crate::support::{Node, eventually};
+use crate::support::{DEAD, Node, epoch, eventually};
 
 const HOUR_MS: u64 = 3_600 * 1_000;
 
@@ -55,6 +55,10 @@ impl Channels for Receiver {
         self.got.lock().expect("no panic").push((effect.id, due.content.earlier.len()));
         let next = self.notifications.delivered(effect, &due).await;
         ActOutcome::Done("taken".to_owned(), next)
+    }
+
+    async fn abandoned(&self, effect: &Effect) -> Result<Vec<NewEffect>, MailError> {
+        self.notifications.abandoned(effect).await
     }
 
     async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {
@@ -262,11 +266,45 @@ async fn fallback_follows_a_refusal_and_devices_that_name_each_other_end() {
     assert_eq!((next.new.target, next.new.channel, next.new.repeat), (second.id, Channel::Mail, 0));
     assert_eq!(next.new.cause, effect.new.cause);
     assert!((before + 30_000..=wall().0 + 30_000).contains(&next.due().0), "its delay counts from the refusal");
-    // Now the second names the first, too.
-    let back = vec![DeviceChange::Fallback(Some(first.id))];
-    user.node.mailstore.change_device(user.mailbox, second.id, back).await.expect("changed");
-    let second = user.node.mailstore.device(user.mailbox, second.id).expect("readable").expect("present");
+    // The second names the first, too, after a split.
+    let second = Device { fallback: Some(first.id), ..second };
     assert!(user.notifications.refused(&next, &second).await.is_empty());
+}
+
+#[tokio::test]
+async fn fallback_follows_a_notification_that_expired_or_whose_result_stays_unknown() {
+    let user = User::new().await;
+    let mail = user.device("mail", KindName::Mail, &[]).await;
+    let next = [DeviceChange::Fallback(Some(mail.id))];
+    for kind in [KindName::Webhook, KindName::SmsHttp] {
+        user.device(kind.word(), kind, &next).await;
+    }
+    let message = user.leave().await;
+    let of = async |channel| {
+        let effects = user.node.mailstore.effects().await.expect("readable");
+        effects.into_iter().find(|effect| effect.new.channel == channel && effect.new.cause.message == message)
+    };
+    // The text message may have left before its process died; no other node was there.
+    let text = of(Channel::SmsHttp).await.expect("an effect").id;
+    let dead = user.node.process(DEAD);
+    dead.begin_attempt(text, Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
+    assert!(of(Channel::Mail).await.is_none());
+    let (notifications, got) = (user.notifications.clone(), Arc::default());
+    let _duty = user.node.duty(Receiver { notifications, got });
+    user.node.hold(2);
+    user.node.until(text, EffectState::Dead).await;
+    eventually("the mail follows", async || of(Channel::Mail).await.is_some()).await;
+
+    let message = user.leave().await;
+    let of = async |channel| {
+        let effects = user.node.mailstore.effects().await.expect("readable");
+        effects.into_iter().find(|effect| effect.new.channel == channel && effect.new.cause.message == message)
+    };
+    let hook = of(Channel::Webhook).await.expect("an effect");
+    let expired = NewEffect { retry: 1, expires: Timestamp(wall().0 - 1), ..hook.new };
+    user.node.add(&[expired]).await;
+    user.node.until(expired.id(), EffectState::Dead).await;
+    eventually("the mail follows", async || of(Channel::Mail).await.is_some()).await;
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Attempts whose process died (rules E1 and R11).
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use twinbox_clock::wall;
+use twinbox_duty::{ActOutcome, Channels, Prepared};
+use twinbox_gate::InFlight;
 use twinbox_ids::Timestamp;
-use twinbox_mailstore::EffectOutcome;
-use twinbox_outbox::{Channel, EffectState, NewEffect};
+use twinbox_mailstore::{EffectOutcome, MailError, ReturnedMessage};
+use twinbox_outbox::{Channel, Effect, EffectState, NewEffect};
 
 use crate::support::{DEAD, Desk, Node, THIRD, due, epoch, eventually, taken};
 
@@ -91,6 +93,46 @@ async fn unknown_result_is_not_repeated_where_the_receiver_cannot_tell() {
     node.dead_letter(Channel::SmsHttp).await;
     node.until(hook.id(), EffectState::Done).await;
     assert_eq!(desk.acts(), [hook.id()]);
+}
+
+/// A duty whose dead letters cannot be returned to their senders.
+struct Unreturnable(Desk);
+
+impl Channels for Unreturnable {
+    type Work = ();
+
+    fn serves(&self, channel: Channel) -> bool {
+        self.0.serves(channel)
+    }
+
+    async fn prepare(&self, effect: &Effect) -> Prepared<()> {
+        self.0.prepare(effect).await
+    }
+
+    fn route(&self, effect: &Effect, work: &()) -> String {
+        self.0.route(effect, work)
+    }
+
+    async fn act(&self, effect: &Effect, work: (), permit: Arc<InFlight>) -> ActOutcome {
+        self.0.act(effect, work, permit).await
+    }
+
+    async fn returned(&self, _: &Effect, _: &str) -> Result<Option<ReturnedMessage>, MailError> {
+        Err(MailError::LacksRecords)
+    }
+}
+
+#[tokio::test]
+async fn effect_that_cannot_be_given_up_now_holds_up_no_other() {
+    let node = Node::alone().await;
+    let (text, hook) = (due(Channel::SmsHttp, 1), due(Channel::Webhook, 2));
+    node.add(&[text, hook]).await;
+    node.process(DEAD).begin_attempt(text.id(), Vec::new(), &epoch(1)).await.expect("written").expect("an attempt");
+    let desk = Desk::answering(|_| taken());
+    let _duty = node.duty(Unreturnable(desk.clone()));
+    node.hold(2);
+    node.until(hook.id(), EffectState::Done).await;
+    assert_eq!((node.effect(text.id()).state(), desk.acts()), (EffectState::Pending, vec![hook.id()]));
 }
 
 /// Replication may bring the record of an attempt after the next holder has begun.

@@ -83,7 +83,9 @@ impl CertificateRenewer {
 
     /// Renews the certificate when it is due; returns the wait until the next poll.
     async fn keep_certificate(&self, logged: &mut LoggedStates) -> Duration {
-        if left(self.tls.renew_at()).is_zero() {
+        // One that is valid later only was signed while the clock was ahead; no other member accepts it.
+        let is_of_the_future = !left(self.tls.begins()).is_zero();
+        if is_of_the_future || left(self.tls.renew_at()).is_zero() {
             match self.renew().await {
                 Ok(by) => {
                     logged.renewal.clear();

@@ -90,7 +90,6 @@ impl Host {
         let name: NodeName = ask.name.parse().map_err(|e: twinbox_ids::ParseIdError| refused(e.to_string()))?;
         let kind = if ask.witness { MemberKind::Witness } else { MemberKind::Node };
         let secret = <&[u8; 32]>::try_from(&*ask.secret).map_err(|_| refused(Refusal::ForeignToken.to_string()))?;
-        // A configured member that has not started yet is unknown to Raft.
         if let Some(taken) = self.configured(&name, &ask.address) {
             return Err(refused(taken.to_string()));
         }
@@ -137,12 +136,17 @@ impl Host {
         })
     }
 
+    /// The refusal for the name or address of a configured member that has not started yet: it is unknown to Raft. About
+    /// all others the cluster decides: it leaves the name and address of a replaced or removed member to a joining one.
     fn configured(&self, name: &NodeName, address: &str) -> Option<Refusal> {
-        let members = &self.cluster.members;
-        if members.iter().any(|member| member.name == *name) {
+        let (agreed, removed) = (self.roles.agreed(), self.roles.removed_members());
+        let has_joined =
+            |name: &NodeName| removed.contains(name) || agreed.known().any(|(known, ..)| known == name);
+        let mut members = self.cluster.members.iter().filter(|member| !has_joined(&member.name));
+        if members.clone().any(|member| member.name == *name) {
             return Some(Refusal::NameTaken { name: name.clone() });
         }
-        let by = members.iter().find(|member| member.address == address)?;
+        let by = members.find(|member| member.address == address)?;
         Some(Refusal::AddressTaken { by: by.name.clone(), address: address.to_owned() })
     }
 

@@ -78,8 +78,13 @@ pub enum JoinError {
     /// The cluster refused.
     #[error("not joined: {0}")]
     Refused(String),
+    /// The cluster cannot decide at present.
+    #[error("not joined: {0}; give the same command again later")]
+    Later(String),
     /// No member answered. One line per member.
-    #[error("not joined, nothing was changed: no member of the token could be asked{0}")]
+    #[error(
+        "not joined, nothing was changed: no member of the token could be asked{0}\nGive the same command again later"
+    )]
     Nobody(String),
     /// The outcome is unknown.
     #[error(
@@ -140,12 +145,13 @@ pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
         tls_dir: home.join("tls"),
         address: spec.address.clone(),
     };
-    begin(&home, &token)?;
+    let goes_on = begin(&home, &token)?;
     let key = MemberKey::load_or_make(&formed.tls_dir)?;
     match ask_all(spec, &token, &key).await {
         Ok((by, welcome)) => finish(spec, &token, &key, formed, by, *welcome),
-        // A retry continues from here.
-        Err(unknown @ JoinError::Unknown(_)) => Err(unknown),
+        // A retry continues from here, with the key that the token may have been consumed for, until a node decides.
+        Err(undecided @ (JoinError::Unknown(_) | JoinError::Later(_))) => Err(undecided),
+        Err(nobody @ JoinError::Nobody(_)) if goes_on => Err(nobody),
         Err(error) => {
             clear(&home);
             Err(error)
@@ -153,18 +159,19 @@ pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
     }
 }
 
-/// The folder must be new, empty, or left by an attempt with the same token.
-fn begin(home: &Path, token: &JoinToken) -> Result<(), JoinError> {
+/// The folder must be new, empty, or left by an attempt with the same token: true.
+fn begin(home: &Path, token: &JoinToken) -> Result<bool, JoinError> {
     let mark = home.join(MARK);
     let ours = blake3::hash(&token.hash()).to_hex();
     if fs::read_to_string(&mark).is_ok_and(|left| left.trim() == ours.as_str()) {
-        return Ok(());
+        return Ok(true);
     }
     if fs::read_dir(home).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(JoinError::NotEmpty(home.to_owned()));
     }
     fs::create_dir_all(home).map_err(io_error(home))?;
-    fs::write(&mark, format!("{ours}\n")).map_err(io_error(&mark))
+    fs::write(&mark, format!("{ours}\n")).map_err(io_error(&mark))?;
+    Ok(false)
 }
 
 /// Removes the files of an attempt; the folder itself may be a volume and stays.
@@ -200,7 +207,7 @@ async fn ask_all(
     }
     Err(match refused {
         _ if lost => JoinError::Unknown(said),
-        Some(reason) => JoinError::Refused(reason),
+        Some(reason) => JoinError::Later(reason),
         None => JoinError::Nobody(said),
     })
 }
@@ -295,3 +302,7 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> JoinError {
     let path = path.to_owned();
     move |source| JoinError::Io { path, source }
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/joining.rs"]
+mod tests;

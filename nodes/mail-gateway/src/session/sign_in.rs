@@ -8,6 +8,7 @@ use super::{Action, Phase, Session};
 use crate::{
     command::{Hello, Mechanism},
     counts::Counter,
+    handler::PasswordCheck,
     reply::Reply,
 };
 
@@ -86,14 +87,14 @@ impl<R: Clone> Session<R> {
         match credentials {
             Some(credentials) if !credentials.user.is_empty() => {
                 self.phase = Phase::Password(credentials.user.clone());
-                vec![Action::AskPassword(credentials)]
+                vec![Action::AskPassword { given: credentials, client: self.sender.address }]
             }
             _ => self.bad(Reply::new(501, "5.5.2", "response malformed")),
         }
     }
 
-    pub(super) fn password_checked(&mut self, user: String, right: bool) -> Vec<Action<R>> {
-        if right {
+    pub(super) fn password_checked(&mut self, user: String, checked: PasswordCheck) -> Vec<Action<R>> {
+        if checked == PasswordCheck::Right {
             self.sender.user = Some(user);
             return vec![Action::Count(Counter::SignIns), Action::Reply(Reply::new(235, "2.7.0", "signed in"))];
         }
@@ -101,6 +102,9 @@ impl<R: Clone> Session<R> {
         let mut actions = vec![Action::Count(Counter::SignInsRefused)];
         match self.failed_sign_ins >= self.limits.failed_sign_ins {
             true => actions.extend(self.closing(Reply::new(421, "4.7.0", "too many failed sign-ins"))),
+            false if checked == PasswordCheck::Later => {
+                actions.push(Action::Reply(Reply::new(454, "4.7.0", "sign-in not possible now; try again later")));
+            }
             false => actions.push(Action::Reply(Reply::new(535, "5.7.8", "user or password wrong"))),
         }
         actions
@@ -132,6 +136,7 @@ mod tests {
     #[test]
     fn password_does_not_show_in_debug_output() {
         let credentials = Credentials { user: "anna".into(), password: "secret".into() };
-        assert!(!format!("{:?}", Action::<u8>::AskPassword(credentials)).contains("secret"));
+        let action = Action::<u8>::AskPassword { given: credentials, client: [127, 0, 0, 1].into() };
+        assert!(!format!("{action:?}").contains("secret"));
     }
 }

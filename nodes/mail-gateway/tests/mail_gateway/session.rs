@@ -61,9 +61,9 @@ impl Dialogue {
                 Action::AskRecipient { address, .. } => {
                     actions.extend(self.session.on_answer(Answer::Recipient(common::find(&address))));
                 }
-                Action::AskPassword(given) => {
-                    let right = common::password_is_right(&given.user, &given.password);
-                    actions.extend(self.session.on_answer(Answer::Password(right)));
+                Action::AskPassword { given, .. } => {
+                    let checked = common::check_password(&given.user, &given.password);
+                    actions.extend(self.session.on_answer(Answer::Password(checked)));
                 }
                 Action::ReadData { limit } => assert_eq!(limit, 1000),
                 Action::Deliver(mail) => {
@@ -260,6 +260,7 @@ fn stranger_sends_only_after_sign_in_over_tls() {
     assert!(extensions.contains("250-AUTH PLAIN LOGIN") && !extensions.contains("STARTTLS"), "{extensions}");
     dialogue.check(&[
         (&plain("anna", "wrong"), "535 5.7.8"),
+        (&plain("busy", "ysub"), "454 4.7.0"),
         (&plain("anna", "anna"), "235 2.7.0"),
         ("MAIL FROM:<>", "250"),
         ("RCPT TO:<x@elsewhere.example>", "550 5.7.1"),

@@ -1,7 +1,7 @@
 //! Real connections over loopback with a fake handler.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -26,8 +26,8 @@ use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_mail_gateway::{
-    Counter, Delivery, Gateway, Limits, Mail, MailHandler, MailListener, Networks, Protocol, RecipientError,
-    Sender, Settings,
+    Counter, Delivery, Gateway, Limits, Mail, MailHandler, MailListener, Networks, PasswordCheck, Protocol,
+    RecipientError, Sender, Settings,
 };
 
 use crate::common;
@@ -55,8 +55,8 @@ impl MailHandler for Fake {
         deliveries
     }
 
-    async fn check_password(&self, user: &str, password: &str) -> bool {
-        common::password_is_right(user, password)
+    async fn check_password(&self, user: &str, password: &str, _: IpAddr) -> PasswordCheck {
+        common::check_password(user, password)
     }
 
     fn ready(&self) -> bool {

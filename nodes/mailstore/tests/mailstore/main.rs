@@ -3,6 +3,7 @@
 mod by_number;
 mod call_records;
 mod counts;
+mod devices;
 mod forgotten;
 mod holds;
 mod messages;

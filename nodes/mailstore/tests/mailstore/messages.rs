@@ -5,7 +5,7 @@ use tempfile::TempDir;
 use twinbox_ids::{MailboxId, MessageId};
 use twinbox_mailstore::{
     Acknowledgement, Audio, Codec, CountsChange, CreateError, FileError, Folder, GreetingKind, MailError,
-    MailboxChange, Mark, MessageCounts, NewMailbox, PinError, Quota,
+    MailboxChange, Mark, MessageCounts, NewMailbox, PinError, Quota, Rule,
 };
 use twinbox_store_kit::{Node, audio, meta, speak, speak_in_vain};
 
@@ -116,6 +116,22 @@ async fn short_or_discarded_recording_leaves_nothing() {
 
     assert!(node.mailstore.messages(mailbox).await.unwrap().is_empty());
     assert!(node.store.recordings().open().is_empty());
+}
+
+#[tokio::test]
+async fn message_of_the_maximum_length_of_its_class_is_never_too_short() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::with(dir.path(), "a", 1, 0, |settings| settings.min_message_ms = 2_000);
+    let mailbox = node.mailbox().await.id;
+    let file = async |ms: usize| {
+        let live = node.begin(mailbox).await;
+        speak(&live, 0, &audio(ms));
+        live.file().await
+    };
+    assert!(matches!(file(1_000).await, Err(FileError::TooShort { length_ms: 1_000, min_ms: 2_000 })));
+    node.mailstore.change_class("default", vec![(Rule::MessageSeconds, Some(1))]).await.unwrap();
+    assert!(matches!(file(900).await, Err(FileError::TooShort { length_ms: 900, min_ms: 1_000 })));
+    file(1_000).await.unwrap();
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use tempfile::TempDir;
 use twinbox_ids::{MailboxId, Pii};
-use twinbox_mailbox::pin::{AttemptPolicy, HashCost};
+use twinbox_mailbox::pin::{AttemptPolicy, HashCost, PinRefused};
 use twinbox_mailstore::{HASHING_THREADS, PinCheck, PinError};
 use twinbox_store_kit::{Node, pair};
 
@@ -31,6 +31,10 @@ async fn pin_is_accepted_until_it_is_changed() {
     assert_eq!(check("2581").await, PinCheck::Wrong);
     let refused = node.mailstore.set_pin(id, &pin("1111")).await.unwrap_err();
     assert!(matches!(refused, PinError::Refused(_)), "{refused}");
+    let unchanged = node.mailstore.set_pin(id, &pin("2580")).await.unwrap_err();
+    assert!(matches!(unchanged, PinError::Refused(PinRefused::Unchanged)), "{unchanged}");
+    node.mailstore.set_pin(id, &pin("97531")).await.unwrap();
+    // A PIN that the owner chose may stay.
     node.mailstore.set_pin(id, &pin("97531")).await.unwrap();
     assert_eq!(check("2580").await, PinCheck::Wrong);
     assert_eq!(check("97531").await, PinCheck::Ok { must_change: false });

@@ -6,12 +6,14 @@ use tempfile::TempDir;
 use twinbox_clock::wall;
 use twinbox_ids::{LocationId, MailboxId, Pii, Timestamp};
 use twinbox_locations::{Location, LocationChange};
+use twinbox_mailbox::{directory::Supplied, schema::mailbox_key};
 use twinbox_mailstore::{
-    Audio, Codec, EffectOutcome, MailError, Mailbox, NewMailbox, OutgoingRecord, Returns, SendOrder, SendTo,
+    Audio, Codec, EffectOutcome, MailError, Mailbox, Mark, NewMailbox, OutgoingRecord, Returns, SendOrder, SendTo,
 };
 use twinbox_outbox::{Channel, Effect, EffectState};
 use twinbox_prompts::Prompts;
 use twinbox_replication_core::CommitPart;
+use twinbox_replication_store::Draft;
 use twinbox_store_kit::{Node, audio};
 
 fn location(name: &str, settings: &[&str]) -> Location {
@@ -119,6 +121,27 @@ async fn message_goes_to_all_recipients_or_to_none_and_the_same_order_sends_noth
     let OutgoingRecord::Here(outgoing) = outgoing else { panic!("{outgoing:?}") };
     assert_eq!((outgoing.number.reveal().as_str(), outgoing.codec), ("2002", Codec::Pcmu));
     assert_eq!(node.mailstore.blob(&outgoing.audio.hash).await.unwrap(), audio(1_500));
+}
+
+#[tokio::test]
+async fn repeated_order_is_known_when_its_recipient_was_disabled_since() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let sender = node.mailbox().await;
+    let bert = node.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0;
+    let to = vec![SendTo::Mailbox(bert.id), there(berlin(&node).await)];
+    let known = |order: u128| to.iter().all(|to| node.mailstore.is_sent(order, sender.id, to).unwrap());
+    assert!(!known(1));
+    let (sent, _) = node.mailstore.send_message(order(1, &sender, to.clone())).await.unwrap();
+    node.mailstore.mark(bert.id, sent[0].id, Mark::Deleted).await.unwrap();
+    let disabled =
+        move |draft: &mut Draft<'_>| draft.edit(mailbox_key(bert.id), Supplied::disable_local(true)).map(drop);
+    node.store.commit(disabled).await.unwrap();
+    let (again, _) = node.mailstore.send_message(order(1, &sender, to.clone())).await.unwrap();
+    assert!(again == sent && known(1) && !known(2));
+    let refused = node.mailstore.send_message(order(2, &sender, to.clone())).await.unwrap_err();
+    assert!(matches!(refused, MailError::Disabled { .. }), "{refused}");
+    assert!(!known(2));
 }
 
 #[tokio::test]

@@ -40,15 +40,32 @@ async fn message_is_acknowledged_alone_without_a_peer() {
     assert_eq!(a.leave(mailbox, &audio(1_500)).await.acknowledgement, Acknowledgement::Alone);
 }
 
-#[tokio::test]
-async fn earlier_of_two_mailboxes_keeps_the_number() {
-    let dir = TempDir::new().unwrap();
+/// Two nodes that met after each had given the number 1001 to a mailbox.
+struct Clash {
+    a: Node,
+    b: Node,
+    /// The mailbox of `a`, made first.
+    first: MailboxId,
+    /// The mailbox of `b`.
+    second: MailboxId,
+    /// A message in the second mailbox.
+    message: MessageId,
+}
+
+async fn clash(dir: &TempDir) -> Clash {
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let first = a.mailbox().await.id;
     let second = b.mailbox().await.id;
     let message = b.leave(second, &audio(1_500)).await.message;
     a.hand_over(&b).await;
     b.hand_over(&a).await;
+    Clash { a, b, first, second, message }
+}
+
+#[tokio::test]
+async fn earlier_of_two_mailboxes_keeps_the_number() {
+    let dir = TempDir::new().unwrap();
+    let Clash { a, b, first, second, message } = clash(&dir).await;
     for node in [&a, &b] {
         assert_eq!(node.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(first));
         assert!(!node.mailstore.get(first).await.unwrap().unwrap().number_lost);
@@ -60,6 +77,33 @@ async fn earlier_of_two_mailboxes_keeps_the_number() {
     a.mailstore.remove(first).await.unwrap();
     assert_eq!(a.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(second));
     assert!(!a.mailstore.get(second).await.unwrap().unwrap().number_lost);
+}
+
+#[tokio::test]
+async fn a_mailbox_that_lost_its_number_gets_another_and_keeps_its_messages() {
+    let dir = TempDir::new().unwrap();
+    let Clash { a, b, first, second, message } = clash(&dir).await;
+    let taken = a.mailstore.renumber(second, "1001").await.expect_err("the first has it");
+    assert!(taken.to_string().contains("1001 is in use"), "{taken}");
+    let wrong = a.mailstore.renumber(second, "10o2").await.expect_err("no number");
+    assert!(wrong.to_string().contains("10o2"), "{wrong}");
+    a.mailstore.renumber(second, "+1002").await.unwrap();
+    a.hand_over(&b).await;
+    for node in [&a, &b] {
+        let with = async |number| node.mailstore.find_by_number(number).await.unwrap().map(|m| m.id);
+        assert_eq!((with("1001").await, with("1002").await), (Some(first), Some(second)));
+        assert!(!node.mailstore.get(second).await.unwrap().unwrap().number_lost);
+        assert!(node.mailstore.message(second, message).await.unwrap().is_some());
+    }
+    // A number that was given up is free, and the same number again changes nothing.
+    b.mailstore.renumber(first, "1003").await.unwrap();
+    b.mailstore.renumber(first, "1003").await.unwrap();
+    assert!(b.mailstore.find_by_number("1001").await.unwrap().is_none());
+    b.mailstore.renumber(second, "1001").await.unwrap();
+    assert_eq!(b.mailstore.find_by_number("1001").await.unwrap().map(|m| m.id), Some(second));
+    let gone = b.mailstore.renumber(MailboxId(7), "1009").await.expect_err("no such mailbox");
+    assert!(gone.to_string().contains("does not exist"), "{gone}");
+    assert!(b.mailstore.find_by_number("1009").await.unwrap().is_none());
 }
 
 #[tokio::test]

@@ -74,6 +74,25 @@ async fn repeated_import_of_a_table_changes_nothing() {
 }
 
 #[tokio::test]
+async fn pin_that_was_set_since_the_plan_stays() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    import(&node, "number\n1001\n", &how()).await.unwrap();
+    let table = "number,name,pin\n1001,Ada,284617\n1002,Bo,602214\n";
+    let plan = node.mailstore.plan_users(read_users(table).unwrap(), &how()).await.unwrap().unwrap();
+    let ada = node.mailstore.find_by_number("1001").await.unwrap().unwrap().id;
+    let own = Pii::new("739528".to_owned());
+    node.mailstore.reset_pin(ada, &own, false).await.unwrap();
+    let imported = node.mailstore.import_users(plan, |_| {}).await.unwrap();
+    assert_eq!((imported.created, imported.changed, imported.missed), (1, 0, vec![2]));
+    assert_eq!(node.mailstore.check_pin(ada, &own, "").await.unwrap(), PinCheck::Ok { must_change: false });
+    // The import that the administrator repeats leaves the PIN out.
+    let again = import(&node, table, &how()).await.unwrap();
+    assert_eq!((again.changed, again.unchanged, again.missed), (1, 1, vec![]));
+    assert_eq!(node.mailstore.check_pin(ada, &own, "").await.unwrap(), PinCheck::Ok { must_change: false });
+}
+
+#[tokio::test]
 async fn table_with_an_error_changes_nothing() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
@@ -318,6 +337,10 @@ async fn class_of_service_applies_on_both_nodes() {
     assert!(a.mailstore.is_full(&mailbox).await.unwrap());
     let short = a.mailstore.set_pin(mailbox.id, &Pii::new("739528".to_owned())).await;
     assert!(matches!(short, Err(PinError::Refused(_))), "{short:?}");
+    // A PIN that the node chooses has as many digits as the class asks for, else six.
+    let random = |class| a.mailstore.random_pin("1001", class).unwrap();
+    assert_eq!((random(Some(strict.id)).reveal().len(), random(None).reveal().len()), (8, 6));
+    a.mailstore.reset_pin(mailbox.id, &random(Some(strict.id)), true).await.unwrap();
     assert!(matches!(a.mailstore.remove_class("strict").await, Err(ClassError::InUse { count: 1, .. })));
 
     // Total length, easy PINs, and sign-in.

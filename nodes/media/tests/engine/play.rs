@@ -81,7 +81,7 @@ async fn replaced_or_stopped_play_sends_no_event() {
 async fn play_waits_during_hold() {
     let engine = engine(22_060..=22_079);
     let mut call = TestCall::open(&engine, Codec::Pcmu).await;
-    call.session.set_remote(Remote { send: false, ..call.remote() });
+    call.session.set_remote(Remote { send: false, receive: false, ..call.remote() });
     let audio = speech(1_600);
     call.session.play(1, vec![clip(Codec::Pcmu, &audio)]);
     let early = tokio::time::timeout(std::time::Duration::from_millis(300), call.events.recv()).await;
@@ -89,4 +89,22 @@ async fn play_waits_during_hold() {
     call.session.set_remote(call.remote());
     same(&spurt(&call, 10).0, &audio, "heard");
     assert_eq!(call.event().await, MediaEvent::PlayFinished(1));
+}
+
+/// A caller who offers `sendonly` from the beginning.
+#[tokio::test]
+async fn play_to_a_caller_who_only_speaks_ends_in_its_time_unheard() {
+    let engine = engine(22_080..=22_099);
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
+    call.session.set_remote(Remote { send: false, ..call.remote() });
+    let begun = twinbox_clock::BootInstant::now();
+    call.session.play(1, vec![clip(Codec::Pcmu, &speech(1_600))]);
+    assert_eq!(call.event().await, MediaEvent::PlayFinished(1));
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(150), "{:?}", begun.elapsed());
+    // It is recorded after the tone.
+    call.session.play(2, vec![clip(Codec::Pcmu, &speech(160))]);
+    assert_eq!(call.event().await, MediaEvent::PlayFinished(2));
+    call.session.set_remote(call.remote());
+    call.session.play(3, vec![clip(Codec::Pcmu, &[0x33; 160])]);
+    assert_eq!(call.peer.hear().1, [0x33; 160], "nothing of the plays before");
 }

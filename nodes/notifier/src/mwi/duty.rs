@@ -205,14 +205,30 @@ impl<L: DutyGate, S: MwiSender> Duty<L, S> {
     }
 
     fn queues(&self) -> BTreeMap<Target, MwiQueue> {
-        let queue = |target: Target| {
-            let mut policy = self.policy;
-            if let Target::Subscribers(_) = target {
-                policy.longest_retry = policy.longest_retry.min(LONGEST_RETRY_OF_A_NODE);
-            }
-            (target.clone(), MwiQueue::new(target, policy))
-        };
-        self.sender.targets().into_iter().map(queue).collect()
+        self.sender.targets().into_iter().map(|target| (target.clone(), self.queue(target))).collect()
+    }
+
+    fn queue(&self, target: Target) -> MwiQueue {
+        let mut policy = self.policy;
+        if let Target::Subscribers(_) = target {
+            policy.longest_retry = policy.longest_retry.min(LONGEST_RETRY_OF_A_NODE);
+        }
+        MwiQueue::new(target, policy)
+    }
+
+    /// Makes the queues those of the present targets; true if there is a new one. The end of a send to one that vanished
+    /// is ignored: the target may come back with a new queue.
+    fn follow_targets(&self, sends: &mut Sends) -> bool {
+        let targets: BTreeSet<Target> = self.sender.targets().into_iter().collect();
+        let mut held = self.shared.lock();
+        let Some(held) = held.as_mut() else { return false };
+        held.queues.retain(|target, _| targets.contains(target));
+        sends.updates.retain(|_, (target, _)| targets.contains(target));
+        let known = held.queues.len();
+        for target in targets {
+            held.queues.entry(target.clone()).or_insert_with(|| self.queue(target));
+        }
+        held.queues.len() > known
     }
 
     /// Works until it is dropped, which ends all sends in progress, or until the store is closed.
@@ -221,8 +237,13 @@ impl<L: DutyGate, S: MwiSender> Duty<L, S> {
         let mut changes = self.mailstore.watch_counts();
         let mut look = Look { everything: true, ..Look::default() };
         let (mut sends, mut look_again) = (Sends::default(), None);
+        let mut checked = BootInstant::now();
         loop {
             self.shared.turn().await;
+            if checked.elapsed() >= HEARTBEAT {
+                checked = BootInstant::now();
+                look.everything |= self.follow_targets(&mut sends);
+            }
             if let Err(error) = self.look(&mut look, &mut changes).await {
                 tracing::warn!(%error, "message counts cannot be read");
                 // Everything is read after the pause; until then a failed store is left alone.

@@ -1,7 +1,8 @@
 //! Desired and sent MWI state for one target: schedules the sends. Pure; time and random numbers are parameters.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map},
+    sync::Arc,
     time::Duration,
 };
 
@@ -62,14 +63,17 @@ pub struct MwiState {
     pub error: Option<String>,
 }
 
-/// Desired and sent MWI state of all mailboxes, for one target.
+/// Desired and sent MWI state of all mailboxes, for one target, by account (RFC 3842, `Message-Account`). An account of a trunk is a
+/// number: one that a mailbox gives up shows the state of the mailbox that has it now, or none. An account of subscribers is a mailbox,
+/// whatever its number.
 #[derive(Debug)]
 pub struct MwiQueue {
     target: Target,
     policy: Policy,
-    entries: BTreeMap<MailboxId, Entry>,
+    entries: BTreeMap<Arc<str>, Entry>,
+    accounts: BTreeMap<MailboxId, Arc<str>>,
     /// Due entries, by time.
-    due: BTreeSet<(BootInstant, MailboxId)>,
+    due: BTreeSet<(BootInstant, Arc<str>)>,
     sending: usize,
     not_before: BootInstant,
     /// The target did not answer the last attempt: attempts are rare until it answers.
@@ -78,9 +82,11 @@ pub struct MwiQueue {
 
 #[derive(Debug)]
 struct Entry {
-    number: String,
+    /// The mailbox of the account, or the latest one.
+    mailbox: MailboxId,
+    number: Arc<str>,
     desired: MessageCounts,
-    sent: Option<(String, MessageCounts)>,
+    sent: Option<MessageCounts>,
     phase: Phase,
     failures: u32,
     error: Option<SendError>,
@@ -101,7 +107,7 @@ enum Phase {
 
 impl Entry {
     fn arrived(&self) -> bool {
-        self.sent.as_ref().is_some_and(|(number, counts)| *number == self.number && *counts == self.desired)
+        self.sent == Some(self.desired)
     }
 
     /// Whether the last attempt failed although the target answered.
@@ -113,84 +119,124 @@ impl Entry {
 impl MwiQueue {
     /// An empty queue.
     pub fn new(target: Target, policy: Policy) -> Self {
-        let (entries, due, not_before) = (BTreeMap::new(), BTreeSet::new(), BootInstant::from_nanos(0));
-        Self { target, policy, entries, due, sending: 0, not_before, away: false }
+        let (entries, accounts, due) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        Self {
+            target,
+            policy,
+            entries,
+            accounts,
+            due,
+            sending: 0,
+            not_before: BootInstant::from_nanos(0),
+            away: false,
+        }
     }
 
-    /// Sets the desired state. While a send is in progress or waits for a retry, only the latest state is kept.
+    /// Sets the desired state. While a send is in progress or waits for a retry, only the latest state is kept. The account
+    /// that the mailbox had before is cleared, unless another mailbox has it.
     pub fn want(&mut self, update: MwiUpdate, now: BootInstant) {
-        let entry = self.entries.entry(update.mailbox).or_insert_with(|| Entry {
-            number: String::new(),
-            desired: MessageCounts::default(),
-            sent: None,
-            phase: Phase::Quiet,
-            failures: 0,
-            error: None,
-            leaving: false,
-            repeat: false,
-        });
-        let changed = entry.number != update.number || entry.desired != update.counts;
-        entry.number = update.number;
-        entry.desired = update.counts;
+        let MwiUpdate { mailbox, number, counts } = update;
+        let account = self.account(mailbox, &number);
+        if let Some(before) = self.accounts.insert(mailbox, account.clone()).filter(|before| *before != account) {
+            self.clear(mailbox, &before, now);
+        }
+        self.set(mailbox, &account, counts, now);
+        if let Some(entry) = self.entries.get_mut(&account) {
+            entry.number = number.into();
+        }
+    }
+
+    /// Removes a mailbox: its MWI is cleared, unless another mailbox has its number, then its entry is removed.
+    pub fn remove(&mut self, mailbox: MailboxId, now: BootInstant) {
+        if let Some(account) = self.accounts.remove(&mailbox) {
+            self.clear(mailbox, &account, now);
+        }
+    }
+
+    fn account(&self, mailbox: MailboxId, number: &str) -> Arc<str> {
+        match self.target {
+            Target::Trunk(_) => number.into(),
+            Target::Subscribers(_) => mailbox.to_string().into(),
+        }
+    }
+
+    fn clear(&mut self, mailbox: MailboxId, account: &Arc<str>, now: BootInstant) {
+        if self.entries.get(account).is_none_or(|entry| entry.mailbox != mailbox) {
+            return;
+        }
+        self.set(mailbox, account, MessageCounts::default(), now);
+        if let Some(entry) = self.entries.get_mut(account) {
+            entry.leaving = true;
+        }
+        self.forget_if_done(account);
+    }
+
+    fn set(&mut self, mailbox: MailboxId, account: &Arc<str>, counts: MessageCounts, now: BootInstant) {
+        let entry = match self.entries.entry(account.clone()) {
+            btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            btree_map::Entry::Vacant(entry) => entry.insert(Entry {
+                mailbox,
+                number: Arc::default(),
+                desired: counts,
+                sent: None,
+                phase: Phase::Quiet,
+                failures: 0,
+                error: None,
+                leaving: false,
+                repeat: false,
+            }),
+        };
+        let changed = entry.desired != counts;
+        entry.mailbox = mailbox;
+        entry.desired = counts;
         entry.leaving = false;
         match entry.phase {
             Phase::Sending => {}
             Phase::Due(at) if entry.arrived() => {
                 entry.phase = Phase::Quiet;
-                self.due.remove(&(at, update.mailbox));
+                self.due.remove(&(at, account.clone()));
             }
             // A target that answers may accept the new state. A target that does not answer is not retried earlier
             // because of a change.
-            Phase::Due(at) if changed && entry.answered() => self.schedule(update.mailbox, at.min(now)),
-            Phase::Quiet if !entry.arrived() => self.schedule(update.mailbox, now),
+            Phase::Due(at) if changed && entry.answered() => self.schedule(account, at.min(now)),
+            Phase::Quiet if !entry.arrived() => self.schedule(account, now),
             Phase::Due(_) | Phase::Quiet => {}
         }
-    }
-
-    /// Removes a mailbox: its MWI is cleared, then its entry is removed.
-    pub fn remove(&mut self, mailbox: MailboxId, now: BootInstant) {
-        let Some(entry) = self.entries.get(&mailbox) else { return };
-        let (number, counts) = (entry.number.clone(), MessageCounts::default());
-        self.want(MwiUpdate { mailbox, number, counts }, now);
-        if let Some(entry) = self.entries.get_mut(&mailbox) {
-            entry.leaving = true;
-        }
-        self.forget_if_done(mailbox);
     }
 
     /// Marks the state of all mailboxes, or of one, as not sent: the target may have lost it. It is sent again within the
     /// same limits as after a take-over. A send in progress may have reached the target before it lost its state, hence
     /// is repeated. Returns the number of states.
     pub fn resync(&mut self, mailbox: Option<MailboxId>, now: BootInstant) -> usize {
-        let mailboxes: Vec<_> = match mailbox {
-            Some(mailbox) => self.entries.contains_key(&mailbox).then_some(mailbox).into_iter().collect(),
-            None => self.mailboxes(),
+        let accounts: Vec<_> = match mailbox {
+            Some(mailbox) => self.accounts.get(&mailbox).cloned().into_iter().collect(),
+            None => self.entries.keys().cloned().collect(),
         };
-        for mailbox in &mailboxes {
-            let Some(entry) = self.entries.get_mut(mailbox) else { continue };
+        for account in &accounts {
+            let Some(entry) = self.entries.get_mut(account) else { continue };
             entry.sent = None;
             match entry.phase {
                 Phase::Sending => entry.repeat = true,
-                Phase::Due(at) => self.schedule(*mailbox, at.min(now)),
-                Phase::Quiet => self.schedule(*mailbox, now),
+                Phase::Due(at) => self.schedule(account, at.min(now)),
+                Phase::Quiet => self.schedule(account, now),
             }
         }
-        mailboxes.len()
+        accounts.len()
     }
 
     /// Mailboxes on the queue.
     pub fn mailboxes(&self) -> Vec<MailboxId> {
-        self.entries.keys().copied().collect()
+        self.accounts.keys().copied().collect()
     }
 
     /// Next state to send, if a send is allowed now. Report [`Self::finished`] for each.
     pub fn next(&mut self, now: BootInstant) -> Option<MwiUpdate> {
-        let &(at, mailbox) = self.due.first()?;
+        let at = self.due.first()?.0;
         if at > now || now < self.not_before || self.sending >= self.policy.concurrency.max(1) {
             return None;
         }
-        self.due.remove(&(at, mailbox));
-        let entry = self.entries.get_mut(&mailbox)?;
+        let (_, account) = self.due.pop_first()?;
+        let entry = self.entries.get_mut(&account)?;
         entry.phase = Phase::Sending;
         self.sending += 1;
         self.not_before = match self.away {
@@ -199,7 +245,7 @@ impl MwiQueue {
             false if at <= self.not_before => self.not_before.max(now - self.policy.pace) + self.policy.pace,
             false => now + self.policy.pace,
         };
-        Some(MwiUpdate { mailbox, number: entry.number.clone(), counts: entry.desired })
+        Some(MwiUpdate { mailbox: entry.mailbox, number: entry.number.to_string(), counts: entry.desired })
     }
 
     /// Earliest time at which [`Self::next`] may return a state; `None`: not before a change.
@@ -216,13 +262,14 @@ impl MwiQueue {
             Err(SendError::Unreachable(_)) => self.away = true,
             Err(SendError::NotHolder) => {}
         }
-        let Some(entry) = self.entries.get_mut(&update.mailbox) else { return };
+        let account = self.account(update.mailbox, &update.number);
+        let Some(entry) = self.entries.get_mut(&account) else { return };
         let repeat = std::mem::take(&mut entry.repeat);
-        let superseded = repeat || entry.number != update.number || entry.desired != update.counts;
+        let superseded = repeat || entry.desired != update.counts;
         entry.phase = Phase::Quiet;
         let at = match result {
             Ok(()) => {
-                entry.sent = (!repeat).then(|| (update.number.clone(), update.counts));
+                entry.sent = (!repeat).then_some(update.counts);
                 entry.failures = 0;
                 entry.error = None;
                 superseded.then_some(now)
@@ -242,9 +289,9 @@ impl MwiQueue {
             }
         };
         if let Some(at) = at {
-            self.schedule(update.mailbox, at);
+            self.schedule(&account, at);
         }
-        self.forget_if_done(update.mailbox);
+        self.forget_if_done(&account);
     }
 
     /// The target answered. If it did not answer before, missed states are sent now.
@@ -257,20 +304,21 @@ impl MwiQueue {
             matches!(entry.phase, Phase::Due(at) if at > now)
                 && matches!(entry.error, Some(SendError::Unreachable(_)))
         };
-        let missed: Vec<_> = self.entries.iter().filter(|(_, e)| missed(e)).map(|(mailbox, _)| *mailbox).collect();
-        missed.into_iter().for_each(|mailbox| self.schedule(mailbox, now));
+        let missed: Vec<_> =
+            self.entries.iter().filter(|(_, e)| missed(e)).map(|(account, _)| account.clone()).collect();
+        missed.iter().for_each(|account| self.schedule(account, now));
     }
 
     /// Present state of all entries.
     pub fn snapshot(&self) -> Vec<MwiState> {
         self.entries
-            .iter()
-            .map(|(mailbox, entry)| MwiState {
+            .values()
+            .map(|entry| MwiState {
                 target: self.target.clone(),
-                mailbox: *mailbox,
-                number: entry.number.clone(),
+                mailbox: entry.mailbox,
+                number: entry.number.to_string(),
                 desired: entry.desired,
-                sent: entry.sent.as_ref().map(|(_, counts)| *counts),
+                sent: entry.sent,
                 sending: entry.phase == Phase::Sending,
                 failures: entry.failures,
                 error: entry.error.as_ref().map(ToString::to_string),
@@ -278,19 +326,19 @@ impl MwiQueue {
             .collect()
     }
 
-    fn schedule(&mut self, mailbox: MailboxId, at: BootInstant) {
-        let Some(entry) = self.entries.get_mut(&mailbox) else { return };
+    fn schedule(&mut self, account: &Arc<str>, at: BootInstant) {
+        let Some(entry) = self.entries.get_mut(account) else { return };
         if let Phase::Due(before) = entry.phase {
-            self.due.remove(&(before, mailbox));
+            self.due.remove(&(before, account.clone()));
         }
         entry.phase = Phase::Due(at);
-        self.due.insert((at, mailbox));
+        self.due.insert((at, account.clone()));
     }
 
-    fn forget_if_done(&mut self, mailbox: MailboxId) {
+    fn forget_if_done(&mut self, account: &Arc<str>) {
         let done = |entry: &Entry| entry.leaving && entry.phase == Phase::Quiet && entry.arrived();
-        if self.entries.get(&mailbox).is_some_and(done) {
-            self.entries.remove(&mailbox);
+        if self.entries.get(account).is_some_and(done) {
+            self.entries.remove(account);
         }
     }
 }

@@ -71,7 +71,7 @@ pub enum SendError {
 
 /// Delivers MWI states.
 pub trait MwiSender: Send + Sync + 'static {
-    /// All targets; read when the duty begins.
+    /// All targets at present; read when the duty begins, and at least each second.
     fn targets(&self) -> Vec<Target>;
 
     /// Sends to one target: to a trunk by an unsolicited NOTIFY (RFC 3842), to subscribers through the node that

@@ -3,7 +3,7 @@
 use std::{
     path::Path,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -80,16 +80,27 @@ struct Pbx {
     deaf: Arc<AtomicBool>,
     hung: Arc<AtomicBool>,
     reached: Arc<Notify>,
+    /// Trunks that take MWI, besides those two.
+    further: Arc<Mutex<Vec<&'static str>>>,
 }
 
 impl MwiSender for Pbx {
     fn targets(&self) -> Vec<Target> {
-        vec![trunk("pbx"), trunk("dead"), Target::Subscribers(name())]
+        let further = self.further.lock().unwrap().clone();
+        let trunks = ["pbx", "dead"].into_iter().chain(further).map(trunk);
+        trunks.chain([Target::Subscribers(name())]).collect()
     }
 
     async fn send(&self, to: &Target, update: &MwiUpdate, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
         if *to == trunk("dead") {
             return std::future::pending().await;
+        }
+        if let Target::Trunk(trunk) = to
+            && trunk != "pbx"
+        {
+            let MessageCounts { new, saved } = update.counts;
+            let _ = self.arrivals.send((format!("{trunk}:{}", update.number), new, saved, epoch.number));
+            return Err(SendError::Refused("not known here".to_owned()));
         }
         if *to != trunk("pbx") {
             self.told.fetch_add(1, SeqCst);
@@ -154,6 +165,7 @@ impl Rig {
             deaf: Arc::default(),
             hung: Arc::default(),
             reached: Arc::new(Notify::new()),
+            further: Arc::default(),
         };
         let policy = Policy { first_retry: Duration::from_millis(5), ..Policy::default() };
         let notifier = Notifier::start(mailstore.clone(), hand.clone(), pbx.clone(), policy);
@@ -207,6 +219,34 @@ async fn new_holder_sends_all_states_and_then_changes() {
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 1, 1));
     rig.mailstore.remove(second).await.unwrap();
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 0, 1));
+}
+
+/// Polls until the condition is true; fails after ten seconds.
+async fn eventually(what: &str, so: impl Fn() -> bool) {
+    let polling = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), polling).await.unwrap_or_else(|_| panic!("not within ten seconds: {what}"));
+}
+
+#[tokio::test]
+async fn trunk_that_gets_mwi_later_is_sent_all_states_and_one_that_loses_it_none() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::new(&dir).await;
+    let mailbox = rig.mailbox("1001").await;
+    rig.hand.give(1);
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
+    rig.pbx.further.lock().unwrap().push("late");
+    rig.until(("late:1001", 0, 0, 1)).await;
+    let of_late = || rig.notifier.snapshot().iter().filter(|state| state.target == trunk("late")).count();
+    assert_eq!(of_late(), 1);
+    rig.pbx.further.lock().unwrap().clear();
+    eventually("its queue ends", || of_late() == 0).await;
+    while rig.arrivals.try_recv().is_ok() {}
+    rig.leave(mailbox).await;
+    assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 1));
 }
 
 /// An idle loop turns with and without the lease; a hung loop is detected.
@@ -332,14 +372,7 @@ async fn silent_target_holds_up_no_other_and_gets_no_repetition() {
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
     rig.leave(mailbox).await;
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 1));
-    let limit = Duration::from_secs(10);
-    timeout(limit, async {
-        while rig.pbx.told.load(SeqCst) < 5 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .expect("subscribers are told again");
+    eventually("subscribers are told again", || rig.pbx.told.load(SeqCst) >= 5).await;
     assert!(rig.arrivals.try_recv().is_err(), "the PBX has it and is not told again");
 }
 

@@ -25,9 +25,14 @@ fn at(ms: u64) -> BootInstant {
 }
 
 fn mwi(mailbox: u128, new: u32) -> MwiUpdate {
+    at_number(mailbox, mailbox, new)
+}
+
+/// The state of a mailbox that has another number than usual.
+fn at_number(mailbox: u128, number: u128, new: u32) -> MwiUpdate {
     MwiUpdate {
         mailbox: MailboxId(mailbox),
-        number: format!("100{mailbox}"),
+        number: format!("100{number}"),
         counts: MessageCounts { new, saved: 0 },
     }
 }
@@ -226,6 +231,68 @@ fn a_removed_mailbox_goes_dark_and_is_forgotten() {
     assert_eq!(queue.wake(), None);
 }
 
+/// All states that are due, delivered.
+fn delivered(queue: &mut MwiQueue, mut ms: u64) -> Vec<(String, u32)> {
+    let mut sent = Vec::new();
+    while let Some(wake) = queue.wake() {
+        ms = ms.max(wake.as_nanos() / 1_000_000);
+        let update = queue.next(at(ms)).expect("due when it says so");
+        queue.finished(&update, Ok(()), at(ms), 0);
+        sent.push((update.number, update.counts.new));
+    }
+    sent
+}
+
+#[test]
+fn a_number_that_a_mailbox_gives_up_goes_dark() {
+    let mut queue = queue();
+    queue.want(mwi(1, 3), at(0));
+    assert_eq!(delivered(&mut queue, 0), [("1001".to_owned(), 3)]);
+    queue.want(at_number(1, 2, 3), at(50));
+    assert_eq!(delivered(&mut queue, 50), [("1001".to_owned(), 0), ("1002".to_owned(), 3)]);
+    assert_eq!(queue.snapshot().len(), 1, "the old number is forgotten");
+}
+
+#[test]
+fn a_number_that_moved_shows_the_state_of_the_mailbox_that_has_it() {
+    let mut queue = queue();
+    queue.want(mwi(1, 3), at(0));
+    queue.want(at_number(2, 1, 5), at(0));
+    assert_eq!(delivered(&mut queue, 0), [("1001".to_owned(), 5)]);
+    // The first lost its number in a split, or was removed.
+    queue.remove(MailboxId(1), at(50));
+    assert_eq!(delivered(&mut queue, 50), []);
+    // Two exchange their numbers.
+    queue.want(mwi(1, 4), at(60));
+    queue.want(at_number(2, 2, 5), at(60));
+    assert_eq!(delivered(&mut queue, 60), [("1001".to_owned(), 4), ("1002".to_owned(), 5)]);
+    queue.want(at_number(1, 2, 4), at(100));
+    queue.want(at_number(2, 1, 5), at(100));
+    assert_eq!(delivered(&mut queue, 100), [("1001".to_owned(), 5), ("1002".to_owned(), 4)]);
+}
+
+/// They are told by the mailbox: one state of each, whatever its number.
+#[test]
+fn subscribers_of_a_mailbox_keep_its_state_when_its_number_changes() {
+    let mut queue = MwiQueue::new(Target::Subscribers("a".parse().expect("a name")), POLICY);
+    queue.want(mwi(1, 3), at(0));
+    assert_eq!(delivered(&mut queue, 0), [("1001".to_owned(), 3)]);
+    queue.want(at_number(1, 2, 3), at(50));
+    assert_eq!(delivered(&mut queue, 50), []);
+    assert_eq!(queue.snapshot()[0].number, "1002");
+    // Another one gets the number: those of the first see nothing of that.
+    queue.want(at_number(2, 2, 0), at(100));
+    queue.remove(MailboxId(1), at(100));
+    let mut sent = Vec::new();
+    while let Some(wake) = queue.wake() {
+        let update = queue.next(wake).expect("due when it says so");
+        queue.finished(&update, Ok(()), wake, 0);
+        sent.push((update.mailbox.0, update.counts.new));
+    }
+    sent.sort_unstable();
+    assert_eq!(sent, [(1, 0), (2, 0)]);
+}
+
 #[test]
 fn resync_sends_all_states_again_within_pace_and_concurrency() {
     let mut queue = queue();
@@ -293,7 +360,8 @@ fn resync_tries_a_target_that_does_not_answer_rarely() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Want(u128, u32),
+    Want(u128, u128, u32),
+    Remove(u128),
     Resync(Option<u128>),
     Send,
     Answer(usize, u8),
@@ -302,36 +370,45 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (1u128..4, 0u32..3).prop_map(|(mailbox, new)| Step::Want(mailbox, new)),
-        proptest::option::of(1u128..4).prop_map(Step::Resync),
-        Just(Step::Send),
-        (0usize..4, 0u8..3).prop_map(|(which, how)| Step::Answer(which, how)),
-        (0u64..3_000).prop_map(Step::Wait),
+        3 => (1u128..4, 1u128..5, 0u32..3).prop_map(|(mailbox, number, new)| Step::Want(mailbox, number, new)),
+        1 => (1u128..4).prop_map(Step::Remove),
+        1 => proptest::option::of(1u128..4).prop_map(Step::Resync),
+        3 => Just(Step::Send),
+        3 => (0usize..4, 0u8..3).prop_map(|(which, how)| Step::Answer(which, how)),
+        2 => (0u64..3_000).prop_map(Step::Wait),
     ]
 }
 
 proptest! {
-    /// In every sequence, once receivers answer again each of them gets the latest state, the number of concurrent
-    /// sends stays within the bound, and no entry is sent twice concurrently.
+    /// In every sequence, once receivers answer again each number shows the latest state of the mailbox that has it, or
+    /// nothing; the number of concurrent sends stays within the bound, and no number is sent twice concurrently.
     #[test]
     fn every_receiver_ends_with_the_latest_state(steps in proptest::collection::vec(step(), 0..120)) {
         let mut queue = queue();
         let mut now = 0;
-        let mut shown: BTreeMap<u128, u32> = BTreeMap::new();
-        let mut wanted: BTreeMap<u128, u32> = BTreeMap::new();
+        let mut shown: BTreeMap<String, u32> = BTreeMap::new();
+        // The last mailbox of each number, and the number and state of each mailbox.
+        let mut owners: BTreeMap<String, u128> = BTreeMap::new();
+        let mut wanted: BTreeMap<u128, (String, u32)> = BTreeMap::new();
         let mut under_way: Vec<MwiUpdate> = Vec::new();
         for step in steps {
             match step {
-                Step::Want(mailbox, new) => {
-                    queue.want(mwi(mailbox, new), at(now));
-                    wanted.insert(mailbox, new);
+                Step::Want(mailbox, number, new) => {
+                    let update = at_number(mailbox, number, new);
+                    queue.want(update.clone(), at(now));
+                    owners.insert(update.number.clone(), mailbox);
+                    wanted.insert(mailbox, (update.number, new));
+                }
+                Step::Remove(mailbox) => {
+                    queue.remove(MailboxId(mailbox), at(now));
+                    wanted.remove(&mailbox);
                 }
                 Step::Resync(mailbox) => {
                     queue.resync(mailbox.map(MailboxId), at(now));
                 }
                 Step::Send => {
                     if let Some(update) = queue.next(at(now)) {
-                        prop_assert!(under_way.iter().all(|other| other.mailbox != update.mailbox));
+                        prop_assert!(under_way.iter().all(|other| other.number != update.number));
                         under_way.push(update);
                         prop_assert!(under_way.len() <= POLICY.concurrency);
                     }
@@ -339,7 +416,7 @@ proptest! {
                 Step::Answer(which, how) if which < under_way.len() => {
                     let update = under_way.swap_remove(which);
                     // A failed send may have been delivered nevertheless.
-                    shown.insert(update.mailbox.0, update.counts.new);
+                    shown.insert(update.number.clone(), update.counts.new);
                     let result = match how { 0 => Ok(()), 1 => unreachable(), _ => refused() };
                     queue.finished(&update, result, at(now), 7);
                 }
@@ -348,17 +425,22 @@ proptest! {
             }
         }
         for update in under_way.drain(..) {
-            shown.insert(update.mailbox.0, update.counts.new);
+            shown.insert(update.number.clone(), update.counts.new);
             queue.finished(&update, Ok(()), at(now), 7);
         }
         for _ in 0..20 {
             let Some(wake) = queue.wake() else { break };
             now = now.max(wake.as_nanos() / 1_000_000 + 1);
             let update = queue.next(at(now)).expect("due when it says so");
-            shown.insert(update.mailbox.0, update.counts.new);
+            shown.insert(update.number.clone(), update.counts.new);
             queue.finished(&update, Ok(()), at(now), 7);
         }
         prop_assert_eq!(queue.wake(), None);
-        prop_assert_eq!(shown, wanted);
+        for (number, mailbox) in owners {
+            let desired = wanted.get(&mailbox).filter(|(at, _)| *at == number).map(|(_, new)| *new);
+            // A number that was given up before anything was sent may have shown nothing.
+            let shows = shown.get(&number).copied();
+            prop_assert!(shows == desired || (desired.is_none() && shows.unwrap_or(0) == 0), "{} {:?}", number, shows);
+        }
     }
 }

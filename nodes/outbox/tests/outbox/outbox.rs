@@ -101,8 +101,13 @@ fn ids_differ_by_each_part_of_the_identity_and_a_retry_shows_receivers_the_same(
         writer.edit(dead(NOW, "refused"));
         writer.effect()
     };
-    let again = dead_letter.again(Timestamp(NOW.0 + 5));
+    let again = dead_letter.again(Timestamp(NOW.0 + 5), NOW);
     assert_eq!((again.retry, again.not_before), (1, Timestamp(NOW.0 + 5)));
+    let life = base.expires.0 - base.created.max(base.not_before).0;
+    assert_eq!(again.expires, Timestamp(NOW.0 + 5 + life));
+    let opens = Timestamp(NOW.0 + 9_000);
+    let later = dead_letter.again(NOW, opens);
+    assert_eq!((later.not_before, later.expires), (opens, Timestamp(opens.0 + life)));
     let mut writer = Writer::new("a");
     writer.edit(again.edits(None));
     assert_eq!(writer.effect().receiver_id(), dead_letter.receiver_id());
@@ -145,6 +150,12 @@ fn an_attempt_without_outcome_is_retried_alone_once_and_given_up_at_the_second_d
     assert!(!writer.effect().is_suspect());
     writer.attempt(B);
     assert_eq!(take_over(&writer.effect(), A), TakeOver::Suspect { attempt: 3, deaths: 2 });
+    // So does an outcome of the counted attempt that arrives late, or of another node's attempt of the same number.
+    writer.edit(death(3, 2));
+    writer.attempt(A);
+    assert!(matches!(take_over(&writer.effect(), B), TakeOver::GiveUp { .. }));
+    writer.edit(failed(3, NOW, "deferred"));
+    assert_eq!(take_over(&writer.effect(), B), TakeOver::Suspect { attempt: 4, deaths: 3 });
 }
 
 #[test]
@@ -154,6 +165,17 @@ fn an_unknown_result_is_not_repeated_where_the_receiver_cannot_tell() {
     assert!(matches!(take_over(&writer.effect(), A), TakeOver::GiveUp { .. }));
     writer.edit(failed(1, NOW, "refused the connection"));
     assert_eq!(take_over(&writer.effect(), A), TakeOver::Attempt);
+}
+
+/// Earlier releases counted the life from the message: what was due after it was dead before its first attempt.
+#[test]
+fn a_notification_that_is_due_after_its_life_lives_as_long_from_then() {
+    let late = Timestamp(NOW.0 + 9_000_000);
+    let mut writer = Writer::new("a");
+    writer.edit(NewEffect { not_before: late, ..new(Channel::Mail) }.edits(None));
+    let effect = writer.effect();
+    assert_eq!((effect.new.not_before, effect.new.expires), (late, Timestamp(late.0 + 1_000_000)));
+    assert_eq!(effect.again(NOW, Timestamp(0)).expires, Timestamp(NOW.0 + 1_000_000));
 }
 
 /// Two nodes that do not see each other's attempts give them the same number.

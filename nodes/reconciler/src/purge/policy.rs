@@ -10,17 +10,18 @@ use twinbox_mailbox::{
     came_by_mail,
     directory::schema::DIRECTORY_RUN,
     is_outlived, is_purged,
-    schema::{MAILBOX, MESSAGE, RECORDING},
+    schema::{MAILBOX, MESSAGE, PIN_ATTEMPTS, RECORDING},
 };
 use twinbox_outbox::{outlived_cause, schema::OUTBOX};
 use twinbox_replication_core::{Key, Record, Table};
 use twinbox_replication_store::Removal;
 
 /// Tables whose deleted records are looked at.
-pub(super) const TABLES: [Table; 7] = [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN, OUTGOING, MAILBOX];
+pub(super) const TABLES: [Table; 8] =
+    [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN, PIN_ATTEMPTS, OUTGOING, MAILBOX];
 
 /// Tables of which records are removed as a whole: a record of another table is never missing because it was purged.
-pub const PURGED_WHOLE: [Table; 5] = [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN];
+pub const PURGED_WHOLE: [Table; 6] = [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN, PIN_ATTEMPTS];
 
 /// The part of a record that may be removed at `now`, whose tombstone was `seen` here then. `was_recorded`: the record of its
 /// recording, if it is a message that has one, remembers it.
@@ -46,7 +47,8 @@ pub(super) fn removal(
         RECORDING if is_old && is_outlived(key, record, now) => Some(Removal::Whole),
         // Its id derives from its cause: evaluated again, it would be sent again.
         OUTBOX if is_old && outlived_cause(record, now).is_some() => Some(Removal::Whole),
-        CALL_RECORD | DIRECTORY_RUN if is_old => Some(Removal::Whole),
+        // The key of tries of PINs has their time, which is over.
+        CALL_RECORD | DIRECTORY_RUN | PIN_ATTEMPTS if is_old => Some(Removal::Whole),
         // Late records name the mailbox of a former user; effects tell a removed message from one that is to come.
         OUTGOING | MAILBOX if is_old => Some(Removal::Audio),
         _ => None,
@@ -94,6 +96,7 @@ mod tests {
             (MESSAGE, vec![PURGED], false, audio, None),
             (CALL_RECORD, vec![(1, 1)], false, whole, None),
             (DIRECTORY_RUN, vec![(1, 1)], false, whole, None),
+            (PIN_ATTEMPTS, vec![(1, 1)], false, whole, None),
             (OUTGOING, vec![(1, 1)], false, audio, None),
             (MAILBOX, vec![(1, 1)], false, audio, None),
             (NUMBER, vec![(1, 1)], false, None, None),

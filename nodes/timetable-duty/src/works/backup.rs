@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc};
 
-use twinbox_backup::{BackupError, BackupFolder, Created, Observer, Progress, create, prune};
+use twinbox_backup::{BackupError, BackupFolder, Created, Observer, Progress, Pruned, create, prune};
 use twinbox_mailstore::Mailstore;
 
 use crate::{JobOrder, JobWork};
@@ -39,8 +39,11 @@ where
     let made =
         format!("{name}: {} records, {} new of {} recordings", manifest.records(), audio.copied, audio.count);
     let Some(keep) = keep else { return Ok(made) };
-    let pruned = tokio::task::spawn_blocking(move || prune(&folder, keep)).await;
+    let pruned = tokio::task::spawn_blocking(move || prune(&folder, keep, Some(&name))).await;
     match pruned.map_err(|_| "the node is stopping".to_owned())? {
+        Ok(Pruned { audio_stays: Some(reason), .. }) => {
+            Err(format!("{made}; no recordings were removed: {reason}"))
+        }
         Ok(pruned) => Ok(format!("{made}; {} old backups removed", pruned.removed.len())),
         // The job of another node, whose backup prunes too.
         Err(BackupError::Busy(_) | BackupError::BusyBucket(_)) => {

@@ -1,5 +1,6 @@
 //! The duty `timetable`, over real stores and a real gate.
 
+mod backups;
 mod interrupted;
 mod runs;
 mod support;

@@ -258,6 +258,14 @@ async fn store_that_was_set_aside_gives_what_it_can_still_read() {
     assert!(found.contains(&key(WRITES - 1)) && !found.contains(&key(0)), "{} found", found.len());
     assert_eq!((findings.journal.gaps, findings.journal.unreadable), (0, 0));
 
+    // What cannot be opened is not empty.
+    fs::remove_dir_all(aside.join("journal")).expect("removed");
+    for part in ["journal", "runs"] {
+        fs::write(aside.join(part), b"no folder").expect("written");
+    }
+    let (found, findings) = keys(&aside);
+    assert_eq!((found.len(), findings.journal.unreadable, findings.index.is_some()), (0, 1, true));
+
     // A second one at the same time has another name.
     drop(Disk::open_with(&dir, OPTIONS).expect("a disk"));
     let second = set_aside(&dir, 1_795_352_400_000).expect("it is set aside");

@@ -1,5 +1,6 @@
 //! Journal, layers and index together on simulated disks.
 
+mod blocks;
 mod commits;
 mod gates;
 mod power_cuts;

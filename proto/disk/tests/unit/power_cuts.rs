@@ -28,7 +28,7 @@ fn setting(name: &str, usual: u64) -> u64 {
 }
 
 /// Number of runs, each with its own seed: `TWINBOX_DISK_SEEDS`, or 200.
-fn runs() -> u64 {
+pub(super) fn runs() -> u64 {
     setting("TWINBOX_DISK_SEEDS", 200)
 }
 
@@ -319,14 +319,14 @@ fn rows_move_out_of_the_index_whenever_the_power_fails() {
         for number in 0..24 {
             let key = format!("log {number:02}").into_bytes();
             run.known.insert(key.clone(), vec![number; 400]);
-            run.world.index().expect("an index").0.write(&key, Some(&[number; 400])).expect("a write");
+            run.world.index().expect("an index").0.write(&[(&key, Some(&[number; 400]))]).expect("a write");
         }
         run.world.index().expect("an index").0.flush().expect("a flush");
         run.world.power_on(Some(operations));
         let _ = run.start().expect("what was there");
         run.world.power_on(None);
         let parts = run.start().expect("what was there").expect("power");
-        let left = parts.rows.index.range(&KeyRange::prefix(b"log ")).count();
+        let left = parts.rows.index.ascending(&KeyRange::prefix(b"log ")).count();
         assert_eq!(left, 0, "{operations}");
     }
 }

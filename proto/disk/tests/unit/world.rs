@@ -9,9 +9,8 @@ use std::{
 };
 
 use crate::{
-    Appended, DiskError, Pair,
-    index::{Index, Note},
-    range::KeyRange,
+    Appended, DiskError,
+    index::Index,
     runs::{Extent, Runs, Sizes},
 };
 
@@ -25,8 +24,9 @@ pub(super) const RUNS: (Appended, Sizes) = (
 const RUN_FILES: &str = "runs/";
 
 mod files;
+mod index;
 
-pub(super) use files::SimulatedFolder;
+pub(super) use {files::SimulatedFolder, index::SimulatedIndex};
 
 /// Unit in which a power cut keeps writes to files, in bytes.
 const SECTOR: usize = 512;
@@ -138,19 +138,26 @@ struct State {
     removed: Vec<(String, Content)>,
     /// The content of each removed file, for those who have it open.
     unlinked: BTreeMap<String, Vec<u8>>,
-    index: BTreeMap<Vec<u8>, Vec<u8>>,
-    durable_index: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Writes to the index since its last flush, by key, in order.
-    unflushed: BTreeMap<Vec<u8>, Vec<Option<Vec<u8>>>>,
-    /// The note of the runs, as the rows.
+    /// The blocks of the index.
+    index: Map,
+    durable_index: Map,
+    /// The note of the runs.
     note: Option<Extent>,
     durable_note: Option<Extent>,
-    unflushed_notes: Vec<Extent>,
+    /// Writes to the index since its last flush, in order.
+    unflushed: Vec<Unflushed>,
     /// A copy of the index that is being made. No start finds it.
-    copy: Option<BTreeMap<Vec<u8>, Vec<u8>>>,
+    copy: Option<Map>,
     /// Copies that took the place of the index.
     replaced: u64,
 }
+
+enum Unflushed {
+    Block(Vec<u8>, Option<Vec<u8>>),
+    Note(Extent),
+}
+
+type Map = BTreeMap<Vec<u8>, Vec<u8>>;
 
 #[derive(Default, Clone)]
 struct Content {
@@ -159,7 +166,7 @@ struct Content {
     unsynced: Vec<(usize, Vec<u8>)>,
 }
 
-fn apply(map: &mut BTreeMap<Vec<u8>, Vec<u8>>, key: &[u8], value: Option<&[u8]>) {
+fn apply(map: &mut Map, key: &[u8], value: Option<&[u8]>) {
     match value {
         Some(value) => map.insert(key.to_vec(), value.to_vec()),
         None => map.remove(key),
@@ -211,18 +218,16 @@ impl State {
         Err(Self::power_failed())
     }
 
-    /// The index keeps one of the values of each key since its last flush.
+    /// The index keeps a first part of the writes since its last flush.
     fn lose_index(&mut self) {
-        for (key, values) in std::mem::take(&mut self.unflushed) {
-            if let Some(kept) = self.random.index(values.len() + 1).checked_sub(1) {
-                apply(&mut self.durable_index, &key, values[kept].as_deref());
+        let kept = self.random.index(self.unflushed.len() + 1);
+        for write in std::mem::take(&mut self.unflushed).into_iter().take(kept) {
+            match write {
+                Unflushed::Block(key, value) => apply(&mut self.durable_index, &key, value.as_deref()),
+                Unflushed::Note(note) => self.durable_note = Some(note),
             }
         }
         self.index = self.durable_index.clone();
-        let notes = std::mem::take(&mut self.unflushed_notes);
-        if let Some(kept) = self.random.index(notes.len() + 1).checked_sub(1) {
-            self.durable_note = Some(notes[kept]);
-        }
         self.note = self.durable_note;
         self.copy = None;
     }
@@ -246,12 +251,11 @@ impl World {
             files: BTreeMap::new(),
             removed: Vec::new(),
             unlinked: BTreeMap::new(),
-            index: BTreeMap::new(),
-            durable_index: BTreeMap::new(),
-            unflushed: BTreeMap::new(),
+            index: Map::new(),
+            durable_index: Map::new(),
             note: None,
             durable_note: None,
-            unflushed_notes: Vec::new(),
+            unflushed: Vec::new(),
             copy: None,
             replaced: 0,
         };
@@ -288,9 +292,12 @@ impl World {
 
     /// A group that is about to be committed has this write.
     pub(super) fn about_to_commit(&self, key: &[u8], value: Option<&[u8]>) {
-        let mut state = self.state();
-        if state.faults.index_ahead && !state.dead {
-            apply(&mut state.durable_index, key, value);
+        let ahead = {
+            let state = self.state();
+            state.faults.index_ahead && !state.dead
+        };
+        if ahead {
+            index::write_durably(self, key, value);
         }
     }
 
@@ -325,7 +332,7 @@ impl World {
 
     /// The index without its runs.
     pub(super) fn index_alone(&self) -> SimulatedIndex {
-        SimulatedIndex(self.clone())
+        SimulatedIndex::new(self)
     }
 
     /// The index of a store that is being opened, and its runs.
@@ -334,109 +341,5 @@ impl World {
         let folder = SimulatedFolder::new(self, RUN_FILES);
         let runs = Runs::open(Path::new("/simulated"), folder, RUNS, index.noted_runs()?)?;
         Ok((index, Some(runs)))
-    }
-}
-
-pub(super) struct SimulatedIndex(World);
-
-fn failed(error: &io::Error) -> DiskError {
-    DiskError::io("use the index of", Path::new("simulated"), error)
-}
-
-impl Index for SimulatedIndex {
-    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        let state = self.0.state();
-        if state.dead { Err(failed(&State::power_failed())) } else { Ok(state.index.get(key).cloned()) }
-    }
-
-    fn range<'a>(&'a self, range: &KeyRange) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + use<'a> {
-        let state = self.0.state();
-        let pairs: Vec<Result<Pair, DiskError>> = match state.dead {
-            true => vec![Err(failed(&State::power_failed()))],
-            false => {
-                let pairs = state.index.range::<[u8], _>(range.bounds());
-                pairs.map(|(key, value)| Ok((key.clone(), value.clone()))).collect()
-            }
-        };
-        pairs.into_iter()
-    }
-
-    fn write(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
-        let mut state = self.0.state();
-        if !state.faults.index_delays {
-            apply(&mut state.index, key, value);
-        }
-        state.unflushed.entry(key.to_vec()).or_default().push(value.map(<[u8]>::to_vec));
-        state.step().map_err(|error| failed(&error))
-    }
-
-    fn note(&self, note: &Note) -> Result<(), DiskError> {
-        let mut state = self.0.state();
-        if let Some(extent) = note.runs.filter(|_| !state.faults.notes_nothing || state.note.is_none()) {
-            state.note = Some(extent);
-            state.unflushed_notes.push(extent);
-        }
-        state.step().map_err(|error| failed(&error))
-    }
-
-    fn noted_runs(&self) -> Result<Option<Extent>, DiskError> {
-        Ok(self.0.state().note)
-    }
-
-    fn begin_copy(&self) -> Result<(), String> {
-        let mut state = self.0.state();
-        state.step().map_err(|error| error.to_string())?;
-        state.copy = Some(BTreeMap::new());
-        Ok(())
-    }
-
-    fn write_copy(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
-        let mut state = self.0.state();
-        state.step().map_err(|error| failed(&error))?;
-        if let Some(copy) = &mut state.copy {
-            apply(copy, key, value);
-        }
-        Ok(())
-    }
-
-    fn drop_copy(&self) {
-        self.0.state().copy = None;
-    }
-
-    fn replace(&self, note: &Note) -> Result<(), DiskError> {
-        let mut state = self.0.state();
-        state.step().map_err(|error| failed(&error))?;
-        let Some(copy) = state.copy.take() else { return Ok(()) };
-        if !state.faults.copy_lies {
-            state.durable_index = copy.clone();
-            state.durable_note = note.runs.or(state.durable_note);
-        }
-        state.note = note.runs.or(state.note);
-        state.unflushed_notes.clear();
-        state.index = copy;
-        state.unflushed.clear();
-        state.replaced += 1;
-        Ok(())
-    }
-
-    fn flush(&self) -> Result<(), DiskError> {
-        self.0.flushes.pass();
-        let mut state = self.0.state();
-        state.step().map_err(|error| failed(&error))?;
-        if state.faults.index_fails {
-            return Err(failed(&io::Error::other("the index cannot be flushed")));
-        }
-        if state.faults.index_lies {
-            return Ok(());
-        }
-        state.durable_note = state.note;
-        state.unflushed_notes.clear();
-        for (key, values) in std::mem::take(&mut state.unflushed) {
-            if let Some(last) = values.last() {
-                apply(&mut state.durable_index, &key, last.as_deref());
-                apply(&mut state.index, &key, last.as_deref());
-            }
-        }
-        Ok(())
     }
 }

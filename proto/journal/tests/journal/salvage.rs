@@ -1,6 +1,8 @@
 //! Reading a journal that is refused: batches as they were written, in order, and nothing else.
 
-use twinbox_journal::{BLOCK, Salvaged, salvage};
+use std::io;
+
+use twinbox_journal::{BLOCK, Blocks, Medium, Salvaged, salvage};
 
 use crate::{
     append_all, batch, batches, file, open, refusal, segment_sized,
@@ -96,4 +98,37 @@ fn content_does_not_pass_for_a_batch() {
     drop(opened);
     sim.flip(&file(1), BLOCK + INSIDE);
     assert_eq!(found(&sim).0, batches(1..3).into_iter().map(|batch| (batch, false)).collect::<Vec<_>>());
+}
+
+/// A folder whose names cannot be read.
+struct Unlisted(SimMedium);
+
+impl Medium for Unlisted {
+    type File = <SimMedium as Medium>::File;
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Err(io::Error::other("input/output error"))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Self::File> {
+        self.0.open(name)
+    }
+
+    fn create(&self, name: &str, length: u64, blocks: Blocks) -> io::Result<Self::File> {
+        self.0.create(name, length, blocks)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+}
+
+#[test]
+fn folder_that_cannot_be_listed_counts_as_unreadable() {
+    let salvaged = salvage(&Unlisted(journal()), |_, _| panic!("no batch can be found"));
+    assert_eq!(salvaged, Salvaged { batches: 0, gaps: 0, unreadable: 1 });
 }

@@ -78,6 +78,25 @@ fn loss_order_and_duplicates_are_counted() {
     assert_eq!((counters.received, counters.lost, counters.duplicates), (8, 1 + 67, 3));
 }
 
+#[test]
+fn stream_that_begins_again_is_followed_and_a_packet_from_long_ago_is_not() {
+    use Order::*;
+    for (back, follows) in [(101, Restart), (1_000, Restart), (2_900, Restart), (96, Duplicate), (64, Duplicate)] {
+        let mut sequence = Sequence::default();
+        let (highest, again) = (5_000, 5_000 - back);
+        assert_eq!(sequence.push(Ssrc(1), SeqNo(highest)), Restart);
+        assert_eq!(sequence.push(Ssrc(1), SeqNo(again)), Duplicate, "{back}: it may have been on its way for long");
+        assert_eq!(sequence.push(Ssrc(1), SeqNo(highest + 1)), Ahead, "{back}");
+        assert_eq!(sequence.push(Ssrc(1), SeqNo(again - 3)), Duplicate, "{back}: another one");
+        assert_eq!(sequence.push(Ssrc(1), SeqNo(again - 2)), follows, "{back}");
+        assert_eq!(
+            sequence.push(Ssrc(1), SeqNo(again - 1)),
+            if follows == Restart { Ahead } else { follows },
+            "{back}"
+        );
+    }
+}
+
 proptest! {
     #[test]
     fn no_datagram_panics(bytes in prop::collection::vec(any::<u8>(), 0..64)) {

@@ -50,7 +50,9 @@ impl Refusals {
         now: Millis,
     ) {
         let begins = matches!(request.method, Method::Invite | Method::Subscribe);
-        if !begins || response.is_success() || flow.reliable() {
+        // What depends on the request alone is refused again, with the headers that tell what is supported.
+        let repeats = matches!(response.code, 415 | 420);
+        if !begins || repeats || response.is_success() || flow.reliable() {
             return;
         }
         self.expire(now);

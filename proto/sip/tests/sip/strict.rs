@@ -122,6 +122,18 @@ fn stream_needs_no_content_length_without_a_body() {
     }
 }
 
+/// With the octets before the body, such a length would wrap to a small one, to a message of no octets without end.
+#[test]
+fn stream_with_a_length_near_the_largest_number_is_closed() {
+    for below in [0, 1, 2, 3, 4, 40, 53, 54, 55, 56, 57, 60, 100, 1_000] {
+        let data = format!("OPTIONS sip:x SIP/2.0\r\nContent-Length: {}\r\n\r\n", u64::MAX - below).into_bytes();
+        let mut framer = Framer::default();
+        framer.push(&data);
+        assert_eq!(framer.next_frame(), Some(Frame::Lost(data)), "{below}");
+        assert_eq!(framer.next_frame(), None, "{below}");
+    }
+}
+
 #[test]
 fn stream_with_an_endless_header_is_closed_at_the_limit() {
     let mut framer = Framer::default();

@@ -70,6 +70,44 @@ fn offer_is_answered_with_the_first_common_codec() {
 }
 
 #[test]
+fn an_offer_within_a_session_keeps_its_streams_and_payload_types() {
+    let first = "m=video 5000 RTP/AVP 31\r\nm=audio 4000 RTP/AVP 97 101 96\r\na=rtpmap:97 PCMA/8000\r\n\
+                 a=rtpmap:101 opus/48000/2\r\na=rtpmap:96 telephone-event/8000\r\na=rtcp-mux\r\na=sendonly\r\n";
+    let (_, answer) = Sdp::parse(offer(first).as_bytes()).unwrap().answer(&local()).unwrap();
+    let again = local().offer_again(&answer);
+    let media: Vec<_> = again.lines().filter(|line| line.starts_with("m=")).collect();
+    assert_eq!(media, ["m=video 0 RTP/AVP 31", "m=audio 16384 RTP/AVP 97 0 96"], "{again}");
+    for line in ["a=rtpmap:97 PCMA/8000", "a=rtpmap:96 telephone-event/8000", "a=sendrecv", "a=rtcp-mux"] {
+        assert!(again.contains(line), "{line}: {again}");
+    }
+    // The usual number of events is that of a codec here.
+    let taken = "m=audio 4000 RTP/AVP 101\r\na=rtpmap:101 PCMA/8000\r\n";
+    let (_, answer) = Sdp::parse(offer(taken).as_bytes()).unwrap().answer(&local()).unwrap();
+    let again = local().offer_again(&answer);
+    assert!(again.contains("RTP/AVP 101 0\r\n") && !again.contains("telephone-event"), "{again}");
+    // Nothing was described before.
+    assert_eq!(local().offer_again(""), local().offer());
+}
+
+/// RFC 3264 section 6.1: who answers with a number of its own sends events with that of the offer.
+#[test]
+fn an_answer_keeps_what_the_offer_has() {
+    let ours = local().offer();
+    let answer = |more: &str| {
+        let text = offer(&format!("m=audio 4000 RTP/AVP 8 {more}"));
+        Sdp::parse(text.as_bytes()).unwrap().answers(&ours).unwrap()
+    };
+    let events = answer("96\r\na=rtpmap:96 telephone-event/8000\r\na=rtcp-mux\r\n");
+    assert_eq!((events.dtmf, events.own_dtmf, events.rtcp_mux), (Some(96), Some(101), false));
+    assert_eq!(answer("\r\n").own_dtmf, None);
+    // A refresh repeats an answer to an offer with rtcp-mux.
+    let shared = "m=audio 4000 RTP/AVP 8\r\na=rtcp-mux\r\n";
+    let theirs = Sdp::parse(offer(shared).as_bytes()).unwrap();
+    let (stream, described) = theirs.answer(&local()).unwrap();
+    assert_eq!(theirs.answers(&described), Ok(stream));
+}
+
+#[test]
 fn offers_without_a_common_audio_stream_are_refused_by_name() {
     let cases = [
         ("", SdpError::NoAudio),

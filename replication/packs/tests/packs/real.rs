@@ -57,3 +57,20 @@ fn new_file_reads_as_zeros_and_has_its_space_whatever_it_is_made_of() {
         assert!(folder.create(name, 1, blocks).is_err(), "the name is in use");
     }
 }
+
+#[test]
+fn newest_pack_that_cannot_be_read_stays_and_the_others_are_used() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let audio = dir.path().join("audio");
+    let open = || Packs::open(Folder::open(&audio).expect("the folder"), CONFIG, 0);
+    let packs = open().expect("the packs");
+    let [extent] = packs.append(&[chunk(1, b"one")]).expect("an append")[..] else { panic!("one frame") };
+    packs.sync().expect("a sync");
+    drop(packs);
+    // Each reading of it fails.
+    let unreadable = audio.join(file(90));
+    std::fs::create_dir(&unreadable).expect("a folder");
+    let packs = open().expect("the packs");
+    assert_eq!(packs.read(extent, 0..extent.length).as_deref(), Ok(&b"one"[..]));
+    assert!(unreadable.exists() && packs.append(&[chunk(2, b"two")]).expect("an append")[0].pack > 90);
+}

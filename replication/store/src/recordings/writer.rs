@@ -17,6 +17,7 @@ use tokio::sync::{oneshot, watch};
 use twinbox_ids::BlobHash;
 use twinbox_packs::Hashed;
 use twinbox_replication_core::BlobRef;
+use twinbox_replication_feed::FeedEntry;
 
 pub(super) use self::append::Chunk;
 use super::{
@@ -27,7 +28,7 @@ use super::{
     sealing::{Ready, Sealing},
     take::{Pieces, TakeKey},
 };
-use crate::{FeedEntry, StoreError};
+use crate::StoreError;
 
 /// Number of ended takes that are remembered, so that a late chunk does not bring one back: those of about a minute at
 /// 300 a second, in 2 MiB. A later chunk makes a take that the next check of orphaned recordings removes.

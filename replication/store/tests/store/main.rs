@@ -20,7 +20,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use twinbox_ids::NodeName;
 use twinbox_replication_core::{Edit, Key, Table, Value};
-use twinbox_replication_store::{CommitError, Committed, FeedEntry, FeedReader, Store, StoreConfig, StoreError};
+use twinbox_replication_feed::{FeedEntry, FeedReader};
+use twinbox_replication_store::{CommitError, Committed, Store, StoreConfig, StoreError};
 
 const TABLE: Table = Table(7);
 

@@ -6,7 +6,8 @@ use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_ids::{BlobHash, RecordingId, Timestamp};
 use twinbox_replication_core::{BlobRef, Edit, Value, Vector};
-use twinbox_replication_store::{DeletedRow, FeedEntry, FreedSpace, PurgedRows, Removal, Store, StoreError};
+use twinbox_replication_feed::FeedEntry;
+use twinbox_replication_store::{DeletedRow, FreedSpace, PurgedRows, Removal, Store, StoreError};
 
 use crate::{TABLE, audio, dir, edit, key, open, open_as, set, taken, text};
 

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use twinbox_disk::Disk;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{BlobRef, Edit};
-use twinbox_replication_store::{CommitError, FeedEntry, Store, StoreError};
+use twinbox_replication_feed::FeedEntry;
+use twinbox_replication_store::{CommitError, Store, StoreError};
 
 use crate::{audio, damage, dir, edit, key, open, taken};
 

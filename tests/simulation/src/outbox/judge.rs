@@ -70,11 +70,16 @@ impl OutboxJudge {
         let story = self.stories.entry(id).or_default();
         let known: Vec<&History> = story.attempts.iter().filter(|it| disk.has(it.begun.change)).collect();
         let died = |it: &History| !it.ended && !alive(it.begun.incarnation);
+        // Two nodes that did not see each other's attempts gave them one number. The records tell no outcome of the one from
+        // that of the other: the death is counted as none, and one more attempt follows.
+        let counts = |it: &History| {
+            let known_outcome = |other: &History| other.outcome.is_some_and(|change| disk.has(change));
+            !story.attempts.iter().any(|other| other.begun.number == it.begun.number && known_outcome(other))
+        };
         if let [.., first, second] = known.as_slice()
             && second.begun.alone
             && second.begun.number == first.begun.number + 1
-            && died(first)
-            && died(second)
+            && [first, second].into_iter().all(|it| died(it) && counts(it))
         {
             let detail = format!("effect {id} is attempted after two processes died of it");
             return Err(Violation::Outbox { at, detail });

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use twinbox_peer_kit::people::holder_of;
 use twinbox_testkit::{parameter, wait_for, wait_until};
 
-use crate::{Corp, SOON, identities, number, raised, users};
+use super::{Corp, SOON, identities, number, raised, users};
 
 /// Each lot is below the limit of a tenth of the users, and both together are above it.
 #[test]

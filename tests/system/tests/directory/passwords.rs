@@ -2,7 +2,7 @@
 
 use twinbox_testkit::{Cluster, Slapd, wait_until};
 
-use crate::{Corp, SOON, number, users};
+use super::{Corp, SOON, number, users};
 
 #[test]
 fn passwords_are_checked_on_both_nodes_also_without_the_publisher_and_without_the_directory() {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use twinbox_testkit::{Cluster, Slapd, User, leave_message, listen, wait_for, wait_until};
 
-use crate::{Corp, SOON, identities, number, raised, refusal, users};
+use super::{Corp, SOON, identities, number, raised, refusal, users};
 
 #[test]
 fn people_become_users_keep_them_through_changes_and_a_mass_deletion_waits_for_consent() {

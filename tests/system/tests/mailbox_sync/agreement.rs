@@ -15,7 +15,7 @@ use twinbox_testkit::{
     hang_up, leave_message, need, sign_in, wait_for, wait_until,
 };
 
-use crate::PROXY;
+use super::PROXY;
 
 /// The owner of a mailbox at a telephone, at the first new message, or the first old one if none is new.
 struct Owner {

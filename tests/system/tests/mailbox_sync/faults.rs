@@ -8,7 +8,7 @@ use twinbox_peer_kit::{
 };
 use twinbox_testkit::{resident_bytes, wait_until};
 
-use crate::PROXY;
+use super::PROXY;
 
 /// Hostile servers with their ports at the phones' place.
 const HOSTILE: [(&str, u16, Hostility); 4] = [

@@ -1,18 +1,12 @@
 //! `twinbox mailbox-sync server authorize`: a refresh token by the device grant (RFC 8628).
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::PathBuf, time::Duration};
 
 use twinbox_oauth::{DeviceClient, DeviceFlow, TokenEndpoint};
 use twinbox_wire::mailbox_sync::Server;
 
 use super::server::setting;
-use crate::output;
+use crate::{output, private_file::PrivateFile};
 use twinbox_admin_client::CliError;
 use twinbox_cli_args::AuthorizeArgs;
 
@@ -23,7 +17,7 @@ const USUAL_TIMEOUT_S: u64 = 30;
 pub async fn run(json: bool, server: &Server, args: AuthorizeArgs) -> Result<(), CliError> {
     let (client, endpoint) = client(server, args.device_url)?;
     // First, so that a file that cannot be written is known before the sign-in.
-    let file = TokenFile::create(&args.file)?;
+    let file = PrivateFile::create(&args.file)?;
     let flow = DeviceFlow::begin(&client, &endpoint).await.map_err(CliError::failed)?;
     let minutes = flow.expires_in().as_secs() / 60;
     eprintln!(
@@ -32,7 +26,7 @@ pub async fn run(json: bool, server: &Server, args: AuthorizeArgs) -> Result<(),
         flow.user_code()
     );
     let token = flow.poll(tokio::time::sleep).await.map_err(CliError::failed)?;
-    file.finish(token.reveal())?;
+    file.finish(format!("{}\n", token.reveal()).as_bytes())?;
     let path = args.file.display();
     if json {
         return output::json(&serde_json::json!({ "file": path.to_string() }));
@@ -65,43 +59,8 @@ fn client(server: &Server, device_url: String) -> Result<(DeviceClient, TokenEnd
     Ok((client, TokenEndpoint { url: needed("token-url")?, ca_file: file("ca-file"), timeout }))
 }
 
-/// A new file that only its owner may read; dropped without [`Self::finish`], it leaves an earlier one as it was.
-struct TokenFile {
-    file: File,
-    draft: PathBuf,
-    path: PathBuf,
-}
-
-impl TokenFile {
-    fn create(path: &Path) -> Result<Self, CliError> {
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(".new");
-        let draft = PathBuf::from(draft);
-        // Of a command that was interrupted.
-        let _ = fs::remove_file(&draft);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
-        let file = file.map_err(|error| CliError::Failed(format!("{}: {error}", draft.display())))?;
-        Ok(Self { file, draft, path: path.to_owned() })
-    }
-
-    fn finish(mut self, token: &str) -> Result<(), CliError> {
-        let written = self.file.write_all(format!("{token}\n").as_bytes()).and_then(|()| self.file.sync_all());
-        let written = written.and_then(|()| fs::rename(&self.draft, &self.path));
-        written.map_err(|error| CliError::Failed(format!("{}: {error}", self.path.display())))
-    }
-}
-
-impl Drop for TokenFile {
-    fn drop(&mut self) {
-        // After `finish`, there is none.
-        let _ = fs::remove_file(&self.draft);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use twinbox_wire::mailbox_sync::Setting;
 
     use super::*;
@@ -121,18 +80,5 @@ mod tests {
         }
         let (client, endpoint) = client(&server(&settings), "https://x.test/device".to_owned()).expect("complete");
         assert_eq!((client.secret_file, endpoint.timeout), (None, Duration::from_secs(7)));
-    }
-
-    #[test]
-    fn token_file_is_for_its_owner_alone_and_replaces_an_earlier_one_only_when_complete() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("token");
-        fs::write(&path, "earlier\n").expect("written");
-        drop(TokenFile::create(&path).expect("created"));
-        assert_eq!(fs::read_to_string(&path).expect("read"), "earlier\n");
-        TokenFile::create(&path).expect("created").finish("later").expect("finished");
-        assert_eq!(fs::read_to_string(&path).expect("read"), "later\n");
-        assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path()).expect("listed").count(), 1);
     }
 }

@@ -1,6 +1,6 @@
 //! A fake of the mailboxes: addresses by their local part.
 
-use twinbox_mail_gateway::{Delivery, Mail, RecipientError};
+use twinbox_mail_gateway::{Delivery, Mail, PasswordCheck, RecipientError};
 
 /// Recipients `anna`, `boris`, `later` and `refuse` of example.net are known.
 pub fn find(address: &str) -> Result<String, RecipientError> {
@@ -23,7 +23,11 @@ pub fn file(mail: &Mail<String>) -> Vec<Delivery> {
     mail.recipients.iter().map(file).collect()
 }
 
-/// The password of every user is its name backwards.
-pub fn password_is_right(user: &str, password: &str) -> bool {
-    user.chars().rev().eq(password.chars())
+/// The password of every user is its name backwards; that of `busy` cannot be checked now.
+pub fn check_password(user: &str, password: &str) -> PasswordCheck {
+    match user.chars().rev().eq(password.chars()) {
+        _ if user == "busy" => PasswordCheck::Later,
+        true => PasswordCheck::Right,
+        false => PasswordCheck::Wrong,
+    }
 }

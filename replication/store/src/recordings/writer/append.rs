@@ -10,10 +10,11 @@ use bytes::Bytes;
 use twinbox_disk::Need;
 use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD};
 use twinbox_replication_core::Ranges;
+use twinbox_replication_feed::FeedEntry;
 
 use super::{State, Writer};
 use crate::{
-    FeedEntry, StoreError,
+    StoreError,
     recordings::take::{HOLE, Pieces, TakeKey},
 };
 

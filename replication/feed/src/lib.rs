@@ -3,21 +3,31 @@
 //!
 //! Entries are held until every reader has taken them, at most so many bytes of them. A reader that falls behind the
 //! oldest one is told so, and reads the rest from the log and from the recordings.
+//!
+//! A caller waits for each change, and for no chunk: chunks are gathered for [`GATHERED`], unless a change follows them.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Sleep, sleep},
+};
 use twinbox_ids::Origin;
+use twinbox_replication_codec as codec;
 use twinbox_replication_core::{Change, tails::Take};
 
-use crate::{Store, codec, store::lock};
-
 /// Maximum bytes that a store holds for readers that are behind: five seconds of 400 recordings.
-pub(crate) const HELD_BYTES: usize = 16 * 1024 * 1024;
+pub const HELD_BYTES: usize = 16 * 1024 * 1024;
+
+/// Time for which a reader gathers chunks. Each waking of a stream costs more than the audio of one: a wake-up, a record of TLS and
+/// a packet on both nodes. A node that dies takes so much more of a recording with it.
+pub const GATHERED: Duration = Duration::from_millis(20);
 
 /// Bytes that an entry counts in addition to its audio or change.
 const ENTRY_BYTES: usize = 128;
@@ -89,7 +99,10 @@ struct Inner {
     /// Maximum bytes of all entries.
     limit: usize,
     state: Mutex<State>,
+    /// Entries were appended …
     appended: Notify,
+    /// … and a change among them.
+    urged: Notify,
 }
 
 /// An entry's position is the number of entries before it.
@@ -100,6 +113,8 @@ struct State {
     first: u64,
     /// Bytes of the entries.
     bytes: usize,
+    /// Position behind the last change.
+    urgent: u64,
     /// For each reader the position of the next entry that it takes.
     positions: BTreeMap<u64, u64>,
     last_reader: u64,
@@ -108,30 +123,39 @@ struct State {
 impl Feed {
     /// An empty feed that holds at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Inner { limit, state: Mutex::default(), appended: Notify::new() }))
+        Self(Arc::new(Inner { limit, state: Mutex::default(), appended: Notify::new(), urged: Notify::new() }))
     }
 
     /// Appends entries, with one wake-up for each reader that waits. Nothing is held when there are no readers.
     pub fn append(&self, entries: Vec<FeedEntry>) {
-        let mut state = lock(&self.0.state);
+        let mut state = self.state();
         if state.positions.is_empty() || entries.is_empty() {
             return;
         }
+        let urgent = state.urgent;
         for entry in entries {
             state.bytes += entry.size();
+            let is_urgent = matches!(entry, FeedEntry::Change(_));
             state.entries.push_back(entry);
+            if is_urgent {
+                state.urgent = state.end();
+            }
             while state.bytes > self.0.limit {
                 state.drop_first();
             }
         }
+        let urges = state.urgent > urgent;
         drop(state);
         self.0.appended.notify_waiters();
+        if urges {
+            self.0.urged.notify_waiters();
+        }
     }
 
     /// Appends durable changes. Without readers they are not even encoded: a reader that comes later reads the store
     /// after it has begun, and finds them there.
-    pub(crate) fn append_changes(&self, changes: &[Change]) {
-        let has_readers = !lock(&self.0.state).positions.is_empty();
+    pub fn append_changes(&self, changes: &[Change]) {
+        let has_readers = !self.state().positions.is_empty();
         if has_readers {
             self.append(changes.iter().map(FeedEntry::from).collect());
         }
@@ -139,20 +163,16 @@ impl Feed {
 
     /// A reader of all entries from now on.
     pub fn reader(&self) -> FeedReader {
-        let mut state = lock(&self.0.state);
+        let mut state = self.state();
         state.last_reader += 1;
         let (number, position) = (state.last_reader, state.end());
         state.positions.insert(number, position);
-        FeedReader { feed: self.clone(), number, position }
+        FeedReader { feed: self.clone(), number, position, gathering: None }
     }
-}
 
-impl Store {
-    /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. What was
-    /// before is in [`Store::vector`] and [`crate::Recordings::open`], read after this call. A row that was repaired
-    /// ([`Store::repair`]) is no change and is not there.
-    pub fn feed(&self) -> FeedReader {
-        self.shared().feed.reader()
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change of it is complete before the lock is released.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,6 +180,14 @@ impl State {
     /// Position of the next entry to be appended.
     fn end(&self) -> u64 {
         self.first + self.entries.len() as u64
+    }
+
+    fn untaken(&self, position: u64) -> Untaken {
+        match position {
+            position if position >= self.end() => Untaken::Nothing,
+            position if position >= self.urgent => Untaken::Chunks,
+            _ => Untaken::Changes,
+        }
     }
 
     fn drop_first(&mut self) {
@@ -184,13 +212,23 @@ pub struct FeedReader {
     number: u64,
     /// Position of the next entry.
     position: u64,
+    /// The time of the gathering, from the first look that finds chunks until all are taken.
+    gathering: Option<Pin<Box<Sleep>>>,
+}
+
+/// Entries that a reader has not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Untaken {
+    Nothing,
+    Chunks,
+    Changes,
 }
 
 impl FeedReader {
     /// Adds the next entries to `taken`, in order: all that are there, or the first of them that together have `limit`
     /// bytes or more. A reader that was overtaken is told so once, and goes on with the oldest entry that is held.
     pub fn take(&mut self, limit: usize, taken: &mut Vec<FeedEntry>) -> Result<(), Overtaken> {
-        let mut state = lock(&self.feed.0.state);
+        let mut state = self.feed.state();
         let Some(skip) = self.position.checked_sub(state.first) else {
             self.position = state.first;
             state.positions.insert(self.number, self.position);
@@ -205,31 +243,39 @@ impl FeedReader {
             taken.push(entry.clone());
             self.position += 1;
         }
+        if self.position == state.end() {
+            self.gathering = None;
+        }
         state.positions.insert(self.number, self.position);
         state.release();
         Ok(())
     }
 
-    /// Waits until [`Self::take`] has something. Dropping the future loses nothing.
-    pub async fn ready(&self) {
+    /// Waits until [`Self::take`] has a change, or chunks that were gathered. Dropping the future loses nothing, and the gathering goes
+    /// on meanwhile.
+    pub async fn ready(&mut self) {
         loop {
             // Before the look at the entries: it hears of all that are appended from here on.
-            let appended = self.feed.0.appended.notified();
-            if self.has_more() {
-                return;
+            let (appended, urged) = (self.feed.0.appended.notified(), self.feed.0.urged.notified());
+            let untaken = self.feed.state().untaken(self.position);
+            match untaken {
+                Untaken::Nothing => appended.await,
+                Untaken::Chunks => {
+                    let gathering = self.gathering.get_or_insert_with(|| Box::pin(sleep(GATHERED)));
+                    tokio::select! {
+                        () = urged => {}
+                        () = gathering => return,
+                    }
+                }
+                Untaken::Changes => return,
             }
-            appended.await;
         }
-    }
-
-    fn has_more(&self) -> bool {
-        lock(&self.feed.0.state).end() > self.position
     }
 }
 
 impl Drop for FeedReader {
     fn drop(&mut self) {
-        let mut state = lock(&self.feed.0.state);
+        let mut state = self.feed.state();
         state.positions.remove(&self.number);
         state.release();
     }

@@ -1,0 +1,66 @@
+//! The data of a node that does not run.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+use twinbox_backup::{Observer, Progress};
+use twinbox_config::NodeConfig;
+use twinbox_pki::{CertificateAuthority, MemberKind};
+use twinbox_stopped_node::back_up_stopped;
+use twinbox_store_kit::{Node, audio, name};
+
+/// The configuration of a node with this data folder.
+fn config(dir: &Path) -> NodeConfig {
+    let cluster = "00112233445566778899aabbccddeeff".parse().expect("an id");
+    let authority = CertificateAuthority::create(cluster, "example").expect("an authority");
+    let tls = dir.join("tls");
+    fs::create_dir(&tls).expect("a folder");
+    authority.issue(&name("a"), MemberKind::Node).expect("a certificate").save(&tls).expect("saved");
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/node.example.toml");
+    let text = fs::read_to_string(example).expect("the example");
+    let text = text.replace("/etc/twinbox/tls", &tls.display().to_string());
+    let text = text.replace("\"/var/lib/twinbox\"", &format!("{dir:?}"));
+    let file = dir.join("node.toml");
+    fs::write(&file, text).expect("written");
+    NodeConfig::load(&file).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Damages the index so that it cannot be opened: every opening reads its newest snapshot.
+fn spoil(index: &Path) {
+    let files = fs::read_dir(index).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let snapshot = files.filter(|path| path.to_string_lossy().contains("/snap.")).max().expect("a snapshot");
+    let file = File::options().read(true).write(true).open(snapshot).expect("a file");
+    let (middle, mut byte) = (file.metadata().expect("a file").len() / 2, [0]);
+    file.read_exact_at(&mut byte, middle).expect("a byte");
+    file.write_all_at(&[!byte[0]], middle).expect("written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_index_is_set_aside_and_what_it_still_has_is_backed_up() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path());
+    let store = dir.path().join("store");
+    {
+        let node = Node::alone(&store, "a");
+        node.store.set_cluster_id(config.cluster.id).await.expect("a cluster");
+        let mailbox = node.mailbox().await;
+        node.leave(mailbox.id, &audio(2_000)).await;
+    }
+    // Each opening writes a snapshot.
+    drop(Node::alone(&store, "a"));
+    spoil(&store.join("db/index"));
+    let silent: Observer = Arc::new(|_: Progress| {});
+    let made = back_up_stopped(&config, &dir.path().join("backups"), "test", &silent).await.expect("a backup");
+    let [salvaged] = &made.salvaged[..] else { panic!("{:?}", made.salvaged) };
+    assert!(salvaged.contains("db.unreadable-") && salvaged.contains("changes taken over"), "{salvaged}");
+    let manifest = &made.created.manifest;
+    assert_eq!((manifest.messages(), manifest.audio.count, manifest.has_all_records), (1, 1, false));
+    // The next one finds the new index.
+    let again = back_up_stopped(&config, &dir.path().join("backups"), "test", &silent).await.expect("a backup");
+    assert_eq!(again.salvaged, Vec::<String>::new());
+}
