@@ -12,7 +12,7 @@ use twinbox_enrollment::{Host, Tokens, certificates::Authorities};
 use twinbox_health::Health;
 use twinbox_ids::{ClassId, MailboxId, NodeName, Pii};
 use twinbox_mailbox::{Mailbox, MessageCounts, NewMailbox, UserAddress};
-use twinbox_mailstore::{Acknowledgement, CreateError, Folder, MailError, Mailstore, Mark, Message, PinError};
+use twinbox_mailstore::{Acknowledgement, CreateError, MailError, Mailstore, Mark, Message, PinError};
 use twinbox_replication_admin::StorageService;
 use twinbox_roles::{CommandError, DutyState, MemberKind, Order, OrderId, Setting};
 use twinbox_settings_service::SettingsService;
@@ -25,8 +25,8 @@ use twinbox_wire::admin::{
 };
 
 use crate::{
-    AdminHandles, backup, delivery, directory, events::EventService, mailbox_sync, node_info::NodeFacts,
-    operators::Operators, provisioning, reports, sending, services, steering, timetable,
+    AdminHandles, backup, delivery, directory, events::EventService, mailbox_sync, messages::shown,
+    node_info::NodeFacts, operators::Operators, provisioning, reports, sending, services, steering, timetable,
 };
 
 /// Bytes of a WAV file in one message.
@@ -118,6 +118,12 @@ impl AdminService {
         let message = self.node.mailstore.message(mailbox.id, id).await.map_err(mail)?;
         let message = message.ok_or_else(|| mail(MailError::NoMessage(id)))?;
         Ok((mailbox, message))
+    }
+
+    async fn mark(&self, request: &MessageRequest, mark: Mark) -> Result<Response<UserChanged>, Status> {
+        let (mailbox, message) = self.message(request).await?;
+        let acknowledgement = self.node.mailstore.mark(mailbox.id, message.id, mark).await.map_err(mail)?;
+        Ok(changed(message.id, &acknowledgement))
     }
 
     /// Reads on a thread that may block: messages that were not counted yet are read to show a user.
@@ -379,27 +385,7 @@ impl Admin for AdminService {
         // Oldest first.
         let cursor = |message: &Message| format!("{:020}.{}", message.received.0, message.id);
         let messages = messages.into_iter().map(|message| (cursor(&message), message));
-        let Part { items, next } = part(limit, &after, messages, |message| {
-            Ok::<_, Status>(admin::Message {
-                id: message.id.to_string(),
-                state: match message.folder {
-                    _ if message.deleted => "deleted",
-                    Folder::New => "new",
-                    Folder::Heard => "heard",
-                    Folder::Saved => "saved",
-                }
-                .to_owned(),
-                received_ms: message.received.0,
-                caller: message.caller.map(Pii::into_revealed).unwrap_or_default(),
-                length_ms: message.length_ms,
-                partial: message.audio.as_ref().is_some_and(|audio| audio.partial),
-                uid: message.uid.unwrap_or_default(),
-                audio: message.audio.map(|audio| audio.blob.hash.to_string()).unwrap_or_default(),
-                caller_name: message.caller_name.map(Pii::into_revealed).unwrap_or_default(),
-                urgent: message.urgent,
-                private: message.private,
-            })
-        })?;
+        let Part { items, next } = part(limit, &after, messages, |message| Ok::<_, Status>(shown(message)))?;
         Ok(Response::new(MessageListReply { messages: items, next }))
     }
 
@@ -419,10 +405,11 @@ impl Admin for AdminService {
     }
 
     async fn message_delete(&self, request: Request<MessageRequest>) -> Result<Response<UserChanged>, Status> {
-        let (mailbox, message) = self.message(request.get_ref()).await?;
-        let acknowledgement =
-            self.node.mailstore.mark(mailbox.id, message.id, Mark::Deleted).await.map_err(mail)?;
-        Ok(changed(message.id, &acknowledgement))
+        self.mark(request.get_ref(), Mark::Deleted).await
+    }
+
+    async fn message_undelete(&self, request: Request<MessageRequest>) -> Result<Response<UserChanged>, Status> {
+        self.mark(request.get_ref(), Mark::Undeleted).await
     }
 }
 

@@ -7,6 +7,7 @@ mod delivery;
 mod directory;
 mod events;
 mod mailbox_sync;
+mod messages;
 mod node_info;
 mod operators;
 mod provisioning;

@@ -236,7 +236,8 @@ async fn channel(socket: &Path) -> Result<Channel, CliError> {
         .map_err(|_| {
             CliError::Unreachable(format!(
                 "no node answers at {}: is 'twinbox node' running on this machine? \
-                 Name its socket with --socket PATH or TWINBOX_SOCKET",
+                 Name its socket, admin.sock in its folder, with --socket PATH or TWINBOX_SOCKET; it is for root and \
+                 the node's user",
                 socket.display()
             ))
         })

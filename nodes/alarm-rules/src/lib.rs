@@ -1,7 +1,8 @@
 //! Rules that raise and clear alarms from the state of the role manager, of replication and of the overload control.
 //!
 //! Each rule is pure: state and time in, [`Report`]s out. [`AlarmRules`] polls the sources and writes the reports.
-//! The alarm of a store that was set aside follows its folder ([`stores_set_aside`]).
+//! The alarm of a store that was set aside follows its folder ([`stores_set_aside`]), and that of a listener's certificate
+//! follows its files ([`served_certificates`]).
 
 mod comparison;
 mod load;
@@ -9,6 +10,7 @@ mod name_clashes;
 mod names;
 mod replication;
 mod roles;
+pub mod served_certificates;
 pub mod stores_set_aside;
 
 use std::time::Duration;
@@ -115,6 +117,7 @@ impl AlarmRules {
                 Report::Raise(code, subject, detail) => self.alarms.raise(code, &subject, detail),
                 Report::Clear(code, subject) => self.alarms.clear(code, &subject),
                 Report::Event(kind, subject, detail) => self.alarms.event(kind, &subject, detail),
+                Report::EndOf(removed) => self.alarms.end_of(removed),
             }
         }
     }

@@ -31,6 +31,8 @@ pub enum Report {
     Clear(Code, String),
     /// Report an event.
     Event(Kind, String, String),
+    /// Clear the conditions that this removed member raised.
+    EndOf(NodeName),
 }
 
 /// Source of existing alarms.
@@ -49,6 +51,8 @@ pub struct RolesRules {
     /// which names the epoch or generation.
     reported: BTreeSet<(String, String)>,
     statuses: BTreeMap<NodeName, Status>,
+    /// Members of the moment when alarms of removed ones were looked for.
+    members: BTreeSet<NodeName>,
     /// Time since which members do not work, and whether this node has reported it.
     lost: BTreeMap<NodeName, (BootInstant, bool)>,
     no_majority: Option<BootInstant>,
@@ -75,6 +79,7 @@ impl RolesRules {
             began_at,
             reported,
             statuses: BTreeMap::new(),
+            members: BTreeSet::new(),
             lost: BTreeMap::new(),
             no_majority: None,
             majority: None,
@@ -96,6 +101,7 @@ impl RolesRules {
         self.departures(view, &mut reports);
         self.rivals(view, seen, now, &mut reports);
         self.statuses(view, is_reporter, &mut reports);
+        self.removed(view, is_reporter, seen, &mut reports);
         self.lost(view, is_reporter, seen, now, &mut reports);
         self.majority(view, now, &mut reports);
         reports
@@ -229,6 +235,18 @@ impl RolesRules {
                 reports.push(Report::Event(Kind::MemberRemoved, name.to_string(), String::new()));
             }
         }
+    }
+
+    /// A member that was removed cannot clear what it raised.
+    fn removed(&mut self, view: &RolesView, is_reporter: bool, seen: &impl AlarmSource, reports: &mut Vec<Report>) {
+        let members: BTreeSet<_> = view.members.iter().map(|member| member.name.clone()).collect();
+        if !is_reporter || self.members == members {
+            return;
+        }
+        let raised = seen.alarms().into_iter().filter(|alarm| alarm.cleared.is_none());
+        let removed: BTreeSet<_> = raised.map(|alarm| alarm.node).filter(|node| !members.contains(node)).collect();
+        reports.extend(removed.into_iter().map(Report::EndOf));
+        self.members = members;
     }
 
     fn lost(

@@ -205,7 +205,7 @@ impl Alarm {
         schema::slot_key(schema::ALARM, &self.node, self.slot)
     }
 
-    /// Edit that writes the state of the alarm. Only the node that raised it applies this edit.
+    /// Edit that writes the state of the alarm. Only the node that raised it applies this edit, and another one after it was removed.
     pub fn report(&self) -> Edit {
         let report = wire::AlarmReport {
             id: self.id.to_vec().into(),

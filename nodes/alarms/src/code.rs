@@ -148,7 +148,9 @@ codes! {
         "Set up time synchronisation (NTP) on that machine. Until then its records carry the cluster's time.";
     CertificateExpiry = "certificate-expiry", Major, WhenEnded,
         "A certificate expires soon and was not renewed.",
-        "'twinbox cluster ca status' names it; for the CA itself: 'twinbox cluster ca rotate'.";
+        "Subject 'node' or 'authority': 'twinbox cluster ca status' names it, and 'twinbox cluster ca rotate' replaces that of \
+         the CA. Subject 'mail.in' or 'links': write the new certificate and its key to the files of that section on the node; \
+         the node reads them within a minute.";
     ConfigDrift = "config-drift", Warning, WhenEnded,
         "Settings that should be the same on all nodes differ.",
         "The detail names the key: set the same value in every node's file and restart the changed node. 'KEY on NODE': \

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use twinbox_ids::Timestamp;
+use twinbox_ids::{NodeName, Timestamp};
 
 use crate::{Code, Kind, text};
 
@@ -54,6 +54,8 @@ pub struct PendingReports {
     pub events: VecDeque<PendingEvent>,
     /// Number of events left out since the last [`Inbox::take`].
     pub left_out: u64,
+    /// Removed members, whose conditions end.
+    pub removed: BTreeSet<NodeName>,
 }
 
 impl PendingReports {
@@ -183,6 +185,12 @@ impl Inbox {
             at,
         });
         drop(state);
+        self.arrived.notify_one();
+    }
+
+    /// Queues the end of all conditions that removed members raised.
+    pub fn end_of(&self, removed: impl IntoIterator<Item = NodeName>) {
+        self.lock().waiting.removed.extend(removed);
         self.arrived.notify_one();
     }
 

@@ -211,6 +211,11 @@ impl Alarms {
         self.0.inbox.clear(code, subject, wall());
     }
 
+    /// Clears the conditions that a removed member raised: it does not clear them itself any more.
+    pub fn end_of(&self, removed: NodeName) {
+        self.0.inbox.end_of([removed]);
+    }
+
     /// Reports an event to the event stream. No private data, as in [`Self::raise`].
     pub fn event(&self, kind: Kind, subject: &str, detail: impl AsRef<str>) {
         self.0.inbox.event(kind, subject, detail.as_ref(), wall());

@@ -140,17 +140,19 @@ impl Writer {
 
     async fn write_all(&mut self, waiting: PendingReports, now: BootInstant) -> Result<(), StoreError> {
         let (inbox, node) = (&self.alarms.inner().inbox.clone(), self.alarms.node().clone());
-        let own = match store::alarms(self.alarms.store(), Some(&node)) {
-            Ok(own) => own,
+        let read = || Ok((store::alarms(self.alarms.store(), Some(&node))?, self.ended(&waiting.removed)?));
+        let (own, ended) = match read() {
+            Ok(read) => read,
             Err(failed) => {
                 put_back(inbox, waiting.alarms, waiting.events.into());
+                inbox.end_of(waiting.removed);
                 return Err(failed);
             }
         };
-        let mut table = AlarmTable::new(node, own);
+        let mut table = AlarmTable::new(node.clone(), own);
         let mut pending = waiting.alarms;
         self.settle(&table, &mut pending, now);
-        let (mut changes, mut later) = (Vec::new(), BTreeMap::new());
+        let (mut changes, mut later) = (ended, BTreeMap::new());
         for (key, pending) in pending {
             if table.would_raise(key.0, &key.1, &pending) && !self.may_raise(key.0, now) {
                 later.insert(key, pending);
@@ -179,8 +181,9 @@ impl Writer {
         edits.extend(self.old(now)?);
         if let Err(failed) = self.commit(edits).await {
             self.numbering = before;
-            let alarms = changes.into_iter().map(|change| (change.key, change.pending)).collect();
-            put_back(inbox, alarms, reported);
+            let own = changes.into_iter().filter(|change| change.alarm.node == node);
+            put_back(inbox, own.map(|change| (change.key, change.pending)).collect(), reported);
+            inbox.end_of(waiting.removed);
             return Err(failed);
         }
         self.began = None;
@@ -191,6 +194,23 @@ impl Writer {
         self.alarms.inner().count(&events);
         changes.iter().for_each(|change| self.log_locally(change));
         Ok(())
+    }
+
+    /// Ends of the conditions that removed members raised.
+    fn ended(&self, removed: &BTreeSet<NodeName>) -> Result<Vec<Change>, StoreError> {
+        let (mut changes, now) = (Vec::new(), wall());
+        for node in removed.iter().filter(|node| *node != self.alarms.node()) {
+            for mut alarm in store::alarms(self.alarms.store(), Some(node))? {
+                let Some(code) = alarm.code.filter(|_| alarm.cleared.is_none()).filter(|code| lasts(*code)) else {
+                    continue;
+                };
+                alarm.cleared = Some(now);
+                let pending = PendingAlarm { raised: 0, at: now, detail: String::new(), cleared: true };
+                let key = (code, alarm.subject.clone());
+                changes.push(Change { key, pending, alarm, raised: false, cleared: true });
+            }
+        }
+        Ok(changes)
     }
 
     async fn commit(&self, edits: Vec<(Key, Edit)>) -> Result<Option<Committed>, StoreError> {
@@ -226,9 +246,7 @@ impl Writer {
         }
         self.settles = None;
         for alarm in table.alarms().iter().filter(|alarm| alarm.cleared.is_none()) {
-            let Some(code) = alarm.code.filter(|code| code.clearing_rule() == ClearingRule::WhenEnded) else {
-                continue;
-            };
+            let Some(code) = alarm.code.filter(|code| lasts(*code)) else { continue };
             let key = (code, alarm.subject.clone());
             if !self.raised_here.contains(&key) {
                 let clear = PendingAlarm { raised: 0, at: wall(), detail: String::new(), cleared: true };
@@ -388,6 +406,11 @@ impl Writer {
         self.alarms.inner().count(&events);
         Ok((meant.into_values().collect(), committed))
     }
+}
+
+/// Whether alarms of this code end with their condition.
+fn lasts(code: Code) -> bool {
+    code.clearing_rule() == ClearingRule::WhenEnded
 }
 
 fn put_back(

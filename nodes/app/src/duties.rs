@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_admin_api::{DirectoryOrders, MwiResync};
+use twinbox_alarm_rules::served_certificates;
 use twinbox_alarms::Alarms;
 use twinbox_config::{MailInConfig, NodeConfig, Services};
 use twinbox_diagnostics::comparison::Comparison;
@@ -19,6 +20,7 @@ use twinbox_reports::{ReportSource, ReportWork};
 use twinbox_roles::{Duty, Roles};
 use twinbox_settings_service::SharedSettings;
 use twinbox_system_mail::SystemMails;
+use twinbox_tls::ServedCertificate;
 
 use crate::timetable;
 
@@ -93,8 +95,7 @@ pub(crate) fn mail_gateway(
     let identity = settings.current(|services| services.identity.clone());
     let filing = MailFiling::new(mailstore.clone(), alarms.clone(), Arc::new(identity), returns(config, mailstore));
     let gateway = Gateway::new(filing, gateway_settings(incoming, &settings.services()), incoming.limits.clone());
-    gateway.tls().set(incoming.tls.clone());
-    Some(gateway)
+    Some(gateway.with_tls(incoming.tls.as_ref().map(ServedCertificate::config)))
 }
 
 fn gateway_settings(incoming: &MailInConfig, services: &Services) -> Settings {
@@ -129,9 +130,12 @@ pub(crate) fn serve_mail(
     config: &NodeConfig,
     settings: &SharedSettings,
     listeners: Vec<MailListener>,
+    alarms: &Alarms,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
+    let certificate = config.mail.incoming.as_ref().and_then(|incoming| incoming.tls.clone());
+    tasks.spawn(served_certificates::watch("mail.in", certificate, alarms.clone(), stop.clone()));
     if let Some((gateway, incoming)) = gateway.zip(config.mail.incoming.clone()) {
         tasks.spawn(follow_settings(gateway.clone(), incoming, settings.clone(), stop.clone()));
     }

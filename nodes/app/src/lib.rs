@@ -82,3 +82,12 @@ pub enum AppError {
     #[error(transparent)]
     Pages(#[from] twinbox_metrics::ListenError),
 }
+
+impl AppError {
+    /// True when each further start fails in the same way, until an administrator acts: the member was removed, or the folder is
+    /// another member's.
+    pub fn is_final(&self) -> bool {
+        use twinbox_roles::{RolesError, StoreError};
+        matches!(self, Self::Roles(RolesError::Store(StoreError::Removed { .. } | StoreError::ForeignStore { .. })))
+    }
+}

@@ -328,8 +328,8 @@ impl Node {
             tasks.spawn(crate::next_release::write(self.mailstore.clone(), stop.clone()));
         }
 
-        duties::serve_mail(self.gateway.as_ref(), config, &self.settings, mail, &tasks, &stop);
-        crate::links::serve(config, &self.mailstore, links, &tasks, &stop);
+        duties::serve_mail(self.gateway.as_ref(), config, &self.settings, mail, &self.alarms, &tasks, &stop);
+        crate::links::serve(config, &self.mailstore, links, &self.alarms, &tasks, &stop);
 
         // Administrators and probes.
         for page in pages {

@@ -50,12 +50,13 @@ pub use trunk::TrunkCommand;
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong use, 3 no node reachable, 4 done, but data is missing."
 )]
 pub struct Cli {
-    /// The node's Unix socket for administrators.
+    /// The node's Unix socket for administrators [default: /run/twinbox/admin.sock, else /var/lib/twinbox/admin.sock].
     #[arg(
         long,
         global = true,
         env = "TWINBOX_SOCKET",
-        default_value = "/run/twinbox/admin.sock",
+        default_value_os_t = default_socket(),
+        hide_default_value = true,
         value_name = "PATH"
     )]
     pub socket: PathBuf,
@@ -68,6 +69,13 @@ pub struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The default of `admin_socket`; where it is not, that of a node that runs from a folder of `cluster init` as the service of
+/// the system.
+fn default_socket() -> PathBuf {
+    let [usual, of_service] = ["/run/twinbox/admin.sock", "/var/lib/twinbox/admin.sock"].map(PathBuf::from);
+    if !usual.exists() && of_service.exists() { of_service } else { usual }
 }
 
 /// The first word.
@@ -354,6 +362,13 @@ pub enum MessageCommand {
     Send(SendArgs),
     /// Delete a message
     Delete {
+        /// The mailbox number.
+        number: String,
+        /// The message's id, from 'message list'.
+        id: MessageId,
+    },
+    /// Bring a deleted message back, while 'message list' shows it
+    Undelete {
         /// The mailbox number.
         number: String,
         /// The message's id, from 'message list'.

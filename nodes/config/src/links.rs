@@ -1,8 +1,8 @@
 //! The section `[links]`: recordings by link, over HTTP.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
-use tokio_rustls::rustls::ServerConfig;
+use twinbox_tls::ServedCertificate;
 
 use super::{mail::read_certificate, reader::Section};
 
@@ -12,7 +12,7 @@ pub struct LinksConfig {
     /// Address on which the node listens.
     pub bind: SocketAddr,
     /// Certificate of the listener; `None`: clear text, because a proxy has the certificate.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServedCertificate>,
 }
 
 impl LinksConfig {

@@ -3,14 +3,10 @@
 
 use std::{collections::BTreeMap, fs, net::SocketAddr, path::Path, sync::Arc};
 
-use tokio_rustls::rustls::{
-    self, ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
-};
 use twinbox_devices::Templates;
 use twinbox_ids::Pii;
 use twinbox_mail_gateway::{Limits, Networks, Protocol};
+use twinbox_tls::ServedCertificate;
 
 use super::{
     reader::Section,
@@ -32,7 +28,7 @@ pub struct MailInConfig {
     /// Limits.
     pub limits: Limits,
     /// Certificate for STARTTLS.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServedCertificate>,
 }
 
 /// The part of the sections `[mail]`, `[sms]` and `[notifications]` that is not shared by all nodes.
@@ -95,29 +91,18 @@ fn read_in(mut section: Section) -> Option<MailInConfig> {
 
 /// The certificate that clients of a listener see, from `certificate_file` and `key_file`; an error was recorded as a
 /// mistake.
-pub(super) fn read_certificate(section: &mut Section) -> Result<Option<Arc<ServerConfig>>, ()> {
+pub(super) fn read_certificate(section: &mut Section) -> Result<Option<ServedCertificate>, ()> {
     match (section.path("certificate_file"), section.path("key_file")) {
         (None, None) => Ok(None),
         (Some(certificate), Some(key)) => {
-            server_tls(&certificate, &key).map(Some).map_err(|reason| section.wrong("certificate_file", reason))
+            let read = ServedCertificate::read(&certificate, &key);
+            read.map(Some).map_err(|error| section.wrong("certificate_file", error.to_string()))
         }
         _ => {
             section.wrong("certificate_file", "needs key_file beside it, and the other way round");
             Err(())
         }
     }
-}
-
-fn server_tls(certificate: &Path, key: &Path) -> Result<Arc<ServerConfig>, String> {
-    let unusable =
-        |path: &Path, error: &dyn std::fmt::Display| format!("{} is not usable: {error}", path.display());
-    let chain = CertificateDer::pem_file_iter(certificate).map_err(|error| unusable(certificate, &error))?;
-    let chain = chain.collect::<Result<Vec<_>, _>>().map_err(|error| unusable(certificate, &error))?;
-    let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-    let made = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, secret));
-    made.map(Arc::new).map_err(|error: rustls::Error| unusable(certificate, &error))
 }
 
 fn read_sms(mut section: Section) -> Option<Pii<String>> {

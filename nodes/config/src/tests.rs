@@ -27,7 +27,8 @@ fn certificates(name: &str, kind: MemberKind) -> tempfile::TempDir {
 }
 
 fn with_certificates(text: &str, dir: &Path) -> toml::Table {
-    text.replace("/etc/twinbox/tls", &dir.display().to_string()).parse().expect("TOML")
+    let dir = dir.display().to_string();
+    text.replace("/var/lib/twinbox/tls", &dir).replace("/var/lib/twinbox-witness/tls", &dir).parse().expect("TOML")
 }
 
 #[test]
@@ -116,7 +117,7 @@ fn all_mistakes_are_reported_together_each_with_its_key_and_remedy() {
         .replace("bind = \"127.0.0.1:9090\"", "bind = 9090")
         .replace("timezone = \"UTC\"", "timezone = \"Mars/Base\"")
         .replace("# dir = \"/usr/share/asterisk/sounds\"", "dir = \"/nowhere/at-all\"")
-        .replace("/etc/twinbox/tls", "/nowhere/tls")
+        .replace("/var/lib/twinbox/tls", "/nowhere/tls")
         .replace("redirect = \"first\"", "redirect = \"middle\"")
         .replace("10.0.1.0/24", "10.0.1.0/99")
         .replace("ports = \"10000-19999\"", "ports = \"20-10\"");
@@ -307,7 +308,7 @@ fn the_environment_overrides_and_a_secret_comes_from_its_file() {
     writeln!(secret, "s3cret").expect("written");
     let tls = certificates("b", MemberKind::Node);
     let text = example("node.example.toml")
-        .replace("/etc/twinbox/tls", &tls.path().display().to_string())
+        .replace("/var/lib/twinbox/tls", &tls.path().display().to_string())
         .replace("password = \"change me\"", &format!("password_file = \"{}\"", secret.path().display()));
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(text.as_bytes()).expect("written");

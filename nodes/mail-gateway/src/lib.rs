@@ -39,4 +39,3 @@ pub use listener::{Gateway, GatewayError, MailListener};
 pub use networks::Networks;
 pub use reply::Reply;
 pub use session::{Protocol, Settings};
-pub use tls::TlsSwitch;

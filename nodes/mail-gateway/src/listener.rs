@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,6 @@ use crate::{
     limits::Limits,
     session::{Protocol, Session, Settings, Start},
     slots::{Memory, Slots},
-    tls::TlsSwitch,
 };
 
 /// Failure of a gateway.
@@ -66,7 +66,7 @@ pub struct Gateway<H> {
     handler: H,
     limits: Arc<Limits>,
     settings: Arc<RwLock<Arc<Settings>>>,
-    tls: TlsSwitch,
+    tls: Option<Arc<ServerConfig>>,
     counts: Arc<GatewayCounts>,
     slots: Arc<Slots>,
     memory: Arc<Memory>,
@@ -80,15 +80,15 @@ impl<H: MailHandler> Gateway<H> {
             memory: Memory::new(limits.memory),
             limits: Arc::new(limits),
             settings: Arc::new(RwLock::new(Arc::new(settings))),
-            tls: TlsSwitch::default(),
+            tls: None,
             counts: Arc::default(),
             slots: Arc::default(),
         }
     }
 
-    /// The certificate.
-    pub fn tls(&self) -> &TlsSwitch {
-        &self.tls
+    /// The gateway with this TLS. Without, `STARTTLS` is not offered, and users cannot sign in.
+    pub fn with_tls(self, tls: Option<Arc<ServerConfig>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// Counts since the start.
@@ -135,7 +135,7 @@ impl<H: MailHandler> Gateway<H> {
         self.counts.count(Counter::Connections);
         // Replies are short and waited for. Without the option they are later, not wrong.
         let _ = stream.set_nodelay(true);
-        let tls = self.tls.current();
+        let tls = self.tls.clone();
         let start = Start { protocol, address: client.ip(), tls_offered: tls.is_some(), id: rand::random() };
         Some(Connection {
             handler: self.handler.clone(),

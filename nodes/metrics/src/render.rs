@@ -79,6 +79,18 @@ pub fn render(pages: &Pages) -> String {
         [("node", pages.config.cluster.tls.expires()), ("authority", pages.config.cluster.tls.authority_expires())]
             .map(|(which, end)| (format!("certificate=\"{which}\""), certificates::left(end).as_secs_f64())),
     );
+    let now = i64::try_from(twinbox_clock::wall().0 / 1_000).unwrap_or(i64::MAX);
+    let served = [
+        ("mail.in", pages.config.mail.incoming.as_ref().and_then(|incoming| incoming.tls.as_ref())),
+        ("links", pages.config.links.as_ref().and_then(|links| links.tls.as_ref())),
+    ];
+    page.gauge(
+        "twinbox_listener_certificate_expires_seconds",
+        "Until the certificate of a listener ends, negative afterwards.",
+        served.into_iter().filter_map(|(listener, certificate)| {
+            Some((format!("listener=\"{listener}\""), (certificate?.validity().1 - now) as f64))
+        }),
+    );
     alarms::render(&pages.alarms, &mut page);
     let holds = pages.mailstore.holds().ok().map(|holds| holds.in_force().count());
     mail::render(&pages.outbox, holds, pages.gateway.as_deref(), &mut page);

@@ -40,7 +40,7 @@ fn own_services(dir: &Path) -> OwnServices {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/node.example.toml");
     let text = std::fs::read_to_string(example).expect("the example");
     let text = text
-        .replace("/etc/twinbox/tls", &dir.display().to_string())
+        .replace("/var/lib/twinbox/tls", &dir.display().to_string())
         .replace("\n[links]\n", "\n[links]\nbind = \"127.0.0.1:8443\"\nplain = true\n");
     let file = dir.join("node.toml");
     std::fs::write(&file, text).expect("written");

@@ -23,7 +23,7 @@ fn config(dir: &Path) -> NodeConfig {
     authority.issue(&name("a"), MemberKind::Node).expect("a certificate").save(&tls).expect("saved");
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/node.example.toml");
     let text = fs::read_to_string(example).expect("the example");
-    let text = text.replace("/etc/twinbox/tls", &tls.display().to_string());
+    let text = text.replace("/var/lib/twinbox/tls", &tls.display().to_string());
     let text = text.replace("\"/var/lib/twinbox\"", &format!("{dir:?}"));
     let file = dir.join("node.toml");
     fs::write(&file, text).expect("written");

@@ -1,9 +1,11 @@
-//! TLS to servers outside the cluster: the certificates that verify them, and reasons of failed handshakes.
+//! TLS with programs outside the cluster: the certificates that verify servers, reasons of failed handshakes, and the
+//! certificates that clients of this node see.
 //!
 //! Members of the cluster verify each other by `twinbox-pki` instead: certificates of the system verify none of them.
 
 mod any_certificate;
 mod failure;
+mod served;
 
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use any_certificate::AnyCertificate;
 pub use failure::{Remedies, explain};
+pub use served::{ServedCertificate, ServedCertificateError};
 
 /// Certificates by which servers are verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

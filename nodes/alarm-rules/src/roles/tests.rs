@@ -306,3 +306,26 @@ fn members_that_come_and_go_are_told_by_one() {
     assert_eq!(events(&c.look(&three, &Nothing, at(1))), [(Kind::MemberStatus, "c")]);
     assert_eq!(events(&a.look(&two, &Nothing, at(2))), [(Kind::MemberRemoved, "c")]);
 }
+
+#[test]
+fn alarms_of_a_removed_member_are_ended_by_one() {
+    let raised = |node: &str| {
+        let id = twinbox_alarms::AlarmId::random();
+        let mut alarm = Alarm::new(name(node), 0, id, Code::Space, node.to_owned(), Timestamp(1));
+        (alarm.cleared, alarm.raises) = (None, 1);
+        alarm
+    };
+    let there = About(vec![raised("a"), raised("b"), raised("c")]);
+    let (mut a, mut b) = (watch("a"), watch("b"));
+    let three = view(&[("a", Status::InService), ("b", Status::InService), ("c", Status::NotFunctioning)]);
+    let two = view(&[("a", Status::InService), ("b", Status::InService)]);
+    let end = |reports: &[Report]| reports.contains(&Report::EndOf(name("c")));
+    assert!(
+        !end(&a.look(&three, &there, at(0))) && !end(&b.look(&three, &there, at(0))),
+        "it is lost, and a member"
+    );
+    assert!(end(&a.look(&two, &there, at(1))) && !end(&b.look(&two, &there, at(1))));
+    assert!(!end(&a.look(&two, &there, at(2))), "once");
+    // One that reports for the first time cannot know what the one before it did.
+    assert!(end(&b.look(&view(&[("b", Status::InService)]), &there, at(3))));
+}

@@ -61,6 +61,28 @@ async fn alarm_survives_a_restart_and_the_next_incarnation_can_clear_it() {
 }
 
 #[tokio::test]
+async fn conditions_of_a_removed_member_are_cleared_by_another_and_what_happened_stays() {
+    let dir = TempDir::new().expect("a folder");
+    let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);
+    b.alarms.raise(Code::Space, "b", "5 MB are left");
+    b.alarms.raise(Code::RoleMoved, "publisher", "from a to b: exit; 312 ms without");
+    b.wait("b", |_| true).await;
+    b.wait("publisher", |_| true).await;
+    b.hand_over(&a).await;
+    a.alarms.raise(Code::Space, "a", "4 MB are left");
+    a.wait("a", |_| true).await;
+
+    a.alarms.end_of(name("b"));
+    let ended = a.wait("b", |alarm| alarm.cleared.is_some()).await;
+    assert_eq!((ended.state(), ended.node), (State::Cleared, name("b")));
+    assert!(a.wait("publisher", |_| true).await.is_open(), "somebody should read that");
+    assert!(a.wait("a", |_| true).await.is_open());
+    let cleared =
+        || Some(a.read(&Since::Start).0).filter(|events| words(events).contains(&"a alarm-cleared b".to_owned()));
+    wait_for("the event", cleared).await;
+}
+
+#[tokio::test]
 async fn cursor_continues_on_another_node() {
     let dir = TempDir::new().expect("a folder");
     let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);

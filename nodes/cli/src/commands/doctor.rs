@@ -270,7 +270,9 @@ fn own_ports(config: &NodeConfig) -> Vec<(&'static str, Transport, SocketAddr)> 
     let peers = [("cluster.bind", Transport::Tcp, config.cluster.bind)];
     let metrics = config.metrics.map(|bind| ("metrics.bind", Transport::Tcp, bind));
     let links = config.links.as_ref().map(|links| ("links.bind", Transport::Tcp, links.bind));
-    sip.chain(peers).chain(metrics).chain(links).collect()
+    let mail = config.mail.incoming.iter().flat_map(|incoming| &incoming.listeners);
+    let mail = mail.map(|(bind, _)| ("mail.in", Transport::Tcp, *bind));
+    sip.chain(peers).chain(metrics).chain(links).chain(mail).collect()
 }
 
 fn ports(wanted: &[(&'static str, Transport, SocketAddr)], report: &mut Report) {

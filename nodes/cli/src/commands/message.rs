@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use twinbox_wire::admin::{MessageListReply, MessageListRequest, MessageRequest};
+use twinbox_wire::admin::{MessageListReply, MessageListRequest, MessageRequest, UserChanged};
 
 use crate::{output, private_file::PrivateFile};
 use twinbox_admin_client::{CliError, client, pages};
@@ -65,15 +65,24 @@ pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(
             }
         }
         MessageCommand::Delete { number, id } => {
-            let mut node = client::connect(socket).await?;
             let request = MessageRequest { number, id: id.to_string() };
-            let reply = node.message_delete(request).await?.into_inner();
-            if json {
-                return output::json(&reply);
-            }
-            println!("message {id} deleted ({})", output::acknowledged(&reply.acknowledged));
+            let reply = client::connect(socket).await?.message_delete(request).await?;
+            return marked(json, "deleted", &reply.into_inner());
+        }
+        MessageCommand::Undelete { number, id } => {
+            let request = MessageRequest { number, id: id.to_string() };
+            let reply = client::connect(socket).await?.message_undelete(request).await?;
+            return marked(json, "undeleted", &reply.into_inner());
         }
     }
+    Ok(())
+}
+
+fn marked(json: bool, mark: &str, reply: &UserChanged) -> Result<(), CliError> {
+    if json {
+        return output::json(reply);
+    }
+    println!("message {} {mark} ({})", reply.id, output::acknowledged(&reply.acknowledged));
     Ok(())
 }
 

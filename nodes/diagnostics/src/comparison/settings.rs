@@ -51,7 +51,7 @@ mod tests {
         let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/node.example.toml");
         let text = std::fs::read_to_string(&example).unwrap_or_else(|e| panic!("{}: {e}", example.display()));
         let file = dir.path().join("twinbox.toml");
-        std::fs::write(&file, change(text).replace("/etc/twinbox/tls", &dir.path().display().to_string()))
+        std::fs::write(&file, change(text).replace("/var/lib/twinbox/tls", &dir.path().display().to_string()))
             .expect("written");
         NodeConfig::load(&file).unwrap_or_else(|e| panic!("{e}"))
     }

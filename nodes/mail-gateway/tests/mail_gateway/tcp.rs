@@ -1,5 +1,7 @@
 //! Real connections over loopback with a fake handler.
 
+mod tls;
+
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
@@ -10,11 +12,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig,
-    crypto::ring,
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName},
-};
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -22,7 +20,6 @@ use tokio::{
     task::JoinHandle,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_mail_gateway::{
@@ -80,11 +77,20 @@ impl Server {
     }
 
     async fn start(protocol: Protocol, limits: Limits, networks: &[&str]) -> Self {
+        Self::with_tls(protocol, limits, networks, None).await
+    }
+
+    async fn with_tls(
+        protocol: Protocol,
+        limits: Limits,
+        networks: &[&str],
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         let permits = Arc::new(Semaphore::new(100));
         let fake = Fake { mails: Arc::default(), ready: Arc::new(AtomicBool::new(true)), permits };
         let networks = Networks::parse(networks).unwrap();
         let settings = Settings { hostname: "localhost".into(), networks, open: false, reports: true };
-        let gateway = Gateway::new(fake.clone(), settings, limits);
+        let gateway = Gateway::new(fake.clone(), settings, limits).with_tls(tls);
         let listener = MailListener::bind("127.0.0.1:0".parse().unwrap(), protocol).await.unwrap();
         let (address, stop) = (listener.address(), CancellationToken::new());
         let (serve, stopped) = (gateway.clone(), stop.clone());
@@ -174,98 +180,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     async fn expect_end(&mut self) {
         assert_eq!(self.reply().await, "");
     }
-}
-
-/// A self-signed certificate for `localhost`: the server's side, and that of a client that trusts it alone.
-fn certificate() -> (Arc<ServerConfig>, TlsConnector) {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let certificate = CertificateDer::from(made.cert.der().to_vec());
-    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(ring::default_provider());
-    let server = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (Arc::new(server), TlsConnector::from(Arc::new(client)))
-}
-
-async fn encrypt(
-    client: Client<TcpStream>,
-    connector: &TlsConnector,
-) -> Result<Client<tokio_rustls::client::TlsStream<TcpStream>>, std::io::Error> {
-    let name = ServerName::try_from("localhost").unwrap();
-    connector.connect(name, client.0).await.map(Client)
-}
-
-#[tokio::test]
-async fn submission_needs_starttls_and_the_right_password() {
-    let server = Server::start(Protocol::Smtp, Limits::default(), &[]).await;
-    let (config, connector) = certificate();
-    server.gateway.tls().set(Some(config));
-    let mut client = server.client().await;
-    assert!(client.say("MAIL FROM:<anna@example.net>").await.starts_with("530 5.7.0"));
-    assert!(client.say("AUTH PLAIN").await.starts_with("538 5.7.11"));
-    assert!(client.say("STARTTLS").await.starts_with("220"));
-    let mut client = encrypt(client, &connector).await.unwrap();
-    assert!(client.say("EHLO c").await.contains("AUTH PLAIN LOGIN"));
-    let wrong = format!("AUTH PLAIN {}", STANDARD.encode("\0anna\0wrong"));
-    assert!(client.say(&wrong).await.starts_with("535 5.7.8"));
-    assert!(client.say("AUTH LOGIN").await.starts_with("334 VXNlcm5hbWU6"));
-    assert!(client.say(&STANDARD.encode("anna")).await.starts_with("334"));
-    assert!(client.say(&STANDARD.encode("anna")).await.starts_with("235 2.7.0"));
-    client.send("MAIL FROM:<anna@example.net>\r\nRCPT TO:<boris@example.net>\r\nDATA\r\n").await;
-    client.expect(&["250 2.1.0", "250 2.1.5", "354"]).await;
-    assert!(client.say("Subject: x\r\n\r\nhello\r\n.").await.starts_with("250 2.0.0 filed for boris"));
-    assert!(client.say("QUIT").await.starts_with("221"));
-    client.expect_end().await;
-    let mails = server.mails();
-    assert_eq!(mails[0].trust.user.as_deref(), Some("anna"));
-    assert!(mails[0].trust.tls && mails[0].bytes.ends_with(b"Subject: x\r\n\r\nhello\r\n"));
-    assert_eq!((server.count(Counter::SignIns), server.count(Counter::SignInsRefused)), (1, 1));
-}
-
-#[tokio::test]
-async fn replaced_certificate_is_used_by_new_connections() {
-    let server = Server::trusting(Protocol::Smtp, Limits::default()).await;
-    let mut client = server.client().await;
-    assert!(client.say("STARTTLS").await.starts_with("454 4.7.0"), "without a certificate");
-    drop(client);
-    let ((first, trusts_first), (second, trusts_second)) = (certificate(), certificate());
-    for (config, connector) in [(first, &trusts_first), (second, &trusts_second)] {
-        server.gateway.tls().set(Some(config));
-        let mut client = server.client().await;
-        assert!(client.say("STARTTLS").await.starts_with("220"));
-        assert!(encrypt(client, connector).await.is_ok());
-    }
-    let mut client = server.client().await;
-    assert!(client.say("STARTTLS").await.starts_with("220"));
-    assert!(encrypt(client, &trusts_first).await.is_err());
-    server.wait_until_closed().await;
-    assert_eq!(server.count(Counter::TlsFailed), 1);
-}
-
-#[tokio::test]
-async fn commands_sent_before_the_handshake_are_thrown_away() {
-    let server = Server::trusting(Protocol::Smtp, Limits::default()).await;
-    let (config, connector) = certificate();
-    server.gateway.tls().set(Some(config));
-    let mut client = server.client().await;
-    client.send("STARTTLS\r\nEHLO evil\r\nMAIL FROM:<evil@example.org>\r\nRCPT TO:<anna@example.net>\r\n").await;
-    client.expect(&["220"]).await;
-    let mut client = encrypt(client, &connector).await.unwrap();
-    // Replies to the injected commands would come first.
-    assert!(client.say("DATA").await.starts_with("503"));
-    assert!(client.say("RCPT TO:<anna@example.net>").await.starts_with("503"));
-    assert!(client.say("EHLO c").await.starts_with("250-"));
 }
 
 #[tokio::test]
