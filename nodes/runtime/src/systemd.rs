@@ -18,12 +18,12 @@ impl SystemdNotifier {
 
     /// Reports that the start is complete.
     pub fn ready(&self) {
-        self.0.notify("READY=1");
+        self.0.report("READY=1");
     }
 
     /// Reports that the stop has begun and may take this long.
     pub fn stopping(&self, within: Duration) {
-        self.0.notify(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", within.as_micros()));
+        self.0.report(&format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={}", within.as_micros()));
     }
 
     /// Reports at the requested interval that the process lives, while `why_not` returns `None`, until stopped.
@@ -36,7 +36,7 @@ impl SystemdNotifier {
                 () = stop.cancelled() => return,
             }
             match why_not() {
-                None => self.0.notify("WATCHDOG=1"),
+                None => self.0.keep_alive("WATCHDOG=1"),
                 Some(why) => error!(why, "the process hangs; systemd gets no keep-alive"),
             }
         }
@@ -52,18 +52,36 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test]
-    async fn systemd_gets_ready_watchdog_and_stopping_messages() {
-        let name = format!("twinbox-systemd-{}", std::process::id());
+    /// A socket of a service manager, and its name.
+    fn manager(purpose: &str) -> (UnixDatagram, String) {
+        let name = format!("twinbox-{purpose}-{}", std::process::id());
         let address = SocketAddr::from_abstract_name(name.as_bytes()).expect("a name");
         let heard = UnixDatagram::bind_addr(&address).expect("an abstract socket");
         heard.set_read_timeout(Some(Duration::from_secs(10))).expect("a time-out");
-        let next = || {
-            let mut buffer = [0; 256];
-            let length = heard.recv(&mut buffer).expect("a datagram");
-            String::from_utf8_lossy(&buffer[..length]).into_owned()
-        };
-        let at = ServiceManager::at(&format!("@{name}"), Some(Duration::from_millis(1)));
+        (heard, format!("@{name}"))
+    }
+
+    fn next(heard: &UnixDatagram) -> String {
+        let mut buffer = [0; 256];
+        let length = heard.recv(&mut buffer).expect("a datagram");
+        String::from_utf8_lossy(&buffer[..length]).into_owned()
+    }
+
+    #[test]
+    fn report_waits_for_room_in_the_queue_and_keep_alives_do_not() {
+        let (heard, name) = manager("full");
+        let at = ServiceManager::at(&name, None).expect("a connection");
+        (0..1_000).for_each(|_| at.keep_alive("WATCHDOG=1"));
+        SystemdNotifier(at).ready();
+        let kept_alive = std::iter::repeat_with(|| next(&heard)).take_while(|message| message != "READY=1").count();
+        assert!((1..1_000).contains(&kept_alive), "{kept_alive}");
+    }
+
+    #[tokio::test]
+    async fn systemd_gets_ready_watchdog_and_stopping_messages() {
+        let (heard, name) = manager("systemd");
+        let next = || next(&heard);
+        let at = ServiceManager::at(&name, Some(Duration::from_millis(1)));
         let manager = SystemdNotifier(at.expect("a connection"));
         manager.ready();
         assert_eq!(next(), "READY=1");

@@ -7,15 +7,19 @@ use std::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixDatagram},
     },
+    thread,
     time::Duration,
 };
 
 use tracing::warn;
 
+/// Maximum wait of a report for room in the queue of the service manager.
+const ROOM_WITHIN: Duration = Duration::from_secs(30);
+
 /// Socket to the service manager, if one started this process or its parent.
 #[derive(Debug, Default)]
 pub struct ServiceManager {
-    socket: Option<UnixDatagram>,
+    socket: Option<(SocketAddr, UnixDatagram)>,
     watchdog_interval: Option<Duration>,
 }
 
@@ -45,16 +49,45 @@ impl ServiceManager {
         self.watchdog_interval.filter(|_| self.socket.is_some())
     }
 
-    /// Sends this message, in the format of sd_notify.
-    pub fn notify(&self, state: &str) {
+    /// Sends a keep-alive, in the format of sd_notify. One that finds the queue of the service manager full is not sent:
+    /// another follows.
+    pub fn keep_alive(&self, state: &str) {
         // A failed notification must not stop calls.
-        if let Some(Err(error)) = self.socket.as_ref().map(|socket| socket.send(state.as_bytes())) {
+        if let Some(Err(error)) = self.socket.as_ref().map(|(_, socket)| socket.send(state.as_bytes())) {
             warn!(%error, "cannot notify the service manager");
+        }
+    }
+
+    /// Sends a report that does not come again, such as that of the start, in the same format. The queue holds ten
+    /// messages of all services of the machine: a report that finds it full is sent by a thread of its own, which waits.
+    pub fn report(&self, state: &str) {
+        let Some((address, socket)) = &self.socket else { return };
+        match socket.send(state.as_bytes()) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let (address, state) = (address.clone(), state.to_owned());
+                let waiting = move || {
+                    if let Err(error) = send_waiting(&address, &state) {
+                        warn!(%error, state, "cannot notify the service manager");
+                    }
+                };
+                if let Err(error) = thread::Builder::new().name("notify".to_owned()).spawn(waiting) {
+                    warn!(%error, "cannot notify the service manager");
+                }
+            }
+            Err(error) => warn!(%error, state, "cannot notify the service manager"),
         }
     }
 }
 
-fn connect(path: &str) -> io::Result<UnixDatagram> {
+fn send_waiting(address: &SocketAddr, state: &str) -> io::Result<()> {
+    let socket = UnixDatagram::unbound()?;
+    socket.connect_addr(address)?;
+    socket.set_write_timeout(Some(ROOM_WITHIN))?;
+    socket.send(state.as_bytes()).map(drop)
+}
+
+fn connect(path: &str) -> io::Result<(SocketAddr, UnixDatagram)> {
     let address = match path.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name.as_bytes())?,
         None => SocketAddr::from_pathname(path)?,
@@ -62,7 +95,7 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
     socket.set_nonblocking(true)?;
-    Ok(socket)
+    Ok((address, socket))
 }
 
 /// Half of the watchdog timeout, if it is pid for this process.

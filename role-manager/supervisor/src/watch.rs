@@ -145,7 +145,7 @@ impl Watch {
                         self.note_report(info);
                         if info.ready {
                             // Its own message went to the service manager before this supervisor was started.
-                            self.manager.notify("READY=1");
+                            self.manager.report("READY=1");
                         }
                     }
                     Ok(SupervisorPhase::Watching(child))
@@ -222,7 +222,7 @@ impl Watch {
         // A ready node notifies the service manager itself; until then only the supervisor can.
         let watchdog = self.manager.watchdog_interval().filter(|_| self.serving && !ready);
         if watchdog.is_some() {
-            self.manager.notify("WATCHDOG=1");
+            self.manager.keep_alive("WATCHDOG=1");
         }
         let due = match phase {
             SupervisorPhase::Watching(_) => self.end_by.map(|by| by.since(at)),

@@ -154,10 +154,10 @@ impl Growing {
         assert!(status.success(), "{name} ended with {status:?}\n{}", self.log(name));
     }
 
-    /// Waits until a member's process has refused to run.
+    /// Waits until the process of a removed member has refused to run.
     pub fn wait_failure(&mut self, name: &str) {
         let status = self.end_of(name);
-        assert_eq!(status.code(), Some(1), "{name}\n{}", self.log(name));
+        assert_eq!(status.code(), Some(2), "{name}\n{}", self.log(name));
     }
 
     fn end_of(&mut self, name: &str) -> std::process::ExitStatus {

@@ -117,7 +117,7 @@ fn users_and_messages_are_managed_on_either_node() {
     let left = a.messages("3001");
     assert!(left.iter().all(|m| m.state == "deleted"), "deleted on both: {left:?}");
     let back = a.run(&["message", "undelete", "3001", &message.id]);
-    assert!(back.status.success() && said(&back).contains("undeleted (on two)"), "{}", said(&back));
+    assert!(back.status.success() && said(&back).contains("undeleted (acknowledged on two)"), "{}", said(&back));
     assert_eq!(b.messages("3001")[0].state, "new");
     assert_eq!(a.run(&["user", "remove", "3001"]).status.code(), Some(0));
     assert_eq!(b.run(&["user", "show", "3001"]).status.code(), Some(1));
