@@ -51,8 +51,8 @@ pub struct RolesRules {
     /// which names the epoch or generation.
     reported: BTreeSet<(String, String)>,
     statuses: BTreeMap<NodeName, Status>,
-    /// Members of the moment when alarms of removed ones were looked for.
-    members: BTreeSet<NodeName>,
+    /// Removed members whose alarms this node has looked for.
+    removed: BTreeSet<NodeName>,
     /// Time since which members do not work, and whether this node has reported it.
     lost: BTreeMap<NodeName, (BootInstant, bool)>,
     no_majority: Option<BootInstant>,
@@ -79,7 +79,7 @@ impl RolesRules {
             began_at,
             reported,
             statuses: BTreeMap::new(),
-            members: BTreeSet::new(),
+            removed: BTreeSet::new(),
             lost: BTreeMap::new(),
             no_majority: None,
             majority: None,
@@ -93,18 +93,37 @@ impl RolesRules {
         if view.members.is_empty() {
             return reports;
         }
-        let nodes = view.members.iter().filter(|m| m.kind == MemberKind::Node && m.status == Status::InService);
-        let is_reporter = view.quorum && nodes.map(|m| &m.name).min() == Some(&self.node);
+        let is_reporter = self.is_reporter(view);
         self.moves(view, &mut reports);
         self.heirs(view, &mut reports);
         self.splits(view, &mut reports);
         self.departures(view, &mut reports);
         self.rivals(view, seen, now, &mut reports);
         self.statuses(view, is_reporter, &mut reports);
-        self.removed(view, is_reporter, seen, &mut reports);
         self.lost(view, is_reporter, seen, now, &mut reports);
         self.majority(view, now, &mut reports);
         reports
+    }
+
+    /// Ends of what removed members raised: they cannot clear it themselves. `removed` are those that have not joined again.
+    pub fn removed(
+        &mut self,
+        view: &RolesView,
+        removed: &BTreeSet<NodeName>,
+        seen: &impl AlarmSource,
+    ) -> Vec<Report> {
+        if self.removed == *removed || !self.is_reporter(view) {
+            return Vec::new();
+        }
+        self.removed.clone_from(removed);
+        let raised = seen.alarms().into_iter().filter(|alarm| alarm.cleared.is_none());
+        let nodes: BTreeSet<_> = raised.map(|alarm| alarm.node).filter(|node| removed.contains(node)).collect();
+        nodes.into_iter().map(Report::EndOf).collect()
+    }
+
+    fn is_reporter(&self, view: &RolesView) -> bool {
+        let nodes = view.members.iter().filter(|m| m.kind == MemberKind::Node && m.status == Status::InService);
+        view.quorum && nodes.map(|m| &m.name).min() == Some(&self.node)
     }
 
     fn moves(&mut self, view: &RolesView, reports: &mut Vec<Report>) {
@@ -235,18 +254,6 @@ impl RolesRules {
                 reports.push(Report::Event(Kind::MemberRemoved, name.to_string(), String::new()));
             }
         }
-    }
-
-    /// A member that was removed cannot clear what it raised.
-    fn removed(&mut self, view: &RolesView, is_reporter: bool, seen: &impl AlarmSource, reports: &mut Vec<Report>) {
-        let members: BTreeSet<_> = view.members.iter().map(|member| member.name.clone()).collect();
-        if !is_reporter || self.members == members {
-            return;
-        }
-        let raised = seen.alarms().into_iter().filter(|alarm| alarm.cleared.is_none());
-        let removed: BTreeSet<_> = raised.map(|alarm| alarm.node).filter(|node| !members.contains(node)).collect();
-        reports.extend(removed.into_iter().map(Report::EndOf));
-        self.members = members;
     }
 
     fn lost(
