@@ -83,9 +83,13 @@ impl Wire {
         self.limit
     }
 
-    /// Reads one response, with its literals, within the time limit.
+    /// Reads one response, with its literals, within the time limit of a step.
     pub async fn response(&mut self, step: &'static str) -> Result<Vec<u8>, ImapError> {
-        let limit = self.limit;
+        self.response_within(step, self.limit).await
+    }
+
+    /// Reads one response, with its literals, within this time limit.
+    pub async fn response_within(&mut self, step: &'static str, limit: Duration) -> Result<Vec<u8>, ImapError> {
         timeout(limit, self.next(step)).await.map_err(|_| ImapError::TimedOut { step, limit })?
     }
 

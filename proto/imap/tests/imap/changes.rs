@@ -48,6 +48,16 @@ async fn append_reports_its_place_or_the_reason_of_failure() {
 }
 
 #[tokio::test]
+async fn answer_to_an_appended_mail_may_take_longer_than_a_step() {
+    let answer = format!("{APPEND}PAUSE: 1500\nS: TAG OK [APPENDUID 7 21] done");
+    let fake = Fake::new(signed_in("UIDPLUS", &answer)).await.impatient(500);
+    let mut client = fake.connect(&password()).await.unwrap();
+    let place = client.append("Voice", seen(), 1_000, MAIL).await;
+    assert_eq!(place, Ok(Some(AppendUid { uid_validity: 7, uid: 21 })));
+    fake.done().await;
+}
+
+#[tokio::test]
 async fn connection_serves_further_commands_after_a_refused_append() {
     let refused = "C: APPEND \"Voice\" {17}\nS: TAG NO [OVERQUOTA] full\n";
     let fake = Fake::new(signed_in(
