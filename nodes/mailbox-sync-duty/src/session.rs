@@ -321,7 +321,14 @@ impl<F: Folder> Round<'_, F> {
                         self.skip(*message);
                         return Ok(());
                     }
-                    Ok(Mail::Absent | Mail::Of(_)) => self.remove(*uid).await,
+                    Ok(Mail::Absent | Mail::Of { .. }) => {
+                        let removed = self.remove(*uid).await;
+                        if removed.as_ref().is_err_and(|error| !is_usable_after(error)) {
+                            // The mail may be flagged as deleted now.
+                            self.pending.push((*message, Some(*refused)));
+                        }
+                        removed
+                    }
                     Err(error) => Err(error),
                 };
                 if self.is_done(*message, *refused, removed)? {
@@ -332,7 +339,7 @@ impl<F: Folder> Round<'_, F> {
             Action::RemovePart { message, uid, then, refused } => {
                 // Only what is certainly the part goes. Anything else there stays, and is not asked about again.
                 let (is_part, removed) = match self.names.read(self.folder, *uid, *message, 0).await {
-                    Ok(Mail::Of(Extent::Part)) => (true, self.remove(*uid).await),
+                    Ok(Mail::Of { extent: Extent::Part, .. }) => (true, self.remove(*uid).await),
                     Ok(_) => (false, Ok(())),
                     Err(error) => (false, Err(error)),
                 };
