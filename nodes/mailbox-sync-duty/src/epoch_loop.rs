@@ -407,6 +407,8 @@ impl EpochLoop {
             }
             // Its new settings, or the loss of the duty, come by other ways.
             Err(error) if error.is_of_the_duty() => self.schedule.closed(mailbox, now),
+            // The account is not to blame, and the alarm names the refusal that began the pause.
+            Err(SyncError::Paused(until)) => self.schedule.paused(mailbox, until, rand::random()),
             Err(error) => {
                 let permanent = error.is_permanent();
                 let failures = if refused {
@@ -414,10 +416,7 @@ impl EpochLoop {
                 } else {
                     self.schedule.failed(mailbox, permanent, rand::random(), now)
                 };
-                // The alarm names the refusal that began a pause of the server.
-                if !matches!(error, SyncError::Paused)
-                    && let Some(name) = self.server_name(mailbox)
-                {
+                if let Some(name) = self.server_name(mailbox) {
                     self.board.failed(&name, mailbox, failures, permanent, error.without_names());
                 }
             }

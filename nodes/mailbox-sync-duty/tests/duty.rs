@@ -3,12 +3,18 @@
 use std::{
     collections::BTreeMap,
     fs,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinbox_alarms::{Alarms, Code, State};
 use twinbox_clock::BootInstant;
@@ -153,6 +159,48 @@ async fn server_that_never_answers_holds_up_no_other() {
     // The duty is released although its connections hang.
     world.gate.close();
     tokio::time::timeout(LONG, world.gate.idle()).await.expect("nothing is in flight");
+}
+
+/// A server that refuses each sign-in; returns its port, and the number of attempts.
+async fn refusing_server() -> (u16, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let attempts = Arc::new(AtomicU64::new(0));
+    let counted = attempts.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let mut stream = BufReader::new(stream);
+                stream.write_all(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hello\r\n").await?;
+                let mut line = String::new();
+                while stream.read_line(&mut line).await? > 0 {
+                    counted.fetch_add(u64::from(line.contains("AUTHENTICATE")), Relaxed);
+                    let tag = line.split(' ').next().unwrap_or_default();
+                    stream.write_all(format!("{tag} NO [AUTHENTICATIONFAILED] wrong\r\n").as_bytes()).await?;
+                    line.clear();
+                }
+                Ok::<_, std::io::Error>(())
+            });
+        }
+    });
+    (port, attempts)
+}
+
+#[tokio::test]
+async fn wrong_password_of_a_server_is_tried_for_few_of_its_accounts() {
+    let world = World::new().await;
+    let (port, attempts) = refusing_server().await;
+    let server = world.server(1, port).await;
+    let mut mailboxes = Vec::new();
+    for number in 1..=20 {
+        mailboxes.push(world.account(&format!("10{number:02}"), server).await);
+    }
+    world.hold();
+    eventually("all accounts fail", async || mailboxes.iter().all(|id| world.state(*id).error.is_some())).await;
+    assert_eq!(attempts.load(Relaxed), 5);
+    let paused = |mailbox: &&MailboxId| world.state(**mailbox).error.is_some_and(|text| text.contains("waits"));
+    assert_eq!(mailboxes.iter().filter(paused).count(), 15);
 }
 
 #[tokio::test]
