@@ -65,9 +65,12 @@ impl<F: Folder> Round<'_, F> {
         let _turn = lease.unless_lost(appends.acquire()).await?.map_err(|_| SyncError::DutyLost)?;
         let wav = match lease.unless_lost(mailstore.wav(&stored)).await? {
             Ok(wav) => wav,
-            // Audio that is not here yet holds up no other message.
-            Err(error @ (MailError::NoAudio(_) | MailError::Store(_))) => {
-                self.refuse(SyncError::Store(error));
+            // Audio that is not here yet holds up no other message, and no other step of this one.
+            Err(MailError::NoAudio(_) | MailError::Store(_)) => {
+                let attempt = self.attempt(message, flags, mail_state);
+                let earlier = self.rows.get(&message).filter(|_| self.names_kept == NamesKept::Nothing);
+                // Without names, only the earlier row tells where a mail of the message is.
+                self.refused_step(message, earlier.copied().unwrap_or(attempt));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
