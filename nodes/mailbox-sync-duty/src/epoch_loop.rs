@@ -195,7 +195,10 @@ impl EpochLoop {
             let same = known.filter(|known| known.name == stored.name && known.settings == settings);
             let server = same.cloned().unwrap_or_else(|| {
                 new_servers.insert(stored.id);
-                Arc::new(MailServer::new(stored.id, stored.name, settings))
+                Arc::new(match known {
+                    Some(known) => known.changed(stored.name, settings),
+                    None => MailServer::new(stored.id, stored.name, settings),
+                })
             });
             servers.insert(server.id, server);
         }

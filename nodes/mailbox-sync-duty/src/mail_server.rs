@@ -24,9 +24,9 @@ pub(crate) struct MailServer {
     pub name: String,
     pub settings: ServerSettings,
     pub appends: Semaphore,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
     /// Sign-ins with the shared secret.
-    refusals: Refusals,
+    refusals: Arc<Refusals>,
 }
 
 /// Sources of access tokens, by the file of the refresh token.
@@ -36,7 +36,18 @@ pub(crate) struct Tokens(Mutex<HashMap<Option<PathBuf>, TokenSource>>);
 impl MailServer {
     pub(crate) fn new(id: MailServerId, name: String, settings: ServerSettings) -> Self {
         let appends = Semaphore::new(APPENDS_AT_A_TIME);
-        Self { id, name, settings, appends, tokens: Tokens::default(), refusals: Refusals::default() }
+        Self { id, name, settings, appends, tokens: Arc::default(), refusals: Arc::default() }
+    }
+
+    /// The same server with a new name or new settings. It keeps what its sign-ins have learned, as far as that does not
+    /// depend on what changed: a provider may have replaced the refresh token of the file, which is of no use any more.
+    pub(crate) fn changed(&self, name: String, settings: ServerSettings) -> Self {
+        let (old, new) = (&self.settings, &settings);
+        let same_auth = old.auth == new.auth;
+        let same_endpoint = (&old.ca_file, old.insecure, old.timeout) == (&new.ca_file, new.insecure, new.timeout);
+        let tokens = if same_auth && same_endpoint { self.tokens.clone() } else { Arc::default() };
+        let refusals = if same_auth { self.refusals.clone() } else { Arc::default() };
+        Self { tokens, refusals, ..Self::new(self.id, name, settings) }
     }
 
     /// Limits of the server.
@@ -208,6 +219,28 @@ mod tests {
         let mail = Some(Pii::new("anna@mail.example".to_owned()));
         let owner = Owner { mailbox: MailboxId(1), mail, number: None, login: None };
         account_of(settings, MailServerId(1), Some(&own), &owner).expect("an account")
+    }
+
+    #[test]
+    fn change_of_other_settings_keeps_tokens_and_refusals() {
+        let settings = |texts: &[&str]| {
+            let usual = ["host=a", "auth=refresh-token", "token-url=https://a/", "client-id=x"];
+            settings(&[&usual, texts].concat())
+        };
+        let known = MailServer::new(MailServerId(1), "mail".to_owned(), settings(&[]));
+        for (change, keeps_tokens, keeps_refusals) in [
+            ("poll=30", true, true),
+            ("folder=Voice", true, true),
+            ("timeout=20", false, true),
+            ("ca-file=/ca.pem", false, true),
+            ("insecure=yes", false, true),
+            ("client-id=y", false, false),
+        ] {
+            let server = known.changed("other".to_owned(), settings(&[change]));
+            assert_eq!((server.name.as_str(), server.id), ("other", known.id));
+            assert_eq!(Arc::ptr_eq(&server.tokens, &known.tokens), keeps_tokens, "{change}");
+            assert_eq!(Arc::ptr_eq(&server.refusals, &known.refusals), keeps_refusals, "{change}");
+        }
     }
 
     #[test]

@@ -201,6 +201,13 @@ async fn wrong_password_of_a_server_is_tried_for_few_of_its_accounts() {
     assert_eq!(attempts.load(Relaxed), 5);
     let paused = |mailbox: &&MailboxId| world.state(**mailbox).error.is_some_and(|text| text.contains("waits"));
     assert_eq!(mailboxes.iter().filter(paused).count(), 15);
+    // Another setting of the server is no reason to try the same password again.
+    let changes = BTreeMap::from([server_change("poll=90").expect("a setting")]);
+    world.store.change_server(server, changes).await.expect("changed");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let report = world.sync(mailboxes[0]).await;
+    assert!(report.outcome.contains("waits"), "{report:?}");
+    assert_eq!(attempts.load(Relaxed), 5);
 }
 
 #[tokio::test]
