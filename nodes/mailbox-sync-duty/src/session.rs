@@ -100,7 +100,7 @@ struct Round<'a, F> {
     refused: BTreeSet<MessageId>,
     /// The account is full: no further message is appended.
     full: bool,
-    /// The Message-IDs of the whole folder were read.
+    /// The Message-IDs of the whole folder were read in this look.
     everything_read: bool,
     /// A mail was found outside of the look: the next one reads all flags.
     rereads: bool,
@@ -144,9 +144,11 @@ impl Session<'_> {
         };
         let mut plan = plan(wall(), &local, &rows, &before, &remote);
         self.leave_out_lost(&mut plan, &before).await?;
-        let everything_read = needs_full_look(&before, remote.uid_validity, remote.uid_next);
+        let is_full = needs_full_look(&before, remote.uid_validity, remote.uid_next);
+        // Earlier parts of the folder were read before messages came that are here now.
+        let everything_read = is_full && before.scan.next == 0;
         let appends = plan.actions.iter().any(|action| matches!(action, Action::Append { .. }));
-        let before = if everything_read && appends { self.note_uids(before, &remote).await? } else { before };
+        let before = if is_full && appends { self.note_uids(before, &remote).await? } else { before };
         let mut round = Round {
             session: self,
             folder,

@@ -371,6 +371,25 @@ async fn first_look_at_a_large_folder_goes_on_where_it_was_cut() {
     assert_eq!(world.account().1.scan.next, 0);
 }
 
+#[tokio::test]
+async fn message_that_comes_during_a_reading_in_parts_is_not_appended_beside_its_mail() {
+    let mut world = World::new().await;
+    // The mail of another holder, whose message is not here yet.
+    let dir = tempfile::tempdir().expect("a folder");
+    let recorder = Node::alone(dir.path(), "b");
+    world.node.hand_over(&recorder).await;
+    let id = recorder.leave(world.mailbox, &audio(1_000)).await.message;
+    world.folder.add(Some(message_id(id, Extent::Whole, CLUSTER)), NONE);
+    for number in 0..25_000 {
+        world.folder.add(Some(format!("<{number}@mail.example>")), NONE);
+    }
+    let (_, end) = world.round_cut(None, LookOptions::default()).await;
+    assert!(end.expect("a round").goes_on);
+    recorder.hand_over(&world.node).await;
+    world.settle().await;
+    world.agree(id).await;
+}
+
 /// Nothing is found again: the folder is empty under another UIDVALIDITY.
 fn replace(folder: &mut MemoryFolder) {
     folder.mails.clear();
