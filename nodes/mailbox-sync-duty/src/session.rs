@@ -50,6 +50,14 @@ impl RoundCounts {
     pub(crate) fn has_changes(&self) -> bool {
         *self != Self::default()
     }
+
+    /// Adds those of another round.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.appended += other.appended;
+        self.marked_here += other.marked_here;
+        self.flagged_there += other.flagged_there;
+        self.removed_there += other.removed_there;
+    }
 }
 
 /// End of a round whose connection can be used further.

@@ -12,8 +12,8 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
-    net::TcpListener,
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinbox_alarms::{Alarms, Code, State};
@@ -26,7 +26,7 @@ use twinbox_mailbox_sync_store::MailboxSyncStore;
 use twinbox_mailstore::NewMailbox;
 use twinbox_replication_store::Filled;
 use twinbox_roles_core::Duty;
-use twinbox_store_kit::{Node, eventually, name};
+use twinbox_store_kit::{Node, audio, eventually, name};
 
 const CLUSTER: ClusterId = ClusterId(7);
 const LONG: Duration = Duration::from_secs(30);
@@ -161,36 +161,120 @@ async fn server_that_never_answers_holds_up_no_other() {
     tokio::time::timeout(LONG, world.gate.idle()).await.expect("nothing is in flight");
 }
 
-/// A server that refuses each sign-in; returns its port, and the number of attempts.
-async fn refusing_server() -> (u16, Arc<AtomicU64>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let attempts = Arc::new(AtomicU64::new(0));
-    let counted = attempts.clone();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let counted = counted.clone();
-            tokio::spawn(async move {
-                let mut stream = BufReader::new(stream);
-                stream.write_all(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hello\r\n").await?;
-                let mut line = String::new();
-                while stream.read_line(&mut line).await? > 0 {
-                    counted.fetch_add(u64::from(line.contains("AUTHENTICATE")), Relaxed);
-                    let tag = line.split(' ').next().unwrap_or_default();
-                    stream.write_all(format!("{tag} NO [AUTHENTICATIONFAILED] wrong\r\n").as_bytes()).await?;
-                    line.clear();
+/// Behaviour of a mail server for one account.
+#[derive(Clone, Copy, Default)]
+struct FakeServer {
+    /// Number of mails of others in its folder.
+    mails: usize,
+    /// Sign-ins are refused.
+    refuses_sign_in: bool,
+    /// SELECT and CREATE are refused.
+    refuses_folder: bool,
+}
+
+impl FakeServer {
+    /// Starts it; returns its port, and the number of sign-ins.
+    async fn start(self) -> (u16, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let sign_ins = Arc::new(AtomicU64::new(0));
+        let counted = sign_ins.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(self.serve(stream, counted.clone()));
+            }
+        });
+        (port, sign_ins)
+    }
+
+    async fn serve(self, stream: TcpStream, sign_ins: Arc<AtomicU64>) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        stream.write_all(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hello\r\n").await?;
+        let (mut line, mut own) = (String::new(), None);
+        loop {
+            line.clear();
+            if stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            let (tag, command) = line.trim_end().split_once(' ').expect("a command");
+            let words: Vec<&str> = command.split(' ').collect();
+            let mut end = "OK done";
+            let answer = match words[..] {
+                ["AUTHENTICATE", ..] => {
+                    sign_ins.fetch_add(1, Relaxed);
+                    let welcome = "OK [CAPABILITY IMAP4rev1 UIDPLUS] welcome";
+                    end = if self.refuses_sign_in { "NO [AUTHENTICATIONFAILED] wrong" } else { welcome };
+                    String::new()
                 }
-                Ok::<_, std::io::Error>(())
-            });
+                ["SELECT", ..] if self.refuses_folder => {
+                    end = "NO locked";
+                    String::new()
+                }
+                ["CREATE", ..] if self.refuses_folder => {
+                    end = "NO it exists";
+                    String::new()
+                }
+                ["SELECT", ..] => {
+                    let (exists, next) = (self.mails, self.mails + 1);
+                    format!("* {exists} EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT {next}] x\r\n")
+                }
+                ["UID", "FETCH", uids, ..] => {
+                    let (first, last) = uids.split_once(':').unwrap_or((uids, uids));
+                    let uids = first.parse::<usize>().expect("a UID")..=last.parse().expect("a UID");
+                    let names = "BODY[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0>";
+                    let text = |uid: usize| {
+                        let own: &str = own.as_deref().filter(|_| uid > self.mails).unwrap_or_default();
+                        let size = own.len();
+                        format!("* {uid} FETCH (UID {uid} FLAGS () {names} {{{size}}}\r\n{own})\r\n")
+                    };
+                    uids.map(text).collect()
+                }
+                ["APPEND", .., size] => {
+                    let size = size.trim_matches(['{', '}']).parse().expect("a size");
+                    let mut mail = vec![0; size];
+                    stream.write_all(b"+ go on\r\n").await?;
+                    stream.read_exact(&mut mail).await?;
+                    stream.read_exact(&mut [0; 2]).await?;
+                    let text = String::from_utf8_lossy(&mail);
+                    own = text.lines().next().map(|line| format!("{line}\r\n\r\n"));
+                    let uid = self.mails + 1;
+                    stream.write_all(format!("{tag} OK [APPENDUID 7 {uid}] done\r\n").as_bytes()).await?;
+                    continue;
+                }
+                _ => String::new(),
+            };
+            stream.write_all(format!("{answer}{tag} {end}\r\n").as_bytes()).await?;
         }
-    });
-    (port, attempts)
+    }
+}
+
+#[tokio::test]
+async fn order_is_reported_when_a_look_that_is_done_in_parts_has_ended() {
+    let world = World::new().await;
+    world.hold();
+    let (port, _) = FakeServer { mails: 25_000, ..FakeServer::default() }.start().await;
+    let server = world.server(1, port).await;
+    let mailbox = world.account("1001", server).await;
+    world.node.leave(mailbox, &audio(1_000)).await;
+    let report = world.sync(mailbox).await;
+    assert_eq!((report.outcome.as_str(), report.appended), ("done", 1), "{report:?}");
+}
+
+#[tokio::test]
+async fn folder_that_is_neither_opened_nor_made_is_reported_with_the_first_refusal() {
+    let world = World::new().await;
+    let (port, _) = FakeServer { refuses_folder: true, ..FakeServer::default() }.start().await;
+    let server = world.server(1, port).await;
+    let mailbox = world.account("1001", server).await;
+    world.hold();
+    let report = world.sync(mailbox).await;
+    assert!(report.outcome.contains("folder 'INBOX' cannot be opened: locked"), "{report:?}");
 }
 
 #[tokio::test]
 async fn wrong_password_of_a_server_is_tried_for_few_of_its_accounts() {
     let world = World::new().await;
-    let (port, attempts) = refusing_server().await;
+    let (port, attempts) = FakeServer { refuses_sign_in: true, ..FakeServer::default() }.start().await;
     let server = world.server(1, port).await;
     let mut mailboxes = Vec::new();
     for number in 1..=20 {
