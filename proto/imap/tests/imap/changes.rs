@@ -119,6 +119,18 @@ async fn mail_is_removed_without_removing_others() {
 }
 
 #[tokio::test]
+async fn mail_is_marked_where_very_many_others_are_marked() {
+    let mark = "C: UID STORE 4 +FLAGS.SILENT (\\Deleted)\nS: TAG OK done\n";
+    let uids: String = (4..165_000).map(|uid| format!(" {uid}")).collect();
+    let other = "S: * 1 FETCH (UID 1 FLAGS (\\Seen))\n".repeat(1_000);
+    assert!((1_000_000..1 << 20).contains(&uids.len()));
+    let then = format!("C: UID SEARCH DELETED\n{other}S: * SEARCH{uids}\nS: TAG OK done");
+    let (fake, mut client) = opened("", &format!("{mark}{then}")).await;
+    assert_eq!(client.expunge(4).await, Ok(()));
+    fake.done().await;
+}
+
+#[tokio::test]
 async fn mail_is_moved_in_one_command_or_copied() {
     for (extensions, then, fine) in [
         ("MOVE", "C: UID MOVE 4 \"Trash\"\nS: * OK [COPYUID 9 4 1] moved\nS: * 2 EXPUNGE\nS: TAG OK done", true),
