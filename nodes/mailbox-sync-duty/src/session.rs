@@ -223,8 +223,7 @@ impl Session<'_> {
         if lost.is_empty() {
             return Ok(());
         }
-        plan.actions
-            .retain(|action| !matches!(action, Action::Append { .. }) || !lost.contains(&action.message()));
+        plan.actions.retain(|action| !matches!(action, Action::Append { .. }) || !lost.contains(&action.message()));
         let state = AccountState { synced_at: before.synced_at, ..plan.state.clone() };
         if plan.actions.is_empty() && state == *before {
             // Nothing changes: nothing is written.

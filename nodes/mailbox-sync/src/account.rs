@@ -66,7 +66,9 @@ pub enum AccountError {
     #[error("the account has no refresh token: set password-file for it, or refresh-token-file for its server")]
     NoRefreshToken,
     /// Deleted messages would move into the folder that they are in, and come back.
-    #[error("'trash' is the folder of the messages, so deletions undo themselves: name another one, or set trash=expunge")]
+    #[error(
+        "'trash' is the folder of the messages, so deletions undo themselves: name another one, or set trash=expunge"
+    )]
     TrashIsFolder,
 }
 
@@ -110,15 +112,7 @@ pub fn account_of(
     if trash.as_ref().is_some_and(|trash| is_same_folder(trash, &folder)) {
         return Err(AccountError::TrashIsFolder);
     }
-    Ok(Account {
-        mailbox: owner.mailbox,
-        server: id,
-        listed: own.is_some(),
-        user,
-        folder,
-        trash,
-        password_file,
-    })
+    Ok(Account { mailbox: owner.mailbox, server: id, listed: own.is_some(), user, folder, trash, password_file })
 }
 
 /// Whether two names are of one folder. Only INBOX has no upper and lower case (RFC 9051 section 5.1).

@@ -53,13 +53,7 @@ impl Wire {
         // Commands are small and each waits for its answer.
         stream.set_nodelay(true).map_err(|error| failure(error.to_string()))?;
         let owned = owner.own(stream.as_fd()).ok_or(ImapError::NotHolder)?;
-        let wire = Self {
-            stream: Box::new(stream),
-            received: Received::new(),
-            owner,
-            limit,
-            _owned: owned,
-        };
+        let wire = Self { stream: Box::new(stream), received: Received::new(), owner, limit, _owned: owned };
         match config.security {
             Security::Implicit => wire.secure(config).await,
             Security::StartTls | Security::None => Ok(wire),

@@ -42,7 +42,8 @@ async fn message_whose_audio_is_lost_is_no_failure_of_its_account() {
 #[tokio::test]
 async fn message_whose_audio_is_not_here_yet_is_appended_when_it_is() {
     for strips in [false, true] {
-        let mut world = World::with(&[], MemoryFolder { rewrites: strips, strips, ..MemoryFolder::default() }).await;
+        let mut world =
+            World::with(&[], MemoryFolder { rewrites: strips, strips, ..MemoryFolder::default() }).await;
         let first = world.leave().await;
         world.settle().await;
         let (late, hash, spoken) = leave_without_audio(&world).await;
@@ -66,7 +67,8 @@ async fn message_whose_audio_is_not_here_yet_is_appended_when_it_is() {
 
 #[tokio::test]
 async fn row_of_a_mail_without_names_stays_while_the_audio_of_its_message_is_missing() {
-    let mut world = World::with(&[], MemoryFolder { rewrites: true, strips: true, ..MemoryFolder::default() }).await;
+    let mut world =
+        World::with(&[], MemoryFolder { rewrites: true, strips: true, ..MemoryFolder::default() }).await;
     world.leave().await;
     world.settle().await;
     let (late, ..) = leave_without_audio(&world).await;

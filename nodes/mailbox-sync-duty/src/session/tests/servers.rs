@@ -199,7 +199,8 @@ async fn interrupted_append_to_a_server_that_strips_all_names_is_held_and_not_re
 #[tokio::test]
 async fn mail_that_the_server_shows_long_after_its_append_is_there_once() {
     for (qresync, uidplus) in [(true, true), (false, true), (false, false)] {
-        let mut world = World::with(&[], MemoryFolder { qresync, uidplus, late: 4, ..MemoryFolder::default() }).await;
+        let mut world =
+            World::with(&[], MemoryFolder { qresync, uidplus, late: 4, ..MemoryFolder::default() }).await;
         let id = world.leave().await;
         let (_, end) = world.round_cut(None, LookOptions::default()).await;
         assert!(matches!(end, Err(SyncError::Imap(ImapError::Unknown { .. }))), "{end:?}");
