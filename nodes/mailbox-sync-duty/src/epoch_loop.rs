@@ -1,7 +1,7 @@
 //! The loop over all accounts in one epoch: takes the steps of the schedule, and starts a task for each connection.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     pin::pin,
     sync::{
         Arc,
@@ -48,6 +48,9 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 /// Longest IDLE before a look: a dead connection is found by it.
 const LONGEST_IDLE: Duration = Duration::from_secs(5 * 60);
 
+/// Outcome of an order for a mailbox without an account.
+const NOT_SYNCED: &str = "the mailbox is not synchronised: see 'twinbox mailbox-sync list'";
+
 /// The accounts of an epoch.
 pub(crate) struct EpochLoop {
     parts: DutyParts,
@@ -65,8 +68,8 @@ pub(crate) struct EpochLoop {
     mailboxes: HashMap<Id, MailboxId>,
     /// Ends the IDLE of an account.
     stops: HashMap<MailboxId, oneshot::Sender<()>>,
-    /// Accounts whose work under way was ordered.
-    ordered: HashSet<MailboxId>,
+    /// Accounts whose work under way was ordered, with the counts of its rounds.
+    ordered: HashMap<MailboxId, RoundCounts>,
     /// Orders for accounts whose look goes on.
     going_on: HashMap<MailboxId, LookOptions>,
 }
@@ -93,7 +96,7 @@ impl EpochLoop {
             tasks: JoinSet::new(),
             mailboxes: HashMap::new(),
             stops: HashMap::new(),
-            ordered: HashSet::new(),
+            ordered: HashMap::new(),
             going_on: HashMap::new(),
         }
     }
@@ -195,7 +198,10 @@ impl EpochLoop {
             let same = known.filter(|known| known.name == stored.name && known.settings == settings);
             let server = same.cloned().unwrap_or_else(|| {
                 new_servers.insert(stored.id);
-                Arc::new(MailServer::new(stored.id, stored.name, settings))
+                Arc::new(match known {
+                    Some(known) => known.changed(stored.name, settings),
+                    None => MailServer::new(stored.id, stored.name, settings),
+                })
             });
             servers.insert(server.id, server);
         }
@@ -210,7 +216,11 @@ impl EpochLoop {
         self.schedule.set(&rules, &targets, &changed, BootInstant::now());
         // An acceptance is for the folder that it was given for.
         self.going_on.retain(|mailbox, _| self.accounts.get(mailbox) == accounts.get(mailbox));
+        let ended: Vec<_> = self.ordered.extract_if(|mailbox, _| !accounts.contains_key(mailbox)).collect();
         (self.servers, self.accounts) = (servers, accounts);
+        for (mailbox, counts) in ended {
+            self.report(mailbox, &counts, Err(NOT_SYNCED.to_owned()));
+        }
         self.note_left_out(&effective.left_out);
         Ok(())
     }
@@ -241,7 +251,7 @@ impl EpochLoop {
             return;
         }
         let reason = match self.refresh().await {
-            Ok(()) => "the mailbox is not synchronised: see 'twinbox mailbox-sync list'".to_owned(),
+            Ok(()) => NOT_SYNCED.to_owned(),
             Err(error) => error.to_string(),
         };
         let now = BootInstant::now();
@@ -282,7 +292,7 @@ impl EpochLoop {
         let stale = folder.take_if(|folder| !folder.is_of(&server, &account));
         let order = self.parts.orders.begin(mailbox);
         if order.is_some() {
-            self.ordered.insert(mailbox);
+            self.ordered.entry(mailbox).or_default();
         }
         let kept = self.going_on.remove(&mailbox).unwrap_or_default();
         let accepted = order.unwrap_or_default() || kept.accepted;
@@ -386,9 +396,16 @@ impl EpochLoop {
             change.apply(&self.parts.alarms);
         }
         self.count(&counts, &result.as_ref().map(|_| ()));
-        if self.ordered.remove(&mailbox) {
-            let outcome = result.as_ref().map(|(_, end)| end.held_back).map_err(ToString::to_string);
-            self.report(mailbox, &counts, outcome);
+        if let Some(mut sum) = self.ordered.remove(&mailbox) {
+            sum.add(&counts);
+            match &result {
+                // The look has only begun: a later round reports.
+                Ok((_, end)) if end.goes_on => {
+                    self.ordered.insert(mailbox, sum);
+                }
+                Ok((_, end)) => self.report(mailbox, &sum, Ok(end.held_back)),
+                Err(error) => self.report(mailbox, &sum, Err(error.to_string())),
+            }
         }
         match result {
             Ok((folder, end)) => {
@@ -407,6 +424,8 @@ impl EpochLoop {
             }
             // Its new settings, or the loss of the duty, come by other ways.
             Err(error) if error.is_of_the_duty() => self.schedule.closed(mailbox, now),
+            // The account is not to blame, and the alarm names the refusal that began the pause.
+            Err(SyncError::Paused(until)) => self.schedule.paused(mailbox, until, rand::random()),
             Err(error) => {
                 let permanent = error.is_permanent();
                 let failures = if refused {
@@ -414,10 +433,7 @@ impl EpochLoop {
                 } else {
                     self.schedule.failed(mailbox, permanent, rand::random(), now)
                 };
-                // The alarm names the refusal that began a pause of the server.
-                if !matches!(error, SyncError::Paused)
-                    && let Some(name) = self.server_name(mailbox)
-                {
+                if let Some(name) = self.server_name(mailbox) {
                     self.board.failed(&name, mailbox, failures, permanent, error.without_names());
                 }
             }

@@ -1,5 +1,6 @@
 //! Reasons why a round of an account failed.
 
+use twinbox_clock::BootInstant;
 use twinbox_imap::{ImapError, SecretError};
 use twinbox_mailbox_sync_store::MailboxSyncError;
 use twinbox_mailstore::MailError;
@@ -30,8 +31,8 @@ pub(crate) enum SyncError {
     )]
     NotShown,
     #[error(
-        "the server refused changes of {0} messages; they are repeated after growing pauses, and now by `twinbox \
-         mailbox-sync run`: check the rights of the account in the folder"
+        "the server refused changes of {0} messages, or their audio is not on this node yet; they are repeated after \
+         growing pauses, and now by `twinbox mailbox-sync run`: check the rights of the account in the folder"
     )]
     StepsWait(u32),
     #[error(
@@ -42,10 +43,10 @@ pub(crate) enum SyncError {
     #[error("the round took longer than {0} minutes: check the load of the mail server")]
     TooLong(u64),
     #[error(
-        "sign-in waits for up to 5 minutes, because the server refused the shared password for several accounts: check \
+        "sign-in waits for up to 10 minutes, because the server refused the shared password for several accounts: check \
          it with `twinbox mailbox-sync server test`, and correct its file"
     )]
-    Paused,
+    Paused(BootInstant),
     #[error("the task ended unexpectedly: see the log of this node")]
     Ended,
 }
@@ -62,7 +63,7 @@ impl SyncError {
             Self::Secret(_) | Self::Unset(_) | Self::Settings(_) => true,
             Self::DutyLost | Self::AccountChanged | Self::Store(_) => false,
             Self::NotShown | Self::StepsWait(_) | Self::UidsChange => false,
-            Self::TooLong(_) | Self::Paused | Self::Ended => false,
+            Self::TooLong(_) | Self::Paused(_) | Self::Ended => false,
         }
     }
 

@@ -70,6 +70,15 @@ pub(crate) fn imap(flags: RemoteFlags) -> ImapFlags {
     ImapFlags { seen: flags.seen, flagged: flags.flagged, deleted: flags.deleted }
 }
 
+/// Makes a folder that is missing, as far as known. If the server refuses that too, the first refusal is the reason: the
+/// folder may be there, and not be opened.
+async fn create(client: &mut Client, folder: &str, missing: ImapError) -> Result<(), ImapError> {
+    match client.create(folder).await {
+        Err(ImapError::No { .. }) => Err(missing),
+        created => created,
+    }
+}
+
 /// A folder over a connection that is bound to the lease of the duty.
 pub(crate) struct ImapFolder {
     client: Client,
@@ -120,8 +129,8 @@ impl Folder for ImapFolder {
         let name = account.folder.as_str();
         let selecting = async {
             match client.select(name, resume.clone()).await {
-                Err(ImapError::NoFolder { .. }) => {
-                    client.create(name).await?;
+                Err(missing @ ImapError::NoFolder { .. }) => {
+                    create(client, name, missing).await?;
                     client.select(name, resume).await
                 }
                 selected => selected,
@@ -167,8 +176,8 @@ impl Folder for ImapFolder {
         let Self { client, lease, .. } = self;
         let moving = async {
             match client.move_to(uid, folder).await {
-                Err(ImapError::NoFolder { .. }) => {
-                    client.create(folder).await?;
+                Err(missing @ ImapError::NoFolder { .. }) => {
+                    create(client, folder, missing).await?;
                     client.move_to(uid, folder).await
                 }
                 moved => moved,

@@ -2,12 +2,11 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use tokio::sync::Semaphore;
-use twinbox_clock::BootInstant;
 use twinbox_ids::MailServerId;
 use twinbox_imap::{Client, Login, Secret, Security, ServerConfig, SocketOwner};
 use twinbox_mailbox_sync::{Account, Auth, OAuthGrant, OAuthSettings, ServerSettings, Tls};
@@ -25,9 +24,9 @@ pub(crate) struct MailServer {
     pub name: String,
     pub settings: ServerSettings,
     pub appends: Semaphore,
-    tokens: Tokens,
-    /// Refused sign-ins with the shared secret.
-    refusals: Refusals,
+    tokens: Arc<Tokens>,
+    /// Sign-ins with the shared secret.
+    refusals: Arc<Refusals>,
 }
 
 /// Sources of access tokens, by the file of the refresh token.
@@ -37,7 +36,18 @@ pub(crate) struct Tokens(Mutex<HashMap<Option<PathBuf>, TokenSource>>);
 impl MailServer {
     pub(crate) fn new(id: MailServerId, name: String, settings: ServerSettings) -> Self {
         let appends = Semaphore::new(APPENDS_AT_A_TIME);
-        Self { id, name, settings, appends, tokens: Tokens::default(), refusals: Refusals::default() }
+        Self { id, name, settings, appends, tokens: Arc::default(), refusals: Arc::default() }
+    }
+
+    /// The same server with a new name or new settings. It keeps what its sign-ins have learned, as far as that does not
+    /// depend on what changed: a provider may have replaced the refresh token of the file, which is of no use any more.
+    pub(crate) fn changed(&self, name: String, settings: ServerSettings) -> Self {
+        let (old, new) = (&self.settings, &settings);
+        let same_auth = old.auth == new.auth;
+        let same_endpoint = (&old.ca_file, old.insecure, old.timeout) == (&new.ca_file, new.insecure, new.timeout);
+        let tokens = if same_auth && same_endpoint { self.tokens.clone() } else { Arc::default() };
+        let refusals = if same_auth { self.refusals.clone() } else { Arc::default() };
+        Self { tokens, refusals, ..Self::new(self.id, name, settings) }
     }
 
     /// Limits of the server.
@@ -57,29 +67,31 @@ impl MailServer {
         account: &Account,
         lease: &Lease,
     ) -> Result<ImapFolder, SyncError> {
-        let shared = self.shares_secret(account);
-        if shared {
-            self.refusals.check(BootInstant::now())?;
-        }
+        let ticket = match shared_secret(&self.settings, account) {
+            Some(file) => {
+                let secret = secret(file.to_owned()).await?;
+                let ticket = lease.unless_lost(self.refusals.ticket(account.mailbox, &secret)).await?;
+                Some(ticket.map_err(SyncError::Paused)?)
+            }
+            None => None,
+        };
         let owner = lease.owner()?;
         let client = lease.unless_lost(sign_in(&self.settings, account, &self.tokens, owner)).await?;
-        match &client {
-            Ok(_) if shared => self.refusals.reset(),
-            Err(SyncError::Imap(error)) if shared && error.is_login_refused() => {
-                self.refusals.refused(BootInstant::now());
-            }
+        match (&client, ticket) {
+            (Ok(_), Some(ticket)) => ticket.succeeded(),
+            (Err(SyncError::Imap(error)), Some(ticket)) if error.is_login_refused() => ticket.refused(),
             _ => {}
         }
         Ok(ImapFolder::new(client?, self.clone(), account.clone(), lease.clone()))
     }
+}
 
-    /// Whether the account signs in with a password that other accounts use too.
-    fn shares_secret(&self, account: &Account) -> bool {
-        match &self.settings.auth {
-            Auth::Password { .. } => account.password_file.is_none(),
-            Auth::MasterUser { .. } => true,
-            Auth::OAuth(_) => false,
-        }
+/// File with the password of the account, if other accounts of the server use it too.
+fn shared_secret<'a>(settings: &'a ServerSettings, account: &Account) -> Option<&'a Path> {
+    match &settings.auth {
+        Auth::Password { file } => file.as_deref().filter(|file| account.password_file.as_deref() == Some(*file)),
+        Auth::MasterUser { file, .. } => Some(file),
+        Auth::OAuth(_) => None,
     }
 }
 
@@ -183,4 +195,64 @@ fn config(settings: &ServerSettings) -> ServerConfig {
 /// A secret of a file, which is read again at each sign-in: it may have been replaced.
 async fn secret(file: PathBuf) -> Result<Secret, SyncError> {
     Ok(blocking(move || Secret::read_file(&file)).await??)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use twinbox_ids::{MailboxId, Pii};
+    use twinbox_mailbox_sync::{AccountSettings, Owner, account_change, account_of, server_change};
+
+    use super::*;
+
+    fn settings(texts: &[&str]) -> ServerSettings {
+        let changes = texts.iter().map(|text| server_change(text).expect(text));
+        let stored = changes.filter_map(|(number, value)| Some((number, value?))).collect();
+        ServerSettings::from_settings(&stored).expect("valid settings")
+    }
+
+    fn account(settings: &ServerSettings, own: &[&str]) -> Account {
+        let changes = own.iter().map(|text| account_change(text).expect(text));
+        let stored: BTreeMap<_, _> = changes.filter_map(|(number, value)| Some((number, value?))).collect();
+        let own = AccountSettings::from_settings(&stored).expect("valid settings");
+        let mail = Some(Pii::new("anna@mail.example".to_owned()));
+        let owner = Owner { mailbox: MailboxId(1), mail, number: None, login: None };
+        account_of(settings, MailServerId(1), Some(&own), &owner).expect("an account")
+    }
+
+    #[test]
+    fn change_of_other_settings_keeps_tokens_and_refusals() {
+        let settings = |texts: &[&str]| {
+            let usual = ["host=a", "auth=refresh-token", "token-url=https://a/", "client-id=x"];
+            settings(&[&usual, texts].concat())
+        };
+        let known = MailServer::new(MailServerId(1), "mail".to_owned(), settings(&[]));
+        for (change, keeps_tokens, keeps_refusals) in [
+            ("poll=30", true, true),
+            ("folder=Voice", true, true),
+            ("timeout=20", false, true),
+            ("ca-file=/ca.pem", false, true),
+            ("insecure=yes", false, true),
+            ("client-id=y", false, false),
+        ] {
+            let server = known.changed("other".to_owned(), settings(&[change]));
+            assert_eq!((server.name.as_str(), server.id), ("other", known.id));
+            assert_eq!(Arc::ptr_eq(&server.tokens, &known.tokens), keeps_tokens, "{change}");
+            assert_eq!(Arc::ptr_eq(&server.refusals, &known.refusals), keeps_refusals, "{change}");
+        }
+    }
+
+    #[test]
+    fn secret_is_shared_unless_the_account_has_its_own() {
+        let usual = settings(&["host=a", "password-file=/p"]);
+        let shared = |settings: &ServerSettings, own: &[&str]| {
+            shared_secret(settings, &account(settings, own)).map(Path::to_owned)
+        };
+        assert_eq!(shared(&usual, &[]), Some(PathBuf::from("/p")));
+        assert_eq!(shared(&usual, &["password-file=/own"]), None);
+        assert_eq!(shared(&settings(&["host=a"]), &["password-file=/own"]), None);
+        let master = settings(&["host=a", "auth=master-user", "master-user=m", "password-file=/p"]);
+        assert_eq!(shared(&master, &[]), Some(PathBuf::from("/p")));
+    }
 }

@@ -20,8 +20,8 @@ pub(crate) struct Names {
 pub(crate) enum Mail {
     /// There is none.
     Absent,
-    /// It is one of this message.
-    Of(Extent),
+    /// It is one of this message, and may be flagged as deleted.
+    Of { extent: Extent, is_deleted: bool },
     /// It is another one: the UID was given again.
     Other,
 }
@@ -48,10 +48,11 @@ impl Names {
         alias: u64,
     ) -> Result<Mail, ImapError> {
         let Some(mail) = folder.identity(uid).await? else { return Ok(Mail::Absent) };
+        let is_deleted = mail.flags.deleted;
         Ok(match self.of(&mail) {
-            Some((id, extent)) if id == message => Mail::Of(extent),
+            Some((id, extent)) if id == message => Mail::Of { extent, is_deleted },
             None if alias != 0 && mail.message_id.as_deref().is_some_and(|id| fingerprint(id) == alias) => {
-                Mail::Of(Extent::Whole)
+                Mail::Of { extent: Extent::Whole, is_deleted }
             }
             _ => Mail::Other,
         })

@@ -1,77 +1,104 @@
-//! A brake for a wrong shared secret: otherwise each account of the server would try it, and servers lock such clients.
+//! Turns of the sign-ins with the secret that the accounts of a server share ([`SignInBrake`]).
 
 use std::{
+    hash::{BuildHasher, RandomState},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use tokio::sync::Notify;
 use twinbox_clock::BootInstant;
+use twinbox_ids::MailboxId;
+use twinbox_imap::Secret;
+use twinbox_mailbox_sync::{SignInBrake, SignInTurn};
 
-use crate::error::SyncError;
-
-/// Refused sign-ins in a row from which the accounts pause.
-const MOST: u32 = 5;
-/// Pause of the accounts; the text of [`SyncError::Paused`] names it.
-const PAUSE: Duration = Duration::from_secs(5 * 60);
-
-/// Refused sign-ins of one server with its shared secret.
+/// Sign-ins to one server with its shared secret.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals {
-    /// Refused in a row, and the end of the pause.
-    state: Mutex<(u32, Option<BootInstant>)>,
+    brake: Mutex<SignInBrake>,
+    /// Sign-ins wait for the end of others.
+    ended: Notify,
+    /// Keys of the fingerprints of secrets.
+    keys: RandomState,
+}
+
+/// Permission to sign in. Dropping it gives the place back, as after a failure that is no refusal.
+#[derive(Debug)]
+pub(crate) struct SignInTicket<'a> {
+    refusals: &'a Refusals,
+    mailbox: MailboxId,
 }
 
 impl Refusals {
-    /// Fails during a pause. After it, one more refusal begins the next.
-    pub(crate) fn check(&self, now: BootInstant) -> Result<(), SyncError> {
-        let mut state = self.state();
-        match state.1 {
-            Some(until) if until > now => return Err(SyncError::Paused),
-            Some(_) => *state = (MOST - 1, None),
-            None => {}
+    /// Permission for a mailbox to sign in with this secret, as soon as it is its turn. During a pause, the time until
+    /// which it has to wait.
+    pub(crate) async fn ticket(
+        &self,
+        mailbox: MailboxId,
+        secret: &Secret,
+    ) -> Result<SignInTicket<'_>, BootInstant> {
+        let secret = self.keys.hash_one(secret.reveal());
+        loop {
+            // Before the look at the brake, so that no end is missed.
+            let ended = self.ended.notified();
+            let turn = self.brake().turn(mailbox, secret, now());
+            match turn {
+                SignInTurn::Now => return Ok(SignInTicket { refusals: self, mailbox }),
+                SignInTurn::NotBefore(until) => return Err(BootInstant::from_nanos(0) + until),
+                SignInTurn::AfterOthers => ended.await,
+            }
         }
-        Ok(())
     }
 
-    /// Counts a sign-in that the server refused.
-    pub(crate) fn refused(&self, now: BootInstant) {
-        let mut state = self.state();
-        state.0 = state.0.saturating_add(1);
-        if state.0 >= MOST {
-            state.1 = Some(now + PAUSE);
-        }
+    fn brake(&self) -> MutexGuard<'_, SignInBrake> {
+        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time for the brake: since the boot of this machine.
+fn now() -> Duration {
+    Duration::from_nanos(BootInstant::now().as_nanos())
+}
+
+impl SignInTicket<'_> {
+    /// The sign-in succeeded: the secret is right.
+    pub(crate) fn succeeded(self) {
+        self.refusals.brake().succeeded(self.mailbox);
     }
 
-    /// A sign-in succeeded: the secret is right.
-    pub(crate) fn reset(&self) {
-        *self.state() = (0, None);
+    /// The server refused the sign-in.
+    pub(crate) fn refused(self) {
+        self.refusals.brake().refused(self.mailbox, now());
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, (u32, Option<BootInstant>)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl Drop for SignInTicket<'_> {
+    fn drop(&mut self) {
+        self.refusals.brake().ended();
+        self.refusals.ended.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use twinbox_mailbox_sync::{MOST_REFUSED, REFUSED_PAUSE};
+
     use super::*;
 
-    #[test]
-    fn refused_shared_secret_pauses_the_server_and_one_account_tries_it_again() {
-        let refusals = Refusals::default();
-        let now = BootInstant::from_nanos(1_000_000_000);
-        for _ in 0..MOST {
-            assert!(refusals.check(now).is_ok());
-            refusals.refused(now);
+    #[tokio::test]
+    async fn sign_in_waits_for_the_end_of_others_and_for_the_end_of_a_pause() {
+        let (refusals, secret) = (Refusals::default(), Secret::new("x".to_owned()));
+        let mut tickets = Vec::new();
+        for mailbox in 0..MOST_REFUSED {
+            tickets.push(refusals.ticket(MailboxId(mailbox.into()), &secret).await.expect("its turn"));
         }
-        assert!(matches!(refusals.check(now), Err(SyncError::Paused)));
-        let later = now + PAUSE;
-        assert!(refusals.check(later).is_ok());
-        refusals.refused(later);
-        assert!(matches!(refusals.check(later), Err(SyncError::Paused)), "the first account decides");
-        refusals.reset();
-        assert!(refusals.check(later).is_ok());
-        refusals.refused(later);
-        assert!(refusals.check(later).is_ok());
+        let mut waiting = std::pin::pin!(refusals.ticket(MailboxId(9), &secret));
+        let waits = tokio::time::timeout(Duration::from_millis(20), waiting.as_mut()).await;
+        assert!(waits.is_err(), "five try it");
+        drop(tickets.pop());
+        waiting.await.expect("its turn").refused();
+        tickets.into_iter().for_each(SignInTicket::refused);
+        let until = refusals.ticket(MailboxId(10), &secret).await.expect_err("a pause");
+        assert!(until > BootInstant::now() && until <= BootInstant::now() + REFUSED_PAUSE);
     }
 }

@@ -23,6 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
+/// Time over which the attempts after a pause of a server are spread.
+const SPREAD: Duration = Duration::from_secs(20);
 /// Lost IDLE connections in a row after which an account is polled.
 const MOST_BROKEN_WATCHES: u32 = 3;
 /// Time for which such an account is polled, unless its settings change.
@@ -379,6 +381,15 @@ impl Schedule {
         let due = if urgent || moves { now } else { now + pause };
         self.disconnected(mailbox, due, urgent);
         failures
+    }
+
+    /// The sign-ins of the server pause until then. That is no failure of the account, and begins no longer pause.
+    pub(crate) fn paused(&mut self, mailbox: MailboxId, until: BootInstant, random: f64) {
+        let Some(entry) = self.accounts.get_mut(&mailbox) else { return };
+        let until = until + SPREAD.mul_f64(random.clamp(0.0, 1.0));
+        entry.not_before = Some(until);
+        let urgent = entry.again;
+        self.disconnected(mailbox, until, urgent);
     }
 
     /// Frees the connection, and puts the account into the queue of its server again.

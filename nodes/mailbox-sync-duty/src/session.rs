@@ -20,7 +20,7 @@ use twinbox_ids::{ClusterId, MessageId};
 use twinbox_imap::ImapError;
 use twinbox_mail::Address;
 use twinbox_mailbox_sync::{
-    Account, AccountState, Action, Extent, Link, MailState, MessageState, NamesKept, RENEWED_AFTER, Refusal,
+    Account, AccountState, Action, Extent, Link, MailState, MessageState, NamesKept, Plan, RENEWED_AFTER, Refusal,
     RemoteFlags, RemoteView, Scan, needs_full_look, plan,
 };
 use twinbox_mailbox_sync_store::{MailboxSyncStore, MarkedHere, SyncedMailbox};
@@ -49,6 +49,14 @@ pub(crate) struct RoundCounts {
 impl RoundCounts {
     pub(crate) fn has_changes(&self) -> bool {
         *self != Self::default()
+    }
+
+    /// Adds those of another round.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.appended += other.appended;
+        self.marked_here += other.marked_here;
+        self.flagged_there += other.flagged_there;
+        self.removed_there += other.removed_there;
     }
 }
 
@@ -100,7 +108,7 @@ struct Round<'a, F> {
     refused: BTreeSet<MessageId>,
     /// The account is full: no further message is appended.
     full: bool,
-    /// The Message-IDs of the whole folder were read.
+    /// The Message-IDs of the whole folder were read in this look.
     everything_read: bool,
     /// A mail was found outside of the look: the next one reads all flags.
     rereads: bool,
@@ -142,10 +150,13 @@ impl Session<'_> {
                 return Err(SyncError::UidsChange);
             }
         };
-        let plan = plan(wall(), &local, &rows, &before, &remote);
-        let everything_read = needs_full_look(&before, remote.uid_validity, remote.uid_next);
+        let mut plan = plan(wall(), &local, &rows, &before, &remote);
+        self.leave_out_lost(&mut plan, &before).await?;
+        let is_full = needs_full_look(&before, remote.uid_validity, remote.uid_next);
+        // Earlier parts of the folder were read before messages came that are here now.
+        let everything_read = is_full && before.scan.next == 0;
         let appends = plan.actions.iter().any(|action| matches!(action, Action::Append { .. }));
-        let before = if everything_read && appends { self.note_uids(before, &remote).await? } else { before };
+        let before = if is_full && appends { self.note_uids(before, &remote).await? } else { before };
         let mut round = Round {
             session: self,
             folder,
@@ -198,6 +209,27 @@ impl Session<'_> {
         };
         round.flush(state).await?;
         Ok(round.end)
+    }
+
+    /// Leaves out the APPENDs of messages whose audio is lost. That is no failure of the account, and has its own alarm.
+    async fn leave_out_lost(&self, plan: &mut Plan, before: &AccountState) -> Result<(), SyncError> {
+        let mut lost = BTreeSet::new();
+        for action in plan.actions.iter().filter(|action| matches!(action, Action::Append { .. })) {
+            let message = self.mailstore.message(self.account.mailbox, action.message()).await?;
+            if message.is_some_and(|message| self.mailstore.is_audio_lost(&message)) {
+                lost.insert(action.message());
+            }
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        plan.actions.retain(|action| !matches!(action, Action::Append { .. }) || !lost.contains(&action.message()));
+        let state = AccountState { synced_at: before.synced_at, ..plan.state.clone() };
+        if plan.actions.is_empty() && state == *before {
+            // Nothing changes: nothing is written.
+            plan.state = state;
+        }
+        Ok(())
     }
 
     /// Stores the UIDVALIDITY of a full look before its first APPEND, which may fail: a server that gives the folder
@@ -321,7 +353,14 @@ impl<F: Folder> Round<'_, F> {
                         self.skip(*message);
                         return Ok(());
                     }
-                    Ok(Mail::Absent | Mail::Of(_)) => self.remove(*uid).await,
+                    Ok(Mail::Absent | Mail::Of { .. }) => {
+                        let removed = self.remove(*uid).await;
+                        if removed.as_ref().is_err_and(|error| !is_usable_after(error)) {
+                            // The mail may be flagged as deleted now.
+                            self.pending.push((*message, Some(*refused)));
+                        }
+                        removed
+                    }
                     Err(error) => Err(error),
                 };
                 if self.is_done(*message, *refused, removed)? {
@@ -332,7 +371,7 @@ impl<F: Folder> Round<'_, F> {
             Action::RemovePart { message, uid, then, refused } => {
                 // Only what is certainly the part goes. Anything else there stays, and is not asked about again.
                 let (is_part, removed) = match self.names.read(self.folder, *uid, *message, 0).await {
-                    Ok(Mail::Of(Extent::Part)) => (true, self.remove(*uid).await),
+                    Ok(Mail::Of { extent: Extent::Part, .. }) => (true, self.remove(*uid).await),
                     Ok(_) => (false, Ok(())),
                     Err(error) => (false, Err(error)),
                 };

@@ -71,7 +71,8 @@ impl Job {
         };
         if let Some(error) = error.filter(|error| !error.is_of_the_duty()) {
             let (server, mailbox, reason) = (&self.server.name, self.account.mailbox, error.without_names());
-            if result.is_err() {
+            // The log names the refusal that began a pause.
+            if result.is_err() && !matches!(error, SyncError::Paused(_)) {
                 info!(%server, %mailbox, reason, "mail account is not synchronised; retrying after a pause");
             }
             if let Err(error) = self.note_failure(error).await {
@@ -115,7 +116,7 @@ impl Job {
         let text: String = error.to_string().chars().take(LONGEST_ERROR).collect();
         let is_known = match error {
             // They replace no reason: a pause none at all, steps that wait none of a refusal.
-            SyncError::Paused => state.error.is_some(),
+            SyncError::Paused(_) => state.error.is_some(),
             SyncError::StepsWait(_) => state.error.as_deref().is_some_and(|text| self.is_refusal(text)),
             _ => state.error.as_ref() == Some(&text),
         };

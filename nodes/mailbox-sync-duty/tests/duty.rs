@@ -3,12 +3,18 @@
 use std::{
     collections::BTreeMap,
     fs,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinbox_alarms::{Alarms, Code, State};
 use twinbox_clock::BootInstant;
@@ -20,7 +26,7 @@ use twinbox_mailbox_sync_store::MailboxSyncStore;
 use twinbox_mailstore::NewMailbox;
 use twinbox_replication_store::Filled;
 use twinbox_roles_core::Duty;
-use twinbox_store_kit::{Node, eventually, name};
+use twinbox_store_kit::{Node, audio, eventually, name};
 
 const CLUSTER: ClusterId = ClusterId(7);
 const LONG: Duration = Duration::from_secs(30);
@@ -153,6 +159,139 @@ async fn server_that_never_answers_holds_up_no_other() {
     // The duty is released although its connections hang.
     world.gate.close();
     tokio::time::timeout(LONG, world.gate.idle()).await.expect("nothing is in flight");
+}
+
+/// Behaviour of a mail server for one account.
+#[derive(Clone, Copy, Default)]
+struct FakeServer {
+    /// Number of mails of others in its folder.
+    mails: usize,
+    /// Sign-ins are refused.
+    refuses_sign_in: bool,
+    /// SELECT and CREATE are refused.
+    refuses_folder: bool,
+}
+
+impl FakeServer {
+    /// Starts it; returns its port, and the number of sign-ins.
+    async fn start(self) -> (u16, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let sign_ins = Arc::new(AtomicU64::new(0));
+        let counted = sign_ins.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(self.serve(stream, counted.clone()));
+            }
+        });
+        (port, sign_ins)
+    }
+
+    async fn serve(self, stream: TcpStream, sign_ins: Arc<AtomicU64>) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        stream.write_all(b"* OK [CAPABILITY IMAP4rev1 AUTH=PLAIN SASL-IR] hello\r\n").await?;
+        let (mut line, mut own) = (String::new(), None);
+        loop {
+            line.clear();
+            if stream.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            let (tag, command) = line.trim_end().split_once(' ').expect("a command");
+            let words: Vec<&str> = command.split(' ').collect();
+            let mut end = "OK done";
+            let answer = match words[..] {
+                ["AUTHENTICATE", ..] => {
+                    sign_ins.fetch_add(1, Relaxed);
+                    let welcome = "OK [CAPABILITY IMAP4rev1 UIDPLUS] welcome";
+                    end = if self.refuses_sign_in { "NO [AUTHENTICATIONFAILED] wrong" } else { welcome };
+                    String::new()
+                }
+                ["SELECT", ..] if self.refuses_folder => {
+                    end = "NO locked";
+                    String::new()
+                }
+                ["CREATE", ..] if self.refuses_folder => {
+                    end = "NO it exists";
+                    String::new()
+                }
+                ["SELECT", ..] => {
+                    let (exists, next) = (self.mails, self.mails + 1);
+                    format!("* {exists} EXISTS\r\n* OK [UIDVALIDITY 7] x\r\n* OK [UIDNEXT {next}] x\r\n")
+                }
+                ["UID", "FETCH", uids, ..] => {
+                    let (first, last) = uids.split_once(':').unwrap_or((uids, uids));
+                    let uids = first.parse::<usize>().expect("a UID")..=last.parse().expect("a UID");
+                    let names = "BODY[HEADER.FIELDS (MESSAGE-ID X-TWINBOX-ID)]<0>";
+                    let text = |uid: usize| {
+                        let own: &str = own.as_deref().filter(|_| uid > self.mails).unwrap_or_default();
+                        let size = own.len();
+                        format!("* {uid} FETCH (UID {uid} FLAGS () {names} {{{size}}}\r\n{own})\r\n")
+                    };
+                    uids.map(text).collect()
+                }
+                ["APPEND", .., size] => {
+                    let size = size.trim_matches(['{', '}']).parse().expect("a size");
+                    let mut mail = vec![0; size];
+                    stream.write_all(b"+ go on\r\n").await?;
+                    stream.read_exact(&mut mail).await?;
+                    stream.read_exact(&mut [0; 2]).await?;
+                    let text = String::from_utf8_lossy(&mail);
+                    own = text.lines().next().map(|line| format!("{line}\r\n\r\n"));
+                    let uid = self.mails + 1;
+                    stream.write_all(format!("{tag} OK [APPENDUID 7 {uid}] done\r\n").as_bytes()).await?;
+                    continue;
+                }
+                _ => String::new(),
+            };
+            stream.write_all(format!("{answer}{tag} {end}\r\n").as_bytes()).await?;
+        }
+    }
+}
+
+#[tokio::test]
+async fn order_is_reported_when_a_look_that_is_done_in_parts_has_ended() {
+    let world = World::new().await;
+    world.hold();
+    let (port, _) = FakeServer { mails: 25_000, ..FakeServer::default() }.start().await;
+    let server = world.server(1, port).await;
+    let mailbox = world.account("1001", server).await;
+    world.node.leave(mailbox, &audio(1_000)).await;
+    let report = world.sync(mailbox).await;
+    assert_eq!((report.outcome.as_str(), report.appended), ("done", 1), "{report:?}");
+}
+
+#[tokio::test]
+async fn folder_that_is_neither_opened_nor_made_is_reported_with_the_first_refusal() {
+    let world = World::new().await;
+    let (port, _) = FakeServer { refuses_folder: true, ..FakeServer::default() }.start().await;
+    let server = world.server(1, port).await;
+    let mailbox = world.account("1001", server).await;
+    world.hold();
+    let report = world.sync(mailbox).await;
+    assert!(report.outcome.contains("folder 'INBOX' cannot be opened: locked"), "{report:?}");
+}
+
+#[tokio::test]
+async fn wrong_password_of_a_server_is_tried_for_few_of_its_accounts() {
+    let world = World::new().await;
+    let (port, attempts) = FakeServer { refuses_sign_in: true, ..FakeServer::default() }.start().await;
+    let server = world.server(1, port).await;
+    let mut mailboxes = Vec::new();
+    for number in 1..=20 {
+        mailboxes.push(world.account(&format!("10{number:02}"), server).await);
+    }
+    world.hold();
+    eventually("all accounts fail", async || mailboxes.iter().all(|id| world.state(*id).error.is_some())).await;
+    assert_eq!(attempts.load(Relaxed), 5);
+    let paused = |mailbox: &&MailboxId| world.state(**mailbox).error.is_some_and(|text| text.contains("waits"));
+    assert_eq!(mailboxes.iter().filter(paused).count(), 15);
+    // Another setting of the server is no reason to try the same password again.
+    let changes = BTreeMap::from([server_change("poll=90").expect("a setting")]);
+    world.store.change_server(server, changes).await.expect("changed");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let report = world.sync(mailboxes[0]).await;
+    assert!(report.outcome.contains("waits"), "{report:?}");
+    assert_eq!(attempts.load(Relaxed), 5);
 }
 
 #[tokio::test]

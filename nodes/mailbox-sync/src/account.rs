@@ -65,12 +65,17 @@ pub enum AccountError {
     /// No file with the refresh token.
     #[error("the account has no refresh token: set password-file for it, or refresh-token-file for its server")]
     NoRefreshToken,
+    /// Deleted messages would move into the folder that they are in, and come back.
+    #[error(
+        "'trash' is the folder of the messages, so deletions undo themselves: name another one, or set trash=expunge"
+    )]
+    TrashIsFolder,
 }
 
 /// The account of a user. `own` are the settings of the user's account if it is listed.
 ///
 /// # Errors
-/// Server or account is disabled, or a name or a file is missing.
+/// Server or account is disabled, a name or a file is missing, or the trash is the folder of the messages.
 pub fn account_of(
     server: &ServerSettings,
     id: MailServerId,
@@ -101,16 +106,19 @@ pub fn account_of(
         },
         Auth::MasterUser { .. } => None,
     };
+    let folder = own.and_then(|own| own.folder.clone()).unwrap_or_else(|| server.folder.clone());
     let trash = own.and_then(|own| own.trash.clone());
-    Ok(Account {
-        mailbox: owner.mailbox,
-        server: id,
-        listed: own.is_some(),
-        user,
-        folder: own.and_then(|own| own.folder.clone()).unwrap_or_else(|| server.folder.clone()),
-        trash: trash.map_or_else(|| server.trash.clone(), crate::Trash::into_folder),
-        password_file,
-    })
+    let trash = trash.map_or_else(|| server.trash.clone(), crate::Trash::into_folder);
+    if trash.as_ref().is_some_and(|trash| is_same_folder(trash, &folder)) {
+        return Err(AccountError::TrashIsFolder);
+    }
+    Ok(Account { mailbox: owner.mailbox, server: id, listed: own.is_some(), user, folder, trash, password_file })
+}
+
+/// Whether two names are of one folder. Only INBOX has no upper and lower case (RFC 9051 section 5.1).
+fn is_same_folder(one: &str, other: &str) -> bool {
+    let is_inbox = |name: &str| name.eq_ignore_ascii_case("INBOX");
+    one == other || (is_inbox(one) && is_inbox(other))
 }
 
 /// Template of the name of an account: text with `{mail}`, `{number}` and `{login}`.

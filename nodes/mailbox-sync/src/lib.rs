@@ -17,6 +17,7 @@
 //! | `flags`, `message_state`, `account_state` | the last state seen of messages and accounts, stored by epoch |
 //! | `place` | the folder that stored UIDs are of |
 //! | `refusal` | pauses after steps that the server refused |
+//! | `sign_in_brake` | sign-ins with a secret that accounts share |
 //! | `message_id` | Message-IDs that are the same at each APPEND |
 //! | `plan`, `absent`, `merge`, `view` | the actions that make both sides agree |
 //!
@@ -47,6 +48,7 @@ mod refusal;
 pub mod schema;
 mod setting;
 mod settings;
+mod sign_in_brake;
 mod stored;
 mod uid_changes;
 mod value;
@@ -65,6 +67,7 @@ pub use plan::{PARTIAL_WAIT_MS, RENEWED_AFTER, needs_full_look, plan};
 pub use refusal::Refusal;
 pub use setting::{AccountSetting, ServerSetting, SettingError, account_change, server_change};
 pub use settings::{ServerSettings, Tls, Users};
+pub use sign_in_brake::{MOST_REFUSED, REFUSED_PAUSE, SignInBrake, SignInTurn};
 pub use stored::{StoredAccount, StoredServer};
 pub use uid_changes::{MOST_UID_CHANGES, UidChanges};
 pub use view::{Action, LocalMessage, Plan, RemoteView};

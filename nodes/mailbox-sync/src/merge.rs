@@ -39,12 +39,16 @@ impl Present {
     pub(crate) fn actions(&self, row: Option<&MessageState>) -> Vec<Action> {
         let (message, uid, now) = (self.message, self.uid, self.now);
         // The bases, so that the next look comes to the same step.
-        let refused = MessageState { mail: self.mail, ..self.row(self.base.local, self.base.remote) };
+        let kept = |remote| MessageState { mail: self.mail, ..self.row(self.base.local, remote) };
         let Some(goal) = goal(self.base, now) else {
+            // A removal first sets \Deleted, which may stay: that is no deletion there of a message that is undeleted
+            // here later.
+            let refused = kept(RemoteFlags { deleted: true, ..self.base.remote });
             let mail = MailState { refusal: None, ..self.mail };
             let then = MessageState { local: now.local, link: Link::Gone, mail };
             return vec![Action::Remove { message, uid, then, refused }];
         };
+        let refused = kept(self.base.remote);
         let last = self.row(goal.local, goal.remote);
         let mut actions = Vec::new();
         let marks = now.local.marks_to(goal.local);

@@ -212,6 +212,10 @@ impl Look<'_> {
             return (actions, false);
         }
         let Some(step) = actions.iter().find(|action| is_there(action)) else { return (actions, false) };
+        if attempted && self.place(step.message(), row).is_some() {
+            // The mail of the attempt came after all: it was the APPEND that waited.
+            return (actions, false);
+        }
         let kept = step.refused().filter(|state| row != Some(state));
         let store = kept.map(|state| Action::Store { message: step.message(), state });
         let before = actions.iter().take_while(|action| !is_there(action)).cloned();
@@ -294,7 +298,10 @@ impl Look<'_> {
             };
         let known = row.map(|row| row.mail).unwrap_or_default();
         let alias = if known.extent == extent { known.alias } else { 0 };
-        MailState { extent, part, alias, ..known }
+        // The refusal of an APPEND ends with its mail.
+        let attempted = row.is_some_and(|row| matches!(row.link, Link::Appending { .. }));
+        let refusal = known.refusal.filter(|_| !attempted);
+        MailState { extent, part, alias, refusal, ..known }
     }
 
     /// UID, flags and audio of a message there; `None`: it is absent. The mail of the whole counts before that of the

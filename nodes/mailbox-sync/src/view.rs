@@ -113,7 +113,8 @@ pub enum Action {
         uid: u32,
         /// The new row.
         then: MessageState,
-        /// The row if the server refuses: the next look comes to the same step.
+        /// The row if the server refuses, or the connection ends: the next look comes to the same step. `\Deleted` counts
+        /// as seen there, which the first half of a removal sets.
         refused: MessageState,
     },
     /// Takes the mail of the part out of the folder there, because that of the whole is there, or the message is

@@ -76,8 +76,7 @@ impl Mailstore {
 
     /// Marks a message; durable when this returns.
     pub async fn mark(&self, mailbox: MailboxId, id: MessageId, mark: Mark) -> Result<Acknowledgement, MailError> {
-        let ((), acknowledgement) = self.commit(move |draft| mark_in(draft, mailbox, id, mark)).await?;
-        Ok(acknowledgement)
+        Ok(self.commit(move |draft| mark_in(draft, mailbox, id, mark)).await?.1)
     }
 
     /// The audio of a message: raw G.711, verified by its hash.
@@ -109,10 +108,15 @@ impl Mailstore {
         Ok(twinbox_rtp::wav::write(audio.codec, &audio.bytes))
     }
 
+    /// Whether no node that could be asked has the audio of this message: an alarm names it.
+    pub fn is_audio_lost(&self, message: &Message) -> bool {
+        message.audio.as_ref().is_some_and(|audio| self.inner.peers.is_audio_lost(&audio.blob.hash))
+    }
+
     fn read_message(&self, key: &Key, record: &Record) -> Result<Message, MailError> {
         let mut message = read_with(key, record, |id| self.recording(id))?;
         // A part beside the audio is offered for as long as the whole is lost.
-        if message.audio.as_ref().is_some_and(|audio| self.inner.peers.is_audio_lost(&audio.blob.hash)) {
+        if self.is_audio_lost(&message) {
             message.offer_part(record, |blob| self.store().blobs().has(&blob.hash));
         }
         Ok(message)
@@ -121,10 +125,7 @@ impl Mailstore {
     /// The record of a recording.
     pub(crate) fn recording(&self, id: RecordingId) -> Result<Option<Recording>, MailError> {
         let key = schema::recording_key(id);
-        match self.store().get(&key)? {
-            Some(record) => Ok(Some(Recording::read(&key, &record)?)),
-            None => Ok(None),
-        }
+        Ok(self.store().get(&key)?.map(|record| Recording::read(&key, &record)).transpose()?)
     }
 }
 

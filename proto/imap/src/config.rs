@@ -31,7 +31,7 @@ pub struct ServerConfig {
     /// Accept any certificate: encryption without proof of the server's identity.
     pub insecure: bool,
     /// Time limit of each step: connect, handshake, one block of data, one response. A whole command may take ten times
-    /// as long.
+    /// as long, and so may the answer to an appended mail.
     pub timeout: Duration,
 }
 

@@ -8,6 +8,7 @@ use crate::{
     response::{Fetch, Untagged},
     session::protocol,
     uids,
+    wire::MAX_RESPONSE,
 };
 
 /// Data that name a mail: its Message-ID and the field [`OWN_ID`](crate::OWN_ID).
@@ -27,6 +28,9 @@ const MAX_COMMANDS: usize = 10_000;
 
 /// Most UIDs of an answer to a search that are used.
 const MAX_FOUND: usize = 10_000;
+
+/// Mails for whose data the answer to a search has room: one response of the largest size may come with others.
+const SEARCHED: usize = MAX_RESPONSE / 2_048;
 
 impl Client {
     /// Reads flags of these UIDs in the selected folder; with `changed_since` only those that changed after this
@@ -129,7 +133,7 @@ impl Client {
 
     /// UIDs of mails that a search finds, in ascending order.
     pub(crate) async fn search(&mut self, criteria: &str) -> Result<Vec<u32>, ImapError> {
-        let answer = self.command("SEARCH", &format!("UID SEARCH {criteria}"), None, 1).await?;
+        let answer = self.command("SEARCH", &format!("UID SEARCH {criteria}"), None, SEARCHED).await?;
         self.notice(&answer.untagged);
         let mut found = BTreeSet::new();
         for data in &answer.untagged {

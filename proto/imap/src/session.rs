@@ -132,8 +132,11 @@ impl Session {
         }
         text.extend_from_slice(b"\r\n");
         self.wire.write(step, &text).await?;
+        // A server that scans or copies an appended mail answers late. A client that gives up sooner does not know
+        // whether the mail arrived.
+        let limit = if self.literal_begun && step != SIGN_IN { self.limit() } else { self.wire.limit() };
         loop {
-            let message = self.wire.response(step).await?;
+            let message = self.wire.response_within(step, limit).await?;
             match collector.take(&message)? {
                 Taken::Data => {}
                 Taken::Done(done) => return Ok(self.finish(collector, done)),

@@ -11,8 +11,11 @@ use tokio::{
 
 use crate::{ImapError, Security, ServerConfig, SocketOwner, error::shown, tls};
 
-/// Largest response with its literals, in bytes.
-const MAX_RESPONSE: u32 = 65_536;
+/// Largest response without literals, in bytes: a list of UIDs may be long.
+pub(crate) const MAX_RESPONSE: usize = 1 << 20;
+
+/// Largest response with literals, in bytes.
+const MAX_WITH_LITERALS: usize = 65_536;
 
 /// Size of one read, in bytes.
 const READ_SIZE: usize = 2_048;
@@ -28,7 +31,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 /// An open connection.
 pub(crate) struct Wire {
     stream: Box<dyn Transport>,
-    received: Fragmentizer,
+    received: Received,
     owner: Arc<dyn SocketOwner>,
     limit: Duration,
     // After the stream: the duty is released when the connection has ended.
@@ -50,13 +53,7 @@ impl Wire {
         // Commands are small and each waits for its answer.
         stream.set_nodelay(true).map_err(|error| failure(error.to_string()))?;
         let owned = owner.own(stream.as_fd()).ok_or(ImapError::NotHolder)?;
-        let wire = Self {
-            stream: Box::new(stream),
-            received: Fragmentizer::new(MAX_RESPONSE),
-            owner,
-            limit,
-            _owned: owned,
-        };
+        let wire = Self { stream: Box::new(stream), received: Received::new(), owner, limit, _owned: owned };
         match config.security {
             Security::Implicit => wire.secure(config).await,
             Security::StartTls | Security::None => Ok(wire),
@@ -66,7 +63,7 @@ impl Wire {
     /// Begins TLS. Fails if the server sent plain text that no command has taken yet: it would be taken as part of the
     /// protected connection (CVE-2011-0411).
     pub async fn secure(mut self, config: &ServerConfig) -> Result<Self, ImapError> {
-        if self.received.progress().is_some() || !self.received.message_bytes().is_empty() {
+        if !self.received.is_empty() {
             let text = "plain text after the answer: the connection may be tampered with".to_owned();
             return Err(ImapError::Protocol { step: "STARTTLS", text });
         }
@@ -83,35 +80,26 @@ impl Wire {
         self.limit
     }
 
-    /// Reads one response, with its literals, within the time limit.
+    /// Reads one response, with its literals, within the time limit of a step.
     pub async fn response(&mut self, step: &'static str) -> Result<Vec<u8>, ImapError> {
-        let limit = self.limit;
+        self.response_within(step, self.limit).await
+    }
+
+    /// Reads one response, with its literals, within this time limit.
+    pub async fn response_within(&mut self, step: &'static str, limit: Duration) -> Result<Vec<u8>, ImapError> {
         timeout(limit, self.next(step)).await.map_err(|_| ImapError::TimedOut { step, limit })?
     }
 
     /// Waits for one response, with its literals. Nothing is lost if the returned future is dropped.
     pub async fn next(&mut self, step: &'static str) -> Result<Vec<u8>, ImapError> {
         loop {
-            while let Some(fragment) = self.received.progress() {
-                if let FragmentInfo::Line { announcement: Some(LiteralAnnouncement { length, .. }), .. } = fragment
-                    && length > MAX_RESPONSE
-                {
-                    return Err(ImapError::TooLarge { step });
-                }
-                if self.received.is_max_message_size_exceeded() {
-                    return Err(ImapError::TooLarge { step });
-                }
-                if self.received.is_message_complete() {
-                    return Ok(self.received.message_bytes().to_vec());
-                }
-            }
-            if self.received.is_max_message_size_exceeded() {
-                return Err(ImapError::TooLarge { step });
+            if let Some(response) = self.received.response().ok_or(ImapError::TooLarge { step })? {
+                return Ok(response);
             }
             let mut block = [0; READ_SIZE];
             let read = self.stream.read(&mut block).await.map_err(|error| closed(step, &error.to_string()))?;
             match block.get(..read) {
-                Some(bytes) if !bytes.is_empty() => self.received.enqueue_bytes(bytes),
+                Some(bytes) if !bytes.is_empty() => self.received.fragments.enqueue_bytes(bytes),
                 _ => return Err(closed(step, "the server closed it")),
             }
         }
@@ -134,6 +122,50 @@ impl Wire {
                 .map_err(|error| closed(step, &error.to_string()))?;
         }
         Ok(())
+    }
+}
+
+/// Bytes of the server, of which no complete response was taken yet.
+struct Received {
+    fragments: Fragmentizer,
+    /// The response under way has a literal.
+    has_literal: bool,
+}
+
+impl Received {
+    fn new() -> Self {
+        let most = u32::try_from(MAX_RESPONSE).unwrap_or(u32::MAX);
+        Self { fragments: Fragmentizer::new(most), has_literal: false }
+    }
+
+    /// Whether nothing was received after the last response.
+    fn is_empty(&mut self) -> bool {
+        self.fragments.progress().is_none() && self.fragments.message_bytes().is_empty()
+    }
+
+    /// The next complete response, if it has come; the outer `None`: it exceeds its bound.
+    fn response(&mut self) -> Option<Option<Vec<u8>>> {
+        while let Some(fragment) = self.fragments.progress() {
+            if let FragmentInfo::Line { announcement: Some(LiteralAnnouncement { length, .. }), .. } = fragment {
+                self.has_literal = true;
+                if usize::try_from(length).map_or(true, |length| length > MAX_WITH_LITERALS) {
+                    return None;
+                }
+            }
+            self.within_bound()?;
+            if self.fragments.is_message_complete() {
+                self.has_literal = false;
+                return Some(Some(self.fragments.message_bytes().to_vec()));
+            }
+        }
+        self.within_bound()?;
+        Some(None)
+    }
+
+    fn within_bound(&self) -> Option<()> {
+        let most = if self.has_literal { MAX_WITH_LITERALS } else { MAX_RESPONSE };
+        let fits = !self.fragments.is_max_message_size_exceeded() && self.fragments.message_bytes().len() <= most;
+        fits.then_some(())
     }
 }
 

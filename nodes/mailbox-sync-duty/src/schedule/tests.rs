@@ -161,6 +161,26 @@ fn failed_account_waits_longer_each_time_whatever_changes_here() {
 }
 
 #[test]
+fn pause_of_the_server_is_no_failure_of_the_account() {
+    let mut schedule = schedule(1, RULES);
+    let now = start();
+    steps(&mut schedule, now);
+    assert_eq!(schedule.failed(id(1), true, 1.0, now), 1);
+    let mut now = now + REFUSED_PAUSE;
+    for _ in 0..3 {
+        assert_eq!(steps(&mut schedule, now), [Command::Start(id(1))]);
+        let until = now + 5 * MINUTE;
+        schedule.paused(id(1), until, 1.0);
+        schedule.changed_here(id(1), now);
+        now = until + SPREAD;
+        assert_eq!((steps(&mut schedule, until), schedule.wake_at()), (vec![], Some(now)));
+    }
+    assert_eq!(steps(&mut schedule, now), [Command::Start(id(1))]);
+    assert_eq!(schedule.failed(id(1), true, 1.0, now), 2, "the pauses have not counted");
+    assert!(schedule.ordered(id(1), now), "an order does not wait");
+}
+
+#[test]
 fn success_ends_the_failures() {
     let mut schedule = schedule(1, RULES);
     let now = start();
@@ -290,7 +310,7 @@ fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         (1..9_u128).prop_map(Event::Change),
         (1..9_u128).prop_map(Event::Order),
-        (1..9_u128, 0..6_u8).prop_map(|(account, how)| Event::Ended { account, how }),
+        (1..9_u128, 0..7_u8).prop_map(|(account, how)| Event::Ended { account, how }),
         (0..100_u64).prop_map(Event::Pass),
         (0..9_u128, 1..4_usize).prop_map(|(accounts, connections)| Event::Set { accounts, connections }),
     ]
@@ -346,6 +366,10 @@ impl Model {
             (_, 0) => {
                 self.uses.remove(&mailbox);
                 self.schedule.failed(mailbox, false, 0.5, now);
+            }
+            (Use::Works, 6) => {
+                self.uses.remove(&mailbox);
+                self.schedule.paused(mailbox, now + MINUTE, 0.5);
             }
             (Use::Works, 1) => {
                 self.uses.remove(&mailbox);

@@ -43,11 +43,12 @@ impl<F: Folder> Round<'_, F> {
         // The server may have finished an interrupted APPEND after this round's look, or a look before saw the mail of
         // another holder whose row, or the message itself, was not here yet.
         if (self.rows.contains_key(&message) || !self.everything_read)
-            && let Some(uid) = self.find(sent, &id, 1).await?
+            && let Some((uid, is_deleted)) = self.find(sent, &id, 1).await?
         {
             // It may have been read since.
             self.rereads = true;
-            self.bind(sent, uid);
+            // The flag may be left from a removal that a server without UIDPLUS could not finish.
+            self.bind(sent, uid, is_deleted);
             return Ok(());
         }
         let stored = mailstore.message(account.mailbox, message).await?;
@@ -64,9 +65,12 @@ impl<F: Folder> Round<'_, F> {
         let _turn = lease.unless_lost(appends.acquire()).await?.map_err(|_| SyncError::DutyLost)?;
         let wav = match lease.unless_lost(mailstore.wav(&stored)).await? {
             Ok(wav) => wav,
-            // Audio that is not here yet holds up no other message.
-            Err(error @ (MailError::NoAudio(_) | MailError::Store(_))) => {
-                self.refuse(SyncError::Store(error));
+            // Audio that is not here yet holds up no other message, and no other step of this one.
+            Err(MailError::NoAudio(_) | MailError::Store(_)) => {
+                let attempt = self.attempt(message, flags, mail_state);
+                let earlier = self.rows.get(&message).filter(|_| self.names_kept == NamesKept::Nothing);
+                // Without names, only the earlier row tells where a mail of the message is.
+                self.refused_step(message, earlier.copied().unwrap_or(attempt));
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
@@ -88,7 +92,7 @@ impl<F: Folder> Round<'_, F> {
                     Some(named) => self.shown(sent, named.uid).await?,
                     None => match self.find_appended(sent, &id, first).await? {
                         Some(uid) => {
-                            self.bind(sent, uid);
+                            self.bind(sent, uid, false);
                             true
                         }
                         None => false,
@@ -121,8 +125,14 @@ impl<F: Folder> Round<'_, F> {
                 Ok(())
             }
             Err(error) => {
+                let is_unknown = matches!(error, ImapError::Unknown { .. });
+                if is_unknown && self.names_kept != NamesKept::Nothing {
+                    // The server may show the mail only later. The looks until the next attempt bind it.
+                    let attempt = self.attempt(message, flags, mail_state);
+                    self.refused_step(message, attempt);
+                }
                 // The server did not get the mail: there is none that no look could find.
-                let is_certain = !matches!(error, ImapError::Unknown { .. } | ImapError::NotHolder);
+                let is_certain = !is_unknown && !matches!(error, ImapError::NotHolder);
                 if is_certain && self.names_kept == NamesKept::Nothing {
                     self.pending.push((message, self.rows.get(&message).copied()));
                 }
@@ -138,7 +148,7 @@ impl<F: Folder> Round<'_, F> {
             Ok(None) => return Ok(false),
             Err(error) => {
                 // It is at its UID, as far as known; only what the server left of its names is not.
-                self.bind(sent, uid);
+                self.bind(sent, uid, false);
                 return if is_usable_after(&error) { Ok(true) } else { Err(error.into()) };
             }
         };
@@ -153,7 +163,7 @@ impl<F: Folder> Round<'_, F> {
             let link = Link::Held { uid: 0, remote: flags };
             self.pending.push((message, Some(MessageState { local, link, mail })));
         } else {
-            self.bind(Sent { mail: MailState { alias, ..sent.mail }, ..sent }, uid);
+            self.bind(Sent { mail: MailState { alias, ..sent.mail }, ..sent }, uid, false);
         }
         if names > self.names_kept {
             self.names_kept = names;
@@ -172,8 +182,8 @@ impl<F: Folder> Round<'_, F> {
         self.flush(None).await
     }
 
-    /// The mail of this message with this name, from this UID on.
-    async fn find(&mut self, sent: Sent, id: &str, first: u32) -> Result<Option<u32>, SyncError> {
+    /// The mail of this message with this name, from this UID on: its UID, and whether it is flagged as deleted.
+    async fn find(&mut self, sent: Sent, id: &str, first: u32) -> Result<Option<(u32, bool)>, SyncError> {
         let mut uids = self.folder.find(id).await?;
         if self.names_kept != NamesKept::MessageId {
             uids.extend(self.find_own(id).await?);
@@ -183,11 +193,11 @@ impl<F: Folder> Round<'_, F> {
 
     /// The mail that was appended just now. A server that does not name its UID may have rewritten its Message-ID.
     async fn find_appended(&mut self, sent: Sent, id: &str, first: u32) -> Result<Option<u32>, SyncError> {
-        if let Some(uid) = self.find(sent, id, first).await? {
+        if let Some((uid, _)) = self.find(sent, id, first).await? {
             return Ok(Some(uid));
         }
         let uids = self.find_own(id).await?;
-        let uid = self.own_of(sent, uids, first).await?;
+        let uid = self.own_of(sent, uids, first).await?.map(|(uid, _)| uid);
         if uid.is_some() {
             self.names_kept = self.names_kept.max(NamesKept::OwnField);
         }
@@ -204,13 +214,20 @@ impl<F: Folder> Round<'_, F> {
 
     /// The first of these mails that is the one of this message. Servers search loosely: a mail that was not read could
     /// be anybody's. The latest are read.
-    async fn own_of(&mut self, sent: Sent, mut uids: Vec<u32>, first: u32) -> Result<Option<u32>, SyncError> {
+    async fn own_of(
+        &mut self,
+        sent: Sent,
+        mut uids: Vec<u32>,
+        first: u32,
+    ) -> Result<Option<(u32, bool)>, SyncError> {
         uids.retain(|uid| *uid >= first && *uid != 0);
         uids.sort_unstable();
         uids.dedup();
         for uid in uids.split_off(uids.len().saturating_sub(MOST_READ)) {
             match self.names.read(self.folder, uid, sent.message, 0).await {
-                Ok(Mail::Of(extent)) if extent == sent.mail.extent => return Ok(Some(uid)),
+                Ok(Mail::Of { extent, is_deleted }) if extent == sent.mail.extent => {
+                    return Ok(Some((uid, is_deleted)));
+                }
                 Err(error) if !is_usable_after(&error) => return Err(error.into()),
                 Ok(_) | Err(_) => {}
             }
@@ -218,9 +235,11 @@ impl<F: Folder> Round<'_, F> {
         Ok(None)
     }
 
-    fn bind(&mut self, sent: Sent, uid: u32) {
+    /// Notes the row of a mail that is in the folder. `is_deleted`: its flag as deleted counts as seen before.
+    fn bind(&mut self, sent: Sent, uid: u32, is_deleted: bool) {
         let Sent { message, flags, mail } = sent;
         let mail = MailState { refusal: None, ..mail };
+        let flags = RemoteFlags { deleted: is_deleted, ..flags };
         let state = MessageState::appended(flags, self.remote.uid_validity, uid, mail);
         self.pending.push((message, Some(state)));
     }

@@ -1,5 +1,6 @@
 //! Rounds against a folder in memory, with a real store, and with cuts at every call.
 
+mod lost_audio;
 mod memory;
 mod replaced;
 mod servers;

@@ -71,6 +71,22 @@ fn template_takes_the_names_of_the_user() {
 }
 
 #[test]
+fn trash_that_is_the_folder_of_the_messages_is_refused() {
+    let trash = |texts: &[&str], settings: &[&str]| {
+        let account = account(&[&["password-file=/p"], texts].concat(), Some(&own(settings)));
+        account.map(|account| account.trash)
+    };
+    let refused = Err(AccountError::TrashIsFolder);
+    assert_eq!(trash(&["trash=inbox"], &[]), refused);
+    assert_eq!(trash(&["folder=Voice", "trash=Voice"], &[]), refused);
+    assert_eq!(trash(&["trash=Bin"], &["folder=Bin"]), refused);
+    assert_eq!(trash(&["folder=Voice"], &["trash=Voice"]), refused);
+    assert_eq!(trash(&["folder=Voice", "trash=voice"], &[]), Ok(Some("voice".to_owned())));
+    assert_eq!(trash(&["trash=INBOX"], &["trash=expunge"]), Ok(None));
+    assert!(AccountError::TrashIsFolder.to_string().contains("trash=expunge"));
+}
+
+#[test]
 fn account_that_cannot_sign_in_is_refused() {
     let disabled = own(&["enabled=no"]);
     assert_eq!(account(&["password-file=/p"], Some(&disabled)), Err(AccountError::Disabled));

@@ -6,4 +6,5 @@ mod plan;
 mod properties;
 mod records;
 mod settings;
+mod sign_in_brake;
 mod uid_changes;

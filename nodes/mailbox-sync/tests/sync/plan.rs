@@ -102,7 +102,7 @@ fn found_message_is_bound_instead_of_appended() {
         message: A,
         uid: 12,
         then: row(NEW_DELETED, Link::Gone),
-        refused: row(NEW, bound(12, NONE)),
+        refused: row(NEW, bound(12, DELETED)),
     };
     assert_eq!(actions(NEW_DELETED, Some(appending), &found(12, NONE)), [removed]);
 }
@@ -174,12 +174,18 @@ fn deletions_travel_both_ways_and_changes_here_outlive_them() {
     let back = Action::Flags { message: A, uid: 3, add: SEEN, remove: DELETED, then, refused };
     assert_eq!(actions(HEARD, Some(held_here), &flagged), [back]);
     // Deleted here, with a change of flags there or without.
-    let remove = Action::Remove { message: A, uid: 3, then: deleted(Link::Gone), refused: held_here };
+    let half = row(NEW, bound(3, DELETED));
+    let remove = Action::Remove { message: A, uid: 3, then: deleted(Link::Gone), refused: half };
     // Flagged as deleted: the connection was cut between the flag and the expunge.
     for flags in [NONE, BOTH, DELETED] {
         let view = RemoteView { flags: BTreeMap::from([(3, flags)]), ..view() };
         assert_eq!(actions(NEW_DELETED, Some(held_here), &view), std::slice::from_ref(&remove));
     }
+    // The removal was refused or cut, and the message is undeleted here: the flag was no deletion there.
+    let clear = Action::Flags { message: A, uid: 3, add: NONE, remove: DELETED, then: held_here, refused: half };
+    assert_eq!(actions(NEW_DELETED, Some(half), &flagged), [remove]);
+    assert_eq!(actions(NEW, Some(half), &flagged), [clear]);
+    assert_eq!(actions(NEW, Some(half), &gone(&[3])), [appended(A, NONE)]);
     // Deleted on both sides.
     assert_eq!(
         actions(NEW_DELETED, Some(held_here), &gone(&[3])),

@@ -48,6 +48,16 @@ async fn append_reports_its_place_or_the_reason_of_failure() {
 }
 
 #[tokio::test]
+async fn answer_to_an_appended_mail_may_take_longer_than_a_step() {
+    let answer = format!("{APPEND}PAUSE: 1500\nS: TAG OK [APPENDUID 7 21] done");
+    let fake = Fake::new(signed_in("UIDPLUS", &answer)).await.impatient(500);
+    let mut client = fake.connect(&password()).await.unwrap();
+    let place = client.append("Voice", seen(), 1_000, MAIL).await;
+    assert_eq!(place, Ok(Some(AppendUid { uid_validity: 7, uid: 21 })));
+    fake.done().await;
+}
+
+#[tokio::test]
 async fn connection_serves_further_commands_after_a_refused_append() {
     let refused = "C: APPEND \"Voice\" {17}\nS: TAG NO [OVERQUOTA] full\n";
     let fake = Fake::new(signed_in(
@@ -106,6 +116,18 @@ async fn mail_is_removed_without_removing_others() {
         assert_eq!(client.expunge(4).await, Ok(()), "{then}");
         fake.done().await;
     }
+}
+
+#[tokio::test]
+async fn mail_is_marked_where_very_many_others_are_marked() {
+    let mark = "C: UID STORE 4 +FLAGS.SILENT (\\Deleted)\nS: TAG OK done\n";
+    let uids: String = (4..165_000).map(|uid| format!(" {uid}")).collect();
+    let other = "S: * 1 FETCH (UID 1 FLAGS (\\Seen))\n".repeat(1_000);
+    assert!((1_000_000..1 << 20).contains(&uids.len()));
+    let then = format!("C: UID SEARCH DELETED\n{other}S: * SEARCH{uids}\nS: TAG OK done");
+    let (fake, mut client) = opened("", &format!("{mark}{then}")).await;
+    assert_eq!(client.expunge(4).await, Ok(()));
+    fake.done().await;
 }
 
 #[tokio::test]

@@ -10,13 +10,16 @@ const FLAGS: &str = "C: UID FETCH 1:3 (UID FLAGS)\n";
 
 #[tokio::test]
 async fn answers_beyond_all_bounds_end_the_command() {
-    let line = "S: * 1 FETCH (UID 1 FLAGS (".to_owned() + &"a ".repeat(40_000) + "\\Seen))";
+    let line = "S: * 1 FETCH (UID 1 FLAGS (".to_owned() + &"a ".repeat(600_000) + "\\Seen))";
+    // A response with a literal has a lower bound than one without.
+    let literal = format!("S: * 1 FETCH (UID 1 BODY[] {{1}}\nS: x FLAGS ({}))", "a ".repeat(40_000));
     for answer in [
         "S: * 1 FETCH (UID 1 BODY[] {4294967295}",
         "S: * 1 FETCH (UID 1 BODY[] {65537}",
         "S: * OK text that ends like a literal {99999}",
         "FLOOD: x",
         "FLOOD: {1}CRLFx",
+        &literal,
         "FLOOD: * OK againCRLF",
         "FLOOD: * 1 FETCH (UID 1 FLAGS ())CRLF",
         "FLOOD: * 1 EXISTSCRLF",

@@ -44,6 +44,7 @@ impl SocketOwner for Permits {
 /// - `L: 5` expects a literal of 5 bytes.
 /// - `S: TEXT` sends a line; a first word `TAG` stands for the tag.
 /// - `FLOOD: TEXT` sends a text until the client closes the connection.
+/// - `PAUSE: 50` waits for 50 ms.
 /// - `SILENCE` waits until the client closes the connection.
 ///
 /// At the end of the transcript the server closes the connection.
@@ -128,6 +129,7 @@ pub async fn play<S: AsyncRead + AsyncWrite + Unpin>(stream: S, transcript: &str
                 let block = text.replace("CRLF", "\r\n").repeat(100);
                 while stream.write_all(block.as_bytes()).await.is_ok() {}
             }
+            "PAUSE" => tokio::time::sleep(Duration::from_millis(text.parse().unwrap())).await,
             "SILENCE" => {
                 let _ = stream.read_to_end(&mut Vec::new()).await;
             }

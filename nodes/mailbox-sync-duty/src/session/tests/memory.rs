@@ -45,6 +45,8 @@ pub(super) struct MemoryFolder {
     pub full: bool,
     /// Flags and removals are refused.
     pub refuses: bool,
+    /// EXPUNGE is refused.
+    pub keeps: bool,
     /// Flags that are not kept.
     pub unkept: ImapFlags,
     /// Message-IDs are rewritten; with `strips`, our own header field is removed too.
@@ -69,6 +71,10 @@ pub(super) struct MemoryFolder {
     pub hides: bool,
     /// Number of mails that were not shown.
     pub hidden: usize,
+    /// Number of connections after which an appended mail is shown: its answer is lost.
+    pub late: usize,
+    /// Mails that are not shown yet, with the number of connections until then.
+    pub coming: Vec<(usize, StoredMail)>,
     /// Calls of the present connection, and the one that is cut.
     pub calls: usize,
     pub cut: Option<(usize, Cut)>,
@@ -87,6 +93,7 @@ impl Default for MemoryFolder {
             uidplus: true,
             full: false,
             refuses: false,
+            keeps: false,
             unkept: ImapFlags::default(),
             rewrites: false,
             strips: false,
@@ -100,6 +107,8 @@ impl Default for MemoryFolder {
             reads_at_once: false,
             hides: false,
             hidden: 0,
+            late: 0,
+            coming: Vec::new(),
             calls: 0,
             cut: None,
         }
@@ -190,6 +199,14 @@ impl MemoryFolder {
 
     pub(super) fn connect(&mut self, cut: Option<(usize, Cut)>) {
         (self.calls, self.cut, self.read_ids) = (0, cut, 0);
+        for (connections, mail) in std::mem::take(&mut self.coming) {
+            if connections > 1 {
+                self.coming.push((connections - 1, mail));
+            } else {
+                let uid = self.add(mail.id, mail.flags);
+                self.mails.get_mut(&uid).expect("added").own = mail.own;
+            }
+        }
     }
 }
 
@@ -285,6 +302,12 @@ impl Folder for MemoryFolder {
             self.take(uid);
             self.hidden += 1;
         }
+        if self.late > 0 {
+            let mail = self.mails.remove(&uid).expect("added");
+            self.uid_next = uid;
+            self.coming.push((self.late, mail));
+            return Err(ImapError::Unknown { reason: "no answer".to_owned() });
+        }
         let place = AppendUid { uid_validity: self.uid_validity, uid };
         let cut = |_| ImapError::Unknown { reason: "cut".to_owned() };
         self.end(self.uidplus.then_some(place)).map_err(cut)
@@ -317,8 +340,19 @@ impl Folder for MemoryFolder {
     }
 
     async fn expunge(&mut self, uid: u32) -> Result<(), ImapError> {
+        // As the client: it sets \Deleted, and without UIDPLUS it expunges no mail of others.
         self.begin()?;
         self.refusal()?;
+        self.set(uid, |flags| flags.deleted = true);
+        self.end(())?;
+        let is_marked = |(other, mail): (&u32, &StoredMail)| *other != uid && mail.flags.deleted;
+        if !self.uidplus && self.mails.iter().any(is_marked) {
+            return Ok(());
+        }
+        self.begin()?;
+        if self.keeps {
+            return Err(ImapError::No { command: "EXPUNGE", text: "no right".to_owned() });
+        }
         if self.mails.contains_key(&uid) {
             self.take(uid);
         }

@@ -79,6 +79,73 @@ async fn refused_steps_after_a_full_look_are_kept_and_tried_again_after_a_pause(
     }
 }
 
+/// Whether a removal there did not get beyond `\Deleted`.
+fn is_half_removed(world: &World) -> bool {
+    world.folder.mails.values().any(|mail| mail.flags.deleted)
+}
+
+/// A message that was deleted here, whose removal there did not end well, is undeleted here.
+async fn undelete(world: &mut World, id: MessageId) {
+    world.folder.keeps = false;
+    world.mark(id, Mark::Undeleted).await;
+    let retry = LookOptions { retry: true, ..LookOptions::default() };
+    world.round_cut(None, retry).await.1.expect("a round");
+    world.settle().await;
+    assert!(!world.message(id).await.deleted, "the undeletion outlives the flag");
+    let uid = world.folder.uids_of(id)[0];
+    assert!(!world.folder.mails[&uid].flags.deleted, "{:?}", world.folder);
+    world.agree(id).await;
+    // A deletion there counts as ever.
+    world.folder.set(uid, |flags| flags.deleted = true);
+    world.settle().await;
+    assert!(world.message(id).await.deleted);
+}
+
+#[tokio::test]
+async fn undeletion_outlives_a_removal_that_the_server_refused_half_way() {
+    for folder in folders() {
+        let mut world = World::with(&[], MemoryFolder { keeps: true, ..folder }).await;
+        let id = world.leave().await;
+        world.settle().await;
+        world.mark(id, Mark::Deleted).await;
+        let (_, end) = world.round_cut(None, LookOptions::default()).await;
+        assert!(matches!(end.expect("a round").refused, Some(SyncError::Imap(ImapError::No { .. }))));
+        assert!(is_half_removed(&world));
+        undelete(&mut world, id).await;
+    }
+}
+
+#[tokio::test]
+async fn undeletion_outlives_a_removal_that_was_cut_half_way() {
+    for variant in 0..folders().len() {
+        let mut half_way = 0;
+        for (call, cut) in (1..12).flat_map(|call| [(call, Cut::Before), (call, Cut::After)]) {
+            let folder = folders().into_iter().nth(variant).expect("a variant");
+            let mut world = World::with(&[], folder).await;
+            let id = world.leave().await;
+            world.settle().await;
+            world.mark(id, Mark::Deleted).await;
+            let _ = world.round_cut(Some((call, cut)), LookOptions::default()).await;
+            half_way += u32::from(is_half_removed(&world));
+            undelete(&mut world, id).await;
+        }
+        assert_eq!(half_way, 2, "after the flag and before the removal");
+    }
+}
+
+#[tokio::test]
+async fn undeletion_outlives_a_removal_that_would_remove_mails_of_others() {
+    let folder = MemoryFolder { qresync: false, uidplus: false, ..MemoryFolder::default() };
+    let mut world = World::with(&[], folder).await;
+    let id = world.leave().await;
+    world.settle().await;
+    world.folder.add(Some("<other@mail.example>".to_owned()), ImapFlags { deleted: true, ..NONE });
+    world.mark(id, Mark::Deleted).await;
+    world.settle().await;
+    assert!(is_half_removed(&world));
+    undelete(&mut world, id).await;
+}
+
 #[tokio::test]
 async fn server_that_rewrites_message_ids_gets_no_message_twice() {
     for (strips, names) in [(false, NamesKept::OwnField), (true, NamesKept::Nothing)] {
@@ -126,6 +193,24 @@ async fn interrupted_append_to_a_server_that_strips_all_names_is_held_and_not_re
     assert_eq!(world.account().1.held_back, 1);
     for id in [first, second] {
         assert!(!world.message(id).await.deleted);
+    }
+}
+
+#[tokio::test]
+async fn mail_that_the_server_shows_long_after_its_append_is_there_once() {
+    for (qresync, uidplus) in [(true, true), (false, true), (false, false)] {
+        let mut world =
+            World::with(&[], MemoryFolder { qresync, uidplus, late: 4, ..MemoryFolder::default() }).await;
+        let id = world.leave().await;
+        let (_, end) = world.round_cut(None, LookOptions::default()).await;
+        assert!(matches!(end, Err(SyncError::Imap(ImapError::Unknown { .. }))), "{end:?}");
+        for _ in 0..6 {
+            world.round_cut(None, LookOptions::default()).await.1.expect("a round");
+        }
+        assert_eq!((world.folder.mails.len(), world.folder.coming.len()), (1, 0), "{:?}", world.folder);
+        world.folder.late = 0;
+        world.settle().await;
+        world.agree(id).await;
     }
 }
 
@@ -285,6 +370,25 @@ async fn first_look_at_a_large_folder_goes_on_where_it_was_cut() {
         world.agree(id).await;
     }
     assert_eq!(world.account().1.scan.next, 0);
+}
+
+#[tokio::test]
+async fn message_that_comes_during_a_reading_in_parts_is_not_appended_beside_its_mail() {
+    let mut world = World::new().await;
+    // The mail of another holder, whose message is not here yet.
+    let dir = tempfile::tempdir().expect("a folder");
+    let recorder = Node::alone(dir.path(), "b");
+    world.node.hand_over(&recorder).await;
+    let id = recorder.leave(world.mailbox, &audio(1_000)).await.message;
+    world.folder.add(Some(message_id(id, Extent::Whole, CLUSTER)), NONE);
+    for number in 0..25_000 {
+        world.folder.add(Some(format!("<{number}@mail.example>")), NONE);
+    }
+    let (_, end) = world.round_cut(None, LookOptions::default()).await;
+    assert!(end.expect("a round").goes_on);
+    recorder.hand_over(&world.node).await;
+    world.settle().await;
+    world.agree(id).await;
 }
 
 /// Nothing is found again: the folder is empty under another UIDVALIDITY.
