@@ -86,7 +86,7 @@ impl AlarmRules {
             }
             let now = view.borrow_and_update().clone();
             self.write(of_roles.look(&now, &self.alarms, BootInstant::now()));
-            self.write(of_roles.removed(&now, &self.roles.removed_members(), &self.alarms));
+            self.write(of_roles.removed(&now, &self.roles.removed_members(), &self.alarms, BootInstant::now()));
         }
     }
 

@@ -19,6 +19,8 @@ const LOST_FOR: Duration = Duration::from_secs(1);
 /// The same for a missing majority; `STARTS_FOR` applies after the start, when all members are starting.
 const NO_MAJORITY_FOR: Duration = Duration::from_secs(3);
 const STARTS_FOR: Duration = Duration::from_secs(15);
+/// Interval at which alarms of removed members are looked for.
+const REMOVED_AGAIN: Duration = Duration::from_secs(60);
 /// Period before the start, in milliseconds. Older events were reported by an earlier incarnation, or not at all.
 const BEFORE_THE_START: u64 = 600_000;
 
@@ -51,8 +53,8 @@ pub struct RolesRules {
     /// which names the epoch or generation.
     reported: BTreeSet<(String, String)>,
     statuses: BTreeMap<NodeName, Status>,
-    /// Removed members whose alarms this node has looked for.
-    removed: BTreeSet<NodeName>,
+    /// Removed members, and the time when this node looked for their alarms.
+    removed: (BTreeSet<NodeName>, BootInstant),
     /// Time since which members do not work, and whether this node has reported it.
     lost: BTreeMap<NodeName, (BootInstant, bool)>,
     no_majority: Option<BootInstant>,
@@ -79,7 +81,7 @@ impl RolesRules {
             began_at,
             reported,
             statuses: BTreeMap::new(),
-            removed: BTreeSet::new(),
+            removed: (BTreeSet::new(), began),
             lost: BTreeMap::new(),
             no_majority: None,
             majority: None,
@@ -111,13 +113,18 @@ impl RolesRules {
         view: &RolesView,
         removed: &BTreeSet<NodeName>,
         seen: &impl AlarmSource,
+        now: BootInstant,
     ) -> Vec<Report> {
-        if self.removed == *removed || !self.is_reporter(view) {
+        // What a member raised at its end may arrive by way of another node, after the removal.
+        let is_due = self.removed.0 != *removed || now.since(self.removed.1) >= REMOVED_AGAIN;
+        if removed.is_empty() || !is_due || !self.is_reporter(view) {
             return Vec::new();
         }
-        self.removed.clone_from(removed);
+        self.removed = (removed.clone(), now);
         let raised = seen.alarms().into_iter().filter(|alarm| alarm.cleared.is_none());
-        let nodes: BTreeSet<_> = raised.map(|alarm| alarm.node).filter(|node| removed.contains(node)).collect();
+        // One that has joined again clears its alarms itself.
+        let is_gone = |node: &NodeName| removed.contains(node) && view.member(node).is_none();
+        let nodes: BTreeSet<_> = raised.map(|alarm| alarm.node).filter(is_gone).collect();
         nodes.into_iter().map(Report::EndOf).collect()
     }
 

@@ -8,7 +8,7 @@ use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::wall;
 use twinbox_tls::ServedCertificate;
 
-/// Pause between two looks at the files.
+/// Poll interval of the files.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 const DAY_SECONDS: i64 = 24 * 60 * 60;
@@ -29,7 +29,10 @@ pub async fn watch(
     let mut rule = CertificateRule::default();
     loop {
         let files = certificate.clone();
-        let read = match tokio::task::spawn_blocking(move || files.reload()).await {
+        let reading = tokio::task::spawn_blocking(move || files.reload());
+        // A file system that hangs does not hold up the stop.
+        let Some(read) = stop.run_until_cancelled(reading).await else { return };
+        let read = match read {
             Ok(read) => read.map_err(|error| error.to_string()),
             Err(error) => return warn!(subject, %error, "the certificate is not read again"),
         };
@@ -77,17 +80,18 @@ impl CertificateRule {
         let left = ends.saturating_sub(now);
         let is_soon = left < SOON_SECONDS.min(ends.saturating_sub(begins) / 4);
         let verdict = match unusable.filter(|_| stays) {
-            Some(reason) => {
-                Verdict::Wrong(format!("{reason}; the certificate of before is in use, and {}", in_words(left)))
-            }
-            None if is_soon => Verdict::Wrong(in_words(left)),
+            Some(reason) => Verdict::Wrong(format!(
+                "{reason}; the certificate of before is in use, and {}",
+                remaining_text(left)
+            )),
+            None if is_soon => Verdict::Wrong(remaining_text(left)),
             None => Verdict::Fine,
         };
         (self.reported.as_ref() != Some(&verdict)).then(|| self.reported.insert(verdict).clone())
     }
 }
 
-fn in_words(left: i64) -> String {
+fn remaining_text(left: i64) -> String {
     match left {
         ..=0 => "it has expired".to_owned(),
         1..DAY_SECONDS => "it ends within a day".to_owned(),

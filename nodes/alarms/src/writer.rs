@@ -178,8 +178,12 @@ impl Writer {
         let mut edits: Vec<(Key, Edit)> = self.began.iter().cloned().collect();
         edits.extend(changes.iter().map(|change| (change.alarm.key(), change.alarm.report())));
         edits.extend(events.iter().map(|event| (event.key(), event.edit())));
-        edits.extend(self.old(now)?);
-        if let Err(failed) = self.commit(edits).await {
+        let old = self.old(now).map(|old| edits.extend(old));
+        let written = match old {
+            Ok(()) => self.commit(edits).await.map(drop),
+            Err(failed) => Err(failed),
+        };
+        if let Err(failed) = written {
             self.numbering = before;
             let own = changes.into_iter().filter(|change| change.alarm.node == node);
             put_back(inbox, own.map(|change| (change.key, change.pending)).collect(), reported);

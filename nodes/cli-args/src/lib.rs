@@ -71,8 +71,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The default of `admin_socket`; where it is not, that of a node that runs from a folder of `cluster init` as the service of
-/// the system.
+/// The default of `admin_socket`. If no socket is there: that of a node whose folder is the one of the shipped systemd unit.
 fn default_socket() -> PathBuf {
     let [usual, of_service] = ["/run/twinbox/admin.sock", "/var/lib/twinbox/admin.sock"].map(PathBuf::from);
     if !usual.exists() && of_service.exists() { of_service } else { usual }

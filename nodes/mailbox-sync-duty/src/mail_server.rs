@@ -39,8 +39,8 @@ impl MailServer {
         Self { id, name, settings, appends, tokens: Arc::default(), refusals: Arc::default() }
     }
 
-    /// The same server with a new name or new settings. It keeps what its sign-ins have learned, as far as that does not
-    /// depend on what changed: a provider may have replaced the refresh token of the file, which is of no use any more.
+    /// The same server with a new name or new settings. Tokens are kept unless the settings of their requests changed (a
+    /// provider may have replaced the refresh token of the file, and refuses that one), refusals unless `auth` changed.
     pub(crate) fn changed(&self, name: String, settings: ServerSettings) -> Self {
         let (old, new) = (&self.settings, &settings);
         let same_auth = old.auth == new.auth;

@@ -20,7 +20,7 @@ use twinbox_ids::{ClusterId, MessageId};
 use twinbox_imap::ImapError;
 use twinbox_mail::Address;
 use twinbox_mailbox_sync::{
-    Account, AccountState, Action, Extent, Link, MailState, MessageState, NamesKept, Plan, RENEWED_AFTER, Refusal,
+    Account, AccountState, Action, Extent, Link, MailState, MessageState, NamesKept, RENEWED_AFTER, Refusal,
     RemoteFlags, RemoteView, Scan, needs_full_look, plan,
 };
 use twinbox_mailbox_sync_store::{MailboxSyncStore, MarkedHere, SyncedMailbox};
@@ -150,8 +150,7 @@ impl Session<'_> {
                 return Err(SyncError::UidsChange);
             }
         };
-        let mut plan = plan(wall(), &local, &rows, &before, &remote);
-        self.leave_out_lost(&mut plan, &before).await?;
+        let plan = plan(wall(), &local, &rows, &before, &remote);
         let is_full = needs_full_look(&before, remote.uid_validity, remote.uid_next);
         // Earlier parts of the folder were read before messages came that are here now.
         let everything_read = is_full && before.scan.next == 0;
@@ -209,27 +208,6 @@ impl Session<'_> {
         };
         round.flush(state).await?;
         Ok(round.end)
-    }
-
-    /// Leaves out the APPENDs of messages whose audio is lost. That is no failure of the account, and has its own alarm.
-    async fn leave_out_lost(&self, plan: &mut Plan, before: &AccountState) -> Result<(), SyncError> {
-        let mut lost = BTreeSet::new();
-        for action in plan.actions.iter().filter(|action| matches!(action, Action::Append { .. })) {
-            let message = self.mailstore.message(self.account.mailbox, action.message()).await?;
-            if message.is_some_and(|message| self.mailstore.is_audio_lost(&message)) {
-                lost.insert(action.message());
-            }
-        }
-        if lost.is_empty() {
-            return Ok(());
-        }
-        plan.actions.retain(|action| !matches!(action, Action::Append { .. }) || !lost.contains(&action.message()));
-        let state = AccountState { synced_at: before.synced_at, ..plan.state.clone() };
-        if plan.actions.is_empty() && state == *before {
-            // Nothing changes: nothing is written.
-            plan.state = state;
-        }
-        Ok(())
     }
 
     /// Stores the UIDVALIDITY of a full look before its first APPEND, which may fail: a server that gives the folder

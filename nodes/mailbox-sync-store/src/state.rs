@@ -76,6 +76,7 @@ impl MailboxSyncStore {
             id: message.id,
             received: message.received,
             partial: message.is_partial(),
+            audio_lost: self.mailstore.is_audio_lost(&message),
             state: LocalState { folder: message.folder, deleted: message.deleted },
         });
         Ok(local.collect())

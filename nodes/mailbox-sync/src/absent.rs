@@ -69,7 +69,7 @@ pub(crate) fn absent(
         Link::Bound { uid, remote, .. } if !changed && absence == Absence::HeldBack => {
             store(Link::Held { uid, remote })
         }
-        // It went by a removal of ours, whose end was not seen, and is undeleted here.
+        // The server carried out a removal of this duty, whose answer was lost. Since then the message was undeleted here.
         Link::Bound { remote, .. } if !changed && remote.deleted => vec![append(message, Some(row))],
         Link::Bound { .. } if !changed && absence == Absence::Counts => deleted(message, mail),
         _ => vec![append(message, Some(row))],

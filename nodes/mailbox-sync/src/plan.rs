@@ -49,7 +49,7 @@ pub fn plan(
     let (mut held_back, mut refused) = (0_u32, 0_u32);
     for message in local {
         let row = rows.get(&message.id);
-        let (actions, waits) = look.unless_refused(look.actions(message, row), row);
+        let (actions, waits) = look.unless_refused(look.possible(message, row), row);
         let actions = look.or_renewed(message.id, row, actions);
         refused += u32::from(waits);
         held_back += u32::from(is_held(&actions, row));
@@ -181,6 +181,13 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
+    /// The actions without what lost audio makes impossible. That is no failure of the account, and has its own alarm.
+    fn possible(&self, message: &LocalMessage, row: Option<&MessageState>) -> Vec<Action> {
+        let mut actions = self.actions(message, row);
+        actions.retain(|action| !message.audio_lost || !matches!(action, Action::Append { .. }));
+        actions
+    }
+
     fn actions(&self, message: &LocalMessage, row: Option<&MessageState>) -> Vec<Action> {
         if let Some(present) = self.present(message, row) {
             let replaces = present.mail.extent == Extent::Part && !message.partial && !message.state.deleted;

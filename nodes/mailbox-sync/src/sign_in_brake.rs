@@ -1,7 +1,7 @@
 //! A brake for a wrong shared secret: otherwise each account of the server would try it, and servers lock such clients.
 //!
-//! Before the first sign-in with a secret succeeds, a few accounts at a time try it. Once mailboxes have signed in with
-//! it, only their refusals count: a refusal of any other says that the user has no account there. After a pause one
+//! Before the first sign-in with a secret succeeds, and from a refusal that counts to the next success, a few accounts at a
+//! time try it. Once mailboxes have signed in with it, only their refusals count: a refusal of any other says that the user has no account there. After a pause one
 //! account tries at a time, at first one that has signed in before.
 //!
 //! Times are those of a clock that is never set, since any moment before the first of them.
@@ -62,7 +62,8 @@ impl SignInBrake {
             Some(_) => false,
             None => {
                 let may_be_refused = self.refused.saturating_add(self.trying);
-                self.proven.is_empty() && self.trying > 0 && may_be_refused >= MOST_REFUSED
+                let is_right = !self.proven.is_empty() && self.refused == 0;
+                !is_right && self.trying > 0 && may_be_refused >= MOST_REFUSED
             }
         };
         if waits {

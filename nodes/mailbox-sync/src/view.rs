@@ -16,6 +16,8 @@ pub struct LocalMessage {
     pub received: Timestamp,
     /// Only a part of its audio is available.
     pub partial: bool,
+    /// No node has its audio: it is not appended.
+    pub audio_lost: bool,
     /// Its state.
     pub state: LocalState,
 }

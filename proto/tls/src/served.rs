@@ -105,7 +105,8 @@ impl Loaded {
         };
         let (_, parsed) = X509Certificate::from_der(first).map_err(|error| unusable(certificate, error))?;
         let validity = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-        let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, error))?;
+        let no_key = |error| unusable(key, format!("it has no private key in PEM format ({error})"));
+        let secret = PrivateKeyDer::from_pem_file(key).map_err(no_key)?;
         let certified = CertifiedKey::from_der(chain, secret, &ring::default_provider())
             .map_err(|error| unusable(certificate, format!("with {}: {error}", key.display())))?;
         Ok(Self { certified: Arc::new(certified), validity })

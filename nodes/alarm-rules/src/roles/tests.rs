@@ -320,11 +320,14 @@ fn alarms_of_a_removed_member_are_ended_by_one() {
     let two = view(&[("a", Status::InService), ("b", Status::InService)]);
     let removed = |names: &[&str]| names.iter().map(|removed| name(removed)).collect::<BTreeSet<_>>();
     let end = [Report::EndOf(name("c"))];
+    let three = view(&[("a", Status::InService), ("b", Status::InService), ("c", Status::Starting)]);
     // A node that is no member yet may have joined where this one does not look.
-    assert_eq!(a.removed(&two, &removed(&[]), &there), []);
-    assert_eq!(a.removed(&two, &removed(&["c"]), &there), end);
-    assert_eq!(b.removed(&two, &removed(&["c"]), &there), []);
-    assert_eq!(a.removed(&two, &removed(&["c"]), &there), [], "once");
+    assert_eq!(a.removed(&two, &removed(&[]), &there, at(0)), []);
+    assert_eq!(a.removed(&two, &removed(&["c"]), &there, at(1)), end);
+    assert_eq!(b.removed(&two, &removed(&["c"]), &there, at(1)), []);
+    assert_eq!(a.removed(&two, &removed(&["c"]), &there, at(2)), [], "it was looked for just now");
+    assert_eq!(a.removed(&two, &removed(&["c"]), &there, at(60_001)), end, "one came later");
+    assert_eq!(a.removed(&three, &removed(&["c"]), &there, at(120_001)), [], "it has joined again");
     // One that reports for the first time cannot know what the one before it did.
-    assert_eq!(b.removed(&view(&[("b", Status::InService)]), &removed(&["c"]), &there), end);
+    assert_eq!(b.removed(&view(&[("b", Status::InService)]), &removed(&["c"]), &there, at(3)), end);
 }

@@ -264,14 +264,14 @@ fn members(status: &ClusterStatusReply, report: &mut Report) {
     report.add("cluster", findings);
 }
 
-/// Ports that the node would bind, with their keys.
+/// Ports that the node would bind, with their keys; not those below 1024 of mail in, which the node's unit may permit.
 fn own_ports(config: &NodeConfig) -> Vec<(&'static str, Transport, SocketAddr)> {
     let sip = config.calls.listeners.iter().map(|l| ("[[sip.listener]] bind", l.transport, l.bind));
     let peers = [("cluster.bind", Transport::Tcp, config.cluster.bind)];
     let metrics = config.metrics.map(|bind| ("metrics.bind", Transport::Tcp, bind));
     let links = config.links.as_ref().map(|links| ("links.bind", Transport::Tcp, links.bind));
     let mail = config.mail.incoming.iter().flat_map(|incoming| &incoming.listeners);
-    let mail = mail.map(|(bind, _)| ("mail.in", Transport::Tcp, *bind));
+    let mail = mail.filter(|(bind, _)| bind.port() >= 1024).map(|(bind, _)| ("mail.in", Transport::Tcp, *bind));
     sip.chain(peers).chain(metrics).chain(links).chain(mail).collect()
 }
 

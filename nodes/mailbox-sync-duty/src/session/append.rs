@@ -47,8 +47,8 @@ impl<F: Folder> Round<'_, F> {
         {
             // It may have been read since.
             self.rereads = true;
-            // The flag may be left from a removal that a server without UIDPLUS could not finish.
-            self.bind(sent, uid, is_deleted);
+            // The flag may be left from a removal of this duty that a server without UIDPLUS could not finish.
+            self.bind(sent, uid, is_deleted && self.rows.contains_key(&message));
             return Ok(());
         }
         let stored = mailstore.message(account.mailbox, message).await?;

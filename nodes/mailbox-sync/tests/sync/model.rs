@@ -211,7 +211,7 @@ impl World {
     fn leave(&mut self, folder: Folder, partial: bool) {
         self.made += 1;
         let (id, state) = (MessageId(self.made), LocalState { folder, deleted: false });
-        self.here.insert(id, LocalMessage { id, received: Timestamp(1), partial, state });
+        self.here.insert(id, LocalMessage { id, received: Timestamp(1), partial, audio_lost: false, state });
     }
 
     /// Somebody deletes a mail there. That of a part is no deletion of a message that is whole here.

@@ -29,7 +29,7 @@ const SAVED: LocalState = LocalState { folder: Folder::Saved, deleted: false };
 const NEW_DELETED: LocalState = LocalState { folder: Folder::New, deleted: true };
 
 fn here(id: MessageId, state: LocalState) -> LocalMessage {
-    LocalMessage { id, received: Timestamp(1), partial: false, state }
+    LocalMessage { id, received: Timestamp(1), partial: false, audio_lost: false, state }
 }
 
 fn bound(uid: u32, remote: RemoteFlags) -> Link {

@@ -70,6 +70,20 @@ fn wrong_secret_is_tried_by_few_accounts_at_a_time_and_then_by_one_after_each_pa
 }
 
 #[test]
+fn secret_that_becomes_wrong_is_tried_by_few_from_its_first_refusal_on() {
+    let mut brake = SignInBrake::default();
+    for mailbox in 0..200 {
+        assert_eq!(admitted(&mut brake, [mailbox], START), [mailbox]);
+        succeed(&mut brake, mailbox);
+    }
+    assert_eq!(admitted(&mut brake, [0], START), [0]);
+    refuse(&mut brake, 0, START);
+    assert_eq!(admitted(&mut brake, 1..200, START), [1, 2, 3, 4]);
+    succeed(&mut brake, 1);
+    assert_eq!(admitted(&mut brake, 5..200, START).len(), 195, "it was that account alone");
+}
+
+#[test]
 fn users_without_an_account_stop_no_other() {
     let mut brake = SignInBrake::default();
     assert_eq!(admitted(&mut brake, [1], START), [1]);

@@ -89,3 +89,28 @@ async fn row_of_a_mail_without_names_stays_while_the_audio_of_its_message_is_mis
     assert_eq!(MessageState { mail: MailState { refusal: None, ..kept.mail }, ..kept }, row);
     assert!(kept.mail.refusal.is_some());
 }
+
+#[tokio::test]
+async fn attempt_of_a_message_whose_audio_is_lost_is_renewed() {
+    let mut world = World::new().await;
+    let first = world.leave().await;
+    world.settle().await;
+    let (lost, ..) = leave_without_audio(&world).await;
+    let (_, end) = world.round_cut(None, LookOptions::default()).await;
+    assert!(matches!(end.expect("a round").refused, Some(SyncError::StepsWait(1))), "it may come yet");
+    let attempt = async |world: &World| match world.store.rows(world.mailbox).await.expect("readable")[&lost].link {
+        Link::Appending { from_uid, .. } => from_uid,
+        ref other => panic!("{other:?}"),
+    };
+    let before = attempt(&world).await;
+    world.node.peers.start();
+    let is_lost = async || world.node.mailstore.is_audio_lost(&world.message(lost).await);
+    eventually("the note was read", is_lost).await;
+    for n in 0..=twinbox_mailbox_sync::RENEWED_AFTER {
+        world.folder.add(Some(format!("<{n}@server.example>")), ImapFlags::default());
+    }
+    world.settle().await;
+    assert!(attempt(&world).await > before, "looks begin further and further back");
+    world.agree(first).await;
+    assert!(world.folder.uids_of(lost).is_empty());
+}
