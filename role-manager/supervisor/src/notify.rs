@@ -98,7 +98,7 @@ fn connect(path: &str) -> io::Result<(SocketAddr, UnixDatagram)> {
     Ok((address, socket))
 }
 
-/// Half of the watchdog timeout, if it is pid for this process.
+/// Half of the watchdog timeout, if `WATCHDOG_PID` names this process or none.
 fn watchdog_interval(usec: Option<&str>, pid: Option<&str>, own: u32) -> Option<Duration> {
     let usec: u64 = usec?.parse().ok()?;
     let is_for_us = pid.is_none_or(|pid| pid.parse() == Ok(own));
