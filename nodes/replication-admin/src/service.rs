@@ -10,11 +10,12 @@ use twinbox_alarm_rules::name_conflicts;
 use twinbox_ids::NodeName;
 use twinbox_mailstore::{Mailstore, blocking};
 use twinbox_members::MemberClients;
-use twinbox_replication_peer::{AudioCheck, ComparisonReport, Peers};
+use twinbox_replication_peer::{AudioCheck, ComparisonReport, Peers, ScanProgress};
 use twinbox_replication_store::{Filled, Store};
 use twinbox_wire::storage::{
     CheckReply, CheckRequest, CompactReply, CompactRequest, Comparison, Conflict, ConflictsReply, ConflictsRequest,
-    PeerReplication, ReplicationStatusReply, ReplicationStatusRequest, StatsReply, StatsRequest, VerifyRequest,
+    PeerReplication, RecordScan, ReplicationStatusReply, ReplicationStatusRequest, StatsReply, StatsRequest,
+    VerifyRequest,
     storage_server::{Storage, StorageServer},
 };
 
@@ -212,5 +213,6 @@ fn status(parts: &StorageParts) -> ReplicationStatusReply {
         log_oldest_ms: log.and_then(|log| log.oldest).map(|oldest| oldest.0),
         log_cut: log.map_or(0, |log| log.cut),
         state_fills: counters.state_fills,
+        scan: fill.scan.map(|ScanProgress { rows: records, of, rate }| RecordScan { records, of, rate }),
     }
 }

@@ -24,6 +24,8 @@ pub(crate) struct StateFills {
     attempts: Mutex<BTreeMap<NodeName, Attempts>>,
     /// The peers that were out of reach of this node's log, as this node was of theirs.
     split: Mutex<BTreeSet<NodeName>>,
+    /// The scan under way: rows that came, and rows that the peer has.
+    current: Mutex<Option<(u64, u64)>>,
     /// Number of pages that went beyond what any earlier scan of their peer had brought.
     advanced: AtomicU64,
 }
@@ -78,8 +80,28 @@ impl StateFills {
         }
     }
 
+    fn set_current(&self, change: impl FnOnce(&mut Option<(u64, u64)>)) {
+        change(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A scan has begun, of a peer with about so many rows, 0 if it does not know.
+    pub(crate) fn begun(&self, of: u64) {
+        self.set_current(|current| *current = Some((0, of)));
+    }
+
+    /// The scan under way has ended, well or not.
+    pub(crate) fn over(&self) {
+        self.set_current(|current| *current = None);
+    }
+
+    /// Rows that the scan under way has brought, and rows of its peer; `None` without one.
+    pub(crate) fn current(&self) -> Option<(u64, u64)> {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A scan of the peer has brought this many rows so far.
     pub(crate) fn scanned(&self, peer: &NodeName, rows: u64) {
+        self.set_current(|current| current.iter_mut().for_each(|(came, _)| *came = rows));
         if let Some(attempts) = self.state().get_mut(peer).filter(|attempts| attempts.rows < rows) {
             attempts.rows = rows;
             self.advanced.fetch_add(1, Relaxed);

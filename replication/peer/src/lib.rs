@@ -34,7 +34,7 @@ pub use comparison::{AudioCheck, ComparisonCounts, ComparisonReport, Difference,
 pub use config::{PeerAddress, PeerConfig};
 pub use log_cut::LogStatus;
 pub use peers::{PeerStatus, Peers, PeersCounters};
-pub use progress::{FillProgress, PeerProgress};
+pub use progress::{FillProgress, PeerProgress, ScanProgress};
 pub use service::ReplicationService;
 pub use stability::StabilityMark;
 pub use twinbox_replication_core::{ack::Acknowledgement, state_fill::LogPolicy};

@@ -40,6 +40,19 @@ pub struct FillProgress {
     pub missing: u64,
     /// Changes that came per second, over ten seconds.
     pub rate: f64,
+    /// The scan of a peer's rows, while there is one.
+    pub scan: Option<ScanProgress>,
+}
+
+/// Progress of a scan of a peer's rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ScanProgress {
+    /// Rows that came.
+    pub rows: u64,
+    /// Rows that the peer has, about; 0 if it did not know.
+    pub of: u64,
+    /// Rows that came per second, over ten seconds.
+    pub rate: f64,
 }
 
 /// The samples of all streams.
@@ -50,6 +63,8 @@ pub(crate) struct Samples(Mutex<State>);
 struct State {
     peers: BTreeMap<NodeName, PeerSamples>,
     here: Counted,
+    /// Rows of the scan under way.
+    scanned: Counted,
 }
 
 #[derive(Default)]
@@ -93,6 +108,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         {
             let mut state = inner.samples.state();
             state.here.add(now, vector.total());
+            match inner.state_fills.current() {
+                Some((rows, _)) => state.scanned.add(now, rows),
+                None => state.scanned = Counted::default(),
+            }
             state.peers.retain(|name, _| links.iter().any(|link| link.name == *name));
             for link in links {
                 let samples = state.peers.entry(link.name.clone()).or_default();
@@ -126,7 +145,10 @@ impl Peers {
     /// Progress of this node in getting what the others have.
     pub fn fill_progress(&self) -> FillProgress {
         let (here, missing) = (self.inner().store.vector().total(), self.behind());
-        FillProgress { here, missing, rate: self.inner().samples.state().here.rate() }
+        let state = self.inner().samples.state();
+        let scan = self.inner().state_fills.current();
+        let scan = scan.map(|(rows, of)| ScanProgress { rows, of, rate: state.scanned.rate() });
+        FillProgress { here, missing, rate: state.here.rate(), scan }
     }
 
     /// Bytes of the changes that are here and that a peer is not known to have, estimated from the first of them. Reads the

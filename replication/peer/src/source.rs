@@ -24,6 +24,7 @@ use twinbox_clock::BootInstant;
 use twinbox_replication_core::{
     Vector,
     ack::Input,
+    state_fill::begins_for,
     tails::{Tails, Take},
 };
 use twinbox_replication_feed::{FeedEntry, FeedReader, Overtaken};
@@ -73,7 +74,10 @@ pub(crate) fn start(
     let (taken, taken_seen) = watch::channel(0);
     let (behind, behind_seen) = watch::channel(());
     let (history, batches) = mpsc::channel(1);
-    let log_begins = store.log_begins();
+    let mut log_begins = store.log_begins();
+    if hello.fills_by_state && hello.lacks_data && !frames::lacks_records(store) {
+        log_begins = begins_for(&log_begins, &store.vector(), &hello.vector);
+    }
     if hello.fills_by_state {
         inner.tasks.spawn(log_cut::note_filler(inner.clone(), link.name.clone()));
     }

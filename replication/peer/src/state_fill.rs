@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Streaming};
 use tracing::{error, info, warn};
@@ -50,8 +51,9 @@ const PAGE_ROWS: usize = 8_192;
 const REPAIRED: u64 = 10_000;
 /// Longest id of a row: that of the keys of the index.
 const KEY: usize = 1_024;
-/// Rows of one commit.
+/// Rows of one commit, and commits under way: a caller's commit waits for no more than these.
 const ROWS: usize = 64;
+const COMMITS: usize = 4;
 /// Rows that the peer lacks, looked at in one go.
 const EXTRA: usize = 64;
 /// Numbers of changes read in one go.
@@ -96,6 +98,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
         let Some((link, way, since)) = due(&inner) else { continue };
         let attempt = fill(&inner, &link, way, since).await;
+        inner.state_fills.over();
         let now = BootInstant::now();
         match attempt {
             Ok(rows) => {
@@ -216,6 +219,7 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
         warn!(peer = %link.name, "peer does not get what only this node has, or an earlier source had; its rows are taken, and none is removed");
     }
     let cover = Cover::new(ScanFacts { way, handed_over, start: &start, seen: &seen });
+    inner.state_fills.begun(begin.rows);
     let (told, noted) = (start.clone(), BTreeMap::new());
     let mut scan = Scan { inner, link, cover, told, noted, judged, after: None, rows: 0, removed: 0 };
     let mut rate = PageRate::default();
@@ -302,17 +306,20 @@ impl Scan<'_> {
         if self.rows > self.told.total().saturating_add(REPAIRED) {
             return Err(bad("more rows than changes that its node tells of"));
         }
-        let mut present = rows.into_iter().filter_map(|(key, record)| Some((key, record?))).peekable();
-        let mut seen = Some(seen);
-        let store = &self.inner.store;
-        while present.peek().is_some() {
-            let part: Vec<(Key, Record)> = present.by_ref().take(ROWS).collect();
-            let too_large = store.merge_state(part, seen.take().unwrap_or_default()).await?;
-            // Set aside (rule R11): the next comparison names the row.
-            self.inner.counters.set_aside.fetch_add(too_large, Relaxed);
+        let mut present = rows.into_iter().filter_map(|(key, record)| Some((key, record?)));
+        let mut parts = std::iter::from_fn(|| Some(present.by_ref().take(ROWS).collect::<Vec<_>>()))
+            .take_while(|part| !part.is_empty())
+            .peekable();
+        if parts.peek().is_none() {
+            self.inner.store.merge_state(Vec::new(), seen.clone()).await?;
         }
-        if let Some(seen) = seen {
-            store.merge_state(Vec::new(), seen).await?;
+        // Each notes what its rows may show: one may be durable before another.
+        let merge = |part| self.inner.store.merge_state(part, seen.clone());
+        let mut merging: FuturesUnordered<_> = parts.by_ref().take(COMMITS).map(merge).collect();
+        while let Some(too_large) = merging.next().await {
+            // Set aside (rule R11): the next comparison names the row.
+            self.inner.counters.set_aside.fetch_add(too_large?, Relaxed);
+            merging.extend(parts.next().map(merge));
         }
         self.remove_absent(upto.as_ref(), listed).await?;
         self.after = upto;

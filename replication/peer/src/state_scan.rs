@@ -100,7 +100,8 @@ impl Scan {
             Err(error) => return Ok(Err(error)),
         };
         let Some(has) = has else { return Ok(Err(Status::unavailable("too many gaps in its changes").into())) };
-        let start = wire::StateStart { vector: Some(codec::vector_to_wire(pin.vector())), has: Some(has) };
+        let rows = self.store.group_sums().map_or(0, |(_, rows)| rows);
+        let start = wire::StateStart { vector: Some(codec::vector_to_wire(pin.vector())), has: Some(has), rows };
         self.send(wire::StatePage { start: Some(start), ..wire::StatePage::default() }).await?;
         let mut after: Option<Key> = None;
         loop {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use twinbox_wire::storage::{
-    Comparison, ConflictsReply, ConflictsRequest, Difference, PeerReplication, ReplicationStatusReply,
+    Comparison, ConflictsReply, ConflictsRequest, Difference, PeerReplication, RecordScan, ReplicationStatusReply,
     ReplicationStatusRequest, VerifyRequest,
 };
 
@@ -64,8 +64,16 @@ fn status(reply: &ReplicationStatusReply) -> String {
         reply.on_two,
         reply.alone,
     )];
-    if reply.filled == "partly" || reply.missing > 0 {
-        lines.push(progress(reply.changes, reply.missing, reply.rate));
+    match reply.scan {
+        // The other node has just started, and does not know how many it has.
+        Some(RecordScan { records, of: 0, rate }) => lines.push(format!("{records} records came, {rate:.0}/s")),
+        Some(RecordScan { records, of, rate }) => {
+            lines.push(progress(records, of.saturating_sub(records), rate, "records"));
+        }
+        None if reply.filled == "partly" || reply.missing > 0 => {
+            lines.push(progress(reply.changes, reply.missing, reply.rate, "changes"));
+        }
+        None => {}
     }
     let oldest = reply.log_oldest_ms.map(|oldest| format!(", from {} on", output::time(oldest)));
     lines.push(format!(
@@ -111,17 +119,17 @@ fn last(comparison: &Comparison) -> String {
     format!("{}: {result}", output::time(comparison.began_ms))
 }
 
-/// A bar of the changes that are here, and the time for the others.
-fn progress(here: u64, missing: u64, rate: f64) -> String {
+/// A bar of the changes or records that are here, and the time for the others.
+fn progress(here: u64, missing: u64, rate: f64, what: &str) -> String {
     let all = here.saturating_add(missing).max(1);
     let done = u128::from(here) * u128::from(BAR) / u128::from(all);
     let bar: String = (0..u128::from(BAR)).map(|at| if at < done { '#' } else { '.' }).collect();
     let left = match (missing, rate) {
         (0, _) => "nothing is known to be missing".to_owned(),
         (missing, rate) if rate >= 1.0 => {
-            format!("{missing} changes missing, {rate:.0}/s, {:.0} s left", (missing as f64 / rate).ceil())
+            format!("{missing} {what} missing, {rate:.0}/s, {:.0} s left", (missing as f64 / rate).ceil())
         }
-        (missing, _) => format!("{missing} changes missing, none come now"),
+        (missing, _) => format!("{missing} {what} missing, none come now"),
     };
     format!("[{bar}] {}% {left}", u128::from(here) * 100 / u128::from(all))
 }
@@ -192,46 +200,5 @@ fn outcome(comparisons: &[Comparison]) -> Result<(), CliError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn comparison(equal: bool) -> Comparison {
-        Comparison { peer: "b".to_owned(), rows: 7, took_ms: 1_250, equal, ..Comparison::default() }
-    }
-
-    #[test]
-    fn verification_succeeds_only_when_everything_was_compared_and_equal() {
-        assert!(outcome(&[]).is_err() && outcome(&[comparison(true), comparison(false)]).is_err());
-        assert!(outcome(&[comparison(true)]).is_ok());
-        assert_eq!(verified(&comparison(true)), "b: equal, 7 records (1.250 s)");
-        let row = Difference {
-            table: "message".to_owned(),
-            id: "0x01".to_owned(),
-            node: "b".to_owned(),
-            fault: "incomplete".to_owned(),
-            fields: vec![1, 9],
-            deletion: true,
-            outcome: "repaired".to_owned(),
-            ..Difference::default()
-        };
-        let differs = Comparison { differences: vec![row], more: 2, repaired: 3, ..comparison(false) };
-        let text = verified(&differs);
-        assert!(text.starts_with("b: 3 differences, 3 repaired (1.250 s)\n"), "{text}");
-        assert!(text.contains("message 0x01: incomplete on b (field 1, field 9, deletion): repaired"), "{text}");
-        let problem = Comparison { problem: "not possible with b".to_owned(), ..comparison(false) };
-        assert_eq!(verified(&problem), "b: not compared completely: not possible with b");
-        let read = Comparison { by: "c".to_owned(), ..comparison(true) };
-        assert_eq!(verified(&read), "recordings of c: all there and undamaged (1.250 s)");
-        let failed = Comparison { equal: false, problem: "c is away".to_owned(), ..read };
-        assert_eq!(verified(&failed), "recordings of c: not compared completely: c is away");
-        assert!(outcome(&[comparison(true), failed]).unwrap_err().to_string().contains("recordings of c"));
-    }
-
-    #[test]
-    fn progress_shows_share_and_time_left() {
-        let half = progress(500, 500, 100.0);
-        assert!(half.starts_with("[###############...............] 50%") && half.ends_with("5 s left"), "{half}");
-        assert!(progress(0, 10, 0.0).ends_with("none come now"));
-        assert!(progress(u64::MAX, 0, 0.0).starts_with("[##############################] 100%"));
-    }
-}
+#[path = "../../tests/unit/replication.rs"]
+mod tests;

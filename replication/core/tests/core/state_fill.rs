@@ -9,7 +9,7 @@ use proptest::{collection::vec, prelude::*};
 use twinbox_ids::{Origin, Timestamp};
 use twinbox_replication_core::{
     Key, Table, Vector,
-    state_fill::{AbsentRow, Cover, LogEntry, LogPolicy, ScanFacts, Way},
+    state_fill::{AbsentRow, Cover, LogEntry, LogPolicy, ScanFacts, Way, begins_for},
 };
 
 fn vector(entries: &[(u128, u64)]) -> Vector {
@@ -48,6 +48,23 @@ fn the_way_follows_from_both_vectors_and_both_logs() {
         ),
     ] {
         assert_eq!(Way::between(&own, &own_begins, &theirs, &their_begins), expected, "{what}");
+    }
+}
+
+#[test]
+fn follower_that_lacks_most_of_very_many_changes_takes_rows() {
+    let (cut, has) = (vector(&[(1, 5)]), vector(&[(1, 50_000), (2, 10_000)]));
+    for (what, has, follower, rows) in [
+        ("an empty disk", has.clone(), vector(&[]), true),
+        ("few changes in all", vector(&[(1, 20_000)]), vector(&[]), false),
+        ("more than a few", vector(&[(1, 20_001)]), vector(&[]), true),
+        ("less than half", has.clone(), vector(&[(1, 30_000)]), false),
+        ("more than half", has.clone(), vector(&[(1, 29_999)]), true),
+        ("changes that the source lacks do not count", has.clone(), vector(&[(3, 90_000)]), true),
+        ("more of an origin than the source", has.clone(), vector(&[(1, 99_000)]), false),
+    ] {
+        let expected = if rows { &has } else { &cut };
+        assert_eq!(begins_for(&cut, &has, &follower), *expected, "{what}");
     }
 }
 

@@ -73,7 +73,7 @@ fn row(id: &[u8]) -> StateRow {
 fn first(start: &Vector) -> StatePage {
     let vector = Some(codec::vector_to_wire(start));
     let has = Report { vector: vector.clone(), ..Report::default() };
-    StatePage { start: Some(StateStart { vector, has: Some(has) }), ..StatePage::default() }
+    StatePage { start: Some(StateStart { vector, has: Some(has), rows: 0 }), ..StatePage::default() }
 }
 
 fn page(rows: Vec<StateRow>, upto: Option<&[u8]>) -> StatePage {
