@@ -27,20 +27,44 @@ pub fn bytes(dir: &Path) -> u64 {
 /// Copies a folder, each file synced; returns the bytes of the files and the time.
 pub fn copy(from: &Path, to: &Path) -> io::Result<(u64, Duration)> {
     let begun = BootInstant::now();
-    Ok((copy_files(from, to)?, begun.elapsed()))
+    let bytes = copy_tree(from, to, &|file| File::open(file)?.sync_all())?;
+    Ok((bytes, begun.elapsed()))
 }
 
-fn copy_files(from: &Path, to: &Path) -> io::Result<u64> {
+/// Bytes of the text beside the audio of a message in a spool: what Asterisk's voicemail writes for one.
+const TEXT: usize = 300;
+
+/// Makes a spool in `dir`, with a folder for each mailbox and two files for each message, and copies it; all files are synced
+/// together at the end. Returns the time of the copy.
+pub fn copy_spool(dir: &Path, mailboxes: usize, messages: usize, audio: usize) -> io::Result<Duration> {
+    let (from, to) = (dir.join("spool"), dir.join("copy"));
+    for mailbox in 0..mailboxes.max(1) {
+        fs::create_dir_all(from.join(mailbox.to_string()))?;
+    }
+    for message in 0..messages {
+        let folder = from.join((message % mailboxes.max(1)).to_string());
+        fs::write(folder.join(format!("msg{message}.wav")), vec![b'a'; audio])?;
+        fs::write(folder.join(format!("msg{message}.txt")), vec![b't'; TEXT])?;
+    }
+    rustix::fs::syncfs(File::open(&from)?)?;
+    let begun = BootInstant::now();
+    copy_tree(&from, &to, &|_| Ok(()))?;
+    rustix::fs::syncfs(File::open(&to)?)?;
+    Ok(begun.elapsed())
+}
+
+/// Copies a folder; calls `copied` with each new file. Returns the bytes of the files.
+fn copy_tree(from: &Path, to: &Path, copied: &dyn Fn(&Path) -> io::Result<()>) -> io::Result<u64> {
     fs::create_dir_all(to)?;
     let mut bytes = 0;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
         match entry.file_type()? {
-            kind if kind.is_dir() => bytes += copy_files(&source, &target)?,
+            kind if kind.is_dir() => bytes += copy_tree(&source, &target, copied)?,
             kind if kind.is_file() => {
                 bytes += fs::copy(&source, &target)?;
-                File::open(&target)?.sync_all()?;
+                copied(&target)?;
             }
             // A socket.
             _ => {}
@@ -62,5 +86,13 @@ mod tests {
         assert_eq!(copy(&from, &to).unwrap().0, 10_000);
         assert_eq!(fs::read(to.join("inner/file")).unwrap(), [1; 10_000]);
         assert!(bytes(&to) >= 10_000);
+    }
+
+    #[test]
+    fn spool_has_two_files_for_each_message_and_is_copied() {
+        let dir = tempfile::tempdir().unwrap();
+        copy_spool(dir.path(), 2, 6, 1_000).unwrap();
+        let files = |folder| fs::read_dir(dir.path().join("copy").join(folder)).unwrap().count();
+        assert_eq!([files("0"), files("1")], [6, 6]);
     }
 }

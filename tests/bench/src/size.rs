@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use twinbox_clock::BootInstant;
 use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Invite, Lab, Place, Transport, User, g711::Law, leave_message, listen, resident_bytes,
-    wait_for, wait_until,
+    Call, Cluster, Endpoint, Invite, Lab, Place, Transport, User, g711::Law, leave_message, listen, peak_bytes,
+    resident_bytes, wait_for, wait_until,
 };
 
 use crate::{
@@ -71,6 +71,16 @@ pub fn run(report: &mut Report, population: Population, differences: usize) -> R
     fs::remove_dir_all(&aside).map_err(|error| format!("the copy cannot be removed: {error}"))?;
     let copying = copied as f64 / 1e6 / took.as_secs_f64();
     row(json!(copying), "MB/s", "", "plain copy of its files, each synced");
+    let spool = cluster.dir().join("spool");
+    let spool_copied = folder::copy_spool(&spool, population.mailboxes, population.messages, population.audio)
+        .map_err(|error| format!("a spool cannot be copied: {error}"))?;
+    fs::remove_dir_all(&spool).map_err(|error| format!("the spool cannot be removed: {error}"))?;
+    row(
+        json!(spool_copied.as_secs_f64()),
+        "s",
+        "",
+        "copy of a spool of as many messages, two files for each, all synced at its end",
+    );
 
     cluster.start_member("w");
     let after_writer = start(&mut cluster);
@@ -102,8 +112,11 @@ pub fn run(report: &mut Report, population: Population, differences: usize) -> R
     row(json!(complete.as_secs_f64()), "s", "", "the same, until all audio is there");
     row(json!(rate), "MB/s", "", "filling of node b: bytes of node a's store in that time");
     row(json!(rate / copying), "ratio", "0.5", "the same beside the plain copy");
+    let beside_spool = spool_copied.as_secs_f64() / complete.as_secs_f64();
+    row(json!(beside_spool), "ratio", "0.5", "speed of the filling beside the copy of a spool");
     let pid = cluster.member("b").pid();
     row(json!(resident_bytes(pid) as f64 / 1e6), "MB", "500", "resident memory of node b after that");
+    row(json!(peak_bytes(pid) as f64 / 1e6), "MB", "500", "most memory of node b while it was filled");
 
     let b = lab.place("b");
     for what in ["first `replication verify` of equal stores", "`replication verify` of equal stores"] {

@@ -70,7 +70,7 @@ pub use outbox::StoredEffect;
 pub use pbx::{MwiNotify, Pbx};
 pub use place::{Loopback, Place};
 pub use postfix::Postfix;
-pub use probe::{http_get, metric, resident_bytes};
+pub use probe::{http_get, metric, peak_bytes, resident_bytes};
 pub use process::{Process, binary};
 pub use receivers::{Snmptrapd, SyslogReceiver, WebReceiver};
 pub use slapd::{Slapd, SlapdSettings, SlapdTls};

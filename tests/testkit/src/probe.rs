@@ -37,6 +37,13 @@ pub fn resident_bytes(pid: u32) -> u64 {
     pages * 4096
 }
 
+/// The most memory, in bytes, that was resident in a process at one time since its start.
+pub fn peak_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
 #[cfg(test)]
 mod tests {
     use super::metric;
