@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use twinbox_testkit::peak_bytes;
+
 /// A measurement of one process.
 #[derive(Debug)]
 pub struct PeakMemory {
@@ -22,12 +24,6 @@ impl PeakMemory {
     pub fn grown(&self) -> u64 {
         peak_bytes(self.pid).saturating_sub(self.before)
     }
-}
-
-fn peak_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
 }
 
 #[cfg(test)]

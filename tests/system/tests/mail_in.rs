@@ -16,7 +16,7 @@ use twinbox_system_tests as _;
 use twinbox_testkit::{
     Cli, Cluster, MailFault, MailReceiver, Place, Postfix, SentMail, Spec, Speech, StoredMessage, Swaks,
     g711::{self, Law},
-    leave_message, need, wait_for, wait_until,
+    leave_message, need, peak_bytes, wait_for, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(40);
@@ -223,13 +223,6 @@ fn mail_for_others_without_a_sound_or_too_large_is_refused_with_its_reason() {
         let crossings = samples.windows(2).filter(|pair| (pair[0] < 0) != (pair[1] < 0)).count();
         assert!((870..=890).contains(&crossings), "440 Hz cross zero 880 times in a second: {crossings}");
     }
-}
-
-/// Largest memory that a process has used, in bytes.
-fn peak_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
-    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
 }
 
 #[test]

@@ -37,11 +37,11 @@ pub fn resident_bytes(pid: u32) -> u64 {
     pages * 4096
 }
 
-/// The most memory, in bytes, that was resident in a process at one time since its start.
+/// The most memory, in bytes, that was resident in a process at one time since its start, or since that was reset.
 pub fn peak_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
+    peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1_024
 }
 
 #[cfg(test)]

@@ -121,6 +121,29 @@ async fn log_is_cut_where_every_member_has_it_and_its_keys_are_gone() {
 }
 
 #[tokio::test]
+async fn empty_node_takes_rows_where_the_log_is_long_and_history_where_it_is_short() {
+    for (changes, fills) in [(15_000, 0), (21_000, 1)] {
+        let cluster = Cluster::new(&["a", "b"]).await;
+        let a = cluster.node("a").await;
+        for part in 0..changes / 3_000 {
+            a.write_many(&format!("part {part} "), 3_000).await;
+        }
+        let blob = a.record(RecordingId::random(), &audio(30_000)).await;
+        a.write("message", Value::Blob(blob)).await;
+        delete(&a, "part 1 000001").await;
+        let b = cluster.node_that_fills("b", tempfile::tempdir().unwrap(), &[]).await;
+        a.start();
+        b.start();
+        a.write("meanwhile", Value::Bytes(b"live".to_vec())).await;
+        converge(&[&a, &b]).await;
+        until("all is there", || b.store.filled() == Filled::Complete).await;
+        assert_eq!(b.peers.counters().state_fills, fills, "{changes} changes");
+        assert_eq!(in_log(&b) < 100, fills == 1, "{} of {changes} changes in the log", in_log(&b));
+        assert_eq!(b.peers.fill_progress().scan, None);
+    }
+}
+
+#[tokio::test]
 async fn node_that_was_away_longer_than_the_log_fills_by_state() {
     let cluster = Cluster::new(&["a", "b"]).await;
     let (a, dir) = pair_and_one_away(&cluster).await;
