@@ -48,8 +48,7 @@ async fn text_message_whose_connection_hangs_when_the_duty_moves_was_not_sent() 
         waiting.push(stream);
     }
     let gateway = SmsGateway::new(&format!("http://{address}/"), None, None).unwrap();
-    let settings =
-        HttpSettings { sms: Arc::new(move || SmsOut::Ready(gateway.clone())), links: Arc::new(|| None) };
+    let settings = HttpSettings { sms: Arc::new(move || SmsOut::Ready(gateway.clone())), links: Arc::new(|| None) };
     let templates = Arc::new(Templates::with_overrides(&BTreeMap::new()).unwrap());
     let channels = HttpChannels::new(Notifications::new(mailstore, templates), settings);
     let gate = Gate::new(Duty::Notifier);
