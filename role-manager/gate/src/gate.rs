@@ -244,7 +244,7 @@ impl InFlight {
         self.gate.check(&self.epoch)
     }
 
-    /// Resolves as [`Gate::lost`] does. Of what is not sent by then, nothing is to be sent.
+    /// Resolves as [`Gate::lost`] does: what has not begun to leave by then stays here.
     pub async fn lost(&self) {
         self.gate.lost(&self.epoch).await;
     }

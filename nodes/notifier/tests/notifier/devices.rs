@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
-use tokio::{net::TcpSocket, net::TcpStream, time::timeout};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout,
+};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_devices::{Device, DeviceChange, KindName, Templates};
 use twinbox_duty::{ActOutcome, Channels, Notifications, Prepared};
