@@ -29,7 +29,8 @@ impl Webhook {
             body: notice.json().to_string().into(),
         };
         let owner = |socket: BorrowedFd<'_>| -> Option<Box<dyn Any + Send>> { permit.own(socket).ok() };
-        self.0.post(&post, &owner).await.map_err(|failure| match failure {
+        // The caller drops the request when the duty is lost, and the next holder repeats the notice: it has a key.
+        self.0.post(&post, &owner, std::future::pending()).await.map_err(|failure| match failure {
             PostFailure::Unreachable(reason)
             | PostFailure::Later(reason)
             | PostFailure::Unanswered(reason)

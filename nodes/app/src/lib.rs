@@ -85,9 +85,40 @@ pub enum AppError {
 
 impl AppError {
     /// True when each further start fails in the same way, until an administrator acts: the member was removed, or the folder is
-    /// another member's.
+    /// another member's. A folder that is in use, missing or full may become usable without that: its process ends, or its
+    /// disk is mounted.
     pub fn is_final(&self) -> bool {
+        use twinbox_diagnostics::folder::FolderError;
         use twinbox_roles::{RolesError, StoreError};
-        matches!(self, Self::Roles(RolesError::Store(StoreError::Removed { .. } | StoreError::ForeignStore { .. })))
+        match self {
+            Self::Folder(error) => matches!(error, FolderError::Taken { .. }),
+            Self::Roles(RolesError::Store(error)) => {
+                matches!(error, StoreError::Removed { .. } | StoreError::ForeignStore { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use twinbox_diagnostics::folder::{Folder, Owner};
+
+    use super::*;
+
+    #[test]
+    fn start_on_another_members_folder_is_final_and_one_on_a_folder_in_use_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let owner = |name: &str| Owner { member: name.parse().expect("a name"), cluster: None };
+        let is_final = |dir: &Path, name: &str| {
+            let refused = Folder::take("node.data_dir", dir, &owner(name), 0).expect_err("refused");
+            AppError::from(refused).is_final()
+        };
+        let _held = Folder::take("node.data_dir", dir.path(), &owner("a"), 0).expect("taken");
+        assert!(is_final(dir.path(), "b"));
+        assert!(!is_final(dir.path(), "a"), "its process may end");
+        assert!(!is_final(&dir.path().join("none"), "a"), "its disk may be mounted");
     }
 }

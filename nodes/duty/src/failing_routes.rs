@@ -1,16 +1,44 @@
-//! Routes that do not work: the ends of pauses when something gets through again, and the alarms of silent destinations.
+//! Routes that do not work: few attempts at a time, the ends of pauses when something gets through again, and the alarms of
+//! silent destinations.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tracing::{info, warn};
 use twinbox_alarms::Code;
 use twinbox_clock::wall;
-use twinbox_ids::EffectId;
+use twinbox_ids::{EffectId, Timestamp};
 use twinbox_outbox::{Channel, Effect, EffectState, OutboxQueue, Routes};
 
 use crate::{Channels, outbox_loop::OutboxLoop};
 
+/// An attempt under way over a route; it also ends when its task is aborted.
+pub(crate) struct RouteAttempt<'a> {
+    routes: &'a Mutex<Routes>,
+    route: &'a str,
+}
+
+impl Drop for RouteAttempt<'_> {
+    fn drop(&mut self) {
+        locked(self.routes).end(self.route);
+    }
+}
+
 impl<C: Channels> OutboxLoop<C> {
+    /// Begins an attempt over a route, until the result is dropped; `None` if the route has as many as it may have.
+    pub(crate) fn enter_route<'a>(&'a self, route: &'a str) -> Option<RouteAttempt<'a>> {
+        self.routes().begin(route).then(|| RouteAttempt { routes: &self.routes, route })
+    }
+
+    /// Whether an effect waits for the end of another attempt over its route.
+    pub(crate) fn waits_for(&self, route: &str, effect: EffectId, due: Timestamp) -> bool {
+        self.routes().wait(route, effect, due)
+    }
+
+    /// Effects that have waited so, and whose turn has come.
+    pub(crate) fn freed(&self) -> Vec<EffectId> {
+        self.routes().freed()
+    }
+
     /// An effect as the earlier holder left it: what pauses after a failure goes soon after something else gets through.
     pub(crate) fn inherit(&self, effect: &Effect) {
         if effect.state() == EffectState::Failed && effect.due() > wall() {
@@ -46,6 +74,7 @@ impl<C: Channels> OutboxLoop<C> {
         let silence_ms = u64::try_from(self.channels.silence().as_millis()).unwrap_or(u64::MAX);
         let mut routes = self.routes();
         let over = routes.forget(|effect| self.is_open(effect));
+        routes.refill();
         let silent = routes.silent(wall(), silence_ms);
         over.iter().for_each(|subject| self.alarms.clear(Code::DestinationSilent, subject));
         for route in silent {
@@ -79,6 +108,10 @@ impl<C: Channels> OutboxLoop<C> {
     }
 
     pub(crate) fn routes(&self) -> MutexGuard<'_, Routes> {
-        self.routes.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.routes)
     }
+}
+
+fn locked(routes: &Mutex<Routes>) -> MutexGuard<'_, Routes> {
+    routes.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -15,7 +15,7 @@ use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_duty_service::Progress;
 use twinbox_gate::{Gate, InFlight};
-use twinbox_ids::{EffectId, Epoch, Timestamp};
+use twinbox_ids::{DeviceId, EffectId, Epoch, Timestamp};
 use twinbox_mailstore::{Acknowledgement, EffectOutcome, MailError, Mailstore, OutboxChange, OutboxWatch};
 use twinbox_outbox::{Effect, Limits, OutboxQueue, RouteFailure, RouteWorks, Routes, TakeOver, Waiting, take_over};
 
@@ -50,6 +50,8 @@ enum Attempted {
     Ended,
     /// Not before that time.
     Later(Timestamp),
+    /// The route has as many attempts as it may have.
+    RouteIsFull { route: String, due: Timestamp, target: DeviceId },
     /// A channel panicked: the attempt has no outcome.
     Panicked,
 }
@@ -117,6 +119,9 @@ impl<C: Channels> OutboxLoop<C> {
                     }
                 }
             }
+            for id in self.freed() {
+                read |= self.changed(&mut queue, id).is_err();
+            }
             while let Some(id) = queue.next(wall()) {
                 let (this, epoch) = (self.clone(), epoch.clone());
                 let task = attempts.tasks.spawn(async move { this.attempt(id, &epoch).await });
@@ -142,6 +147,12 @@ impl<C: Channels> OutboxLoop<C> {
                     let due = match attempted {
                         Attempted::Ended => continue,
                         Attempted::Later(due) => due,
+                        // Otherwise it has room by now.
+                        Attempted::RouteIsFull { route, due, target } if self.waits_for(&route, id, due) => {
+                            queue.hold(id, target);
+                            continue;
+                        }
+                        Attempted::RouteIsFull { due, .. } => due,
                         Attempted::Panicked => self.panicked(id).await,
                     };
                     read |= !self.postpone(&mut queue, id, due);
@@ -323,6 +334,10 @@ impl<C: Channels> OutboxLoop<C> {
                 return Ok(Attempted::Ended);
             }
         };
+        let route = self.channels.route(&effect, &work);
+        let Some(_slot) = self.enter_route(&route) else {
+            return Ok(Attempted::RouteIsFull { route, due: effect.due(), target: effect.new.target });
+        };
         // From here to the durable outcome the duty is not handed over: the next holder sees the outcome (rule R6).
         let Ok(permit) = self.gate.enter(epoch).map(Arc::new) else {
             return Ok(Attempted::Later(Timestamp(wall().0 + STORE_PAUSE_MS)));
@@ -341,7 +356,6 @@ impl<C: Channels> OutboxLoop<C> {
             self.fail(&effect, number, reason, EffectOutcome::NotTaken).await?;
             return Ok(Attempted::Ended);
         }
-        let route = self.channels.route(&effect, &work);
         let outcome = self.act(&effect, work, &permit).await;
         let (failed, decided) = match &outcome {
             ActOutcome::NotHolder => (None, false),

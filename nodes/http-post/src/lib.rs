@@ -74,7 +74,7 @@ pub enum PostFailure {
     /// The receiver refused the request for good.
     #[error("refused: {0}")]
     Refused(String),
-    /// The connection was refused by its owner: this node does not hold the duty any more.
+    /// This node does not hold the duty any more. Nothing of the request was sent.
     #[error("this node no longer holds the duty")]
     NotHolder,
 }
@@ -164,7 +164,15 @@ impl HttpTarget {
     }
 
     /// Sends a request, once. A conflict (`409`) is success: the receiver has its key already.
-    pub async fn post(&self, post: &Post, owner: Owner<'_>) -> Result<(), PostFailure> {
+    ///
+    /// `lost` resolves when this node loses the duty. A request of which nothing was sent by then is not sent, however
+    /// long the receiver's name, connection or TLS handshake would still take: the next holder of the duty sends it.
+    pub async fn post(
+        &self,
+        post: &Post,
+        owner: Owner<'_>,
+        lost: impl Future<Output = ()>,
+    ) -> Result<(), PostFailure> {
         let sent = AtomicBool::new(false);
         let failure = |error: &dyn fmt::Display| {
             let text = format!("{}: {error}", self.host);
@@ -173,7 +181,16 @@ impl HttpTarget {
                 false => PostFailure::Unreachable(text),
             }
         };
-        match timeout(TIMEOUT, self.connect_and_post(post, owner, &sent)).await {
+        let mut posting = pin!(timeout(TIMEOUT, self.connect_and_post(post, owner, &sent)));
+        let posted = tokio::select! {
+            biased;
+            () = lost => match sent.load(Relaxed) {
+                true => posting.await,
+                false => return Err(PostFailure::NotHolder),
+            },
+            posted = &mut posting => posted,
+        };
+        match posted {
             Ok(Ok(status)) => classify(status),
             Ok(Err(PostError::NotHolder)) => Err(PostFailure::NotHolder),
             Ok(Err(PostError::Io(error))) => Err(failure(&error)),
@@ -304,14 +321,24 @@ impl std::fmt::Debug for HttpTarget {
 #[cfg(test)]
 mod tests {
     use std::{
+        future::pending,
         io::{Read, Write},
         net::TcpListener,
+        sync::Arc,
     };
+
+    use tokio::sync::Notify;
 
     use super::*;
 
-    /// A receiver that reads a request, writes `answer` and closes the connection.
-    fn receiver(answer: &'static str) -> HttpTarget {
+    const OWNER: Owner<'_> = &|_| Some(Box::new(()));
+
+    fn post() -> Post {
+        Post { content_type: "application/json", headers: Vec::new(), body: Bytes::from_static(b"{}") }
+    }
+
+    /// A receiver that reads a request, calls `received`, writes `answer` and closes the connection.
+    fn receiver_after(answer: &'static str, received: impl FnOnce() + Send + 'static) -> HttpTarget {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         std::thread::spawn(move || {
@@ -322,35 +349,84 @@ mod tests {
                 let n = stream.read(&mut bytes).unwrap();
                 request.extend_from_slice(&bytes[..n]);
             }
+            received();
             stream.write_all(answer.as_bytes()).unwrap();
         });
         HttpTarget::new(&url, None, None).unwrap()
     }
 
+    /// Sends a request to such a receiver, with the duty.
+    async fn sent(answer: &'static str) -> Result<(), PostFailure> {
+        receiver_after(answer, || ()).post(&post(), OWNER, pending()).await
+    }
+
+    /// A socket whose queue of connections is full: a further one is not answered.
+    async fn silent() -> (SocketAddr, impl Sized) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let full = socket.listen(1).unwrap();
+        let address = full.local_addr().unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(address)).await {
+            waiting.push(stream);
+        }
+        (address, (full, waiting))
+    }
+
     #[tokio::test]
     async fn request_without_an_answer_may_have_been_taken() {
-        let post = Post { content_type: "application/json", headers: Vec::new(), body: Bytes::from_static(b"{}") };
-        let owner: Owner<'_> = &|_| Some(Box::new(()));
-        assert_eq!(receiver("HTTP/1.1 204 No Content\r\n\r\n").post(&post, owner).await, Ok(()));
-        let busy = receiver("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").post(&post, owner).await;
+        assert_eq!(sent("HTTP/1.1 204 No Content\r\n\r\n").await, Ok(()));
+        let busy = sent("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n").await;
         assert!(matches!(busy, Err(PostFailure::Later(_))), "{busy:?}");
-        let unanswered = receiver("").post(&post, owner).await;
+        let unanswered = sent("").await;
         assert!(matches!(unanswered, Err(PostFailure::Unanswered(_))), "{unanswered:?}");
-        let unreachable = HttpTarget::new("http://127.0.0.1:1/", None, None).unwrap().post(&post, owner).await;
+        let nobody = HttpTarget::new("http://127.0.0.1:1/", None, None).unwrap();
+        let unreachable = nobody.post(&post(), OWNER, pending()).await;
         assert!(matches!(unreachable, Err(PostFailure::Unreachable(_))), "{unreachable:?}");
+    }
+
+    /// A text message of which nothing left must not be given up because the duty moved.
+    #[tokio::test]
+    async fn duty_lost_before_the_request_is_sent_ends_the_wait_for_the_receiver() {
+        let (address, _full) = silent().await;
+        let target = HttpTarget::new(&format!("http://{address}/"), None, None).unwrap();
+        let connecting = target.post(&post(), OWNER, tokio::task::yield_now());
+        assert_eq!(connecting.await, Err(PostFailure::NotHolder));
+
+        // It accepts the connection, and does not answer the handshake.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/", listener.local_addr().unwrap());
+        let any = || Ok(twinbox_tls::connector(Trust::Any).map_err(|error| error.to_string()));
+        let connected = Notify::new();
+        let owner: Owner<'_> = &|_| {
+            connected.notify_one();
+            Some(Box::new(()))
+        };
+        let shaking = HttpTarget::with(&url, None, any).unwrap();
+        let lost = connected.notified();
+        assert_eq!(shaking.post(&post(), owner, lost).await, Err(PostFailure::NotHolder));
+    }
+
+    #[tokio::test]
+    async fn request_that_was_sent_before_the_duty_was_lost_has_its_outcome() {
+        let received = Arc::new(Notify::new());
+        let (seen, loss) = std::sync::mpsc::channel();
+        let arrived = received.clone();
+        let target = receiver_after("HTTP/1.1 204 No Content\r\n\r\n", move || {
+            arrived.notify_one();
+            loss.recv().unwrap();
+        });
+        let lost = async {
+            received.notified().await;
+            seen.send(()).unwrap();
+        };
+        assert_eq!(target.post(&post(), OWNER, lost).await, Ok(()));
     }
 
     /// As an IPv6 address whose packets a firewall drops.
     #[tokio::test]
     async fn silent_address_leaves_time_for_the_next() {
-        let socket = tokio::net::TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        let full = socket.listen(1).unwrap();
-        let silent = full.local_addr().unwrap();
-        let mut waiting = Vec::new();
-        while let Ok(Ok(stream)) = timeout(Duration::from_millis(300), TcpStream::connect(silent)).await {
-            waiting.push(stream);
-        }
+        let (silent, _full) = silent().await;
         let answering = TcpListener::bind("127.0.0.1:0").unwrap();
         let expected = answering.local_addr().unwrap();
         let stream = timeout(TIMEOUT, connect(vec![silent, expected])).await.expect("in time").unwrap();
@@ -362,8 +438,7 @@ mod tests {
     async fn node_without_ca_certificates_does_not_reach_a_receiver_with_tls() {
         let reason = || TlsError::NoAuthorities.to_string();
         let target = HttpTarget::with("https://127.0.0.1:1/", None, || Ok(Err(reason()))).unwrap();
-        let post = Post { content_type: "application/json", headers: Vec::new(), body: Bytes::new() };
-        let failed = target.post(&post, &|_| Some(Box::new(()))).await;
+        let failed = target.post(&post(), OWNER, pending()).await;
         let Err(PostFailure::Unreachable(text)) = failed else { panic!("{failed:?}") };
         assert!(text.contains(&reason()), "{text}");
     }

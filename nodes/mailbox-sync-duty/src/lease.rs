@@ -46,9 +46,7 @@ impl Lease {
 
     /// Resolves when this node does not hold the duty in this epoch any more.
     pub(crate) async fn lost(&self) {
-        let mut holding = self.gate.holding();
-        // The gate lives as long as this future: there is always a sender.
-        let _ = holding.wait_for(|held| held.as_ref() != Some(&self.epoch)).await;
+        self.gate.lost(&self.epoch).await;
     }
 
     /// An exchange with a server, which ends with the lease.

@@ -50,7 +50,8 @@ pub struct RemoteView {
     pub unkept: RemoteFlags,
     /// The names that the server leaves to mails.
     pub names: NamesKept,
-    /// An administrator wants refused steps to be tried again now.
+    /// An administrator wants refused steps to be tried again now. An APPEND that the server may have carried out waits
+    /// for a minute nevertheless.
     pub retry: bool,
     /// Expunges were seen live (IDLE).
     pub watched: bool,

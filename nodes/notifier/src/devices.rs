@@ -195,7 +195,7 @@ impl Channels for HttpChannels {
             permit.own_socket(&socket).ok().map(|owned| Box::new(owned) as Box<dyn Any + Send>)
         };
         let owner: Owner<'_> = &own;
-        match work.target.post(&post, owner).await {
+        match work.target.post(&post, owner, permit.lost()).await {
             Ok(()) => {
                 let next = self.notifications.delivered(effect, &work.due).await;
                 ActOutcome::Done("taken".to_owned(), next)

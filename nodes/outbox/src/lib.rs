@@ -14,6 +14,7 @@ mod outcome;
 mod queue;
 mod removal;
 mod report;
+mod route_slots;
 mod routes;
 pub mod schema;
 mod system_mail;

@@ -1,7 +1,8 @@
 //! Routes to receivers, such as the smarthost: what failed because its route did not work is attempted again as soon as
 //! something else gets through, and not only after its own pause. While a route does not work, one of the effects that wait
 //! for it is attempted at shorter intervals than the pauses of all of them: that is how the end of an outage is noticed. A
-//! route over which nothing is taken for long is reported.
+//! route over which nothing is taken for long is reported. No route has all attempts of a duty, and one that does not work
+//! has few.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -10,7 +11,10 @@ use std::{
 
 use twinbox_ids::{EffectId, Timestamp};
 
-use crate::Channel;
+use crate::{
+    Channel,
+    route_slots::{MOST, MOST_UNREACHED, RouteSlots},
+};
 
 /// Shortest and longest interval between probes of a failing route, in milliseconds. In between it is a tenth of the time
 /// since the route failed.
@@ -32,6 +36,8 @@ pub struct Routes {
     inherited: BTreeSet<EffectId>,
     /// Time of the latest probe.
     probed: Timestamp,
+    /// Attempts under way over all routes, also those that work.
+    slots: RouteSlots,
 }
 
 #[derive(Debug)]
@@ -87,6 +93,35 @@ pub struct RouteWorks {
 }
 
 impl Routes {
+    /// Begins an attempt over a route, which [`Self::end`] ends; false if the route has as many as it may have.
+    pub fn begin(&mut self, route: &str) -> bool {
+        let most = most(&self.failing, route);
+        self.slots.begin(route, most)
+    }
+
+    /// Ends an attempt, after its outcome was noted.
+    pub fn end(&mut self, route: &str) {
+        let most = most(&self.failing, route);
+        self.slots.end(route, most);
+    }
+
+    /// Lets an effect that is due since that time wait for the end of an attempt over this route; false if the route has
+    /// room for it now.
+    pub fn wait(&mut self, route: &str, effect: EffectId, due: Timestamp) -> bool {
+        let most = most(&self.failing, route);
+        self.slots.wait(route, most, effect, due)
+    }
+
+    /// Gives a turn to the effects for which their routes have room. To be called now and then.
+    pub fn refill(&mut self) {
+        self.slots.refill(|route| most(&self.failing, route));
+    }
+
+    /// Effects that waited for their route and are to be attempted now. The next call has others.
+    pub fn freed(&mut self) -> Vec<EffectId> {
+        self.slots.freed()
+    }
+
     /// An attempt failed: returns the effects that have waited for the route, if the receiver was reached.
     pub fn fails(&mut self, route: &str, failure: RouteFailure<'_>, now: Timestamp) -> Vec<EffectId> {
         self.inherited.remove(&failure.effect);
@@ -189,10 +224,17 @@ impl Routes {
         over
     }
 
-    /// Forgets what has failed, because another node may have worked since; returns the reported subjects.
+    /// Forgets what has failed and what waits, because another node may have worked since; returns the reported subjects.
     pub fn clear(&mut self) -> Vec<String> {
+        self.slots.forget();
         self.forget(|_| false)
     }
+}
+
+/// Most concurrent attempts over a route.
+fn most(failing: &HashMap<String, FailingRoute>, route: &str) -> usize {
+    let is_unreached = failing.get(route).is_some_and(|failing| !failing.waiting.is_empty());
+    if is_unreached { MOST_UNREACHED } else { MOST }
 }
 
 impl FailingRoute {
@@ -304,6 +346,49 @@ mod tests {
         }
         probed.sort_unstable();
         assert_eq!(probed, [1, 2, 3].map(EffectId));
+    }
+
+    #[test]
+    fn route_has_most_of_the_attempts_and_few_while_its_receiver_is_not_reached() {
+        let mut routes = Routes::default();
+        let begun = |routes: &mut Routes, route| (0..100).take_while(|_| routes.begin(route)).count();
+        assert_eq!(begun(&mut routes, "dead.example"), 28);
+        assert_eq!(begun(&mut routes, "a.example"), 28, "the others have room");
+        // Earlier ones first.
+        for (effect, due) in (1..=9).rev().zip(1..) {
+            assert!(routes.wait("dead.example", EffectId(effect), Timestamp(due)));
+        }
+        routes.fails("dead.example", unreached(50), Timestamp(1));
+        (0..24).for_each(|_| routes.end("dead.example"));
+        assert!(routes.freed().is_empty(), "four are under way");
+        routes.end("dead.example");
+        assert_eq!(routes.freed(), [EffectId(9)]);
+        assert!(!routes.wait("dead.example", EffectId(9), Timestamp(1)), "it has room");
+        assert!(routes.begin("dead.example") && !routes.begin("dead.example"));
+        // A reached receiver that defers may have as many as any.
+        let deferred = RouteFailure { reached: true, ..unreached(50) };
+        routes.fails("dead.example", deferred, Timestamp(2));
+        routes.refill();
+        assert_eq!(routes.freed(), (1..=8).rev().map(EffectId).collect::<Vec<_>>());
+        assert!(routes.freed().is_empty(), "once");
+    }
+
+    #[test]
+    fn effect_whose_turn_was_not_used_holds_up_no_other() {
+        let mut routes = Routes::default();
+        (0..28).for_each(|_| assert!(routes.begin("a.example")));
+        let [ended, other, last] = [1, 2, 3].map(EffectId);
+        [ended, other, last].into_iter().for_each(|it| assert!(routes.wait("a.example", it, Timestamp(1))));
+        routes.end("a.example");
+        assert_eq!(routes.freed(), [ended], "it has ended meanwhile");
+        routes.refill();
+        assert_eq!(routes.freed(), [other]);
+        // The duty was lost; an attempt of that time ends later.
+        routes.clear();
+        routes.refill();
+        assert!(routes.freed().is_empty());
+        (0..27).for_each(|_| routes.end("a.example"));
+        assert!((0..28).all(|_| routes.begin("a.example")));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod fetch;
 mod folder;
 mod hidden;
 mod idle;
+mod keywords;
 mod response;
 mod secret;
 mod select;

@@ -16,6 +16,7 @@ use imap_codec::{
 use crate::{
     error::shown,
     hidden::Hidden,
+    keywords::without_keywords,
     types::{AppendUid, ImapFlags, OWN_ID},
 };
 
@@ -121,6 +122,8 @@ pub(crate) fn decode(message: &[u8], hidden: &Hidden) -> Result<Received, String
     if importance == Importance::Unused {
         return Ok(Received::Untagged(Untagged::Other));
     }
+    // Keywords that another program gave to a mail may break the grammar.
+    let message = &without_keywords(message);
     if let Some(received) = parse(message, hidden) {
         return Ok(received);
     }
@@ -333,6 +336,20 @@ mod tests {
             (
                 "* 1 FETCH (UID 7 FLAGS (\\Seen) BODY[HEADER.FIELDS (MESSAGE-ID)] {6}\r\nM\0: <a)\r\n",
                 fetched(7, seen, None),
+            ),
+            ("* 1 FETCH (UID 7 FLAGS (a]b \\Seen \\X-y {9) MODSEQ (9))\r\n", fetched(7, seen, None)),
+            (
+                "* 1 FETCH (UID 7 BODY[HEADER.FIELDS (MESSAGE-ID)]<0> {29}\r\n\
+                 Message-ID: FLAGS (x) <a@b>\r\n FLAGS (\\Seen \"))\r\n",
+                fetched(7, seen, Some("<a@b>")),
+            ),
+            (
+                "* OK [PERMANENTFLAGS (\\Seen a]b \\*)] limited\r\n",
+                Received::Untagged(Untagged::Status(status(
+                    StatusKind::Ok,
+                    Some(StatusCode::PermanentFlags(seen)),
+                    "limited",
+                ))),
             ),
             ("* SEARCH 2 3\r\n", Received::Untagged(Untagged::Search(vec![2, 3]))),
             ("* STATUS INBOX (MESSAGES 5 UIDNEXT 21)\r\n", Received::Untagged(Untagged::UidNext(21))),

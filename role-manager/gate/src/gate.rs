@@ -87,6 +87,14 @@ impl Gate {
         if open { Ok(()) } else { Err(NotHolder { duty: self.0.duty, epoch: epoch.clone() }) }
     }
 
+    /// Resolves when this node does not hold the duty in this epoch any more: its release has begun, or its lease has
+    /// expired.
+    pub async fn lost(&self, epoch: &Epoch) {
+        let mut holding = self.holding();
+        // The gate lives as long as this future: there is always a sender.
+        let _ = holding.wait_for(|held| held.as_ref() != Some(epoch)).await;
+    }
+
     /// Begins a write that takes a while. The duty is not released while the result exists; call [`InFlight::check`]
     /// again before each further step.
     pub fn enter(&self, epoch: &Epoch) -> Result<InFlight, NotHolder> {
@@ -235,6 +243,11 @@ impl InFlight {
     pub fn check(&self) -> Result<(), NotHolder> {
         self.gate.check(&self.epoch)
     }
+
+    /// Resolves as [`Gate::lost`] does: what has not begun to leave by then stays here.
+    pub async fn lost(&self) {
+        self.gate.lost(&self.epoch).await;
+    }
 }
 
 impl Drop for InFlight {
@@ -290,5 +303,18 @@ mod tests {
         assert!(futures::poll!(&mut idle).is_pending());
         drop(write);
         idle.await;
+    }
+
+    #[tokio::test]
+    async fn write_in_flight_learns_of_the_release_and_of_another_epoch() {
+        let gate = Gate::new(Duty::Notifier);
+        gate.open(&epoch(1), soon(60_000));
+        let write = gate.enter(&epoch(1)).expect("open");
+        let mut lost = std::pin::pin!(write.lost());
+        assert!(futures::poll!(&mut lost).is_pending());
+        gate.close();
+        lost.await;
+        gate.open(&epoch(2), soon(60_000));
+        write.lost().await;
     }
 }

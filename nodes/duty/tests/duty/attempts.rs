@@ -109,6 +109,33 @@ async fn effects_whose_route_failed_are_attempted_again_as_soon_as_one_gets_thro
     assert!(desk.log().early.is_empty());
 }
 
+/// As a webhook of many users whose host drops packets.
+#[tokio::test]
+async fn receiver_that_hangs_leaves_attempts_to_others() {
+    let node = Node::alone().await;
+    let hooks: Vec<NewEffect> = (1..=40).map(|number| due(Channel::Webhook, number)).collect();
+    let mail = due(Channel::Mail, 99);
+    let desk = Desk::answering(|_| taken());
+    desk.keep(hooks.iter().map(NewEffect::id));
+    let _duty = node.duty(desk.clone());
+    node.add(&hooks).await;
+    node.hold(1);
+    eventually("most of the attempts hang", async || desk.log().active.len() == 28).await;
+    node.add(&[mail]).await;
+    node.until(mail.id(), EffectState::Done).await;
+    assert_eq!(desk.log().active.len(), 28);
+    // Those that waited for the route follow as attempts over it end.
+    for hook in &hooks {
+        desk.release(hook.id());
+    }
+    for hook in &hooks {
+        node.until(hook.id(), EffectState::Done).await;
+    }
+    assert_eq!(desk.acts().len(), 41);
+    let beside = desk.log().beside.iter().map(|(_, others)| others.len()).max();
+    assert!(beside.is_some_and(|most| most <= 28), "{beside:?}");
+}
+
 #[tokio::test]
 async fn destination_that_takes_nothing_is_an_alarm_until_a_success_or_until_nothing_waits_or_the_duty_is_lost() {
     let node = Node::alone().await;

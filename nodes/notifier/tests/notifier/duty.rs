@@ -128,7 +128,7 @@ struct Rig {
     notifier: Notifier,
 }
 
-fn name() -> NodeName {
+pub fn name() -> NodeName {
     "a".parse().unwrap()
 }
 
@@ -136,7 +136,8 @@ fn trunk(name: &str) -> Target {
     Target::Trunk(name.to_owned())
 }
 
-async fn mailstore(dir: &Path) -> (Store, Mailstore) {
+/// A store with all records, and its mail store.
+pub async fn mailstore(dir: &Path) -> (Store, Mailstore) {
     let tls = dir.join("tls");
     std::fs::create_dir(&tls).unwrap();
     let authority = CertificateAuthority::create(ClusterId(7), "test").unwrap();

@@ -1,4 +1,5 @@
 //! Tests of the public interface.
 
+mod devices;
 mod duty;
 mod mwi_queue;
