@@ -27,4 +27,4 @@ pub use progress::CallProgress;
 pub use record::{CallRecord, Outcome, Purpose};
 pub use render::{Format, csv, headings, json, text};
 pub use report::{Column, MOST_ROWS, Query, Report, fail_overs, report};
-pub use times::{LONGEST_RANGE_MS, RangeError, ReportRange, duration_ms, time, zone};
+pub use times::{LONGEST_RANGE_MS, RangeError, ReportRange, duration_ms, range_start, time, zone};

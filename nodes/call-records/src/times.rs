@@ -1,6 +1,6 @@
 //! Times of reports: their range, their zone, and times as text.
 
-use jiff::{civil::DateTime, tz::TimeZone};
+use jiff::{Span, civil::DateTime, tz::TimeZone};
 use twinbox_ids::Timestamp;
 
 use crate::Period;
@@ -70,6 +70,19 @@ pub fn duration_ms(text: &str) -> Result<u64, RangeError> {
     let digits = text.get(..text.len() - 1).filter(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
     let number: u64 = digits.and_then(|digits| digits.parse().ok()).ok_or_else(wrong)?;
     number.checked_mul(unit).filter(|ms| (1..=LONGEST_RANGE_MS).contains(ms)).ok_or_else(wrong)
+}
+
+/// The begin of the range of a duration, such as `24h` or `7d`, up to this end. Days and weeks are those of the calendar in
+/// the zone: the same time of day so many days before, of which one may have 23 or 25 hours.
+pub fn range_start(to: Timestamp, last: &str, zone: &TimeZone) -> Result<Timestamp, RangeError> {
+    let length = duration_ms(last)?;
+    let days = last.ends_with(['d', 'w']).then_some(length / DAY_MS);
+    let before = days.and_then(|days| {
+        let span = Span::new().try_days(i64::try_from(days).ok()?).ok()?;
+        let before = moment(to).to_zoned(zone.clone()).checked_sub(span).ok()?;
+        u64::try_from(before.timestamp().as_millisecond()).ok()
+    });
+    Ok(Timestamp(before.unwrap_or_else(|| to.0.saturating_sub(length))))
 }
 
 /// The time of a date, or of a date and a time of day, in a zone.

@@ -1,7 +1,9 @@
 //! Plan of the demo: ports, folders, configuration files, users.
 
 use std::{
+    fs::DirBuilder,
     net::{Ipv4Addr, TcpListener, UdpSocket},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -108,7 +110,11 @@ impl Demo {
                 dir.display()
             )));
         }
-        std::fs::create_dir_all(dir).map_err(io)?;
+        if let Some(above) = dir.parent() {
+            std::fs::create_dir_all(above).map_err(io)?;
+        }
+        // Recordings, and the PINs in the file, are for this user alone.
+        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(io)?;
         let dir = std::path::absolute(dir).map_err(io)?;
         if used {
             let demo = Self::load(&dir)?;

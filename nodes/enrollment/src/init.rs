@@ -3,6 +3,7 @@
 use std::{
     fmt::Write,
     io,
+    net::Ipv6Addr,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,7 @@ use twinbox_roles::MemberKind;
 
 use twinbox_config::SEAL_SECRET;
 
-use crate::{SipAddressing, certificate_kind};
+use crate::{SipAddressing, certificate_kind, files};
 
 /// Marker file in a node's data folder that permits it to found the cluster's Raft group, once. A node with an
 /// emptied disk does not have the marker: it joins the existing group and does not found a second one.
@@ -161,17 +162,18 @@ fn make(
         tls_dir: home.join("tls"),
         address: address.clone(),
     };
-    std::fs::create_dir_all(&formed.data_dir).map_err(io(&formed.data_dir))?;
+    files::make_home(&home).map_err(io(&home))?;
+    files::make_folder(&formed.data_dir).map_err(io(&formed.data_dir))?;
     ca.issue(name, certificate_kind(*kind))?.save(&formed.tls_dir)?;
     if *kind == MemberKind::Node {
         Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(ca)?;
     }
     if founds {
         let mark = formed.data_dir.join(FOUNDER_MARK);
-        std::fs::write(&mark, format!("{}\n", ca.cluster())).map_err(io(&mark))?;
+        files::write(&mark, format!("{}\n", ca.cluster()).as_bytes()).map_err(io(&mark))?;
     }
     let text = config_text(spec, ca.cluster(), &formed, "");
-    std::fs::write(&formed.config, text).map_err(io(&formed.config))?;
+    files::write(&formed.config, text.as_bytes()).map_err(io(&formed.config))?;
     Ok(formed)
 }
 
@@ -293,7 +295,9 @@ pub(crate) fn beside_supervisors<'a>(
 /// `settings` are further lines of the cluster's section.
 pub(crate) fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember, settings: &str) -> String {
     let mut text = String::new();
-    let port = member.address.rsplit_once(':').map_or("7070", |(_, port)| port);
+    let (host, port) = member.address.rsplit_once(':').unwrap_or(("", "7070"));
+    let is_ipv6 = host.trim_matches(['[', ']']).parse::<Ipv6Addr>().is_ok();
+    let bind = if is_ipv6 { "[::]" } else { "0.0.0.0" };
     let cluster_name = toml::Value::String(spec.cluster_name.clone());
     let witness = member.kind == MemberKind::Witness;
     let (own, cluster) = if witness { ("[witness]", "[[cluster]]") } else { ("[node]", "[cluster]") };
@@ -310,7 +314,7 @@ pub(crate) fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember,
     }
     let _ = writeln!(
         text,
-        "\n{cluster}\nname = {cluster_name}\nid = \"{id}\"\ntls_dir = \"tls\"\nbind = \"0.0.0.0:{port}\"{settings}",
+        "\n{cluster}\nname = {cluster_name}\nid = \"{id}\"\ntls_dir = \"tls\"\nbind = \"{bind}:{port}\"{settings}",
     );
     for (name, kind, address) in &spec.members {
         let kind = if *kind == MemberKind::Witness { "witness" } else { "node" };
@@ -318,8 +322,12 @@ pub(crate) fn config_text(spec: &InitSpec, id: ClusterId, member: &FormedMember,
             writeln!(text, "\n[[cluster.member]]\nname = \"{name}\"\nkind = \"{kind}\"\naddress = \"{address}\"");
     }
     if !witness {
-        text.push_str(&spec.sip.text(&member.name));
+        text.push_str(&spec.sip.text(&member.name, is_ipv6));
         text.push_str("\n[metrics]\nbind = \"127.0.0.1:9090\"\n");
     }
     text
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/init.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 //! rotation, operators' certificates.
 
 pub mod certificates;
+mod files;
 pub mod init;
 mod joining;
 mod release;

@@ -1,9 +1,16 @@
 //! Addresses that `cluster init` writes into the nodes' files in addition to the cluster: SIP addresses of nodes,
 //! and permitted callers.
 
-use std::{collections::BTreeMap, fmt::Write, net::IpAddr};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use twinbox_ids::{Network, NodeName};
+
+/// Port of SIP (RFC 3261).
+const SIP_PORT: u16 = 5060;
 
 /// Addresses on the telephone side.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,17 +22,22 @@ pub struct SipAddressing {
 }
 
 impl SipAddressing {
-    /// `[[sip.listener]]`, `[rtp]` and `[[trunk]]` of a node's file.
-    pub(crate) fn text(&self, node: &NodeName) -> String {
+    /// `[[sip.listener]]`, `[rtp]` and `[[trunk]]` of a node's file. The node listens on IPv6 (and, as Linux does, on IPv4)
+    /// if its address there is of IPv6; without one, if that for members or one of the PBX is (`is_ipv6`: that for members).
+    pub(crate) fn text(&self, node: &NodeName, is_ipv6: bool) -> String {
         let advertise = self.advertise.get(node);
+        let reached_by_ipv6 = || is_ipv6 || self.pbx.iter().any(|network| network.a_host().is_ipv6());
+        let ipv6 = advertise.map_or_else(reached_by_ipv6, IpAddr::is_ipv6);
+        let any: IpAddr = if ipv6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+        let bind = SocketAddr::new(any, SIP_PORT);
         let mut text = String::new();
         for transport in ["udp", "tcp"] {
-            let _ = writeln!(text, "\n[[sip.listener]]\ntransport = \"{transport}\"\nbind = \"0.0.0.0:5060\"");
+            let _ = writeln!(text, "\n[[sip.listener]]\ntransport = \"{transport}\"\nbind = \"{bind}\"");
             if let Some(ip) = advertise {
-                let _ = writeln!(text, "advertise = \"{}\"", std::net::SocketAddr::new(*ip, 5060));
+                let _ = writeln!(text, "advertise = \"{}\"", SocketAddr::new(*ip, SIP_PORT));
             }
         }
-        text.push_str("\n[rtp]\nbind = \"0.0.0.0\"\n");
+        let _ = writeln!(text, "\n[rtp]\nbind = \"{any}\"");
         if let Some(ip) = advertise {
             let _ = writeln!(text, "advertise = \"{ip}\"");
         }
@@ -35,7 +47,8 @@ impl SipAddressing {
             let _ = writeln!(text, "\n[[trunk]]\nname = \"pbx\"\naddresses = [{}]", networks.join(", "));
         }
         let more = if self.pbx.is_empty() { "# Who may call: the addresses of your PBX." } else { "# Test calls." };
-        let _ = writeln!(text, "\n{more}\n[[trunk]]\nname = \"local\"\naddresses = [\"127.0.0.0/8\"]");
+        let own = if ipv6 { "\"127.0.0.0/8\", \"::1\"" } else { "\"127.0.0.0/8\"" };
+        let _ = writeln!(text, "\n{more}\n[[trunk]]\nname = \"local\"\naddresses = [{own}]");
         text
     }
 }

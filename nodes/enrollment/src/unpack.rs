@@ -1,15 +1,13 @@
 //! Unpacks a member's folder, for systems that provide files with flat names, such as a Kubernetes Secret.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use twinbox_ids::NodeName;
 
-use crate::init::CONFIG;
+use crate::{files, init::CONFIG};
 
 /// Replacement for `/` in a flat name: `a__tls__node.pem` is `tls/node.pem` of member `a`.
 const SEPARATOR: &str = "__";
@@ -56,7 +54,7 @@ pub fn unpack(from: &Path, member: &NodeName, to: &Path) -> Result<bool, UnpackE
     let config = names.swap_remove(config);
     names.push(config);
     let data = to.join("data");
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(&data).map_err(failed(&data))?;
+    files::make_folder(&data).map_err(failed(&data))?;
     for name in names {
         let parts: Vec<&str> = name.split(SEPARATOR).collect();
         if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('/')) {
@@ -64,18 +62,15 @@ pub fn unpack(from: &Path, member: &NodeName, to: &Path) -> Result<bool, UnpackE
         }
         copy(&from.join(format!("{prefix}{name}")), &to.join(parts.iter().collect::<PathBuf>()))?;
     }
-    File::open(to).and_then(|folder| folder.sync_all()).map_err(failed(to))?;
     Ok(true)
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), UnpackError> {
     let bytes = fs::read(from).map_err(failed(from))?;
     if let Some(folder) = to.parent() {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed(folder))?;
+        files::make_folder(folder).map_err(failed(folder))?;
     }
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(to).map_err(failed(to))?;
-    file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed(to))
+    files::write(to, &bytes).map_err(failed(to))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {

@@ -22,7 +22,8 @@ pub fn dialled<'a, 'b>(locations: &'a [Location], digits: &'b str) -> Option<(&'
         .max_by_key(|(location, _)| (location.dial_id.len(), Reverse((location.created, location.id))))
 }
 
-/// The number by which the sender of a mail is dialled here, if a location has its domain and the address is a number.
+/// The number by which the sender of a mail is dialled here, if a location has its domain and the address is a number. None
+/// if that number leads elsewhere: of the dial ids 7 and 71, 71001 is no number of a mailbox 1001 behind 7.
 pub fn number_of_sender(locations: &[Location], sender: &Address) -> Option<String> {
     let local = sender.local();
     let number = local.strip_prefix('+').unwrap_or(local);
@@ -32,7 +33,10 @@ pub fn number_of_sender(locations: &[Location], sender: &Address) -> Option<Stri
         .min_by_key(|location| (location.created, location.id))?;
     let fits = location.dial_id.len().saturating_add(number.len()) <= MOST_DIGITS;
     let is_number = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
-    (fits && is_number).then(|| format!("{}{number}", location.dial_id))
+    let digits = (fits && is_number).then(|| format!("{}{number}", location.dial_id))?;
+    let leads_back =
+        dialled(locations, &digits).is_some_and(|(to, behind)| to.id == location.id && behind == number);
+    leads_back.then_some(digits)
 }
 
 #[cfg(test)]
@@ -84,7 +88,9 @@ mod tests {
     #[test]
     fn sender_at_a_location_has_its_dial_id_before_the_number() {
         for (sender, expected) in [
-            ("1001@seven.example", Some("71001")),
+            ("2001@seven.example", Some("72001")),
+            // That would be mailbox 001 behind 71.
+            ("1001@seven.example", None),
             ("+4930123@Earlier.example", Some("714930123")),
             ("1001@off.example", None),
             ("1001@sub.seven.example", None),

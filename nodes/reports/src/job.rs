@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use twinbox_call_records::{Format, Query, ReportRange};
-use twinbox_ids::{MailboxId, Timestamp};
+use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailstore::{SystemContent, SystemMail};
 use twinbox_system_mail::SystemMails;
 use twinbox_timetable::Job;
@@ -23,35 +23,53 @@ pub struct ReportWork {
 }
 
 impl ReportWork {
-    /// Writes the report of the time up to `due`, and queues the mails with it. A repeated run replaces the file, and
-    /// sends no second mail to an address. Returns the outcome for the history, or the reason of the failure.
+    /// Writes the report of the time before `due`, and queues the mails with it, even if the file cannot be written. A repeated run
+    /// replaces the file, and sends no second mail to an address. Returns the outcome for the history, or the reason of the
+    /// failure.
     pub async fn carry_out(&self, job: &Job, due: Timestamp) -> Result<String, String> {
         let Order { query, range, format, file, to } = order(job, due)?;
-        let kind = query.kind;
-        let mut done = Vec::new();
-        if let Some(file) = file {
-            done.push(self.write(query, range, format, file).await?);
-        }
-        if !to.is_empty() {
-            self.mails.ready().map_err(|error| error.to_string())?;
-            let content = SystemContent::CallReport {
-                job: job.name.clone(),
-                report: kind.word().to_owned(),
-                from: range.from,
-                to: range.to,
-                zone: job.zone.as_str().to_owned(),
-            };
-            let count = to.len();
-            let mails = to.into_iter().map(|to| SystemMail { to, content: content.clone() }).collect();
-            // Jobs have no mailbox: their ids are as random as those of mailboxes.
-            let queued = self.mails.queue(MailboxId(job.id.0), due.0, mails).await;
-            let queued = queued.map_err(|error| error.to_string())?;
-            done.push(match count - queued {
-                0 => format!("{queued} mails queued"),
-                before => format!("{queued} mails queued, {before} were queued before"),
-            });
-        }
-        Ok(done.join("; "))
+        let report = query.kind.word().to_owned();
+        let written = match file {
+            Some(file) => Some(self.write(query, range, format, file).await),
+            None => None,
+        };
+        let queued = match to.is_empty() {
+            false => Some(self.queue(job, due, report, range, to).await),
+            true => None,
+        };
+        let parts: Vec<_> = [written, queued].into_iter().flatten().collect();
+        let failed = parts.iter().any(Result::is_err);
+        let texts: Vec<_> = parts.into_iter().map(|part| part.unwrap_or_else(|reason| reason)).collect();
+        let text = texts.join("; ");
+        if failed { Err(text) } else { Ok(text) }
+    }
+
+    /// Queues the mails to these addresses.
+    async fn queue(
+        &self,
+        job: &Job,
+        due: Timestamp,
+        report: String,
+        range: ReportRange,
+        to: Vec<Pii<String>>,
+    ) -> Result<String, String> {
+        self.mails.ready().map_err(|error| error.to_string())?;
+        let content = SystemContent::CallReport {
+            job: job.name.clone(),
+            report,
+            from: range.from,
+            to: range.to,
+            zone: job.zone.as_str().to_owned(),
+        };
+        let count = to.len();
+        let mails = to.into_iter().map(|to| SystemMail { to, content: content.clone() }).collect();
+        // Jobs have no mailbox: their ids are as random as those of mailboxes.
+        let queued = self.mails.queue(MailboxId(job.id.0), due.0, mails).await;
+        let queued = queued.map_err(|error| error.to_string())?;
+        Ok(match count - queued {
+            0 => format!("{queued} mails queued"),
+            before => format!("{queued} mails queued, {before} were queued before"),
+        })
     }
 
     async fn write(
@@ -68,7 +86,7 @@ impl ReportWork {
         let written = tokio::task::spawn_blocking(move || file::write(&path, text.as_bytes())).await;
         match written {
             Ok(Ok(())) => Ok(format!("wrote {shown}{cut}")),
-            Ok(Err(error)) => Err(format!("{shown} cannot be written: {error}; check folder=")),
+            Ok(Err(error)) => Err(format!("{shown} cannot be written: {error}; check folder= (docs/timetable.md)")),
             Err(_) => Err("the node is stopping".to_owned()),
         }
     }

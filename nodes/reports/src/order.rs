@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use jiff::{Span, tz::TimeZone};
-use twinbox_call_records::{Format, MOST_ROWS, Query, ReportKind, ReportRange, duration_ms};
+use twinbox_call_records::{Format, MOST_ROWS, Query, ReportKind, ReportRange, range_start};
 use twinbox_ids::{Pii, Timestamp};
 use twinbox_mailbox::UserAddress;
 use twinbox_timetable::Job;
 
 /// Length of the range, unless the job says otherwise.
 const USUAL_LAST: &str = "7d";
-/// A day without a change of the clock, in milliseconds.
-const DAY_MS: u64 = 24 * 3_600 * 1_000;
+/// Time from the end of the range to the due time, in milliseconds. A call is recorded when it ends, and belongs to the range
+/// in which it began: one that goes on at the due time is in the next report, unless it is longer than this.
+const ENDS_BEFORE_MS: u64 = 15 * 60 * 1_000;
 /// Maximum number of days.
 const MOST_DAYS: u64 = 3_650;
 
@@ -27,7 +27,8 @@ pub(crate) struct Order {
     pub to: Vec<Pii<String>>,
 }
 
-/// The report of a job that is due at this time.
+/// The report of a job that is due at this time. Its range follows that of the due time before. A run by hand is in no such
+/// row: its range ends at its request.
 pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
     let argument = |word: &str| job.arguments.get(word).map(String::as_str);
     let kind = argument("report").unwrap_or_default().parse::<ReportKind>().map_err(|error| error.to_string())?;
@@ -41,7 +42,6 @@ pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
         }
         (None, last) => last.unwrap_or(USUAL_LAST).to_owned(),
     };
-    let length = duration_ms(&last).map_err(|error| error.to_string())?;
     let word = argument("format").unwrap_or("table");
     let format = Format::from_word(word)
         .ok_or_else(|| format!("there is no format '{word}': give format=table, format=csv or format=json"))?;
@@ -56,20 +56,13 @@ pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
         return Err("the job has nowhere to send the report: give folder=PATH or to=ADDRESS".to_owned());
     }
     let zone = twinbox_call_records::zone(job.zone.as_str()).map_err(|error| error.to_string())?;
-    let days = if last.ends_with(['d', 'w']) { length / DAY_MS } else { 0 };
-    let exact = Timestamp(due.0.saturating_sub(length));
-    let from = if days > 0 { days_before(due, days, &zone).unwrap_or(exact) } else { exact };
-    let range = ReportRange::new(from, due).map_err(|error| error.to_string())?;
+    let from = range_start(due, &last, &zone).map_err(|error| error.to_string())?;
+    let earlier = if job.requested == Some(due) { 0 } else { ENDS_BEFORE_MS };
+    let [from, until] = [from, due].map(|time| Timestamp(time.0.saturating_sub(earlier)));
+    let range = ReportRange::new(from, until).map_err(|error| error.to_string())?;
     let name = format!("{}-{kind}-{}.{}", job.name, stamp(due), format.extension());
     let query = Query { kind, period: range.period(), zone, most: MOST_ROWS };
     Ok(Order { query, range, format, file: folder.map(|folder| Path::new(folder).join(name)), to })
-}
-
-/// The same time of day so many days before in a zone: a day may have 23 or 25 hours.
-fn days_before(due: Timestamp, days: u64, zone: &TimeZone) -> Option<Timestamp> {
-    let due = jiff::Timestamp::from_millisecond(i64::try_from(due.0).ok()?).ok()?.to_zoned(zone.clone());
-    let before = due.checked_sub(Span::new().try_days(i64::try_from(days).ok()?).ok()?).ok()?;
-    u64::try_from(before.timestamp().as_millisecond()).ok().map(Timestamp)
 }
 
 /// Addresses separated by commas; each counts once.
@@ -109,19 +102,34 @@ mod tests {
     }
 
     #[test]
-    fn job_orders_the_time_up_to_its_due_time_as_a_file_of_its_name_and_as_mails() {
+    fn job_orders_the_time_before_its_due_time_as_a_file_of_its_name_and_as_mails() {
+        let length = |made: &Order| made.range.to.0 - made.range.from.0;
         let made = order(&job(&["days=2", "format=csv"]), DUE).expect("an order");
-        assert_eq!((DUE.0 - made.range.from.0, made.range.to, made.format), (48 * HOUR_MS, DUE, Format::Csv));
+        assert_eq!((length(&made), made.format), (48 * HOUR_MS, Format::Csv));
         assert_eq!(made.file.as_deref(), Some(Path::new("/tmp/reports/weekly-traffic-1793620800.csv")));
         assert!(made.to.is_empty());
         let usual = order(&job(&[]), DUE).expect("an order");
-        assert_eq!((DUE.0 - usual.range.from.0, usual.format), (7 * 24 * HOUR_MS, Format::Table));
+        assert_eq!((length(&usual), usual.format), (7 * 24 * HOUR_MS, Format::Table));
 
         let mailed = order(&job(&["folder=", "to=B@x.example, a@x.example,b@x.example", "last=24h"]), DUE);
         let mailed = mailed.expect("an order");
         let to: Vec<_> = mailed.to.iter().map(|to| to.reveal().as_str()).collect();
-        assert_eq!((mailed.file, to), (None, vec!["b@x.example", "a@x.example"]));
-        assert_eq!(DUE.0 - mailed.range.from.0, 24 * HOUR_MS);
+        assert_eq!((&mailed.file, to), (&None, vec!["b@x.example", "a@x.example"]));
+        assert_eq!(length(&mailed), 24 * HOUR_MS);
+    }
+
+    /// A record is written when its call ends.
+    #[test]
+    fn call_that_goes_on_at_the_due_time_is_in_the_next_report() {
+        let (day, began) = (24 * HOUR_MS, DUE.0 - 60_000);
+        let range = |due| order(&job(&["days=1"]), Timestamp(due)).expect("an order").range;
+        let (this, next) = (range(DUE.0), range(DUE.0 + day));
+        assert_eq!((this.to, next.to.0 - this.to.0), (next.from, day), "one follows the other");
+        assert!(this.to.0 <= began && next.from.0 <= began && began < next.to.0, "{this:?} {next:?}");
+        // A run by hand shows the calls up to now.
+        let by_hand = Job { requested: Some(DUE), ..job(&["days=1"]) };
+        let range = order(&by_hand, DUE).expect("an order").range;
+        assert_eq!((range.from.0, range.to), (DUE.0 - day, DUE));
     }
 
     /// The clock of Berlin goes back on 25 October 2026.

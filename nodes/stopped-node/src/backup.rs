@@ -15,7 +15,7 @@ use twinbox_mailstore::{Mailstore, Settings};
 use twinbox_replication_peer::{PeerConfig, Peers};
 use twinbox_replication_store::{Store, StoreConfig, StoreError};
 
-use crate::StoppedNodeError;
+use crate::{StoppedNodeError, check_owner};
 
 /// A backup of a node that does not run.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub enum NoClusterSettings {
     /// The file is not the configuration of a node.
     #[error("it is no complete configuration of a node")]
     NoNode(#[source] ConfigError),
-    /// The node has no store, or one that cannot be opened: it runs, or its disk fails.
+    /// The node has no store, or one that cannot be opened: it runs, its disk fails, or the store belongs to another user.
     #[error("the store of the node cannot be read: {0}")]
     Store(String),
 }
@@ -126,13 +126,14 @@ fn open_store(config: &NodeConfig) -> Result<Store, StoppedNodeError> {
     Ok(Store::open(store_of(config)?)?)
 }
 
-/// The store of a node, if it has one that is not restored in part.
+/// The store of a node, if it has one that is not restored in part, and that belongs to the user of this process.
 fn store_of(config: &NodeConfig) -> Result<StoreConfig, StoppedNodeError> {
     refuse_unfinished(&config.data_dir)?;
     let dir = config.data_dir.join("store");
     if !dir.join(INDEX).is_dir() {
         return Err(StoppedNodeError::NoStore(dir));
     }
+    check_owner(&dir)?;
     Ok(StoreConfig { dir, node: config.name.clone(), reserve_bytes: config.reserve_bytes })
 }
 

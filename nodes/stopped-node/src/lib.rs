@@ -5,7 +5,11 @@ mod backup;
 mod fill_source;
 mod overwrite;
 
-use std::path::PathBuf;
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 pub use backup::{BucketError, BucketSettings, NoClusterSettings, StoppedBackup, back_up_stopped, open_bucket};
 pub use fill_source::{NoFillSource, check_fill_source};
@@ -20,6 +24,18 @@ pub enum StoppedNodeError {
     /// The data folder has no store.
     #[error("there is no store in '{}': the data of a node is in the folder that data_dir of its configuration names", .0.display())]
     NoStore(PathBuf),
+    /// The store belongs to another user than that of this process.
+    #[error(
+        "'{}' belongs to the user with the id {owner}, and this command would leave files there that the node cannot open: give \
+         it as that user (sudo -u '#{owner}' twinbox …)",
+        .dir.display()
+    )]
+    OtherUser {
+        /// Folder of the store.
+        dir: PathBuf,
+        /// Id of its owner.
+        owner: u32,
+    },
     /// The data folder cannot be used.
     #[error("the data folder (data_dir) cannot be used")]
     Store(#[from] twinbox_replication_store::StoreError),
@@ -29,4 +45,15 @@ pub enum StoppedNodeError {
     /// A backup cannot be made.
     #[error(transparent)]
     Backup(#[from] twinbox_backup::BackupError),
+}
+
+/// Refuses the store of another user: an opened store gets new files, which belong to the user of this process.
+fn check_owner(dir: &Path) -> Result<(), StoppedNodeError> {
+    match fs::metadata(dir).map(|found| found.uid()) {
+        Ok(owner) if owner != rustix::process::geteuid().as_raw() => {
+            Err(StoppedNodeError::OtherUser { dir: dir.to_owned(), owner })
+        }
+        // A folder that is missing, or cannot be read, is the concern of those that open the store.
+        _ => Ok(()),
+    }
 }

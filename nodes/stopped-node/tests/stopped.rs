@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, chown},
     path::Path,
     sync::Arc,
 };
@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use twinbox_backup::{Observer, Progress};
 use twinbox_config::NodeConfig;
 use twinbox_pki::{CertificateAuthority, MemberKind};
-use twinbox_stopped_node::back_up_stopped;
+use twinbox_stopped_node::{StoppedNodeError, back_up_stopped, open_bucket};
 use twinbox_store_kit::{Node, audio, name};
 
 /// The configuration of a node with this data folder.
@@ -63,4 +63,25 @@ async fn damaged_index_is_set_aside_and_what_it_still_has_is_backed_up() {
     // The next one finds the new index.
     let again = back_up_stopped(&config, &dir.path().join("backups"), "test", &silent).await.expect("a backup");
     assert_eq!(again.salvaged, Vec::<String>::new());
+}
+
+/// The node could not open what root leaves in its store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_of_another_user_is_refused_before_it_is_opened() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path());
+    let store = dir.path().join("store");
+    drop(Node::alone(&store, "a"));
+    if chown(&store, Some(4_242), None).is_err() {
+        println!("not run: needs root (store_of_another_user_is_refused_before_it_is_opened)");
+        return;
+    }
+    let silent: Observer = Arc::new(|_: Progress| {});
+    let backup = back_up_stopped(&config, &dir.path().join("backups"), "test", &silent).await;
+    let refused = backup.map(drop).expect_err("another user's");
+    assert!(matches!(refused, StoppedNodeError::OtherUser { owner: 4_242, .. }), "{refused}");
+    let file = dir.path().join("node.toml");
+    let opened = tokio::task::spawn_blocking(move || open_bucket("s3://backups", &file).map(drop)).await;
+    let refused = opened.expect("it ends").expect_err("another user's").to_string();
+    assert!(refused.contains("belongs to the user with the id 4242") && refused.contains("sudo -u"), "{refused}");
 }

@@ -97,7 +97,11 @@ impl TimetableStore {
         let (refused, acknowledgement) = self
             .mailstore
             .commit(move |draft| {
-                let refused = conflict(draft, &job)?;
+                let others = others(draft, job.id)?;
+                let refused = match others.len() >= MOST_JOBS {
+                    true => Some(TimetableError::Many),
+                    false => taken(&others, &job.name),
+                };
                 if refused.is_none() {
                     draft.edit(schema::job_key(job.id), job.edits(None))?;
                 }
@@ -117,7 +121,11 @@ impl TimetableStore {
                     Ok(changed) => changed,
                     Err(error) => return Ok(Some(TimetableError::Job(error))),
                 };
-                let refused = conflict(draft, &changed)?;
+                // After a split, two jobs may have one name, and there may be too many: each can still be changed.
+                let refused = match changed.name == job.name {
+                    true => None,
+                    false => taken(&others(draft, id)?, &changed.name),
+                };
                 if refused.is_none() {
                     draft.edit(schema::job_key(id), changed.edits(Some(&job)))?;
                 }
@@ -235,15 +243,16 @@ impl TimetableStore {
     }
 }
 
-/// Reason why a job cannot be beside the others.
-fn conflict(draft: &Draft<'_>, new: &Job) -> Result<Option<TimetableError>, MailError> {
+/// The jobs but this one.
+fn others(draft: &Draft<'_>, id: JobId) -> Result<Vec<Job>, MailError> {
     let mut others = readable_jobs(&draft.scan(schema::TIMETABLE_JOB, &[])?);
-    others.retain(|other| other.id != new.id);
-    Ok(match others.iter().any(|other| other.name == new.name) {
-        true => Some(TimetableError::Name(new.name.clone())),
-        false if others.len() >= MOST_JOBS => Some(TimetableError::Many),
-        false => None,
-    })
+    others.retain(|other| other.id != id);
+    Ok(others)
+}
+
+/// The refusal of a name that one of these jobs has.
+fn taken(others: &[Job], name: &str) -> Option<TimetableError> {
+    others.iter().any(|other| other.name == name).then(|| TimetableError::Name(name.to_owned()))
 }
 
 fn job_in(draft: &Draft<'_>, id: JobId) -> Result<Option<Job>, MailError> {

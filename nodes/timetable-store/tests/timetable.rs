@@ -67,6 +67,29 @@ async fn jobs_are_listed_by_name_and_change_and_go() {
     }
 }
 
+/// Two sides of a split made a job of one name each, and together too many.
+#[tokio::test]
+async fn jobs_of_a_split_can_be_changed_although_their_name_and_number_are_too_many() {
+    let (first, second) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (a, b) = (Node::alone(first.path(), "a"), Node::alone(second.path(), "b"));
+    let (on_a, on_b) = (TimetableStore::of(&a.mailstore), TimetableStore::of(&b.mailstore));
+    for n in 1..MOST_JOBS as u128 {
+        on_a.add_job(job(n, &format!("job-{n}"), &[])).await.unwrap();
+    }
+    let (ours, theirs) = (job(1_000, "nightly", &[]), job(1_001, "nightly", &[]));
+    on_a.add_job(ours.clone()).await.unwrap();
+    on_b.add_job(theirs.clone()).await.unwrap();
+    b.hand_over(&a).await;
+    assert_eq!(on_a.jobs().unwrap().len(), MOST_JOBS + 1);
+    for id in [ours.id, theirs.id] {
+        on_a.change_job(id, changes(&["enabled=no"])).await.unwrap();
+        assert!(!on_a.job(id).unwrap().unwrap().enabled);
+    }
+    let refused = on_a.change_job(theirs.id, changes(&["name=job-1"])).await.unwrap_err();
+    assert!(matches!(refused, TimetableError::Name(_)), "{refused}");
+    on_a.change_job(theirs.id, changes(&["name=of-b"])).await.unwrap();
+}
+
 #[tokio::test]
 async fn more_jobs_than_the_maximum_are_refused() {
     let dir = TempDir::new().unwrap();

@@ -70,9 +70,9 @@ impl JobKind {
             Self::Report => &[
                 ("report", "traffic, users, unanswered, sign-ins or fail-overs"),
                 ("format", "table, csv or json"),
-                ("days", "the number of days up to the run, such as 7"),
-                ("last", "the time up to the run, such as 24h, instead of days"),
-                ("folder", "the folder on the node that gets the file, such as /var/lib/twinbox-reports"),
+                ("days", "the number of days before the run, such as 7"),
+                ("last", "the time before the run, such as 24h, instead of days"),
+                ("folder", "the folder on the node that gets the file, such as /var/lib/twinbox/reports"),
                 ("to", "mail addresses separated by commas, such as ops@example.com"),
             ],
             Self::Backup => &[

@@ -118,8 +118,9 @@ impl State {
     ) -> Result<CommandOutcome, Refusal> {
         let known = self.tokens.get(&token).ok_or(Refusal::ForeignToken)?;
         if let Some(used) = &known.used {
-            // The answer was lost on the way: the same joining member may get it again.
-            let same = used.by == *name && used.key == key;
+            // The answer was lost on the way: the same joining member may get it again, until it has come. Afterwards it
+            // would give a member that was removed a new certificate.
+            let same = used.by == *name && used.key == key && self.invited.contains_key(name);
             return match same {
                 true => Ok(CommandOutcome::Unchanged),
                 false => Err(Refusal::UsedToken { by: used.by.clone() }),
@@ -129,6 +130,8 @@ impl State {
             return Err(refusal);
         }
         let replaces = known.replaces.clone();
+        // A token of a former member of this name is not one of the member that is admitted now.
+        self.tokens.retain(|_, known| known.used.as_ref().is_none_or(|used| used.by != *name));
         if let Some(known) = self.tokens.get_mut(&token) {
             known.used = Some(Used { by: name.clone(), key });
         }

@@ -3,6 +3,7 @@
 use std::{
     fs,
     net::UdpSocket,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output},
     time::Duration,
@@ -45,6 +46,8 @@ fn once_proves_itself_and_leaves_nothing_running() {
     assert!(output.status.success(), "{}\n{}\n{}", output.status, text(&output.stderr), logs(dir.path()));
     // Every step with its duration.
     assert!(said.lines().filter(|l| l.contains(" s ") && l.contains("ok")).count() >= 5, "{said}");
+    let mode = fs::metadata(dir.path().join("demo")).expect("the folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "it has recordings and PINs");
     let calls = seconds_of(&said, "leaves a message for 1001") + seconds_of(&said, "plays the message");
     assert!(calls < CALLS_SECONDS, "both calls took {calls} s: {said}");
 

@@ -1,6 +1,6 @@
 //! Attempts to join, and what a failed one leaves behind.
 
-use std::net::TcpListener;
+use std::{net::TcpListener, os::unix::fs::PermissionsExt};
 
 use twinbox_clock::wall;
 use twinbox_ids::Timestamp;
@@ -44,6 +44,8 @@ async fn attempt_after_a_lost_answer_keeps_its_key_while_nobody_answers() {
     let home = dir.path().join("b");
     // What an attempt with an unknown outcome leaves.
     assert_eq!(begin(&home, &token).ok(), Some(false));
+    let mode = fs::metadata(&home).expect("a folder").permissions().mode();
+    assert_eq!(mode & 0o777, 0o700, "its configuration may hold passwords, its data recordings");
     let key = MemberKey::load_or_make(&home.join("tls")).expect("a key").public_key();
     for _ in 0..2 {
         assert!(matches!(join(&spec).await, Err(JoinError::Nobody(_))));

@@ -86,6 +86,40 @@ fn a_token_admits_one_member_and_the_refusal_of_a_second_names_it() {
     assert!(world.state.invited.is_empty() && world.state.known().count() == 2);
 }
 
+/// A member that was broken into and removed would otherwise get a certificate of the next CA, and its key.
+#[test]
+fn a_used_token_is_no_longer_answered_once_its_member_has_come_or_was_removed() {
+    let mut world = World::new();
+    let (former, next, address) = (SECRET, [8; 32], "10.0.0.2:7070");
+    let again = |world: &mut World| world.redeem(former, "b", MemberKind::Node, address, 1, T0 + 2);
+    let remove = |world: &mut World| {
+        let (name, facts) = (name("b"), Facts::default());
+        world.order(Order::Remove { name, lost: true, within_ms: None, facts })
+    };
+    let used = CommandOutcome::Refused(Refusal::UsedToken { by: name("b") });
+    for comes in [true, false] {
+        world.state.tokens.clear();
+        assert_eq!(world.invite(former, MemberKind::Node, T0), CommandOutcome::Done);
+        assert_eq!(world.redeem(former, "b", MemberKind::Node, address, 1, T0), CommandOutcome::Done);
+        if comes {
+            world.admit("b", MemberKind::Node, address);
+            assert_eq!(again(&mut world), used, "it has its certificate");
+        }
+        assert_eq!(remove(&mut world), CommandOutcome::Done);
+        assert_eq!(again(&mut world), used, "it was removed, comes: {comes}");
+    }
+    // Another machine joins under the same name: the former one is not it, neither before it has come nor afterwards.
+    assert_eq!(world.invite(next, MemberKind::Node, T0), CommandOutcome::Done);
+    assert_eq!(world.redeem(next, "b", MemberKind::Node, address, 2, T0), CommandOutcome::Done);
+    assert_eq!(again(&mut world), CommandOutcome::Refused(Refusal::ForeignToken));
+    let retried = world.redeem(next, "b", MemberKind::Node, address, 2, T0 + 1);
+    assert_eq!(retried, CommandOutcome::Unchanged, "its answer was lost");
+    let command =
+        Command::Admit { name: name("b"), kind: MemberKind::Node, address: address.to_owned(), raft_id: 1_000 };
+    assert_eq!(world.state.apply(command), CommandOutcome::Done);
+    assert_eq!(again(&mut world), CommandOutcome::Refused(Refusal::ForeignToken));
+}
+
 #[test]
 fn an_invalid_join_is_refused_and_changes_nothing() {
     let mut world = World::new();
