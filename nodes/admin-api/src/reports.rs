@@ -2,7 +2,7 @@
 
 use tonic::{Request, Response, Status};
 use twinbox_admin_kit::{Part, part};
-use twinbox_call_records::{Period, Query, RangeError, Report, ReportKind, ReportRange, UnknownKind, duration_ms};
+use twinbox_call_records::{Period, Query, RangeError, Report, ReportKind, ReportRange, UnknownKind, range_start};
 use twinbox_clock::wall;
 use twinbox_ids::{CallId, Timestamp};
 use twinbox_reports::ReportSource;
@@ -66,7 +66,7 @@ fn read(request: &ReportRequest, usual_zone: &str, now: Timestamp) -> Result<(Qu
         };
         let from = match last {
             "" => time(&request.from)?,
-            last => Timestamp(to.0.saturating_sub(duration_ms(last).map_err(wrong)?)),
+            last => range_start(to, last, &zone).map_err(wrong)?,
         };
         (from, to)
     };
@@ -142,6 +142,13 @@ mod tests {
         });
         let (query, range) = read(&berlin, "UTC", NOW).expect("a report");
         assert_eq!((range.from.0, query.period), (NOW.0 - 13 * HOUR, Period::Hour));
+        // The clock of Berlin goes back on 25 October 2026: the same time of day, 14 days before.
+        for (last, hours) in [("14d", 14 * 24 + 1), ("2w", 14 * 24 + 1), ("336h", 336)] {
+            let long =
+                request(|request| (request.zone, request.last) = ("Europe/Berlin".to_owned(), last.to_owned()));
+            let (_, range) = read(&long, "UTC", NOW).expect("a report");
+            assert_eq!((NOW.0 - range.from.0) / HOUR, hours, "{last}");
+        }
         let later = request(|request| (request.from_ms, request.to_ms) = (5, 9));
         let (_, range) = read(&later, "UTC", NOW).expect("a page");
         assert_eq!((range.from, range.to), (Timestamp(5), Timestamp(9)));

@@ -248,7 +248,8 @@ codes! {
     AudioLost = "audio-lost", Major, WhenEnded,
         "Messages, greetings or prompts are stored on a node without their audio, because no node that can be asked has it.",
         "Bring back the nodes that are away: the audio is fetched automatically, which ends the alarm. If it is lost for \
-         good, delete what it belongs to; 'twinbox store check' names it. A part that was filed is played in its place.";
+         good, delete what it belongs to: 'twinbox store check' on that node names it, with the ids that 'twinbox message delete' \
+         takes. A part that was filed is played in its place.";
 }
 
 impl Code {

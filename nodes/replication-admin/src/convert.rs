@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use twinbox_mailbox::schema;
 use twinbox_replication_core::Key;
 use twinbox_replication_peer::{ComparisonReport, Difference, Outcome, Subject};
 use twinbox_replication_store::RowFault;
@@ -24,6 +25,15 @@ fn id_text(id: &[u8]) -> String {
 /// Table and id of a row.
 pub fn row_text(key: &Key) -> String {
     format!("{} {}", table_name(key.table), id_text(&key.id))
+}
+
+/// The row that names a recording, with the ids that commands take.
+pub(crate) fn owner_text(key: &Key) -> String {
+    match (schema::message_of(key), schema::mailbox_of(key)) {
+        (Some((mailbox, message)), _) => format!("message {message} of mailbox {mailbox}"),
+        (None, Some(mailbox)) => format!("mailbox {mailbox} (greeting or name)"),
+        (None, None) => row_text(key),
+    }
 }
 
 pub(crate) fn comparison(report: &ComparisonReport, with_differences: bool) -> wire::Comparison {

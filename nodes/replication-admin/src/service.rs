@@ -55,14 +55,18 @@ impl StorageService {
 
 type Answers<T> = ReceiverStream<Result<T, Status>>;
 
-/// Answers that take longer than a request may: the client reads them from a stream.
+/// Answers that take longer than a request may: the client reads them from a stream. The work ends when its client is gone.
 fn later<T: Send + 'static>(
     work: impl Future<Output = Result<T, Status>> + Send + 'static,
 ) -> Response<Answers<T>> {
     let (answers, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
+        let done = tokio::select! {
+            done = work => done,
+            () = answers.closed() => return,
+        };
         // A client that went away needs no answer.
-        let _ = answers.send(work.await).await;
+        let _ = answers.send(done).await;
     });
     Response::new(ReceiverStream::new(receiver))
 }
@@ -214,5 +218,26 @@ fn status(parts: &StorageParts) -> ReplicationStatusReply {
         log_cut: log.map_or(0, |log| log.cut),
         state_fills: counters.state_fills,
         scan: fill.scan.map(|ScanProgress { rows: records, of, rate }| RecordScan { records, of, rate }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, time::Duration};
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_ends_when_its_client_is_gone() {
+        let (held, ended) = oneshot::channel::<()>();
+        let response = later(async move {
+            let _held = held;
+            pending::<Result<(), Status>>().await
+        });
+        drop(response);
+        let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
+        assert!(ended.expect("it ends").is_err(), "it was dropped");
     }
 }

@@ -4,19 +4,24 @@ use std::{fs, path::Path};
 
 use tokio::sync::mpsc;
 use tonic::Status;
-use twinbox_replication_store::{Store, StoreError};
+use twinbox_replication_store::{Filled, Store, StoreError};
 use twinbox_wire::storage as wire;
 
-use crate::{row_text, table_name};
+use crate::{convert::owner_text, row_text, table_name};
 
+/// Maximum number of missing, and of damaged recordings that are listed: the answer is one message.
+const LISTED: usize = 300;
+/// Maximum number of records that are listed for a recording.
+const OWNERS: usize = 3;
 /// Packs of one step of a compaction.
 const STEP: usize = 4;
 /// Most passes: what one moves makes the packs of before old enough for the next.
 const PASSES: usize = 5;
 
-/// Reads all rows, and all audio that present ones name if `audio`: then each is verified, else it must be here.
+/// Reads all rows, and all audio that present ones name if `audio`: then each is verified, else it must be here. On a node
+/// that still receives the audio of the others, what is not here is awaited, and not missing.
 pub(crate) async fn check(store: &Store, audio: bool) -> Result<wire::CheckReply, StoreError> {
-    let reading = store.clone();
+    let (reading, is_filled) = (store.clone(), store.filled() == Filled::Complete);
     let stats = blocking(move || reading.stats()).await?;
     let mut reply = wire::CheckReply {
         rows: stats.tables.iter().map(|table| table.present + table.deleted).sum(),
@@ -27,15 +32,29 @@ pub(crate) async fn check(store: &Store, audio: bool) -> Result<wire::CheckReply
         ..wire::CheckReply::default()
     };
     for blob in stats.named {
-        let missing = || blob.hash.to_string();
-        if !store.blobs().has(&blob.hash) {
-            reply.missing_audio.push(missing());
+        let is_missing = if !store.blobs().has(&blob.hash) {
+            true
         } else if audio {
             match store.blobs().read(&blob.hash).await {
-                Ok(_) => {}
-                Err(StoreError::NoBlob(_)) => reply.missing_audio.push(missing()),
-                Err(_) => reply.damaged_audio.push(missing()),
+                Ok(_) => continue,
+                Err(error) => matches!(error, StoreError::NoBlob(_)),
             }
+        } else {
+            continue;
+        };
+        let (count, listed) = match is_missing {
+            true if !is_filled => {
+                reply.awaited += 1;
+                continue;
+            }
+            true => (&mut reply.missing, &mut reply.missing_audio),
+            false => (&mut reply.damaged, &mut reply.damaged_audio),
+        };
+        *count += 1;
+        if listed.len() < LISTED {
+            listed.push(blob.hash.to_string());
+            let rows = store.rows_naming(&blob.hash, OWNERS)?.iter().map(owner_text).collect();
+            reply.owners.push(wire::AudioOwners { audio: blob.hash.to_string(), rows });
         }
     }
     Ok(reply)
@@ -123,3 +142,7 @@ async fn blocking<R: Send + 'static>(
 ) -> Result<R, StoreError> {
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Closed))
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/store.rs"]
+mod tests;

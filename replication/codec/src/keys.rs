@@ -86,6 +86,13 @@ pub fn references(hash: &BlobHash) -> Vec<u8> {
     [REFERENCES, &hash.0].concat()
 }
 
+/// The record of a reference to a blob.
+pub fn referring(key: &[u8]) -> Option<Key> {
+    let (_, row) = key.strip_prefix(REFERENCES)?.split_first_chunk::<32>()?;
+    let (table, id) = row.split_first_chunk::<2>()?;
+    Some(Key::new(Table(u16::from_be_bytes(*table)), id))
+}
+
 /// The mark of a deleted record.
 pub fn deleted(key: &Key) -> Vec<u8> {
     [DELETED, &key.table.0.to_be_bytes(), &key.id].concat()

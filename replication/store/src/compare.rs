@@ -1,6 +1,6 @@
 //! Rows by bucket, and the check of all that is here.
 
-use twinbox_ids::Origin;
+use twinbox_ids::{BlobHash, Origin};
 use twinbox_replication_core::{BlobRef, Key, Record, Table, buckets::BucketSet};
 
 use crate::{
@@ -106,6 +106,21 @@ impl Store {
             None => StoredRow::Absent,
             Some(bytes) => decode_record(&bytes).map_or(StoredRow::Unreadable, StoredRow::Record),
         })
+    }
+
+    /// Present rows that name this blob, at most so many. Those that are not in the index of references yet are left out.
+    pub fn rows_naming(&self, hash: &BlobHash, most: usize) -> Result<Vec<Key>, StoreError> {
+        let mut rows = Vec::new();
+        for reference in self.disk().scan(&keys::references(hash)) {
+            if rows.len() >= most {
+                break;
+            }
+            let Some(key) = keys::referring(&reference?.0) else { continue };
+            if matches!(self.stored_row(&key)?, StoredRow::Record(record) if !record.is_deleted()) {
+                rows.push(key);
+            }
+        }
+        Ok(rows)
     }
 
     /// The rows of changes that were set aside, as far as the log has those changes.

@@ -113,27 +113,46 @@ async fn only<T>(mut answers: Streaming<T>) -> Result<T, CliError> {
 
 fn checked(reply: &CheckReply) -> String {
     let mut lines = vec![format!("{} records, {} recordings", reply.rows, reply.audio)];
-    let mut list = |what: &str, count: usize, items: &[String]| {
+    let mut list = |what: &str, count: u64, items: &[String]| {
         if count > 0 {
             lines.push(format!("{count} {what}:"));
             lines.extend(items.iter().map(|item| format!("  {item}")));
+            let more = count.saturating_sub(items.len() as u64);
+            lines.extend((more > 0).then(|| format!("  and {more} more")));
         }
     };
-    let unreadable = usize::try_from(reply.unreadable).unwrap_or(usize::MAX);
-    list("records cannot be read", unreadable, &reply.unreadable_rows);
-    list("recordings are missing", reply.missing_audio.len(), &reply.missing_audio);
-    list("recordings are damaged", reply.damaged_audio.len(), &reply.damaged_audio);
+    let owned = |hashes: &[String]| -> Vec<String> { hashes.iter().map(|hash| with_owners(reply, hash)).collect() };
+    list("records cannot be read", reply.unreadable, &reply.unreadable_rows);
+    let [missing, damaged] = counts(reply);
+    list("recordings are missing", missing, &owned(&reply.missing_audio));
+    list("recordings are damaged", damaged, &owned(&reply.damaged_audio));
+    if reply.awaited > 0 {
+        lines.push(format!(
+            "{} recordings are still being received from the other nodes ('twinbox replication status')",
+            reply.awaited
+        ));
+    }
     if reply.set_aside > 0 {
         lines.push(format!("{} changes are set aside", reply.set_aside));
     }
     lines.join("\n")
 }
 
+/// Hash of a recording, and the records that name it.
+fn with_owners(reply: &CheckReply, hash: &str) -> String {
+    let owners = reply.owners.iter().filter(|owners| owners.audio == hash).flat_map(|owners| &owners.rows);
+    let rows: Vec<&str> = owners.map(String::as_str).collect();
+    if rows.is_empty() { hash.to_owned() } else { format!("{hash}: {}", rows.join(", ")) }
+}
+
+/// Number of missing, and of damaged recordings; a node of an earlier release only lists them.
+fn counts(reply: &CheckReply) -> [u64; 2] {
+    let CheckReply { missing, damaged, missing_audio, damaged_audio, .. } = reply;
+    [(missing, missing_audio), (damaged, damaged_audio)].map(|(count, listed)| *count.max(&(listed.len() as u64)))
+}
+
 fn outcome(reply: &CheckReply) -> Result<(), CliError> {
-    let whole = reply.unreadable == 0
-        && reply.missing_audio.is_empty()
-        && reply.damaged_audio.is_empty()
-        && reply.set_aside == 0;
+    let whole = reply.unreadable == 0 && counts(reply) == [0, 0] && reply.set_aside == 0;
     match whole {
         true => Ok(()),
         false => Err(CliError::Failed(
@@ -174,27 +193,5 @@ fn stats(reply: StatsReply) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn compaction_says_what_it_freed() {
-        let reply =
-            CompactReply { removed: 3, moved_bytes: 1_000_000, freed_bytes: 64_000_000, ..Default::default() };
-        assert_eq!(compacted(&reply), "64.0 MB freed: 3 packs removed, 1.0 MB moved");
-        assert!(compacted(&CompactReply::default()).contains("nothing to compact"));
-    }
-
-    #[test]
-    fn check_fails_for_each_kind_of_damage_and_names_it() {
-        assert!(outcome(&CheckReply::default()).is_ok());
-        let damaged =
-            CheckReply { unreadable: 1, unreadable_rows: vec!["message 0x01".to_owned()], ..CheckReply::default() };
-        assert!(checked(&damaged).contains("1 records cannot be read:\n  message 0x01"));
-        let missing = CheckReply { missing_audio: vec!["ab".to_owned()], ..CheckReply::default() };
-        let audio = CheckReply { damaged_audio: vec!["cd".to_owned()], ..CheckReply::default() };
-        for reply in [damaged, missing, audio, CheckReply { set_aside: 1, ..CheckReply::default() }] {
-            assert!(outcome(&reply).is_err(), "{reply:?}");
-        }
-    }
-}
+#[path = "../../tests/unit/store.rs"]
+mod tests;

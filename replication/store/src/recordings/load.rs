@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use twinbox_disk::Disk;
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::{Hashed, Kind};
-use twinbox_replication_core::{Key, Table};
 
 use super::take::{MAX_LENGTH, Pieces, TakeKey};
 use crate::{Blobs, StoreError, draft::decode_record, keys};
@@ -87,13 +86,8 @@ fn is_filed(disk: &Disk, blobs: &Blobs, take: TakeKey, pieces: &Pieces) -> Resul
 
 /// True when a record names the blob as that of this take, among the first `most` records that name the blob.
 pub(super) fn is_named(disk: &Disk, hash: &BlobHash, take: TakeKey, most: usize) -> Result<bool, StoreError> {
-    let prefix = keys::references(hash);
-    for reference in disk.scan(&prefix).take(most) {
-        let (reference, _) = reference?;
-        let Some((table, id)) = reference.get(prefix.len()..).and_then(|key| key.split_first_chunk::<2>()) else {
-            continue;
-        };
-        let key = Key::new(Table(u16::from_be_bytes(*table)), id);
+    for reference in disk.scan(&keys::references(hash)).take(most) {
+        let Some(key) = keys::referring(&reference?.0) else { continue };
         let Some(bytes) = disk.get(&keys::record(&key))? else { continue };
         // An unreadable record names no take: the take stays.
         let Ok(record) = decode_record(&bytes) else { continue };
