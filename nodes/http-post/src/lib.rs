@@ -390,7 +390,8 @@ mod tests {
     async fn duty_lost_before_the_request_is_sent_ends_the_wait_for_the_receiver() {
         let (address, _full) = silent().await;
         let target = HttpTarget::new(&format!("http://{address}/"), None, None).unwrap();
-        let connecting = target.post(&post(), OWNER, tokio::task::yield_now());
+        let request = post();
+        let connecting = target.post(&request, OWNER, tokio::task::yield_now());
         assert_eq!(connecting.await, Err(PostFailure::NotHolder));
 
         // It accepts the connection, and does not answer the handshake.
