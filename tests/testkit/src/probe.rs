@@ -45,14 +45,5 @@ pub fn peak_bytes(pid: u32) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::metric;
-
-    #[test]
-    fn metric_is_summed_over_its_labels() {
-        let text = "# TYPE calls counter\ncalls_total{to=\"a\"} 2\ncalls_total{to=\"b\"} 3\ncalls 7\n";
-        assert_eq!(metric(text, "calls_total", ""), Some(5.0));
-        assert_eq!(metric(text, "calls_total", "to=\"b\""), Some(3.0));
-        assert_eq!(metric(text, "call", ""), None);
-    }
-}
+#[path = "../tests/unit/probe.rs"]
+mod tests;

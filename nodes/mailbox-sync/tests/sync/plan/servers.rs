@@ -77,7 +77,7 @@ fn refused_step_of_another_kind_does_not_hold_up_the_append_after_a_reset() {
 
 /// The server may show the mail only later: a second APPEND would be a second copy.
 #[test]
-fn append_without_an_answer_waits_for_a_minute_whoever_orders_it() {
+fn append_without_an_answer_waits_for_a_minute_even_if_it_is_ordered() {
     let minutes = |count: u64| count * 60_000;
     let refused = (0..4).fold(None, |before, _| Some(Refusal::after(before, NOW)));
     let mail = MailState { refusal: refused, ..MailState::default() };
