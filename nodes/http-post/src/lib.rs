@@ -3,7 +3,6 @@
 use std::{
     any::Any,
     fmt, io,
-    net::SocketAddr,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     pin::pin,
@@ -21,17 +20,13 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
-use twinbox_tls::{TlsError, Trust};
+use twinbox_tls::{TlsError, Trust, connect};
 
 /// Timeout of one request, from the look-up of the name to the response.
 const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Longest time for the connection to one of several addresses; the last one has the rest of the time.
-const PER_ADDRESS: Duration = Duration::from_secs(3);
 
 /// Reason why a receiver cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -205,9 +200,8 @@ impl HttpTarget {
         owner: Owner<'_>,
         sent: &AtomicBool,
     ) -> Result<StatusCode, PostError> {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let tls = self.tls.as_ref().map(Tls::ready).transpose()?;
-        let stream = connect(lookup_host((host, self.port)).await?.collect()).await?;
+        let stream = connect(&self.host, self.port, TIMEOUT).await?;
         let _owned = owner(stream.as_fd()).ok_or(PostError::NotHolder)?;
         match tls {
             None => self.exchange(stream, post, sent).await,
@@ -252,26 +246,6 @@ impl Tls {
         let connector = self.connector.clone().map_err(io::Error::other)?;
         Ok((connector, self.name.clone()))
     }
-}
-
-/// Connects to the first of these addresses that answers. One that is silent leaves time for the others.
-async fn connect(addresses: Vec<SocketAddr>) -> io::Result<TcpStream> {
-    let count = u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    let share = PER_ADDRESS.min(TIMEOUT / count.saturating_add(1));
-    let mut failure = io::Error::other("the name has no address");
-    let last = addresses.len().saturating_sub(1);
-    for (at, address) in addresses.into_iter().enumerate() {
-        let connecting = TcpStream::connect(address);
-        let connected = match at == last {
-            true => connecting.await,
-            false => timeout(share, connecting).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-        };
-        match connected {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -323,11 +297,11 @@ mod tests {
     use std::{
         future::pending,
         io::{Read, Write},
-        net::TcpListener,
+        net::{SocketAddr, TcpListener},
         sync::Arc,
     };
 
-    use tokio::sync::Notify;
+    use tokio::{net::TcpStream, sync::Notify};
 
     use super::*;
 
@@ -422,17 +396,6 @@ mod tests {
             seen.send(()).unwrap();
         };
         assert_eq!(target.post(&post(), OWNER, lost).await, Ok(()));
-    }
-
-    /// As an IPv6 address whose packets a firewall drops.
-    #[tokio::test]
-    async fn silent_address_leaves_time_for_the_next() {
-        let (silent, _full) = silent().await;
-        let answering = TcpListener::bind("127.0.0.1:0").unwrap();
-        let expected = answering.local_addr().unwrap();
-        let stream = timeout(TIMEOUT, connect(vec![silent, expected])).await.expect("in time").unwrap();
-        assert_eq!(stream.peer_addr().unwrap(), expected);
-        assert!(connect(Vec::new()).await.is_err());
     }
 
     #[tokio::test]

@@ -5,7 +5,6 @@ use std::{any::Any, os::fd::AsFd, sync::Arc, time::Duration};
 use imap_codec::fragmentizer::{FragmentInfo, Fragmentizer, LiteralAnnouncement};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::TcpStream,
     time::timeout,
 };
 
@@ -46,9 +45,7 @@ impl Wire {
         if !owner.may_write() {
             return Err(ImapError::NotHolder);
         }
-        let host = config.host.trim_start_matches('[').trim_end_matches(']');
-        let connected = timeout(limit, TcpStream::connect((host, config.port))).await;
-        let connected = connected.map_err(|_| failure(format!("no answer within {limit:?}")))?;
+        let connected = twinbox_tls::connect(&config.host, config.port, limit).await;
         let stream = connected.map_err(|error| failure(error.to_string()))?;
         // Commands are small and each waits for its answer.
         stream.set_nodelay(true).map_err(|error| failure(error.to_string()))?;

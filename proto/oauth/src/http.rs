@@ -21,7 +21,6 @@ use hyper_util::rt::TokioIo;
 use oauth2::{AsyncHttpClient, HttpRequest, HttpResponse};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, rustls::pki_types::ServerName};
@@ -92,7 +91,7 @@ impl HttpClient {
 
     async fn connect_and_send(&self, target: &Target, request: HttpRequest) -> Result<HttpResponse, SendError> {
         let host = target.host.trim_start_matches('[').trim_end_matches(']');
-        let stream = TcpStream::connect((host, target.port)).await?;
+        let stream = twinbox_tls::connect(host, target.port, self.timeout).await?;
         match (&self.tls, target.tls) {
             (_, false) => send(stream, target, request).await,
             (Some(connector), true) => {

@@ -1,9 +1,10 @@
-//! TLS with programs outside the cluster: the certificates that verify servers, reasons of failed handshakes, and the
-//! certificates that clients of this node see.
+//! TLS with programs outside the cluster: connections to servers, the certificates that verify them, reasons of failed
+//! handshakes, and the certificates that clients of this node see.
 //!
 //! Members of the cluster verify each other by `twinbox-pki` instead: certificates of the system verify none of them.
 
 mod any_certificate;
+mod connect;
 mod failure;
 mod served;
 
@@ -21,6 +22,7 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 
 use any_certificate::AnyCertificate;
+pub use connect::connect;
 pub use failure::{Remedies, explain};
 pub use served::{ServedCertificate, ServedCertificateError};
 
