@@ -13,7 +13,7 @@ use twinbox_roles::MemberKind;
 
 use twinbox_config::SEAL_SECRET;
 
-use crate::{SipAddressing, certificate_kind, files};
+use crate::{SipAddressing, certificate_kind, folders};
 
 /// Marker file in a node's data folder that permits it to found the cluster's Raft group, once. A node with an
 /// emptied disk does not have the marker: it joins the existing group and does not found a second one.
@@ -162,18 +162,18 @@ fn make(
         tls_dir: home.join("tls"),
         address: address.clone(),
     };
-    files::make_home(&home).map_err(io(&home))?;
-    files::make_folder(&formed.data_dir).map_err(io(&formed.data_dir))?;
+    folders::make_home(&home).map_err(io(&home))?;
+    folders::make_folder(&formed.data_dir).map_err(io(&formed.data_dir))?;
     ca.issue(name, certificate_kind(*kind))?.save(&formed.tls_dir)?;
     if *kind == MemberKind::Node {
         Seal::new(&formed.tls_dir, &formed.data_dir.join(SEAL_SECRET)).close(ca)?;
     }
     if founds {
         let mark = formed.data_dir.join(FOUNDER_MARK);
-        files::write(&mark, format!("{}\n", ca.cluster()).as_bytes()).map_err(io(&mark))?;
+        twinbox_pki::write_private(&mark, format!("{}\n", ca.cluster()).as_bytes()).map_err(io(&mark))?;
     }
     let text = config_text(spec, ca.cluster(), &formed, "");
-    files::write(&formed.config, text.as_bytes()).map_err(io(&formed.config))?;
+    twinbox_pki::write_private(&formed.config, text.as_bytes()).map_err(io(&formed.config))?;
     Ok(formed)
 }
 

@@ -2,7 +2,7 @@
 //! rotation, operators' certificates.
 
 pub mod certificates;
-mod files;
+mod folders;
 pub mod init;
 mod joining;
 mod release;

@@ -7,7 +7,7 @@ use std::{
 
 use twinbox_ids::NodeName;
 
-use crate::{files, init::CONFIG};
+use crate::{folders, init::CONFIG};
 
 /// Replacement for `/` in a flat name: `a__tls__node.pem` is `tls/node.pem` of member `a`.
 const SEPARATOR: &str = "__";
@@ -54,7 +54,7 @@ pub fn unpack(from: &Path, member: &NodeName, to: &Path) -> Result<bool, UnpackE
     let config = names.swap_remove(config);
     names.push(config);
     let data = to.join("data");
-    files::make_folder(&data).map_err(failed(&data))?;
+    folders::make_folder(&data).map_err(failed(&data))?;
     for name in names {
         let parts: Vec<&str> = name.split(SEPARATOR).collect();
         if parts.iter().any(|part| matches!(*part, "" | "." | "..") || part.contains('/')) {
@@ -68,9 +68,9 @@ pub fn unpack(from: &Path, member: &NodeName, to: &Path) -> Result<bool, UnpackE
 fn copy(from: &Path, to: &Path) -> Result<(), UnpackError> {
     let bytes = fs::read(from).map_err(failed(from))?;
     if let Some(folder) = to.parent() {
-        files::make_folder(folder).map_err(failed(folder))?;
+        folders::make_folder(folder).map_err(failed(folder))?;
     }
-    files::write(to, &bytes).map_err(failed(to))
+    twinbox_pki::write_private(to, &bytes).map_err(failed(to))
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> UnpackError {

@@ -53,7 +53,9 @@ pub(crate) async fn check(store: &Store, audio: bool) -> Result<wire::CheckReply
         *count += 1;
         if listed.len() < LISTED {
             listed.push(blob.hash.to_string());
-            let rows = store.rows_naming(&blob.hash, OWNERS)?.iter().map(owner_text).collect();
+            let reading = store.clone();
+            let rows = blocking(move || reading.rows_naming(&blob.hash, OWNERS)).await?;
+            let rows = rows.iter().map(owner_text).collect();
             reply.owners.push(wire::AudioOwners { audio: blob.hash.to_string(), rows });
         }
     }

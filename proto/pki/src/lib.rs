@@ -36,6 +36,7 @@ pub use bundle::fingerprint_of;
 pub use cross_signed_ca::CrossSignedCa;
 pub use endpoint::PeerEndpoint;
 pub use error::PkiError;
+pub use files::write_private;
 pub use identity::{NodeIdentity, Trusted};
 pub use incoming::{
     AcceptRoutes, Incoming, JoinRoute, MemberConnection, OperatorConnection, OperatorRoute, RolesRoute,

@@ -46,9 +46,9 @@ impl Way {
 /// Number of changes that a node gets from the log in any case.
 const FEW: u64 = 20_000;
 
-/// The beginning of its log that a source with the vector `has` tells a follower that lacks records: that of its log, or
-/// behind all that it has, so that the follower takes rows. A scan has no more rows than changes were ever made, and each of them
-/// comes once, without its history: that is less work when the follower lacks most of the changes.
+/// The beginning of its log that a source with the vector `has` tells a follower whose fill has not ended: that of its log, or
+/// behind all that it has, so that the follower takes rows. A scan has no more rows than changes were ever made, and each row comes
+/// once, without its history: that is less work when the follower lacks most of the changes.
 pub fn begins_for(log_begins: &Vector, has: &Vector, follower: &Vector) -> Vector {
     let missing: u64 = has.iter().map(|(origin, upto)| upto.saturating_sub(follower.get(origin))).sum();
     let takes_rows = missing > FEW && missing > has.total() / 2;

@@ -80,28 +80,30 @@ impl StateFills {
         }
     }
 
-    fn set_current(&self, change: impl FnOnce(&mut Option<(u64, u64)>)) {
-        change(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    fn scan(&self) -> MutexGuard<'_, Option<(u64, u64)>> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A scan has begun, of a peer with about so many rows, 0 if it does not know.
     pub(crate) fn begun(&self, of: u64) {
-        self.set_current(|current| *current = Some((0, of)));
+        *self.scan() = Some((0, of));
     }
 
     /// The scan under way has ended, well or not.
     pub(crate) fn over(&self) {
-        self.set_current(|current| *current = None);
+        *self.scan() = None;
     }
 
     /// Rows that the scan under way has brought, and rows of its peer; `None` without one.
     pub(crate) fn current(&self) -> Option<(u64, u64)> {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.scan()
     }
 
     /// A scan of the peer has brought this many rows so far.
     pub(crate) fn scanned(&self, peer: &NodeName, rows: u64) {
-        self.set_current(|current| current.iter_mut().for_each(|(came, _)| *came = rows));
+        if let Some((came, _)) = self.scan().as_mut() {
+            *came = rows;
+        }
         if let Some(attempts) = self.state().get_mut(peer).filter(|attempts| attempts.rows < rows) {
             attempts.rows = rows;
             self.advanced.fetch_add(1, Relaxed);

@@ -109,6 +109,7 @@ impl Store {
     }
 
     /// Present rows that name this blob, at most so many. Those that are not in the index of references yet are left out.
+    /// Reads the disk: not for a thread that serves calls.
     pub fn rows_naming(&self, hash: &BlobHash, most: usize) -> Result<Vec<Key>, StoreError> {
         let mut rows = Vec::new();
         for reference in self.disk().scan(&keys::references(hash)) {

@@ -19,7 +19,7 @@ use twinbox_wire::join::{Answer, Ask, Welcome, answer::Result as Outcome};
 
 use super::{receive, send};
 use crate::{
-    SipAddressing, files,
+    SipAddressing, folders,
     init::{self, FormedMember, InitSpec},
     release,
 };
@@ -169,8 +169,8 @@ fn begin(home: &Path, token: &JoinToken) -> Result<bool, JoinError> {
     if fs::read_dir(home).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(JoinError::NotEmpty(home.to_owned()));
     }
-    files::make_home(home).map_err(io_error(home))?;
-    files::write(&mark, format!("{ours}\n").as_bytes()).map_err(io_error(&mark))?;
+    folders::make_home(home).map_err(io_error(home))?;
+    twinbox_pki::write_private(&mark, format!("{ours}\n").as_bytes()).map_err(io_error(&mark))?;
     Ok(false)
 }
 
@@ -280,7 +280,7 @@ fn finish(
     if identity.name != spec.name || identity.cluster != token.cluster || identity.kind != token.kind() {
         return Err(wrong("its certificate is somebody else's"));
     }
-    files::make_folder(&formed.data_dir).map_err(io_error(&formed.data_dir))?;
+    folders::make_folder(&formed.data_dir).map_err(io_error(&formed.data_dir))?;
     if formed.kind == MemberKind::Node {
         // The key belongs to the CA that signed; during a rotation the node fetches the other key after its start.
         let authority = CertificateAuthority::from_pem(&formed.tls_dir, welcome.authority, &welcome.authority_key)?;
@@ -292,7 +292,7 @@ fn finish(
     let settings = format!("\n# As on the member that let this one in; the same on all.\ntiming = \"{timing}\"");
     let text = init::config_text(&like_init, token.cluster, &formed, &settings);
     // Durable before the marker goes: without it, the same command does not go on.
-    files::write(&formed.config, text.as_bytes()).map_err(io_error(&formed.config))?;
+    twinbox_pki::write_private(&formed.config, text.as_bytes()).map_err(io_error(&formed.config))?;
     if let Some(home) = formed.config.parent() {
         fs::remove_file(home.join(MARK)).map_err(io_error(&home.join(MARK)))?;
     }
