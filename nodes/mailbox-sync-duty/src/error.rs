@@ -31,9 +31,8 @@ pub(crate) enum SyncError {
     )]
     NotShown,
     #[error(
-        "the server refused changes of {0} messages or gave no answer, or their audio is not on this node yet; they are \
-         repeated after growing pauses, and now by `twinbox mailbox-sync run` (without an answer, after a minute): check \
-         the rights of the account in the folder"
+        "the server refused changes of {0} messages, or their audio is not on this node yet; they are repeated after \
+         growing pauses, and now by `twinbox mailbox-sync run`: check the rights of the account in the folder"
     )]
     StepsWait(u32),
     #[error(

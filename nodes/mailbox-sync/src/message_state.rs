@@ -6,7 +6,6 @@ use twinbox_replication_core::{Edit, Record};
 
 use crate::{
     Extent, LocalState, Place, Refusal, RemoteFlags,
-    refusal::MOST_TIMES,
     value::{take_u32, take_u64},
 };
 
@@ -17,9 +16,6 @@ const HELD: u8 = 4;
 
 const WHOLE: u8 = 0;
 const PART: u8 = 1;
-
-/// Bit of an unknown outcome, in the number of refusals.
-const UNKNOWN: u8 = 0x80;
 
 /// Connection of a message to the folder there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,7 +71,7 @@ pub struct MailState {
     /// Number of the reading of the folder in parts ([`AccountState::scan`](crate::AccountState)) that found it; 0 for
     /// none.
     pub scan: u32,
-    /// Its next step was refused, or the outcome of its APPEND is not known.
+    /// Its next step was refused.
     pub refusal: Option<Refusal>,
 }
 
@@ -83,14 +79,6 @@ impl MessageState {
     /// The row to note before an APPEND with these flags.
     pub const fn appending(flags: RemoteFlags, uid_validity: u32, from_uid: u32, mail: MailState) -> Self {
         Self { local: local(flags), link: Link::Appending { uid_validity, from_uid }, mail }
-    }
-
-    /// The row of an attempt of an APPEND to which the server gave no answer at this time. It may have taken the mail and
-    /// show it only later; the looks until the next attempt bind it.
-    #[must_use]
-    pub fn with_unknown_outcome(self, at: Timestamp) -> Self {
-        let refusal = Some(Refusal { unknown: true, ..Refusal::after(self.mail.refusal, at) });
-        Self { mail: MailState { refusal, ..self.mail }, ..self }
     }
 
     /// The row after an APPEND with these flags.
@@ -149,10 +137,7 @@ impl MailState {
         bytes.extend_from_slice(&self.part.to_be_bytes());
         bytes.extend_from_slice(&self.scan.to_be_bytes());
         bytes.extend_from_slice(&self.alias.to_be_bytes());
-        let (times, retry_at) = self.refusal.map_or((0, 0), |refusal| {
-            let unknown = if refusal.unknown { UNKNOWN } else { 0 };
-            (refusal.times.min(MOST_TIMES) | unknown, refusal.retry_at.0)
-        });
+        let (times, retry_at) = self.refusal.map_or((0, 0), |refusal| (refusal.times, refusal.retry_at.0));
         bytes.push(times);
         bytes.extend_from_slice(&retry_at.to_be_bytes());
     }
@@ -170,8 +155,7 @@ impl MailState {
         let (alias, rest) = take_u64(rest)?;
         let (times, rest) = rest.split_first()?;
         let (retry_at, rest) = take_u64(rest)?;
-        let (times, unknown) = (*times & MOST_TIMES, *times & UNKNOWN != 0);
-        let refusal = (times > 0).then_some(Refusal { times, unknown, retry_at: Timestamp(retry_at) });
+        let refusal = (*times > 0).then_some(Refusal { times: *times, retry_at: Timestamp(retry_at) });
         Some((Self { extent, part, alias, scan, refusal }, rest))
     }
 }

@@ -211,12 +211,11 @@ impl Look<'_> {
     /// what the next attempt needs. An APPEND waits only for a refused APPEND, whose attempt the row has: after the
     /// refusal of another step, the row must not stay as it is in the folder before.
     fn unless_refused(&self, actions: Vec<Action>, row: Option<&MessageState>) -> (Vec<Action>, bool) {
-        let refusal = row.and_then(|row| row.mail.refusal);
-        let waits = refusal.is_some_and(|refusal| refusal.waits(self.now, self.remote.retry));
+        let waits = row.and_then(|row| row.mail.refusal).is_some_and(|refusal| refusal.waits(self.now));
         let attempted = row.is_some_and(|row| matches!(row.link, Link::Appending { .. }));
         let is_there =
             |action: &Action| action.refused().is_some() || (attempted && matches!(action, Action::Append { .. }));
-        if !waits {
+        if !waits || self.remote.retry {
             return (actions, false);
         }
         let Some(step) = actions.iter().find(|action| is_there(action)) else { return (actions, false) };

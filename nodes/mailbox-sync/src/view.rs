@@ -50,8 +50,7 @@ pub struct RemoteView {
     pub unkept: RemoteFlags,
     /// The names that the server leaves to mails.
     pub names: NamesKept,
-    /// An administrator wants refused steps to be tried again now. An APPEND that the server may have carried out waits
-    /// for a minute nevertheless.
+    /// An administrator wants refused steps to be tried again now.
     pub retry: bool,
     /// Expunges were seen live (IDLE).
     pub watched: bool,

@@ -1,6 +1,5 @@
 //! APPENDs of a round: the mail is sent, and the row is written after it was seen in the folder.
 
-use twinbox_clock::wall;
 use twinbox_ids::MessageId;
 use twinbox_imap::ImapError;
 use twinbox_mailbox_sync::{Link, LocalState, MailState, MessageState, NamesKept, RemoteFlags, message_id};
@@ -128,8 +127,9 @@ impl<F: Folder> Round<'_, F> {
             Err(error) => {
                 let is_unknown = matches!(error, ImapError::Unknown { .. });
                 if is_unknown && self.names_kept != NamesKept::Nothing {
-                    let attempt = self.attempt(message, flags, mail_state).with_unknown_outcome(wall());
-                    self.pending.push((message, Some(attempt)));
+                    // The server may show the mail only later. The looks until the next attempt bind it.
+                    let attempt = self.attempt(message, flags, mail_state);
+                    self.refused_step(message, attempt);
                 }
                 // The server did not get the mail: there is none that no look could find.
                 let is_certain = !is_unknown && !matches!(error, ImapError::NotHolder);

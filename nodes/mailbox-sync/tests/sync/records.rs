@@ -122,8 +122,7 @@ fn message_states_are_read_back_and_ordered_by_epoch() {
     for folder in [Folder::New, Folder::Heard, Folder::Saved] {
         for (deleted, link) in [true, false].into_iter().flat_map(|deleted| links.map(|link| (deleted, link))) {
             wall += 1;
-            let unknown = folder == Folder::Heard;
-            let refusal = deleted.then_some(Refusal { times: 3, unknown, retry_at: Timestamp(99) });
+            let refusal = deleted.then_some(Refusal { times: 3, retry_at: Timestamp(99) });
             let extent = if deleted { Extent::Part } else { Extent::Whole };
             let mail = MailState { extent, part: 4, alias: u64::MAX, scan: 5, refusal };
             let state = MessageState { local: LocalState { folder, deleted }, link, mail };

@@ -75,33 +75,6 @@ fn refused_step_of_another_kind_does_not_hold_up_the_append_after_a_reset() {
     assert_eq!((plan.actions.as_slice(), plan.refused), (&[][..], 1));
 }
 
-/// The server may show the mail only later: a second APPEND would be a second copy.
-#[test]
-fn append_without_an_answer_waits_for_a_minute_even_if_it_is_ordered() {
-    let minutes = |count: u64| count * 60_000;
-    let refused = (0..4).fold(None, |before, _| Some(Refusal::after(before, NOW)));
-    let mail = MailState { refusal: refused, ..MailState::default() };
-    let attempt = MessageState::appending(NONE, VALIDITY, 10, mail).with_unknown_outcome(NOW);
-    let rows = BTreeMap::from([(A, attempt)]);
-    for (later, retry, waits) in [
-        (minutes(1) - 1, true, true),
-        (minutes(1), true, false),
-        (minutes(16) - 1, false, true),
-        (minutes(16), false, false),
-    ] {
-        let view = RemoteView { retry, ..view() };
-        let plan = plan(Timestamp(NOW.0 + later), &[here(A, NEW)], &rows, &before(), &view);
-        assert_eq!((plan.actions.is_empty(), plan.refused), (waits, u32::from(waits)), "{later} {retry}");
-    }
-    // It came after all.
-    let there = RemoteView { retry: true, ..found(12, NONE) };
-    let bound = actions(NEW, Some(attempt), &there);
-    assert!(matches!(bound.as_slice(), [Action::Store { state, .. }] if state.mail.refusal.is_none()), "{bound:?}");
-    // The next refusal is one.
-    let next = attempt.mail.refusal.map(|unknown| Refusal::after(Some(unknown), NOW));
-    assert!(next.is_some_and(|next| !next.unknown && next.times == 6), "{next:?}");
-}
-
 #[test]
 fn old_attempt_that_nothing_repeats_does_not_make_looks_begin_where_it_was() {
     let refusal = Some(Refusal::after(None, NOW));
