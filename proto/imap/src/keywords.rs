@@ -1,5 +1,7 @@
 //! Keywords of mails that break the grammar: servers keep what another program once set, such as `a]b`.
 
+use std::borrow::Cow;
+
 /// Begin of a list of flags, in FETCH data and in the response code PERMANENTFLAGS.
 const LIST: &[u8] = b"FLAGS (";
 
@@ -8,34 +10,37 @@ const LONGEST_ANNOUNCEMENT: usize = 24;
 
 /// The response with only those flags that begin with a backslash and have letters after it, such as `\Seen`: no others
 /// matter here. Literals and quoted strings stay as they are.
-pub(crate) fn without_keywords(response: &[u8]) -> Vec<u8> {
-    let mut kept = Vec::with_capacity(response.len());
-    let (mut rest, mut is_quoted) = (response, false);
-    while let Some(first) = rest.first() {
-        let length = match first {
+pub(crate) fn without_keywords(response: &[u8]) -> Cow<'_, [u8]> {
+    let (mut kept, mut copied, mut at, mut is_quoted) = (Vec::new(), 0, 0, false);
+    while let Some(rest) = response.get(at..).filter(|rest| !rest.is_empty()) {
+        // Most bytes are none of these.
+        let next = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | b'{' | b'F' | b'f'));
+        let Some(rest) = next.and_then(|next| rest.get(next..)) else { break };
+        at = response.len() - rest.len();
+        at += match rest.first() {
             // The character after it is part of the string.
-            b'\\' if is_quoted => 2,
-            b'"' => {
+            Some(b'\\') if is_quoted => 2,
+            Some(b'"') => {
                 is_quoted = !is_quoted;
                 1
             }
-            b'{' if !is_quoted => literal(rest).unwrap_or(1),
+            Some(b'{') if !is_quoted => literal(rest).unwrap_or(1),
             _ if !is_quoted && starts_list(rest) => {
-                let (list, after) = rest.split_at(LIST.len());
-                let end = after.iter().position(|byte| *byte == b')').unwrap_or(after.len());
-                let (flags, after) = after.split_at(end);
-                kept.extend_from_slice(list);
-                kept.extend(system_flags(flags));
-                rest = after;
-                continue;
+                let flags = rest.get(LIST.len()..).unwrap_or_default();
+                let end = flags.iter().position(|byte| *byte == b')').unwrap_or(flags.len());
+                kept.extend_from_slice(response.get(copied..at + LIST.len()).unwrap_or_default());
+                kept.extend(system_flags(flags.get(..end).unwrap_or_default()));
+                copied = at + LIST.len() + end;
+                LIST.len() + end
             }
             _ => 1,
         };
-        let taken = rest.get(..length).unwrap_or(rest);
-        kept.extend_from_slice(taken);
-        rest = rest.get(length..).unwrap_or_default();
     }
-    kept
+    if copied == 0 {
+        return Cow::Borrowed(response);
+    }
+    kept.extend_from_slice(response.get(copied..).unwrap_or_default());
+    Cow::Owned(kept)
 }
 
 fn starts_list(rest: &[u8]) -> bool {

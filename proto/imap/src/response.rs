@@ -123,7 +123,7 @@ pub(crate) fn decode(message: &[u8], hidden: &Hidden) -> Result<Received, String
         return Ok(Received::Untagged(Untagged::Other));
     }
     // Keywords that another program gave to a mail may break the grammar.
-    let message = &without_keywords(message);
+    let message: &[u8] = &without_keywords(message);
     if let Some(received) = parse(message, hidden) {
         return Ok(received);
     }
