@@ -1,5 +1,6 @@
 //! Two nodes of one machine with conflicting settings, and disks of other nodes: refused with one line that names the
-//! setting and the remedy, exit code 1, and nothing changed.
+//! setting and the remedy, and nothing changed. Exit code 2 for another member's data, which only an administrator can
+//! change; 1 for the rest, which a restart by systemd may find mended.
 
 use std::{
     collections::BTreeMap,
@@ -14,6 +15,10 @@ use tempfile::TempDir;
 use twinbox_testkit::{Cluster, Spec, binary, need, wait_until};
 
 const OF_PROCESSES: [&str; 2] = ["node.pid", "last-words"];
+/// Exit code of a start that fails, but may succeed later.
+const FAILED: i32 = 1;
+/// Exit code of a start that fails until an administrator acts: systemd does not repeat it.
+const FINAL: i32 = 2;
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -50,15 +55,15 @@ fn start(config: &Path) -> Output {
     command.output().expect("it runs")
 }
 
-/// Starts b with this file; it must end on its own, with code 1 and one line that has all these words.
-fn refused(cluster: &Cluster, config: &str, words: &[&str]) {
+/// Starts b with this file; it must end on its own, with this exit code and one line that has all these words.
+fn refused(cluster: &Cluster, config: &str, code: i32, words: &[&str]) {
     let b = cluster.member("b");
     let file = b.home.join("refused.toml");
     fs::write(&file, config).expect("written");
     let before = content(&b.data_dir);
     let output = start(&file);
     let text = said(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(code), "{text}");
     let lines: Vec<&str> = text.lines().filter(|line| words.iter().all(|word| line.contains(word))).collect();
     assert_eq!(lines.len(), 1, "one line with {words:?} in:\n{text}");
     println!("{}", lines[0]);
@@ -82,20 +87,20 @@ fn nodes_of_one_machine_share_neither_ports_nor_sockets_nor_folders() {
     let bound = |port: u16| (format!("bind = \"{ip_b}:{port}\""), format!("bind = \"{ip_a}:{port}\""));
     for (port, key) in [(7070, "cluster.bind"), (9090, "metrics.bind"), (5060, "[[sip.listener]]")] {
         let (from, to) = bound(port);
-        refused(&cluster, &with(from, to), &[key, &format!("{ip_a}:{port}"), "free the port or change"]);
+        refused(&cluster, &with(from, to), FAILED, &[key, &format!("{ip_a}:{port}"), "free the port or change"]);
     }
     let range = format!("bind = \"{ip_b}\"\nports = \"10000-12999\"");
     for ports in ["10000-12999", "12998-14999", "10010-12000"] {
         let shared = with(range.clone(), format!("bind = \"{ip_a}\"\nports = \"{ports}\""));
-        refused(&cluster, &shared, &["rtp.ports: ", ports, "10000-12999", "ports of its own"]);
+        refused(&cluster, &shared, FAILED, &["rtp.ports: ", ports, "10000-12999", "ports of its own"]);
     }
     let everywhere = with(range, "bind = \"0.0.0.0\"\nports = \"12000-13999\"".to_owned());
-    refused(&cluster, &everywhere, &["rtp.ports: ", "meets 10000-12999", "ports of its own"]);
+    refused(&cluster, &everywhere, FAILED, &["rtp.ports: ", "meets 10000-12999", "ports of its own"]);
     let path = |path: &Path| format!("{path:?}");
     let socket = with(path(&b.home.join("admin.sock")), path(&a.home.join("admin.sock")));
-    refused(&cluster, &socket, &["admin.sock", "another node answers there", "node.admin_socket"]);
+    refused(&cluster, &socket, FAILED, &["admin.sock", "another node answers there", "node.admin_socket"]);
     let folder = with(path(&b.data_dir), path(&a.data_dir));
-    refused(&cluster, &folder, &["node.data_dir: ", "holds the data of member 'a'", "name another folder"]);
+    refused(&cluster, &folder, FINAL, &["node.data_dir: ", "holds the data of member 'a'", "name another folder"]);
     // The same node a second time.
     let twice = start(&a.config);
     assert_eq!(twice.status.code(), Some(1), "{}", said(&twice));
@@ -119,10 +124,15 @@ fn a_disk_with_another_s_data_is_refused_and_left_alone() {
     let own = fs::read_to_string(&mark).expect("b's mark");
     // A disk of another node, of another cluster.
     fs::write(&mark, own.replace("\"b\"", "\"a\"")).expect("written");
-    refused(&cluster, &text, &["node.data_dir: ", "member 'a' of cluster", "this is member 'b'", "the right disk"]);
+    refused(
+        &cluster,
+        &text,
+        FINAL,
+        &["node.data_dir: ", "member 'a' of cluster", "this is member 'b'", "the right disk"],
+    );
     let id = own.lines().find_map(|line| line.strip_prefix("cluster = ")).expect("a cluster").to_owned();
     fs::write(&mark, own.replace(&id, "\"00112233445566778899aabbccddeeff\"")).expect("written");
-    refused(&cluster, &text, &["node.data_dir: ", "00112233445566778899aabbccddeeff", "the right disk"]);
+    refused(&cluster, &text, FINAL, &["node.data_dir: ", "00112233445566778899aabbccddeeff", "the right disk"]);
 
     // The disk of an earlier release has no mark; the store knows its node.
     let kept = b.with_extension("kept");
@@ -184,17 +194,17 @@ fn a_folder_that_is_missing_read_only_or_full_is_refused() {
     let text = fs::read_to_string(&cluster.member("b").config).expect("b's configuration");
     let none = disk.0.path().join("none");
     let missing = text.replace(&format!("{data_dir:?}"), &format!("{none:?}"));
-    refused(&cluster, &missing, &["node.data_dir: ", "there is no folder", "mount its disk"]);
+    refused(&cluster, &missing, FAILED, &["node.data_dir: ", "there is no folder", "mount its disk"]);
     assert!(!none.exists(), "a disk that is not mounted is no reason to make a folder");
 
     disk.mount(&["-o", "remount,ro"]);
-    refused(&cluster, &text, &["node.data_dir: ", "Read-only", "mount it for writing"]);
+    refused(&cluster, &text, FAILED, &["node.data_dir: ", "Read-only", "mount it for writing"]);
     disk.mount(&["-o", "remount,rw"]);
 
     let filler = disk.0.path().join("filler");
     // All free space; the last write fails.
     let _ = fs::write(&filler, vec![0_u8; 64 << 20]);
-    refused(&cluster, &text, &["node.data_dir: ", "MB free", "make room"]);
+    refused(&cluster, &text, FAILED, &["node.data_dir: ", "MB free", "make room"]);
     fs::remove_file(&filler).expect("removed");
     cluster.start_member("b");
     wait_until("b is in service on its own disk", Duration::from_secs(60), || {
