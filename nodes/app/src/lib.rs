@@ -89,9 +89,14 @@ impl AppError {
     /// disk is mounted.
     pub fn is_final(&self) -> bool {
         use twinbox_diagnostics::folder::FolderError;
+        use twinbox_rebuild::RebuildError;
+        use twinbox_replication_store::StoreError as DataError;
         use twinbox_roles::{RolesError, StoreError};
         match self {
             Self::Folder(error) => matches!(error, FolderError::Taken { .. }),
+            Self::Store(error) | Self::Rebuild(RebuildError::Store(error)) => {
+                matches!(error, DataError::OtherNode { .. } | DataError::OtherCluster { .. })
+            }
             Self::Roles(RolesError::Store(error)) => {
                 matches!(error, StoreError::Removed { .. } | StoreError::ForeignStore { .. })
             }

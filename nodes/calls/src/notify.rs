@@ -111,7 +111,7 @@ impl SipServer {
             headers.push("Contact", self.contact(flow));
             headers.push("Subscription-State", "active");
             let request = Request { method: Method::Notify, uri: uri.clone(), headers, body: Default::default() };
-            with_summary(request, body, epoch)
+            with_summary(request, mwi::EVENT, body, epoch)
         };
         // The proxy is the addressed host, whatever the trunk's source addresses are.
         let credentials = trunk.credentials.as_ref();
@@ -134,9 +134,9 @@ impl SipServer {
     }
 }
 
-/// Puts a message summary into a NOTIFY.
-pub(crate) fn with_summary(mut notify: Request, body: &str, epoch: &str) -> Request {
-    notify.headers.push("Event", mwi::EVENT);
+/// Puts a message summary into a NOTIFY with this Event header.
+pub(crate) fn with_summary(mut notify: Request, event: &str, body: &str, epoch: &str) -> Request {
+    notify.headers.push("Event", event);
     if !epoch.is_empty() {
         // Reduces the text to one valid header value.
         let epoch: String = epoch.chars().filter(|c| c.is_ascii_graphic()).collect();

@@ -17,9 +17,10 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::MessageCounts;
 use twinbox_sip::{
-    Method, Request,
+    Method, Request, addr,
     dialog::Dialog,
     mwi::{self, Summary},
+    strict,
     transaction::Guard,
     uri::Uri,
 };
@@ -62,10 +63,9 @@ pub(crate) async fn handle_new(server: Arc<SipServer>, incoming: IncomingRequest
         count(&server.stats.refused_subscription);
         server.respond(&incoming.id, response);
     };
-    let event = request.headers.get("Event").and_then(|e| e.split(';').next()).unwrap_or_default();
-    if !event.trim().eq_ignore_ascii_case(mwi::EVENT) {
+    let Some(event) = event(request) else {
         return refuse(request.respond(489).with("Allow-Events", mwi::EVENT));
-    }
+    };
     let acceptable = |kind: &str| {
         let kind = kind.split(';').next().unwrap_or_default().trim();
         [mwi::CONTENT_TYPE, "application/*", "*/*"].iter().any(|k| k.eq_ignore_ascii_case(kind))
@@ -97,7 +97,8 @@ pub(crate) async fn handle_new(server: Arc<SipServer>, incoming: IncomingRequest
     let (flow, trunk) = (incoming.flow.clone(), incoming.trunk.clone());
     let until = BootInstant::now() + Duration::from_secs(u64::from(seconds));
     let (notifies, last, last_message, unanswered) = (0, None, incoming.at, None);
-    let entry = Entry { mailbox, number, dialog, flow, trunk, until, notifies, last, last_message, unanswered };
+    let entry =
+        Entry { mailbox, number, event, dialog, flow, trunk, until, notifies, last, last_message, unanswered };
     let Some(id) = server.subscriptions.add(key, entry) else {
         return refuse(request.respond(503).with("Retry-After", "60"));
     };
@@ -147,6 +148,24 @@ pub(crate) fn handle_in_dialog(server: &Arc<SipServer>, incoming: IncomingReques
             server.tasks.clone().spawn(async move { answer(&server, &incoming, id, seconds).await });
         }
         (None, Ok(_), None) => {}
+    }
+}
+
+/// The Event header of the NOTIFYs that this SUBSCRIBE asks for: its package and `id`, without other parameters. `None` for
+/// another package, or an `id` that is no token.
+fn event(request: &Request) -> Option<String> {
+    let (package, rest) = {
+        let event = request.headers.get("Event")?;
+        event.split_once(';').unwrap_or((event, ""))
+    };
+    if !package.trim().eq_ignore_ascii_case(mwi::EVENT) {
+        return None;
+    }
+    match addr::params(rest).find(|(name, _)| name.eq_ignore_ascii_case("id")) {
+        None => Some(mwi::EVENT.to_owned()),
+        Some((_, id)) => id
+            .filter(|id| !id.is_empty() && id.bytes().all(strict::is_token))
+            .map(|id| format!("{};id={id}", mwi::EVENT)),
     }
 }
 
@@ -322,12 +341,10 @@ impl SipServer {
             request.headers.push("Subscription-State", state);
             let account = Some(format!("sip:{}@{}", entry.number, entry.flow.advertised()));
             let body = Summary { account, new: counts.new, old: counts.saved }.body();
-            let request = with_summary(request, &body, &epoch);
+            let request = with_summary(request, &entry.event, &body, &epoch);
             (request, entry.dialog.next_hop().to_owned(), entry.flow.clone(), entry.trunk.clone(), entry.notifies)
         };
-        if last {
-            self.subscriptions.remove(id);
-        }
+        let ended = if last { self.subscriptions.remove(id) } else { None };
         let left = Arc::new(AtomicBool::new(guard.is_none()));
         let guard = guard.map(|guard| {
             let left = left.clone();
@@ -337,14 +354,15 @@ impl SipServer {
                 may
             }))
         });
-        let sent = self.send_notify(id, request, &hop, &near, &trunk, guard).await;
+        let sent = self.send_notify((id, ended), request, &hop, &near, &trunk, guard).await;
         self.subscriptions.settle(id, number, began, left.load(Ordering::Relaxed), &sent);
         self.outcome(sent)
     }
 
+    /// Sends a NOTIFY of a subscription, which may have ended with it: then its dialog is given.
     async fn send_notify(
         self: &Arc<Self>,
-        id: SubscriptionId,
+        (id, mut ended): (SubscriptionId, Option<Dialog>),
         mut request: Request,
         hop: &str,
         near: &Flow,
@@ -353,9 +371,12 @@ impl SipServer {
     ) -> Result<u16, SendError> {
         let flow = self.route(hop, Some(near)).await?;
         request.headers.push("Contact", self.contact(&flow));
-        let renumber = |request: &mut Request| {
-            if let Some(entry) = lock(&self.subscriptions.table).by_id.get_mut(&id) {
-                entry.dialog.renumber(request);
+        let renumber = |request: &mut Request| match ended.as_mut() {
+            Some(dialog) => dialog.renumber(request),
+            None => {
+                if let Some(entry) = lock(&self.subscriptions.table).by_id.get_mut(&id) {
+                    entry.dialog.renumber(request);
+                }
             }
         };
         let credentials = trunk.credentials_for(&flow);

@@ -41,6 +41,8 @@ pub(crate) struct SubscriptionTable {
 pub(crate) struct Entry {
     pub(crate) mailbox: MailboxId,
     pub(crate) number: String,
+    /// The Event header of its NOTIFYs: with the `id` of the SUBSCRIBE, if it has one (RFC 6665 section 8.2.1).
+    pub(crate) event: String,
     pub(crate) dialog: Dialog,
     pub(crate) flow: Flow,
     pub(crate) trunk: Arc<Trunk>,
@@ -148,10 +150,12 @@ impl Subscriptions {
         Some(id)
     }
 
-    pub(crate) fn remove(&self, id: SubscriptionId) {
+    /// Ends a subscription. Its dialog, in which one NOTIFY may be on its way.
+    pub(crate) fn remove(&self, id: SubscriptionId) -> Option<Dialog> {
         let mut table = lock(&self.table);
-        table.by_id.remove(&id);
+        let ended = table.by_id.remove(&id);
         table.by_dialog.retain(|_, other| *other != id);
+        ended.map(|entry| entry.dialog)
     }
 
     /// The changed subscriptions whose last NOTIFY came from the store.

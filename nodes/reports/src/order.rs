@@ -12,6 +12,8 @@ const USUAL_LAST: &str = "7d";
 /// Time from the end of the range to the due time, in milliseconds. A call is recorded when it ends, and belongs to the range
 /// in which it began: one that goes on at the due time is in the next report, unless it is longer than this.
 const ENDS_BEFORE_MS: u64 = 15 * 60 * 1_000;
+/// No clock change is longer, in milliseconds.
+const CLOCK_CHANGE_MS: u64 = 2 * 60 * 60 * 1_000;
 /// Maximum number of days.
 const MOST_DAYS: u64 = 3_650;
 
@@ -56,13 +58,24 @@ pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
         return Err("the job has nowhere to send the report: give folder=PATH or to=ADDRESS".to_owned());
     }
     let zone = twinbox_call_records::zone(job.zone.as_str()).map_err(|error| error.to_string())?;
-    let from = range_start(due, &last, &zone).map_err(|error| error.to_string())?;
-    let earlier = if job.requested == Some(due) { 0 } else { ENDS_BEFORE_MS };
+    let start = range_start(due, &last, &zone).map_err(|error| error.to_string())?;
+    let by_hand = job.requested == Some(due);
+    let from = if !by_hand && last.ends_with(['d', 'w']) { due_time_near(job, start) } else { start };
+    let earlier = if by_hand { 0 } else { ENDS_BEFORE_MS };
     let [from, until] = [from, due].map(|time| Timestamp(time.0.saturating_sub(earlier)));
     let range = ReportRange::new(from, until).map_err(|error| error.to_string())?;
     let name = format!("{}-{kind}-{}.{}", job.name, stamp(due), format.extension());
     let query = Query { kind, period: range.period(), zone, most: MOST_ROWS };
     Ok(Order { query, range, format, file: folder.map(|folder| Path::new(folder).join(name)), to })
+}
+
+/// The due time of the job next to this one, which is days before another. It is the same time, but for a due time in an
+/// hour that a clock change leaves out: the job then ran after the gap.
+fn due_time_near(job: &Job, at: Timestamp) -> Timestamp {
+    let next = |after: &Timestamp| job.cron.next_after(*after, &job.zone);
+    let first = Timestamp(at.0.saturating_sub(CLOCK_CHANGE_MS + 1));
+    let near = std::iter::successors(next(&first), next).take_while(|due| due.0 <= at.0 + CLOCK_CHANGE_MS);
+    near.min_by_key(|due| due.0.abs_diff(at.0)).unwrap_or(at)
 }
 
 /// Addresses separated by commas; each counts once.
@@ -143,6 +156,22 @@ mod tests {
             assert_eq!(hours(&["zone=Europe/Berlin", last]), 14 * 24 + 1, "{last}");
         }
         assert_eq!((hours(&["zone=Europe/Berlin", "last=336h"]), hours(&["days=14"])), (336, 336));
+    }
+
+    /// The clock of Berlin goes forward on 29 March 2026 at 2:00, which is 1774746000.
+    #[test]
+    fn ranges_follow_each_other_where_the_due_time_is_in_a_skipped_hour() {
+        let job = job(&["cron=30 2 * * *", "zone=Europe/Berlin", "days=1"]);
+        let mut due = Timestamp(1_774_746_000_000 - 2 * 24 * HOUR_MS);
+        let ranges = [(); 4].map(|()| {
+            due = job.cron.next_after(due, &job.zone).expect("a due time");
+            order(&job, due).expect("an order").range
+        });
+        for two in ranges.windows(2) {
+            assert_eq!(two[0].to, two[1].from, "{ranges:?}");
+        }
+        let lengths = ranges.map(|range| (range.to.0 - range.from.0) * 2 / HOUR_MS);
+        assert_eq!(lengths, [48, 48, 47, 47], "in half hours");
     }
 
     #[test]

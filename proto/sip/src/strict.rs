@@ -312,7 +312,8 @@ fn read_header(line: &[u8]) -> Result<(&str, &str), Fault> {
     Ok((name, value.trim_matches([' ', '\t'])))
 }
 
-fn is_token(b: u8) -> bool {
+/// Whether this byte may be part of a token (RFC 3261 section 25.1).
+pub fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&b)
 }
 

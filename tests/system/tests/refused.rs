@@ -103,7 +103,7 @@ fn nodes_of_one_machine_share_neither_ports_nor_sockets_nor_folders() {
     refused(&cluster, &folder, FINAL, &["node.data_dir: ", "holds the data of member 'a'", "name another folder"]);
     // The same node a second time.
     let twice = start(&a.config);
-    assert_eq!(twice.status.code(), Some(1), "{}", said(&twice));
+    assert_eq!(twice.status.code(), Some(FAILED), "{}", said(&twice));
     assert!(said(&twice).contains("data_dir") && said(&twice).contains("in use"), "{}", said(&twice));
 
     // a is not affected, and b starts with its own configuration.
@@ -140,7 +140,7 @@ fn a_disk_with_another_s_data_is_refused_and_left_alone() {
     assert!(Command::new("cp").arg("-a").arg(&a).arg(&b).status().is_ok_and(|status| status.success()));
     fs::remove_file(b.join("owner.toml")).expect("a's mark");
     let output = start(&cluster.member("b").config);
-    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(FINAL), "{}", said(&output));
     assert!(said(&output).contains("data_dir") && said(&output).contains("'a'"), "{}", said(&output));
 
     // Its own disk is put back, and it starts.

@@ -91,6 +91,31 @@ async fn subscription_gets_the_full_state_immediately_and_after_every_refresh() 
     }
 }
 
+/// RFC 6665 section 8.2.1 (`id`), RFC 3261 section 22.2 (number of a challenged request).
+#[tokio::test]
+async fn notify_has_the_id_of_the_subscription_and_a_challenged_last_one_has_the_next_cseq() {
+    let node = Node::with(|o| {
+        o.calls.trunks[0].username = Some("vm".to_owned());
+        o.calls.trunks[0].password = Some("secret".to_owned().into());
+    })
+    .await;
+    let mut raw = node.raw().await;
+    let mut dialog = raw.dialog("s1");
+    let text = subscribe(&mut dialog, 600).replace("Event: message-summary", "Event: message-summary;p=1; id=a7");
+    let ok = raw.ask(text).await;
+    dialog.answered(&ok);
+    assert_eq!(raw.request().await.headers.get("Event"), Some("message-summary;id=a7"));
+    assert_eq!(raw.ask(subscribe(&mut dialog, 0)).await.code, 200);
+    let last = raw.unanswered().await;
+    assert_eq!(last.headers.get("Event"), Some("message-summary;id=a7"));
+    let challenge = "Digest realm=\"pbx\", nonce=\"n\", qop=\"auth\"";
+    raw.send(&last.respond(401).with("WWW-Authenticate", challenge).to_bytes()).await;
+    let again = raw.request().await;
+    assert!(again.headers.get("Authorization").is_some());
+    assert_eq!(again.headers.cseq(), last.headers.cseq() + 1);
+    assert_eq!(node.calls.stats().subscriptions, 0);
+}
+
 #[tokio::test]
 async fn invalid_subscriptions_are_refused() {
     let node = Node::with(|o| o.calls.max_subscriptions = 1).await;
@@ -108,6 +133,7 @@ async fn invalid_subscriptions_are_refused() {
     for (headers, target, code) in [
         (&["Event: presence"][..], mailbox, 489),
         (&[], mailbox, 489),
+        (&["Event: message-summary;id=\"1\""], mailbox, 489),
         (&["Event: message-summary", "Accept: text/plain"], mailbox, 406),
         (&["Event: message-summary", accepts.trim_end_matches(", ")], mailbox, 406),
         (&["Event: message-summary", "Expires: 5"], mailbox, 423),
