@@ -18,9 +18,9 @@ use tokio::{
 use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
-use twinbox_replication_core::{BlobRef, Holdings, Vector};
+use twinbox_replication_core::{BlobRef, Holdings, Key, Vector};
 use twinbox_replication_fetch::{Got, MAX_BLOB};
-use twinbox_replication_store::{Filled, Store, StoreError};
+use twinbox_replication_store::{Filled, MissingAudio, Store, StoreError};
 
 use crate::{config::limits, link::Link, peers::Inner};
 
@@ -281,27 +281,36 @@ async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize,
         Got::GivenUp => !deleted,
         Got::Failed => true,
     };
-    for batch in batches(missing(inner.store.clone(), deleted).await?) {
-        while (fetching.len() >= CONCURRENT || under_way >= UNDER_WAY)
-            && let Some(fetched) = fetching.join_next().await
-        {
-            ended(fetched, &mut under_way);
-        }
-        under_way += batch.bytes;
-        let inner = inner.clone();
-        fetching.spawn(async move {
-            let got = inner.fetcher.get_all(batch.blobs.clone(), None).await;
-            let denied = got.iter().filter(|(_, got)| *got == Got::Denied && waited && !deleted);
-            let denied: Vec<BlobRef> = denied.map(|(blob, _)| *blob).collect();
-            if !denied.is_empty() {
-                match inner.store.apply_without(Vec::new(), denied.clone()).await {
-                    Ok(()) => inner.lost_audio.add(denied),
-                    Err(error) => warn!(%error, blobs = denied.len(), "missing audio cannot be noted"),
-                }
+    let mut after = None;
+    loop {
+        // Requests go on meanwhile.
+        let part = missing(inner.store.clone(), deleted, after).await?;
+        for batch in batches(part.blobs) {
+            while (fetching.len() >= CONCURRENT || under_way >= UNDER_WAY)
+                && let Some(fetched) = fetching.join_next().await
+            {
+                ended(fetched, &mut under_way);
             }
-            let missing = got.iter().filter(|(_, got)| fails(*got)).count();
-            (batch, missing)
-        });
+            under_way += batch.bytes;
+            let inner = inner.clone();
+            fetching.spawn(async move {
+                let got = inner.fetcher.get_all(batch.blobs.clone(), None).await;
+                let denied = got.iter().filter(|(_, got)| *got == Got::Denied && waited && !deleted);
+                let denied: Vec<BlobRef> = denied.map(|(blob, _)| *blob).collect();
+                if !denied.is_empty() {
+                    match inner.store.apply_without(Vec::new(), denied.clone()).await {
+                        Ok(()) => inner.lost_audio.add(denied),
+                        Err(error) => warn!(%error, blobs = denied.len(), "missing audio cannot be noted"),
+                    }
+                }
+                let missing = got.iter().filter(|(_, got)| fails(*got)).count();
+                (batch, missing)
+            });
+        }
+        after = part.upto;
+        if after.is_none() {
+            break;
+        }
     }
     while let Some(fetched) = fetching.join_next().await {
         ended(fetched, &mut under_way);
@@ -333,8 +342,8 @@ pub(crate) fn batches(blobs: Vec<BlobRef>) -> Vec<Batch> {
     batches
 }
 
-async fn missing(store: Store, deleted: bool) -> Result<Vec<BlobRef>, StoreError> {
-    match tokio::task::spawn_blocking(move || store.missing_blobs(deleted)).await {
+async fn missing(store: Store, deleted: bool, after: Option<Key>) -> Result<MissingAudio, StoreError> {
+    match tokio::task::spawn_blocking(move || store.missing_audio(deleted, after.as_ref())).await {
         Ok(missing) => missing,
         // The runtime shuts down, and this task with it.
         Err(_) => std::future::pending().await,

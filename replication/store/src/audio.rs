@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use twinbox_disk::{Disk, Folder, Reserve};
 use twinbox_packs::{Config, Packs};
-use twinbox_replication_core::BlobRef;
+use twinbox_replication_core::{BlobRef, Key};
 
 use crate::{
     Store, StoreError,
@@ -12,6 +12,7 @@ use crate::{
     codec::DecodeError,
     draft::decode_record,
     keys,
+    state::behind,
     store::unversioned,
 };
 
@@ -20,21 +21,38 @@ use crate::{
 pub const PACKS: Config =
     Config { pack_bytes: 16 * 1024 * 1024, longest_bytes: 64 * 1024 * 1024, spare_bytes: 128 * 1024 * 1024 };
 
+/// Blobs of one part of the records at most, and then those of one record more.
+const PART: usize = 8_192;
+
+/// Audio that records name and that is not here: that of a part of the records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingAudio {
+    /// The blobs, each once in a part.
+    pub blobs: Vec<BlobRef>,
+    /// The record behind which the next part begins; `None`: there is none.
+    pub upto: Option<Key>,
+}
+
 impl Store {
-    /// The blobs that present records name and that are not here, each once; with `deleted` those of deleted records
-    /// instead, which may be gone for good. Reads all records: not for a thread that serves calls.
-    pub fn missing_blobs(&self, deleted: bool) -> Result<Vec<BlobRef>, StoreError> {
-        let mut missing = BTreeMap::new();
-        for row in self.disk().scan(keys::RECORDS) {
+    /// The blobs that present records behind `after` name and that are not here, some thousands; with `deleted` those of deleted
+    /// records instead, which may be gone for good. Reads records until it has found so many: not for a thread that serves calls.
+    pub fn missing_audio(&self, deleted: bool, after: Option<&Key>) -> Result<MissingAudio, StoreError> {
+        let (mut missing, mut upto) = (BTreeMap::new(), None);
+        for row in self.disk().scan_range(&behind(after), keys::RECORDS_END) {
+            let (row, value) = row?;
             // An unreadable record is set aside when it comes (rule R11), and does not hold up the others.
-            let Ok(record) = decode_record(&row?.1) else { continue };
+            let Ok(record) = decode_record(&value) else { continue };
             if record.is_deleted() != deleted {
                 continue;
             }
             let lacks = |blob: &&BlobRef| !self.blobs().has(&blob.hash);
             missing.extend(record.blobs().filter(lacks).map(|blob| (blob.hash, *blob)));
+            upto = keys::record_key(&row).filter(|_| missing.len() >= PART);
+            if upto.is_some() {
+                break;
+            }
         }
-        Ok(missing.into_values().collect())
+        Ok(MissingAudio { blobs: missing.into_values().collect(), upto })
     }
 }
 

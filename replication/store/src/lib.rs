@@ -27,6 +27,7 @@ mod state;
 mod store;
 mod sums;
 
+pub use audio::MissingAudio;
 pub use blobs::Blobs;
 pub use compact::CompactedPacks;
 pub use compare::{RowPage, StoreStats, StoredRow, TableStats};

@@ -50,7 +50,8 @@ impl ExtraRow {
     }
 }
 
-fn behind(after: Option<&Key>) -> Vec<u8> {
+/// The first key of the rows of records behind one.
+pub(crate) fn behind(after: Option<&Key>) -> Vec<u8> {
     after.map_or_else(|| keys::RECORDS.to_vec(), |key| [&keys::record(key)[..], &[0]].concat())
 }
 

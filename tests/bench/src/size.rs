@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 const TRY: Duration = Duration::from_millis(100);
 /// Time at rest over which the traffic of an interface is measured.
 const REST: Duration = Duration::from_secs(5);
+/// Messages of the spool that is copied. The time for more is reckoned: the files of a million take minutes to remove.
+const SPOOL: usize = 100_000;
 /// Rows of messages in the index (`nodes/mailbox/src/schema.rs`).
 const MESSAGES: &[u8] = b"r\x00\x02";
 
@@ -72,8 +74,10 @@ pub fn run(report: &mut Report, population: Population, differences: usize) -> R
     let copying = copied as f64 / 1e6 / took.as_secs_f64();
     row(json!(copying), "MB/s", "", "plain copy of its files, each synced");
     let spool = cluster.dir().join("spool");
-    let spool_copied = folder::copy_spool(&spool, population.mailboxes, population.messages, population.audio)
-        .map_err(|error| format!("a spool cannot be copied: {error}"))?;
+    let messages = population.messages.min(SPOOL);
+    let spool_copied = folder::copy_spool(&spool, population.mailboxes, messages, population.audio)
+        .map_err(|error| format!("a spool cannot be copied: {error}"))?
+        .mul_f64(population.messages as f64 / messages.max(1) as f64);
     fs::remove_dir_all(&spool).map_err(|error| format!("the spool cannot be removed: {error}"))?;
     row(
         json!(spool_copied.as_secs_f64()),

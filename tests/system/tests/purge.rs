@@ -27,7 +27,7 @@ fn rows(cluster: &Cluster, node: &str) -> usize {
     let dir = cluster.member(node).data_dir.join("store");
     let config = StoreConfig { dir, node: node.parse().expect("a name"), reserve_bytes: 0 };
     let store = Store::open(config).expect("the store");
-    assert_eq!(store.missing_blobs(false), Ok(vec![]), "{node}");
+    assert_eq!(store.missing_audio(false, None).map(|part| part.blobs), Ok(vec![]), "{node}");
     store.scan(MESSAGES, b"").expect("a scan").len()
 }
 

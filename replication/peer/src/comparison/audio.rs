@@ -9,7 +9,11 @@ use twinbox_replication_fetch::{Got, MAX_BLOB};
 use twinbox_replication_store::{Filled, RowFault, StoreError};
 
 use super::{ComparisonReport, Difference, Outcome, Subject, session::blocking};
-use crate::{error::StreamError, fill::batches, peers::Inner};
+use crate::{
+    error::StreamError,
+    fill::{Batch, batches},
+    peers::Inner,
+};
 
 /// The audio that a comparison looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,15 +40,16 @@ pub(super) async fn check(
     match check {
         AudioCheck::None => {}
         AudioCheck::Presence => {
-            for batch in batches(blocking(move || store.missing_blobs(false)).await?) {
-                let mut wanted = Vec::with_capacity(batch.blobs.len());
-                for blob in batch.blobs {
-                    if !is_left_out(inner, &blob)? {
-                        wanted.push(blob);
-                    }
+            let mut after = None;
+            loop {
+                let store = store.clone();
+                let part = blocking(move || store.missing_audio(false, after.as_ref())).await?;
+                for batch in batches(part.blobs) {
+                    get(inner, batch, report).await?;
                 }
-                for (blob, got) in inner.fetcher.get_all(wanted, None).await {
-                    note_missing(inner, report, &blob, got);
+                after = part.upto;
+                if after.is_none() {
+                    break;
                 }
             }
         }
@@ -70,6 +75,20 @@ pub(super) async fn check(
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Gets audio that is missing, and notes it.
+async fn get(inner: &Inner, batch: Batch, report: &mut ComparisonReport) -> Result<(), StreamError> {
+    let mut wanted = Vec::with_capacity(batch.blobs.len());
+    for blob in batch.blobs {
+        if !is_left_out(inner, &blob)? {
+            wanted.push(blob);
+        }
+    }
+    for (blob, got) in inner.fetcher.get_all(wanted, None).await {
+        note_missing(inner, report, &blob, got);
     }
     Ok(())
 }

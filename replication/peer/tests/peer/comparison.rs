@@ -230,17 +230,17 @@ async fn audio_that_a_fill_still_fetches_is_no_difference() {
     // As the streams of a fill do it: the records come first.
     b.store.apply(a.store.changes_after(&b.store.vector(), 1_000).unwrap()).await.unwrap();
     b.store.set_filled(Filled::Records).await.unwrap();
-    assert_eq!(b.store.missing_blobs(false).unwrap().len(), 20);
+    assert_eq!(b.store.missing_audio(false, None).unwrap().blobs.len(), 20);
     while !a.store.sum_step().await.unwrap() {}
     assert_equal(&*compare(&b, "a", AudioCheck::Presence).await);
     assert_equal(&*compare(&b, "a", AudioCheck::Content).await);
-    assert_eq!(b.store.missing_blobs(false).unwrap().len(), 20);
+    assert_eq!(b.store.missing_audio(false, None).unwrap().blobs.len(), 20);
 
     // What is not here after the fill is missing.
     b.store.set_filled(Filled::Complete).await.unwrap();
     let report = compare(&b, "a", AudioCheck::Presence).await;
     assert_eq!((report.differences.len(), report.repaired()), (20, 20), "{report:?}");
-    assert!(b.store.missing_blobs(false).unwrap().is_empty());
+    assert!(b.store.missing_audio(false, None).unwrap().blobs.is_empty());
 }
 
 /// Flips a byte of every place in the files of a folder that has this content.

@@ -62,7 +62,7 @@ async fn hand_over(from: &Store, to: &Store) {
 
 /// Fetches the audio that is missing from another store; returns the number of pieces.
 async fn fetch(from: &Store, to: &Store) -> usize {
-    let missing = to.missing_blobs(false).expect("a list");
+    let missing = to.missing_audio(false, None).expect("a list").blobs;
     for blob in &missing {
         let bytes = from.blobs().read(&blob.hash).await.expect("the other node has it");
         to.blobs().put_as(blob.hash, bytes).await.expect("stored");

@@ -8,7 +8,7 @@ use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_replication_core::{BlobRef, Edit, Value};
 use twinbox_replication_store::{Store, StoreError};
 
-use crate::{audio, damage, dir, edit, open};
+use crate::{audio, damage, dir, edit, key, open};
 
 #[tokio::test]
 async fn blob_is_named_by_its_hash_and_survives_a_restart() {
@@ -125,10 +125,10 @@ async fn audio_of_a_pack_that_was_cut_off_or_lost_is_mended_from_a_peer() {
     fs::remove_file(&pack).expect("its end");
     let store = open(dir.path());
     assert!(!store.blobs().has(&blob.hash), "it is fetched as any missing blob");
-    assert_eq!(store.missing_blobs(false), Ok(vec![blob]));
+    assert_eq!(store.missing_audio(false, None).map(|part| part.blobs), Ok(vec![blob]));
     assert_eq!(store.blobs().read(&blob.hash).await, Err(StoreError::Corrupt(blob.hash)));
     store.blobs().put_as(blob.hash, audio(500)).await.expect("it comes from a peer");
-    assert_eq!(store.missing_blobs(false), Ok(vec![]));
+    assert_eq!(store.missing_audio(false, None).map(|part| part.blobs), Ok(vec![]));
     assert!(!pack.exists(), "its number is not used again");
     drop(store);
     assert_eq!(open(dir.path()).blobs().read(&blob.hash).await, Ok(audio(500)));
@@ -157,9 +157,9 @@ async fn sealed_audio_is_a_blob_from_the_change_that_names_it() {
     assert!(store.blobs().has(&unfiled.hash));
     // Its history came before its audio.
     edit(&store, "early", vec![Edit::Set(1, early.into())]).await.expect("a commit");
-    assert_eq!(store.missing_blobs(false), Ok(vec![early]));
+    assert_eq!(store.missing_audio(false, None).map(|part| part.blobs), Ok(vec![early]));
     from_chunks(&store, early, audio(3_002)).await;
-    assert_eq!(store.missing_blobs(false), Ok(vec![]));
+    assert_eq!(store.missing_audio(false, None).map(|part| part.blobs), Ok(vec![]));
     // Its row is durable with all commits that follow.
     edit(&store, "another", vec![Edit::Set(1, Value::Bytes(b"x".into()))]).await.expect("a commit");
     drop(store);
@@ -189,4 +189,24 @@ async fn sealed_audio_replaces_a_damaged_blob() {
     edit(&store, "message", vec![Edit::Set(1, taken.into())]).await.expect("a commit");
     drop(store);
     assert_eq!(open(dir.path()).blobs().read(&blob.hash).await, Ok(audio(900)));
+}
+
+#[tokio::test]
+async fn missing_audio_of_many_records_comes_in_parts() {
+    let dir = dir();
+    let store = open(dir.path());
+    let blob = |number: u32| {
+        let hash = BlobHash(*blake3::hash(&number.to_be_bytes()).as_bytes());
+        Value::from(BlobRef { hash, length: 100, recording: None })
+    };
+    for record in 0..25 {
+        let edits = (0..400).map(|n| Edit::Set(n as u16, blob(record * 400 + n))).collect();
+        edit(&store, &format!("{record:02}"), edits).await.expect("a commit");
+    }
+    let first = store.missing_audio(false, None).expect("a part");
+    assert_eq!((first.blobs.len(), &first.upto), (8_400, &Some(key("20"))));
+    let rest = store.missing_audio(false, first.upto.as_ref()).expect("a part");
+    assert_eq!((rest.blobs.len(), &rest.upto), (1_600, &None));
+    assert!(first.blobs.iter().all(|blob| !rest.blobs.contains(blob)));
+    assert_eq!(store.missing_audio(true, None).map(|part| (part.blobs, part.upto)), Ok((vec![], None)), "deleted");
 }

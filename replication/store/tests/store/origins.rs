@@ -143,7 +143,7 @@ async fn missing_audio_of_records_is_listed() {
     for (id, blob) in [("here", here), ("away", away), ("again", away)] {
         edit(&store, id, vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
     }
-    assert_eq!(store.missing_blobs(false), Ok(vec![away]));
+    assert_eq!(store.missing_audio(false, None).map(|part| part.blobs), Ok(vec![away]));
 }
 
 /// Not for lack of space, which is an ordinary refusal.
