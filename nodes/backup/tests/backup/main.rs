@@ -251,8 +251,9 @@ async fn backup_whose_records_were_removed_meanwhile_fails_and_leaves_nothing() 
 async fn backup_on_the_data_disk_leaves_the_reserve_of_the_node_free() {
     let (mut fixture, dir) = (Fixture::new(), TempDir::new().expect("a directory"));
     Node::alone(dir.path(), "a").store.set_cluster_id(OLD).await.expect("a cluster");
-    let free = fixture.node.store.space().expect("space").free;
-    fixture.node = Node::with(dir.path(), "a", 1, free, |_| {});
+    // Others may make room on the disk meanwhile.
+    let reserve = fixture.node.store.space().expect("space").free * 2;
+    fixture.node = Node::with(dir.path(), "a", 1, reserve, |_| {});
     let refused = create(&fixture.node.mailstore, &fixture.folder, "test", &silent()).await;
     assert!(matches!(refused, Err(BackupError::NoRoom { .. })), "{refused:?}");
     assert!(fixture.folder.entries().expect("entries").is_empty());
