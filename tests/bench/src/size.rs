@@ -36,7 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(1_800);
 const TRY: Duration = Duration::from_millis(100);
 /// Time at rest over which the traffic of an interface is measured.
 const REST: Duration = Duration::from_secs(5);
-/// Messages of the spool that is copied. The time for more is reckoned: the files of a million take minutes to remove.
+/// Maximum messages of the spool that is copied. The time for more is reckoned from these, with as many in a mailbox: the files
+/// of a million take minutes to remove.
 const SPOOL: usize = 100_000;
 /// Rows of messages in the index (`nodes/mailbox/src/schema.rs`).
 const MESSAGES: &[u8] = b"r\x00\x02";
@@ -74,16 +75,18 @@ pub fn run(report: &mut Report, population: Population, differences: usize) -> R
     let copying = copied as f64 / 1e6 / took.as_secs_f64();
     row(json!(copying), "MB/s", "", "plain copy of its files, each synced");
     let spool = cluster.dir().join("spool");
-    let messages = population.messages.min(SPOOL);
-    let spool_copied = folder::copy_spool(&spool, population.mailboxes, messages, population.audio)
+    let times = (population.messages as f64 / SPOOL as f64).max(1.0);
+    let [mailboxes, messages] =
+        [population.mailboxes, population.messages].map(|all| (all as f64 / times) as usize);
+    let spool_copied = folder::copy_spool(&spool, mailboxes, messages, population.audio)
         .map_err(|error| format!("a spool cannot be copied: {error}"))?
-        .mul_f64(population.messages as f64 / messages.max(1) as f64);
+        .mul_f64(times);
     fs::remove_dir_all(&spool).map_err(|error| format!("the spool cannot be removed: {error}"))?;
     row(
         json!(spool_copied.as_secs_f64()),
         "s",
         "",
-        "copy of a spool of as many messages, two files for each, all synced at its end",
+        "copy of a spool of as many messages, two files for each, all synced at its end; of 100,000 at most, and reckoned",
     );
 
     cluster.start_member("w");
