@@ -151,8 +151,8 @@ pub(crate) fn handle_in_dialog(server: &Arc<SipServer>, incoming: IncomingReques
     }
 }
 
-/// The Event header of the NOTIFYs that this SUBSCRIBE asks for: its package and `id`, without other parameters. `None` for
-/// another package, or an `id` that is no token.
+/// The Event header for the NOTIFYs of this subscription: the package, and the `id` if the SUBSCRIBE has one. `None` for another
+/// package, or an `id` that is no token.
 fn event(request: &Request) -> Option<String> {
     let (package, rest) = {
         let event = request.headers.get("Event")?;
@@ -359,7 +359,7 @@ impl SipServer {
         self.outcome(sent)
     }
 
-    /// Sends a NOTIFY of a subscription, which may have ended with it: then its dialog is given.
+    /// Sends a NOTIFY of a subscription. `ended` is the dialog of one that ends with this NOTIFY: the table has it no more.
     async fn send_notify(
         self: &Arc<Self>,
         (id, mut ended): (SubscriptionId, Option<Dialog>),

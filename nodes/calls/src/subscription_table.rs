@@ -150,7 +150,7 @@ impl Subscriptions {
         Some(id)
     }
 
-    /// Ends a subscription. Its dialog, in which one NOTIFY may be on its way.
+    /// Ends a subscription. Returns its dialog, in which the last NOTIFY is sent.
     pub(crate) fn remove(&self, id: SubscriptionId) -> Option<Dialog> {
         let mut table = lock(&self.table);
         let ended = table.by_id.remove(&id);

@@ -12,7 +12,7 @@ const USUAL_LAST: &str = "7d";
 /// Time from the end of the range to the due time, in milliseconds. A call is recorded when it ends, and belongs to the range
 /// in which it began: one that goes on at the due time is in the next report, unless it is longer than this.
 const ENDS_BEFORE_MS: u64 = 15 * 60 * 1_000;
-/// No clock change is longer, in milliseconds.
+/// The longest change of a clock, in milliseconds.
 const CLOCK_CHANGE_MS: u64 = 2 * 60 * 60 * 1_000;
 /// Maximum number of days.
 const MOST_DAYS: u64 = 3_650;
@@ -69,8 +69,8 @@ pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
     Ok(Order { query, range, format, file: folder.map(|folder| Path::new(folder).join(name)), to })
 }
 
-/// The due time of the job next to this one, which is days before another. It is the same time, but for a due time in an
-/// hour that a clock change leaves out: the job then ran after the gap.
+/// The due time of the job nearest to `at`, which is some days before another of its due times. It is `at` itself, unless a
+/// clock change skips an hour: a job that is due in that hour runs after it.
 fn due_time_near(job: &Job, at: Timestamp) -> Timestamp {
     let next = |after: &Timestamp| job.cron.next_after(*after, &job.zone);
     let first = Timestamp(at.0.saturating_sub(CLOCK_CHANGE_MS + 1));

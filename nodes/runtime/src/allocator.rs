@@ -6,12 +6,13 @@ use std::ffi::c_char;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Settings of jemalloc, which finds them by this name; the environment's `_RJEM_MALLOC_CONF` comes after them. Freed memory goes
-/// back to the system after a second, not after ten: what a list or a fill used once counts for less long.
+/// Settings of jemalloc, which finds them by this name; `_RJEM_MALLOC_CONF` in the environment has precedence. jemalloc gives freed
+/// memory back to the system after a second, not after ten: a fill and the list of all users free much of it quickly.
+// SAFETY: jemalloc declares this name, weakly, for a text like this one; nothing else has it.
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static SETTINGS: Settings = Settings(c"dirty_decay_ms:1000".as_ptr());
 
-/// A text of C.
+/// A text that ends with a zero byte.
 #[repr(transparent)]
 struct Settings(*const c_char);
 

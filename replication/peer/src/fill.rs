@@ -275,15 +275,9 @@ async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize,
         *under_way -= batch.bytes;
         failed += missing;
     };
-    let fails = move |got: Got| match got {
-        Got::Here => false,
-        Got::Denied => !deleted && !waited,
-        Got::GivenUp => !deleted,
-        Got::Failed => true,
-    };
     let mut after = None;
     loop {
-        // Requests go on meanwhile.
+        // The requests for the parts before go on meanwhile.
         let part = missing(inner.store.clone(), deleted, after).await?;
         for batch in batches(part.blobs) {
             while (fetching.len() >= CONCURRENT || under_way >= UNDER_WAY)
@@ -292,20 +286,7 @@ async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize,
                 ended(fetched, &mut under_way);
             }
             under_way += batch.bytes;
-            let inner = inner.clone();
-            fetching.spawn(async move {
-                let got = inner.fetcher.get_all(batch.blobs.clone(), None).await;
-                let denied = got.iter().filter(|(_, got)| *got == Got::Denied && waited && !deleted);
-                let denied: Vec<BlobRef> = denied.map(|(blob, _)| *blob).collect();
-                if !denied.is_empty() {
-                    match inner.store.apply_without(Vec::new(), denied.clone()).await {
-                        Ok(()) => inner.lost_audio.add(denied),
-                        Err(error) => warn!(%error, blobs = denied.len(), "missing audio cannot be noted"),
-                    }
-                }
-                let missing = got.iter().filter(|(_, got)| fails(*got)).count();
-                (batch, missing)
-            });
+            fetching.spawn(fetch(inner.clone(), batch, deleted, waited));
         }
         after = part.upto;
         if after.is_none() {
@@ -316,6 +297,27 @@ async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize,
         ended(fetched, &mut under_way);
     }
     Ok(failed)
+}
+
+/// Asks for the blobs of a batch; returns it with the number of those that are still missing.
+async fn fetch(inner: Arc<Inner>, batch: Batch, deleted: bool, waited: bool) -> (Batch, usize) {
+    let got = inner.fetcher.get_all(batch.blobs.clone(), None).await;
+    let denied = got.iter().filter(|(_, got)| *got == Got::Denied && waited && !deleted);
+    let denied: Vec<BlobRef> = denied.map(|(blob, _)| *blob).collect();
+    if !denied.is_empty() {
+        match inner.store.apply_without(Vec::new(), denied.clone()).await {
+            Ok(()) => inner.lost_audio.add(denied),
+            Err(error) => warn!(%error, blobs = denied.len(), "missing audio cannot be noted"),
+        }
+    }
+    let is_missing = |got: Got| match got {
+        Got::Here => false,
+        Got::Denied => !deleted && !waited,
+        Got::GivenUp => !deleted,
+        Got::Failed => true,
+    };
+    let missing = got.iter().filter(|(_, got)| is_missing(*got)).count();
+    (batch, missing)
 }
 
 /// Blobs that one request asks for.

@@ -21,21 +21,22 @@ use crate::{
 pub const PACKS: Config =
     Config { pack_bytes: 16 * 1024 * 1024, longest_bytes: 64 * 1024 * 1024, spare_bytes: 128 * 1024 * 1024 };
 
-/// Blobs of one part of the records at most, and then those of one record more.
+/// A part ends with the record that brings it to so many blobs.
 const PART: usize = 8_192;
 
-/// Audio that records name and that is not here: that of a part of the records.
+/// Audio that a part of the records name and that is not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingAudio {
     /// The blobs, each once in a part.
     pub blobs: Vec<BlobRef>,
-    /// The record behind which the next part begins; `None`: there is none.
+    /// The last record of the part; `None` when no part follows.
     pub upto: Option<Key>,
 }
 
 impl Store {
-    /// The blobs that present records behind `after` name and that are not here, some thousands; with `deleted` those of deleted
-    /// records instead, which may be gone for good. Reads records until it has found so many: not for a thread that serves calls.
+    /// The next part of the audio that present records name and that is not here: behind the record `after`, or from the first
+    /// record on. With `deleted`, that of deleted records instead, which may be gone for good. May read all records: not for a
+    /// thread that serves calls.
     pub fn missing_audio(&self, deleted: bool, after: Option<&Key>) -> Result<MissingAudio, StoreError> {
         let (mut missing, mut upto) = (BTreeMap::new(), None);
         for row in self.disk().scan_range(&behind(after), keys::RECORDS_END) {

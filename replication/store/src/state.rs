@@ -50,7 +50,7 @@ impl ExtraRow {
     }
 }
 
-/// The first key of the rows of records behind one.
+/// The beginning of the rows behind a record; of all rows without one.
 pub(crate) fn behind(after: Option<&Key>) -> Vec<u8> {
     after.map_or_else(|| keys::RECORDS.to_vec(), |key| [&keys::record(key)[..], &[0]].concat())
 }

@@ -52,6 +52,14 @@ fn all_mistakes_of_a_configuration_are_reported_together() {
     assert_eq!(twinbox(&["node", "--config", &file]).status.code(), Some(2));
 }
 
+/// The program's settings of its allocator are in force: a linker may leave them out without a word.
+#[test]
+fn freed_memory_goes_back_to_the_system_after_a_second() {
+    let mut command = Command::new(binary());
+    let output = command.arg("--version").env("_RJEM_MALLOC_CONF", "stats_print:true").output().expect("it runs");
+    assert!(said(&output).contains("opt.dirty_decay_ms: 1000"), "{}", said(&output));
+}
+
 #[test]
 fn exit_codes_mean_something() {
     for (arguments, code) in [
