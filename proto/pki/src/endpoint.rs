@@ -12,6 +12,7 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use rustls::{CertificateError, ClientConfig, pki_types::ServerName};
+use tokio::io::BufReader;
 #[cfg(not(feature = "simulation"))]
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -20,6 +21,9 @@ use tonic::transport::{Channel, Endpoint, Error, Uri};
 use crate::incoming::ROLES_PROTOCOL;
 #[cfg(feature = "simulation")]
 use crate::simulation::TcpStream;
+
+/// Bytes that are read from a connection at once. rustls alone reads 4 kB with each system call.
+const READ_AT_ONCE: usize = 64 * 1024;
 
 /// The current TLS configuration of this member as a client.
 #[derive(Clone)]
@@ -96,9 +100,10 @@ impl PeerEndpoint {
         self.endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| this.clone().dial()))
     }
 
-    async fn dial(self) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    async fn dial(self) -> io::Result<TokioIo<TlsStream<BufReader<TcpStream>>>> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
+        let stream = BufReader::with_capacity(READ_AT_ONCE, stream);
         let mut config = self.tls.config.read().unwrap_or_else(PoisonError::into_inner).clone();
         if self.for_roles {
             Arc::make_mut(&mut config).alpn_protocols.insert(0, ROLES_PROTOCOL.to_vec());

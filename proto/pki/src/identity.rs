@@ -42,6 +42,8 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
 /// … and the timeout of the answer: a link that was cut silently is noticed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Bytes that a peer may send in one frame of HTTP/2: few and long ones cost both sides less.
+const FRAME: u32 = 64 * 1024;
 /// A server sends a keep-alive on a connection that was silent for this long.
 const SILENT: Duration = Duration::from_secs(15);
 
@@ -271,6 +273,7 @@ impl NodeIdentity {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|e| wrong(std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string)))?
             .connect_timeout(HANDSHAKE)
+            .max_frame_size(FRAME)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);

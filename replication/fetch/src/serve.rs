@@ -105,10 +105,7 @@ fn read(store: &Store, hash: &BlobHash, at: u64, most: u64) -> Result<(bytes::By
             Err(error) => unreadable(hash, &error),
         });
     }
-    let length = blobs.length(hash).map_err(|error| unreadable(hash, &error))?;
-    let end = length.min(at.saturating_add(most));
-    let data = blobs.read_range(hash, at..end).map_err(|error| unreadable(hash, &error))?;
-    Ok((data, end == length))
+    blobs.read_part(hash, at, most).map_err(|error| unreadable(hash, &error))
 }
 
 fn unreadable(hash: &BlobHash, error: &StoreError) -> Absence {

@@ -18,6 +18,7 @@ mod hashed;
 mod live_bounds;
 mod opening;
 mod packs;
+mod reading;
 mod table;
 
 pub use contents::{Contents, Label};

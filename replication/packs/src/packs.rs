@@ -1,8 +1,7 @@
-//! The packs of a folder: append, sync, read, scan.
+//! The packs of a folder: append, sync, scan, remove.
 
 use std::{
     io,
-    ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
 };
 
@@ -11,7 +10,7 @@ use twinbox_journal::{Medium, MediumFile};
 use crate::{
     BLOCK, Config, Extent, Found, Frame, MAX_PAYLOAD, PackError,
     ahead::{Ahead, Spare},
-    folder::{NewPack, PackFolder, file_name, payload_offset, read_full},
+    folder::{NewPack, PackFolder, file_name, payload_offset},
     format::{FRAME_HEADER, Place, frames, padding, rest_of_page, span},
     group::SyncGroup,
     opening::{Header, header, survey},
@@ -171,25 +170,8 @@ impl<M: Medium> Packs<M> {
         self.0.group.sync()
     }
 
-    /// Payload bytes `range` of an extent, relative to its first byte. They are not verified: the caller has the hash
-    /// of the whole. [`PackError::NoPack`] when the file is missing.
-    pub fn read(&self, extent: Extent, range: Range<u32>) -> Result<Vec<u8>, PackError> {
-        let Range { start, end } = range;
-        if start > end || end > extent.length {
-            return Err(PackError::Range { start, end, length: extent.length });
-        }
-        let file = self.file(extent.pack)?;
-        let mut bytes = vec![0; (end - start) as usize];
-        let filled = read_full(&*file, &mut bytes, u64::from(extent.offset) + u64::from(start))
-            .map_err(|error| PackError::io("read", &file_name(extent.pack), &error))?;
-        if filled < bytes.len() {
-            return Err(PackError::Short { pack: extent.pack, end: u64::from(extent.offset) + u64::from(end) });
-        }
-        Ok(bytes)
-    }
-
     /// The file of a pack, opened if it is not open.
-    fn file(&self, pack: u32) -> Result<Arc<M::File>, PackError> {
+    pub(crate) fn file(&self, pack: u32) -> Result<Arc<M::File>, PackError> {
         let mut table = self.table();
         if !table.packs.contains_key(&pack) {
             return Err(PackError::NoPack { pack });

@@ -35,8 +35,8 @@ use crate::{
     state_scan::{VERSION, blocking},
 };
 
-/// Time from the opening of a stream after which its peer may be scanned: a log that reaches this node may be one of the
-/// others'.
+/// Time from the opening of a stream after which its peer may be scanned although not all others are followed yet: a log
+/// that reaches this node may be one of theirs.
 const SETTLE: Duration = Duration::from_secs(2);
 /// Poll interval of the decision, in addition to notifications.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -67,7 +67,7 @@ struct Candidate {
     way: Way,
     /// Its own fill has ended.
     is_complete: bool,
-    /// Its stream is open for long enough.
+    /// All peers are followed, or its stream is open for long enough.
     is_settled: bool,
     /// The fill goes on without it: what it says that its log has may never come.
     is_stuck: bool,
@@ -128,8 +128,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
     let (own, own_begins) = (inner.store.vector(), inner.store.log_begins());
     let (mut links, mut candidates) = (Vec::new(), Vec::new());
-    for link in inner.all_links() {
-        let Some(source) = link.source() else { continue };
+    let peers: Vec<_> = inner.all_links().into_iter().map(|link| (link.source(), link)).collect();
+    let all_followed = peers.iter().all(|(source, _)| source.is_some());
+    for (source, link) in peers {
+        let Some(source) = source else { continue };
         let mut has = source.vector.clone();
         has.join(&link.has());
         let is_stuck = link.stuck().is_some();
@@ -139,7 +141,7 @@ fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
         candidates.push(Candidate {
             way: if merges { Way::Merge } else { way },
             is_complete: !source.lacks_records,
-            is_settled: source.opened.elapsed() >= SETTLE,
+            is_settled: all_followed || source.opened.elapsed() >= SETTLE,
             is_stuck,
             has,
             log_begins: source.log_begins,

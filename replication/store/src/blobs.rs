@@ -125,24 +125,26 @@ impl Blobs {
         self.0.uses.is_changing(hash)
     }
 
-    /// The length of a blob in bytes.
-    pub fn length(&self, hash: &BlobHash) -> Result<u64, StoreError> {
-        self.locate(hash)?.map(|row| row.length).ok_or(StoreError::NoBlob(*hash))
-    }
-
     /// A complete blob, whose hash is verified.
     pub async fn read(&self, hash: &BlobHash) -> Result<Bytes, StoreError> {
         let (blobs, hash) = (self.clone(), *hash);
         blocking(move || {
-            let bytes = blobs.bytes_of(&hash, None)?;
+            let bytes = blobs.bytes_of(&hash, |length| 0..length)?;
             if hash_of(&bytes) == hash { Ok(bytes.into()) } else { Err(StoreError::Corrupt(hash)) }
         })
         .await
     }
 
-    /// A part of a blob, not verified: the caller that joins the parts verifies the whole. Waits for the disk.
-    pub fn read_range(&self, hash: &BlobHash, range: Range<u64>) -> Result<Bytes, StoreError> {
-        self.bytes_of(hash, Some(range)).map(Bytes::from)
+    /// Bytes of a blob from `start` on, at most so many, and whether they are its last. Not verified: the caller that joins
+    /// the parts verifies the whole. Waits for the disk.
+    pub fn read_part(&self, hash: &BlobHash, start: u64, most: u64) -> Result<(Bytes, bool), StoreError> {
+        let mut is_last = false;
+        let bytes = self.bytes_of(hash, |length| {
+            let end = length.min(start.saturating_add(most));
+            is_last = end == length;
+            start..end
+        })?;
+        Ok((bytes.into(), is_last))
     }
 
     /// Takes over sealed audio, which is durable at these places, in order, from offset 0. It is here from now on. Waits
@@ -269,12 +271,12 @@ impl Blobs {
         row.read(&self.0.packs, &(0..row.length)).is_ok_and(|bytes| hash_of(&bytes) == *hash)
     }
 
-    /// Bytes of a blob, all or a range, not verified.
-    fn bytes_of(&self, hash: &BlobHash, range: Option<Range<u64>>) -> Result<Vec<u8>, StoreError> {
+    /// Bytes of a blob, not verified: those that `part` chooses by its length.
+    fn bytes_of(&self, hash: &BlobHash, mut part: impl FnMut(u64) -> Range<u64>) -> Result<Vec<u8>, StoreError> {
         let mut tried = None;
         loop {
             let row = self.locate(hash)?.ok_or(StoreError::NoBlob(*hash))?;
-            let range = range.clone().unwrap_or(0..row.length);
+            let range = part(row.length);
             if range.start > range.end || range.end > row.length {
                 return Err(StoreError::NotThere { range });
             }

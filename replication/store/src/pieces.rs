@@ -64,11 +64,7 @@ impl Row {
 
     /// The bytes `range` of the blob, not verified.
     pub(crate) fn read(&self, packs: &AudioPacks, range: &Range<u64>) -> Result<Vec<u8>, PackError> {
-        let mut bytes = Vec::new();
-        for (piece, part) in self.parts(range) {
-            bytes.extend(packs.read(piece, part)?);
-        }
-        Ok(bytes)
+        packs.read_all(&self.parts(range))
     }
 
     /// The parts of pieces that are the bytes `range` of the blob, in order.

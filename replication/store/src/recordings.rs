@@ -304,13 +304,9 @@ impl Shared {
                 }
                 Some(pieces) => pieces.places(range.clone()),
             };
-            let mut bytes = Vec::new();
-            let read = places.iter().try_for_each(|place| {
-                bytes.extend(self.blobs.packs().read(*place, 0..place.length)?);
-                Ok::<_, PackError>(())
-            });
-            match read {
-                Ok(()) => return Ok(bytes.into()),
+            let parts: Vec<_> = places.iter().map(|place| (*place, 0..place.length)).collect();
+            match self.blobs.packs().read_all(&parts) {
+                Ok(bytes) => return Ok(bytes.into()),
                 // Compaction moved it after its places were read.
                 Err(PackError::NoPack { .. }) if !moved => moved = true,
                 Err(error) => return Err(self.blobs.failed(error)),

@@ -105,6 +105,10 @@ fn missing_pack_is_named_and_a_short_one_too() {
     sim.shorten(&file(1), u64::from(extents[2].offset) + 10);
     let end = u64::from(extents[2].offset) + 1000;
     assert_eq!(packs.read(extents[2], 0..1000), Err(PackError::Short { pack: 1, end }));
+    assert_eq!(
+        packs.read_all(&[(extents[1], 0..1), (extents[2], 0..1000)]),
+        Err(PackError::Short { pack: 1, end })
+    );
     assert_eq!(packs.read(extents[2], 0..10).as_deref(), Ok(&[3; 10][..]));
     assert_eq!(recordings(&packs), [1, 2]);
     drop(packs);

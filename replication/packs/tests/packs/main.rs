@@ -5,6 +5,7 @@ mod damage;
 mod faults;
 mod moving;
 mod power_cuts;
+mod reading;
 mod real;
 mod reuse;
 mod sim;

@@ -59,7 +59,7 @@ impl Blobs {
         for (hash, bytes) in blobs {
             self.0.uses.keep_new(hash);
             // The disk may have corrupted it since it was stored.
-            let is_whole = self.bytes_of(hash, None).is_ok_and(|found| found == *bytes);
+            let is_whole = self.bytes_of(hash, |length| 0..length).is_ok_and(|found| found == *bytes);
             match (is_whole, self.is_loose(hash)) {
                 (true, false) => {}
                 // It is to stay even if its take is discarded.

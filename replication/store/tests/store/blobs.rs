@@ -27,16 +27,17 @@ async fn blob_is_named_by_its_hash_and_survives_a_restart() {
     let store = open(dir.path());
     assert!(store.blobs().has(&blob.hash) && store.blobs().has(&empty.hash));
     assert_eq!(store.blobs().read(&empty.hash).await, Ok(Bytes::new()));
-    assert_eq!(store.blobs().length(&blob.hash), Ok(700_000));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(bytes.clone()));
     for range in [100..300, 0..700_000, 262_143..262_145, 262_144..524_288, 200_000..600_000, 5..5] {
-        let part = store.blobs().read_range(&blob.hash, range.start as u64..range.end as u64);
-        assert_eq!(part, Ok(bytes.slice(range.clone())), "{range:?}");
+        let part = store.blobs().read_part(&blob.hash, range.start as u64, range.len() as u64);
+        assert_eq!(part, Ok((bytes.slice(range.clone()), range.end == 700_000)), "{range:?}");
     }
-    for range in [699_999..700_001, 700_001..700_001, 0..u64::MAX] {
-        let outside = store.blobs().read_range(&blob.hash, range.clone());
-        assert_eq!(outside, Err(StoreError::NotThere { range }));
+    for (start, most, expected) in [(699_999, 2, 1), (700_000, 5, 0), (0, u64::MAX, 700_000)] {
+        let rest = store.blobs().read_part(&blob.hash, start, most);
+        assert_eq!(rest, Ok((bytes.slice(700_000 - expected..), true)), "{start}");
     }
+    let outside = store.blobs().read_part(&blob.hash, 700_001, 5);
+    assert_eq!(outside, Err(StoreError::NotThere { range: 700_001..700_000 }));
 }
 
 /// A row that a power cut could still remove is no blob: a peer must not be notified of it.
@@ -65,8 +66,7 @@ async fn missing_or_damaged_blobs_are_never_returned() {
     let none = BlobHash([1; 32]);
     assert!(!store.blobs().has(&none) && !store.blobs().keep(&none));
     assert_eq!(store.blobs().read(&none).await, Err(StoreError::NoBlob(none)));
-    assert_eq!(store.blobs().read_range(&none, 0..1), Err(StoreError::NoBlob(none)));
-    assert_eq!(store.blobs().length(&none), Err(StoreError::NoBlob(none)));
+    assert_eq!(store.blobs().read_part(&none, 0, 1), Err(StoreError::NoBlob(none)));
 
     let blob = store.blobs().put(audio(500)).await.expect("a blob");
     damage::spoil(dir.path(), &audio(500));
@@ -119,7 +119,7 @@ async fn audio_of_a_pack_that_was_cut_off_or_lost_is_mended_from_a_peer() {
     let (pack, at) = damage::places(dir.path(), &audio(500)).remove(0);
     File::options().write(true).open(&pack).and_then(|file| file.set_len(at + 100)).expect("a shorter file");
     assert_eq!(store.blobs().read(&blob.hash).await, Err(StoreError::Corrupt(blob.hash)));
-    assert_eq!(store.blobs().read_range(&blob.hash, 0..100), Ok(audio(100)), "what is there");
+    assert_eq!(store.blobs().read_part(&blob.hash, 0, 100), Ok((audio(100), false)), "what is there");
     drop(store);
 
     fs::remove_file(&pack).expect("its end");

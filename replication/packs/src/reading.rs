@@ -1,0 +1,122 @@
+//! Reading of payloads by their places.
+
+use std::ops::Range;
+
+use twinbox_journal::Medium;
+
+use crate::{
+    Extent, PackError, Packs,
+    folder::{file_name, read_full},
+};
+
+/// Bytes between two parts up to which one read takes both: the disk reads whole pages anyway.
+const NEAR: u64 = 4 * 1024;
+
+/// Bytes from the beginning of the first part to the end of the last one that one read takes.
+const AT_ONCE: u64 = 1024 * 1024;
+
+/// Bytes of a pack, by their offsets in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    pack: u32,
+    start: u64,
+    end: u64,
+}
+
+impl Span {
+    fn of((extent, part): &(Extent, Range<u32>)) -> Result<Self, PackError> {
+        let &Range { start, end } = part;
+        if start > end || end > extent.length {
+            return Err(PackError::Range { start, end, length: extent.length });
+        }
+        let [start, end] = [start, end].map(|at| u64::from(extent.offset) + u64::from(at));
+        Ok(Self { pack: extent.pack, start, end })
+    }
+
+    fn length(&self) -> usize {
+        // Both are offsets within an extent, whose length has four bytes.
+        (self.end - self.start) as usize
+    }
+}
+
+/// Number of the first spans that one read takes.
+fn run(spans: &[Span]) -> usize {
+    let Some((first, later)) = spans.split_first() else { return 0 };
+    let mut end = first.end;
+    let joins = |next: &&Span| {
+        let gap = next.start.checked_sub(end).filter(|_| next.pack == first.pack);
+        end = next.end;
+        gap.is_some_and(|gap| gap <= NEAR) && next.end - first.start <= AT_ONCE
+    };
+    1 + later.iter().take_while(joins).count()
+}
+
+impl<M: Medium> Packs<M> {
+    /// Payload bytes `range` of an extent, relative to its first byte. They are not verified: the caller has the hash
+    /// of the whole. [`PackError::NoPack`] when the file is missing.
+    pub fn read(&self, extent: Extent, range: Range<u32>) -> Result<Vec<u8>, PackError> {
+        self.read_all(&[(extent, range)])
+    }
+
+    /// As [`Self::read`], for several parts, whose bytes follow each other in the result. One read takes those that lie
+    /// close together in a pack, in this order.
+    pub fn read_all(&self, parts: &[(Extent, Range<u32>)]) -> Result<Vec<u8>, PackError> {
+        let spans = parts.iter().map(Span::of).collect::<Result<Vec<_>, _>>()?;
+        let (mut bytes, mut rest) = (Vec::new(), &spans[..]);
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(run(rest));
+            self.read_run(now, &mut bytes)?;
+            rest = later;
+        }
+        Ok(bytes)
+    }
+
+    /// Appends the bytes of spans that one read takes.
+    fn read_run(&self, spans: &[Span], bytes: &mut Vec<u8>) -> Result<(), PackError> {
+        let ([first, ..], [.., last]) = (spans, spans) else { return Ok(()) };
+        let file = self.file(first.pack)?;
+        let begin = bytes.len();
+        let all = Span { end: last.end, ..*first };
+        bytes.resize(begin + all.length(), 0);
+        let filled = read_full(&*file, bytes.get_mut(begin..).unwrap_or_default(), all.start)
+            .map_err(|error| PackError::io("read", &file_name(all.pack), &error))?;
+        let filled = all.start + filled as u64;
+        if let Some(short) = spans.iter().find(|span| span.end > filled) {
+            return Err(PackError::Short { pack: all.pack, end: short.end });
+        }
+        // What lies between them goes.
+        let mut to = begin;
+        for span in spans {
+            let from = begin + Span { end: span.start, ..all }.length();
+            if from != to {
+                bytes.copy_within(from..from + span.length(), to);
+            }
+            to += span.length();
+        }
+        bytes.truncate(to);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_read_takes_what_lies_close_together_and_in_order() {
+        let span = |pack, start, end| Span { pack, start, end };
+        let near = 10 + NEAR;
+        for (what, spans, count) in [
+            ("nothing", vec![], 0),
+            ("one, however long", vec![span(1, 0, 2 * AT_ONCE)], 1),
+            ("the next frame", vec![span(1, 0, 10), span(1, 58, 70), span(1, 70, 80)], 3),
+            ("a gap of a page", vec![span(1, 0, 10), span(1, near, near + 1)], 2),
+            ("more than a page", vec![span(1, 0, 10), span(1, near + 1, near + 2)], 1),
+            ("another pack", vec![span(1, 0, 10), span(2, 10, 20)], 1),
+            ("one before it", vec![span(1, 50, 60), span(1, 0, 10)], 1),
+            ("too much", vec![span(1, 0, 10), span(1, 10, AT_ONCE), span(1, AT_ONCE, AT_ONCE + 1)], 2),
+        ] {
+            assert_eq!(run(&spans), count, "{what}");
+        }
+    }
+}
