@@ -30,6 +30,17 @@ pub enum SdpError {
     /// There is audio, but neither PCMU nor PCMA.
     #[error("neither PCMU nor PCMA is offered")]
     NoCommonCodec,
+    /// One side names an IPv4 address, the other one an IPv6 address: each would send to where the other cannot listen.
+    #[error("the audio is at an address of the other IP version")]
+    IpVersion,
+}
+
+impl SdpError {
+    /// The Warning header field of the `488` (RFC 3261 section 20.43).
+    pub fn warning(&self) -> String {
+        let code = if *self == Self::IpVersion { 301 } else { 305 };
+        format!("{code} twinbox \"{self}\"")
+    }
 }
 
 /// Direction of audio, as seen from the describing side.
@@ -107,6 +118,15 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Refuses an address of this side that has another IP version than the peer's.
+    fn reaches(&self, own: IpAddr) -> Result<(), SdpError> {
+        let is_ipv4 = |ip: IpAddr| ip.to_canonical().is_ipv4();
+        match self.remote {
+            Some(remote) if is_ipv4(remote.ip()) != is_ipv4(own) => Err(SdpError::IpVersion),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the peer receives audio.
     pub fn peer_listens(&self) -> bool {
         matches!(self.direction, Direction::SendRecv | Direction::RecvOnly)
@@ -201,6 +221,9 @@ impl Sdp {
     pub fn answers(&self, offer: &str) -> Result<Stream, SdpError> {
         let (_, stream) = self.choose()?;
         let offered = Self::parse(offer.as_bytes()).and_then(|offer| offer.choose()).map(|(_, offered)| offered)?;
+        if let Some(own) = offered.remote {
+            stream.reaches(own.ip())?;
+        }
         let own_dtmf = offered.dtmf.filter(|_| stream.dtmf.is_some());
         Ok(Stream { rtcp_mux: stream.rtcp_mux && offered.rtcp_mux, own_dtmf, ..stream })
     }
@@ -222,6 +245,7 @@ impl Sdp {
     /// The answer to this offer, and the resulting stream. Other streams are declined (port 0).
     pub fn answer(&self, local: &Local) -> Result<(Stream, String), SdpError> {
         let (chosen, stream) = self.choose()?;
+        stream.reaches(local.address)?;
         let mut out = local.head();
         for (n, m) in self.media.iter().enumerate() {
             if n == chosen {

@@ -108,13 +108,14 @@ pub(super) async fn begin(
         refuse(request.respond(487));
         return None;
     }
-    let address = media_address(&server.config(), &invite.flow);
+    let peer = offer.as_ref().and_then(|offer| offer.audio().ok()?.remote).map(|remote| remote.ip().to_canonical());
+    let address = media_address(&server.config(), &invite.flow, peer);
     let mut local = Local { address, port: media.local_port(), session: (id.0 >> 66) as u64, version: 0 };
     let (stream, body) = match describe(&mut local, offer.as_ref(), "") {
         Ok(described) => described,
         Err(error) => {
             count(&server.stats.refused_offer);
-            refuse(request.respond(488).with("Warning", format!("305 twinbox \"{error}\"")));
+            refuse(request.respond(488).with("Warning", error.warning()));
             return None;
         }
     };
@@ -280,12 +281,24 @@ pub(super) fn accept(server: &SipServer, request: &Request, flow: &Flow, timer: 
     response
 }
 
-/// RTP address announced to the peer.
-fn media_address(config: &CallsConfig, flow: &Flow) -> IpAddr {
-    let bound = Some(config.rtp.bind).filter(|ip| !ip.is_unspecified());
+/// RTP address announced to the peer: one of the IP version of the peer's audio, if this node has one.
+fn media_address(config: &CallsConfig, flow: &Flow, peer: Option<IpAddr>) -> IpAddr {
+    let bind = config.rtp.bind;
+    let bound = Some(bind).filter(|ip| !ip.is_unspecified());
     let listener = || twinbox_sip::uri::HostPort::parse(&flow.advertised()).and_then(|h| h.ip());
-    let routed = || local_address(flow.remote().ip().to_canonical());
-    config.rtp.advertise.or(bound).or_else(listener).or_else(routed).unwrap_or(config.rtp.bind)
+    let signalling = flow.remote().ip().to_canonical();
+    let fits = |ip: &IpAddr| peer.is_none_or(|peer| ip.is_ipv4() == peer.is_ipv4());
+    // A socket of all IPv4 addresses has no IPv6 address.
+    let found = || {
+        // The address in a caller's description may be one behind its NAT.
+        let to = peer.filter(|_| !fits(&signalling)).unwrap_or(signalling);
+        let mut own = listener().into_iter().chain(local_address(to));
+        own.find(|ip| fits(ip) && (ip.is_ipv4() || bind.is_ipv6()))
+    };
+    let fitting =
+        config.rtp.advertise.filter(fits).or_else(|| bound.map_or_else(found, |ip| Some(ip).filter(fits)));
+    let any = || config.rtp.advertise.or(bound).or_else(listener).or_else(|| local_address(signalling));
+    fitting.or_else(any).unwrap_or(bind)
 }
 
 impl Call {

@@ -111,8 +111,8 @@ impl Call {
             return server.respond(id, accepted);
         }
         let trusted = incoming.is_from_trunk();
-        let described = answer::describe(&mut self.local, offer.as_ref(), &self.described)
-            .map_err(|error| format!("305 twinbox \"{error}\""));
+        let described =
+            answer::describe(&mut self.local, offer.as_ref(), &self.described).map_err(|error| error.warning());
         let described = described.and_then(|(stream, body)| match stream {
             Some(stream) if !trusted && self.moves_media(&stream) => {
                 Err("399 twinbox \"only a trunk moves media to another host\"".to_owned())

@@ -80,6 +80,7 @@ async fn unsupported_requests_are_refused_with_the_specific_status() {
     let sdp = "application/sdp";
     let video = "v=0\r\nc=IN IP4 127.0.0.1\r\nm=video 9 RTP/AVP 31\r\n";
     let g729 = "v=0\r\nc=IN IP4 127.0.0.1\r\nm=audio 9 RTP/AVP 18\r\n";
+    let ipv6 = "v=0\r\nc=IN IP6 2001:db8::1\r\nm=audio 9 RTP/AVP 0\r\n";
     let mut n = 0;
     let mut next = |raw: &Raw| {
         n += 1;
@@ -95,7 +96,8 @@ async fn unsupported_requests_are_refused_with_the_specific_status() {
         (next(&raw).request("NOTIFY", "", ""), 481, "Call-ID", ""),
         (next(&raw).with("Require: timer, foo, 100rel").invite(), 420, "Unsupported", "foo, 100rel"),
         (next(&raw).request("INVITE", sdp, video), 488, "Warning", "no audio"),
-        (next(&raw).request("INVITE", sdp, g729), 488, "Warning", "PCMU"),
+        (next(&raw).request("INVITE", sdp, g729), 488, "Warning", "305 twinbox \"neither PCMU"),
+        (next(&raw).request("INVITE", sdp, ipv6), 488, "Warning", "301 twinbox \"the audio is at"),
         (next(&raw).request("INVITE", sdp, "hello"), 400, "Warning", "no session description"),
         (next(&raw).request("INVITE", "text/plain", "hello"), 415, "Accept", sdp),
         (next(&raw).with("Content-Encoding: gzip").invite(), 415, "Accept-Encoding", "identity"),

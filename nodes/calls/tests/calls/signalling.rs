@@ -1,5 +1,7 @@
 //! Signalling on real sockets with raw messages: accepted requests.
 
+use std::net::{Ipv6Addr, UdpSocket};
+
 use twinbox_sip::{sdp::Sdp, strict::Verdict};
 
 use crate::kit;
@@ -23,6 +25,25 @@ async fn contact_of_the_answer_names_node_and_incarnation() {
     let stats = node.calls.stats();
     assert_eq!(stats.answer_time.counts.iter().sum::<u64>(), 2);
     assert_eq!(stats.bye_time.counts.iter().sum::<u64>(), 2);
+}
+
+#[tokio::test]
+async fn audio_of_either_ip_version_is_answered_from_an_address_of_that_version() {
+    if UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_err() {
+        return eprintln!("not run: no IPv6 here");
+    }
+    let node = Node::with(|options| options.calls.rtp.bind = Ipv6Addr::UNSPECIFIED.into()).await;
+    let mut raw = node.raw().await;
+    for (family, own) in [("IP4", "127.0.0.1"), ("IP6", "::1")] {
+        let mut dialog = raw.dialog(family);
+        let offer = format!("v=0\r\nc=IN {family} {own}\r\nm=audio 9 RTP/AVP 0\r\n");
+        let ok = raw.ask(dialog.request("INVITE", "application/sdp", &offer)).await;
+        raw.send(dialog.answered(&ok).as_bytes()).await;
+        let answer = Sdp::parse(&ok.body).unwrap().audio().unwrap();
+        assert_eq!(answer.remote.map(|remote| remote.ip()), Some(own.parse().unwrap()));
+        hang_up(&mut raw, &mut dialog).await;
+    }
+    node.idle().await;
 }
 
 #[tokio::test]

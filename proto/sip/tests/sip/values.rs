@@ -127,6 +127,32 @@ fn offers_without_a_common_audio_stream_are_refused_by_name() {
 }
 
 #[test]
+fn both_sides_have_addresses_of_one_ip_version() {
+    let described = |address: &str| {
+        let family = if address.contains(':') { "IP6" } else { "IP4" };
+        format!("v=0\r\nc=IN {family} {address}\r\nm=audio 4000 RTP/AVP 0\r\n")
+    };
+    let cases = [
+        ("192.0.2.1", "198.51.100.7", true),
+        ("2001:db8::1", "2001:db8::2", true),
+        ("192.0.2.1", "::ffff:198.51.100.7", true),
+        ("192.0.2.1", "2001:db8::2", false),
+        ("2001:db8::1", "198.51.100.7", false),
+        ("192.0.2.1", "::", true),
+        ("2001:db8::1", "0.0.0.0", true),
+    ];
+    for (own, peer, fits) in cases {
+        let local = Local { address: own.parse().unwrap(), ..local() };
+        let theirs = Sdp::parse(described(peer).as_bytes()).unwrap();
+        let (answered, taken) = (theirs.answer(&local), theirs.answers(&local.offer()));
+        assert_eq!((answered.is_ok(), taken.is_ok()), (fits, fits), "{own} {peer}");
+        if !fits {
+            assert_eq!((answered.err(), taken.err()), (Some(SdpError::IpVersion), Some(SdpError::IpVersion)));
+        }
+    }
+}
+
+#[test]
 fn all_forms_of_hold_are_answered_with_the_reverse_direction() {
     let cases = [
         ("", Direction::SendRecv, "a=sendrecv"),
