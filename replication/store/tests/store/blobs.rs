@@ -37,7 +37,7 @@ async fn blob_is_named_by_its_hash_and_survives_a_restart() {
         assert_eq!(rest, Ok((bytes.slice(700_000 - expected..), true)), "{start}");
     }
     let outside = store.blobs().read_part(&blob.hash, 700_001, 5);
-    assert_eq!(outside, Err(StoreError::NotThere { range: 700_001..700_000 }));
+    assert!(matches!(outside, Err(StoreError::NotThere { .. })), "{outside:?}");
 }
 
 /// A row that a power cut could still remove is no blob: a peer must not be notified of it.
