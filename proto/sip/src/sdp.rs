@@ -119,7 +119,7 @@ pub struct Stream {
 
 impl Stream {
     /// Refuses an address of this side that has another IP version than the peer's.
-    fn reaches(&self, own: IpAddr) -> Result<(), SdpError> {
+    fn check_ip_version(&self, own: IpAddr) -> Result<(), SdpError> {
         let is_ipv4 = |ip: IpAddr| ip.to_canonical().is_ipv4();
         match self.remote {
             Some(remote) if is_ipv4(remote.ip()) != is_ipv4(own) => Err(SdpError::IpVersion),
@@ -222,7 +222,7 @@ impl Sdp {
         let (_, stream) = self.choose()?;
         let offered = Self::parse(offer.as_bytes()).and_then(|offer| offer.choose()).map(|(_, offered)| offered)?;
         if let Some(own) = offered.remote {
-            stream.reaches(own.ip())?;
+            stream.check_ip_version(own.ip())?;
         }
         let own_dtmf = offered.dtmf.filter(|_| stream.dtmf.is_some());
         Ok(Stream { rtcp_mux: stream.rtcp_mux && offered.rtcp_mux, own_dtmf, ..stream })
@@ -245,7 +245,7 @@ impl Sdp {
     /// The answer to this offer, and the resulting stream. Other streams are declined (port 0).
     pub fn answer(&self, local: &Local) -> Result<(Stream, String), SdpError> {
         let (chosen, stream) = self.choose()?;
-        stream.reaches(local.address)?;
+        stream.check_ip_version(local.address)?;
         let mut out = local.head();
         for (n, m) in self.media.iter().enumerate() {
             if n == chosen {

@@ -9,10 +9,11 @@ use crate::{
     folder::{file_name, read_full},
 };
 
-/// Bytes between two parts up to which one read takes both: the disk reads whole pages anyway.
-const NEAR: u64 = 4 * 1024;
+/// One read takes parts with fewer bytes between them: no page is read in which none of them lies, for a fault of the disk there
+/// is none of theirs.
+const PAGE: u64 = 4 * 1024;
 
-/// Bytes from the beginning of the first part to the end of the last one that one read takes.
+/// Maximum bytes of one read of several parts, with what lies between them.
 const AT_ONCE: u64 = 1024 * 1024;
 
 /// Bytes of a pack, by their offsets in it.
@@ -46,7 +47,7 @@ fn run(spans: &[Span]) -> usize {
     let joins = |next: &&Span| {
         let gap = next.start.checked_sub(end).filter(|_| next.pack == first.pack);
         end = next.end;
-        gap.is_some_and(|gap| gap <= NEAR) && next.end - first.start <= AT_ONCE
+        gap.is_some_and(|gap| gap < PAGE) && next.end - first.start <= AT_ONCE
     };
     1 + later.iter().take_while(joins).count()
 }
@@ -105,13 +106,13 @@ mod tests {
     #[test]
     fn one_read_takes_what_lies_close_together_and_in_order() {
         let span = |pack, start, end| Span { pack, start, end };
-        let near = 10 + NEAR;
+        let behind = 10 + PAGE;
         for (what, spans, count) in [
             ("nothing", vec![], 0),
             ("one, however long", vec![span(1, 0, 2 * AT_ONCE)], 1),
             ("the next frame", vec![span(1, 0, 10), span(1, 58, 70), span(1, 70, 80)], 3),
-            ("a gap of a page", vec![span(1, 0, 10), span(1, near, near + 1)], 2),
-            ("more than a page", vec![span(1, 0, 10), span(1, near + 1, near + 2)], 1),
+            ("less than a page between", vec![span(1, 0, 10), span(1, behind - 1, behind)], 2),
+            ("a page between", vec![span(1, 0, 10), span(1, behind, behind + 1)], 1),
             ("another pack", vec![span(1, 0, 10), span(2, 10, 20)], 1),
             ("one before it", vec![span(1, 50, 60), span(1, 0, 10)], 1),
             ("too much", vec![span(1, 0, 10), span(1, 10, AT_ONCE), span(1, AT_ONCE, AT_ONCE + 1)], 2),

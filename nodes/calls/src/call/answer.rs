@@ -2,6 +2,7 @@
 //! node's own store.
 
 use std::{
+    iter::once_with,
     net::IpAddr,
     sync::{Arc, Mutex},
 };
@@ -284,21 +285,17 @@ pub(super) fn accept(server: &SipServer, request: &Request, flow: &Flow, timer: 
 /// RTP address announced to the peer: one of the IP version of the peer's audio, if this node has one.
 fn media_address(config: &CallsConfig, flow: &Flow, peer: Option<IpAddr>) -> IpAddr {
     let bind = config.rtp.bind;
-    let bound = Some(bind).filter(|ip| !ip.is_unspecified());
-    let listener = || twinbox_sip::uri::HostPort::parse(&flow.advertised()).and_then(|h| h.ip());
-    let signalling = flow.remote().ip().to_canonical();
-    let fits = |ip: &IpAddr| peer.is_none_or(|peer| ip.is_ipv4() == peer.is_ipv4());
-    // A socket of all IPv4 addresses has no IPv6 address.
-    let found = || {
-        // The address in a caller's description may be one behind its NAT.
-        let to = peer.filter(|_| !fits(&signalling)).unwrap_or(signalling);
-        let mut own = listener().into_iter().chain(local_address(to));
-        own.find(|ip| fits(ip) && (ip.is_ipv4() || bind.is_ipv6()))
+    let own = || {
+        let fixed = config.rtp.advertise.into_iter().chain(Some(bind).filter(|ip| !ip.is_unspecified()));
+        let listener = once_with(|| twinbox_sip::uri::HostPort::parse(&flow.advertised()).and_then(|h| h.ip()));
+        // The peer's own address comes last: it may be one behind a NAT.
+        let routed = [Some(flow.remote().ip().to_canonical()), peer].into_iter().map(|to| local_address(to?));
+        let found = listener.chain(routed).flatten();
+        // RTP comes to all addresses then, without an IPv6 socket only to those of IPv4.
+        fixed.chain(found.filter(move |ip| bind.is_unspecified() && (ip.is_ipv4() || bind.is_ipv6())))
     };
-    let fitting =
-        config.rtp.advertise.filter(fits).or_else(|| bound.map_or_else(found, |ip| Some(ip).filter(fits)));
-    let any = || config.rtp.advertise.or(bound).or_else(listener).or_else(|| local_address(signalling));
-    fitting.or_else(any).unwrap_or(bind)
+    let fits = |ip: &IpAddr| peer.is_none_or(|peer| ip.is_ipv4() == peer.is_ipv4());
+    own().find(fits).or_else(|| own().next()).unwrap_or(bind)
 }
 
 impl Call {

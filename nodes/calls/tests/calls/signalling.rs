@@ -1,6 +1,6 @@
 //! Signalling on real sockets with raw messages: accepted requests.
 
-use std::net::{Ipv6Addr, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use twinbox_sip::{sdp::Sdp, strict::Verdict};
 
@@ -44,6 +44,17 @@ async fn audio_of_either_ip_version_is_answered_from_an_address_of_that_version(
         hang_up(&mut raw, &mut dialog).await;
     }
     node.idle().await;
+    // SIP over IPv6 does not make the audio's socket one of IPv6.
+    let node = Node::with(|options| {
+        options.calls.listeners.iter_mut().for_each(|listener| listener.bind = (Ipv6Addr::UNSPECIFIED, 0).into());
+        options.calls.trunks = vec![kit::trunk("pbx", "::1")];
+        options.calls.rtp.bind = Ipv4Addr::UNSPECIFIED.into();
+    })
+    .await;
+    let mut raw = Raw::udp_from("::1", (Ipv6Addr::LOCALHOST, node.udp.port()).into()).await;
+    let mut dialog = raw.dialog("ipv4-alone");
+    let offer = "v=0\r\nc=IN IP6 ::1\r\nm=audio 9 RTP/AVP 0\r\n";
+    assert_eq!(raw.ask(dialog.request("INVITE", "application/sdp", offer)).await.code, 488);
 }
 
 #[tokio::test]
