@@ -13,6 +13,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use crate::{
     DiskError, Pair,
     block::{self, Malformed, Row, Write},
+    block_cache::{BlockCache, End, Known, Seen},
     insertion_order::coarse_to_fine,
     range::KeyRange,
 };
@@ -22,7 +23,10 @@ pub(crate) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// An ordered map on disk. Its writes become durable in their order: after a power cut a first part of them is there.
 pub(crate) trait Entries: Clone {
-    type Bytes: AsRef<[u8]>;
+    type Bytes: AsRef<[u8]> + Clone + for<'a> From<&'a [u8]>;
+
+    /// The blocks of this map in memory.
+    fn cache(&self) -> &BlockCache<Self::Bytes>;
 
     /// The entries in these bounds, ascending. Not a snapshot: the map finds each entry when it has read the one before, or later.
     fn ascending(&self, bounds: Bounds<'_>) -> impl Iterator<Item = Found<Self::Bytes>> + use<Self>;
@@ -45,21 +49,42 @@ pub(crate) type Found<B> = Result<Entry<B>, DiskError>;
 
 /// The value of a key.
 pub(crate) fn get<E: Entries>(entries: &E, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
+    let value_in = |block: &E::Bytes| {
+        let found = block::find(block.as_ref(), key).map_err(|reason| entries.damaged(reason))?;
+        Ok(found.map(<[u8]>::to_vec))
+    };
     loop {
+        let seen = match entries.cache().find(key) {
+            Ok(known) => return value_in(&known.block),
+            Err(seen) => seen,
+        };
         let found = entries.last((Bound::Unbounded, Bound::Included(key)))?;
         let mut after = Bound::Unbounded;
         if let Some((begins, block)) = &found {
-            if let Some(value) = block::find(block.as_ref(), key).map_err(|reason| entries.damaged(reason))? {
-                return Ok(Some(value.to_vec()));
+            if let Some(value) = value_in(block)? {
+                entries.cache().keep(seen, known(begins, End::up_to(Bound::Included(key)), block));
+                return Ok(Some(value));
             }
             after = Bound::Excluded(begins.as_ref());
         }
         // The block may have been split, or removed after that, between the search for it and its reading.
-        let later = (after, Bound::Included(key));
-        if entries.ascending(later).next().transpose()?.is_none() {
+        let next = entries.ascending((after, Bound::Unbounded)).next().transpose()?;
+        if next.as_ref().is_none_or(|(next, _)| next.as_ref() > key) {
+            if let Some((begins, block)) = &found {
+                entries.cache().keep(seen, known(begins, end_at(next.as_ref()), block));
+            }
             return Ok(None);
         }
     }
+}
+
+fn known<B: AsRef<[u8]> + Clone>(begins: &B, end: End, block: &B) -> Known<B> {
+    Known { begins: begins.as_ref().into(), end, block: block.clone() }
+}
+
+/// The end of a block before this entry.
+fn end_at<B: AsRef<[u8]>>(next: Option<&Entry<B>>) -> End {
+    next.map_or(End::Last, |(next, _)| End::Next(next.as_ref().into()))
 }
 
 /// Writes rows, in the order of their keys. For `replaced` see [`block::merge`].
@@ -69,12 +94,12 @@ pub(crate) fn write<E: Entries>(
     mut replaced: impl FnMut(&[u8], Option<usize>, Option<usize>),
 ) -> Result<(), DiskError> {
     while let Some((key, _)) = writes.first() {
-        let found = entries.last((Bound::Unbounded, Bound::Included(*key)))?;
-        let (begins, had) =
-            found.as_ref().map_or((&[][..], None), |(begins, block)| (begins.as_ref(), Some(block)));
-        let after = if found.is_some() { Bound::Excluded(begins) } else { Bound::Unbounded };
-        let next = entries.ascending((after, Bound::Unbounded)).next().transpose()?;
-        let is_here = |key: &[u8]| next.as_ref().is_none_or(|(next, _)| key < next.as_ref());
+        let found = block_of(entries, key)?;
+        let (begins, end, had) = match &found {
+            Ok(Known { begins, end, block }) => (&**begins, end, Some(block)),
+            Err(end) => (&[][..], end, None),
+        };
+        let is_here = |key: &[u8]| end.is_after(key);
         let (here, rest) = writes.split_at(writes.partition_point(|(key, _)| is_here(key)));
         let mut rows = match had {
             Some(block) => block::rows(block.as_ref()).map_err(|reason| entries.damaged(reason))?,
@@ -94,6 +119,29 @@ pub(crate) fn write<E: Entries>(
     Ok(())
 }
 
+/// The block with a key and its exact end, for the writer; without a block before the key, the end of those keys.
+fn block_of<E: Entries>(entries: &E, key: &[u8]) -> Result<Result<Known<E::Bytes>, End>, DiskError> {
+    let cache = entries.cache();
+    if let Ok(known) = cache.find(key)
+        && known.end.is_exact()
+    {
+        return Ok(Ok(known));
+    }
+    let found = entries.last((Bound::Unbounded, Bound::Included(key)))?;
+    let after = found.as_ref().map_or(Bound::Unbounded, |(begins, _)| Bound::Excluded(begins.as_ref()));
+    let end = end_at(entries.ascending((after, Bound::Unbounded)).next().transpose()?.as_ref());
+    let Some((begins, block)) = &found else { return Ok(Err(end)) };
+    let known = known(begins, end, block);
+    cache.keep(cache.seen(), known.clone());
+    Ok(Ok(known))
+}
+
+fn put<E: Entries>(entries: &E, key: &[u8], block: Option<&[u8]>) -> Result<(), DiskError> {
+    entries.put(key, block)?;
+    entries.cache().wrote(key, block);
+    Ok(())
+}
+
 /// Writes the rows of a block, in parts if they are too many. `last` is the last key that it had.
 fn put_parts<E: Entries>(
     entries: &E,
@@ -107,10 +155,10 @@ fn put_parts<E: Entries>(
     let (among, behind) =
         parts.split_at(parts.iter().skip(1).take_while(|part| Some(first_key(part)) <= last).count() + 1);
     for part in coarse_to_fine(behind).chain(among.iter().skip(1).rev()) {
-        entries.put(first_key(part), Some(&block::encode(&rows[part.clone()])))?;
+        put(entries, first_key(part), Some(&block::encode(&rows[part.clone()])))?;
     }
     let first = among.first().cloned().unwrap_or_default();
-    entries.put(begins, Some(&block::encode(&rows[first])))
+    put(entries, begins, Some(&block::encode(&rows[first])))
 }
 
 /// Removes a block that has no rows. The one before it takes its place, so rows left over there, which a process that was ended
@@ -120,11 +168,11 @@ fn remove<E: Entries>(entries: &E, begins: &[u8]) -> Result<(), DiskError> {
         let rows = block::rows(block.as_ref()).map_err(|reason| entries.damaged(reason))?;
         let (its, left_over) = rows.split_at(rows.partition_point(|(key, _)| *key < begins));
         if !left_over.is_empty() {
-            entries.put(before.as_ref(), Some(&block::encode(its)))?;
-            return entries.put(begins, Some(&block::encode(&[])));
+            put(entries, before.as_ref(), Some(&block::encode(its)))?;
+            return put(entries, begins, Some(&block::encode(&[])));
         }
     }
-    entries.put(begins, None)
+    put(entries, begins, None)
 }
 
 /// The pairs of a range, ascending; an error is the last item. Not a snapshot.
@@ -133,29 +181,57 @@ pub(crate) fn ascending<E: Entries>(
     range: &KeyRange,
 ) -> impl Iterator<Item = Result<Pair, DiskError>> + use<E> {
     let (entries, range) = (entries.clone(), range.clone());
+    let (from, to) = range.bounds();
     // The block with the beginning of the range is read before those after it.
-    let first = match range.bounds().0 {
-        Bound::Included(from) | Bound::Excluded(from) => entries.last((Bound::Unbounded, Bound::Included(from))),
-        Bound::Unbounded => Ok(None),
+    let mut first = match from {
+        Bound::Included(from) | Bound::Excluded(from) => first_block(&entries, from).transpose(),
+        Bound::Unbounded => None,
     };
     let after = match &first {
-        Ok(Some((begins, _))) => Bound::Excluded(begins.as_ref()),
-        Ok(None) | Err(_) => Bound::Unbounded,
+        Some(Ok((known, _))) => Bound::Excluded(&*known.begins),
+        Some(Err(_)) | None => Bound::Unbounded,
     };
-    let later = entries.ascending((after, range.bounds().1));
-    let mut found = first.transpose().into_iter().chain(later).peekable();
+    let has_all = matches!(&first, Some(Ok((known, None))) if known.end.is_behind(to));
+    let later = (!has_all).then(|| entries.ascending((after, to)));
+    let mut later = later.into_iter().flatten().peekable();
     let blocks = std::iter::from_fn(move || {
-        let block = match found.next()? {
-            Ok((_, block)) => block,
-            Err(error) => return Some(Err(error)),
+        let (known, seen) = match first.take() {
+            Some(Ok((known, Some(seen)))) => (Some(known), Some(seen)),
+            Some(Ok((known, None))) if has_all => {
+                return Some(pairs_of(&entries, &known.block, &range, &known.end));
+            }
+            Some(Ok((known, None))) => (Some(known), None),
+            Some(Err(error)) => return Some(Err(error)),
+            None => (None, None),
         };
-        let end = match found.peek() {
-            Some(Ok((next, _))) => Bound::Excluded(next.as_ref()),
-            Some(Err(_)) | None => Bound::Unbounded,
+        let block = match &known {
+            Some(known) => known.block.clone(),
+            None => match later.next()? {
+                Ok((_, block)) => block,
+                Err(error) => return Some(Err(error)),
+            },
         };
-        Some(pairs_of(&entries, block.as_ref(), &range, end))
+        let end = match later.peek() {
+            Some(Ok(next)) => end_at(Some(next)),
+            Some(Err(_)) => return later.next().map(|failed| failed.map(|_| Vec::new())),
+            None => End::up_to(range.bounds().1),
+        };
+        if let Some((known, seen)) = known.zip(seen) {
+            entries.cache().keep(seen, Known { end: end.clone(), ..known });
+        }
+        Some(pairs_of(&entries, &block, &range, &end))
     });
     flat(blocks)
+}
+
+/// The block with a key, and, if it was not in memory, what had been written before it was looked for.
+fn first_block<E: Entries>(entries: &E, key: &[u8]) -> Result<Option<(Known<E::Bytes>, Option<Seen>)>, DiskError> {
+    let seen = match entries.cache().find(key) {
+        Ok(known) => return Ok(Some((known, None))),
+        Err(seen) => seen,
+    };
+    let found = entries.last((Bound::Unbounded, Bound::Included(key)))?;
+    Ok(found.map(|(begins, block)| (known(&begins, End::up_to(Bound::Included(key)), &block), Some(seen))))
 }
 
 /// The pairs of a range, descending; an error is the last item. Not a snapshot.
@@ -186,7 +262,7 @@ pub(crate) fn descending<E: Entries>(
                 Err(error) => return Some(Err(error)),
             }
         };
-        let pairs = pairs_of(&entries, block.as_ref(), &range, until);
+        let pairs = pairs_of(&entries, &block, &range, &End::up_to(until));
         let is_last = match range.bounds().0 {
             Bound::Included(from) | Bound::Excluded(from) => begins.as_ref() <= from,
             Bound::Unbounded => begins.as_ref().is_empty(),
@@ -205,15 +281,12 @@ pub(crate) fn descending<E: Entries>(
 /// The pairs of a block that are in the range and before the end of the block.
 fn pairs_of<E: Entries>(
     entries: &E,
-    block: &[u8],
+    block: &E::Bytes,
     range: &KeyRange,
-    end: Bound<&[u8]>,
+    end: &End,
 ) -> Result<Vec<Pair>, DiskError> {
-    let rows = block::rows(block).map_err(|reason| entries.damaged(reason))?;
-    let is_in = |key: &[u8]| {
-        RangeBounds::<[u8]>::contains(&range.bounds(), key)
-            && RangeBounds::<[u8]>::contains(&(Bound::Unbounded, end), key)
-    };
+    let rows = block::rows(block.as_ref()).map_err(|reason| entries.damaged(reason))?;
+    let is_in = |key: &[u8]| RangeBounds::<[u8]>::contains(&range.bounds(), key) && end.is_after(key);
     Ok(rows.into_iter().filter(|(key, _)| is_in(key)).map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
 }
 

@@ -9,6 +9,7 @@
 mod applier;
 mod batch;
 mod block;
+mod block_cache;
 mod blocks;
 mod both_ends;
 mod committer;

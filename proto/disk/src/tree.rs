@@ -16,6 +16,7 @@ use twinbox_journal::Position;
 use crate::{
     DiskError,
     block::Malformed,
+    block_cache::BlockCache,
     blocks::{Bounds, Entries, Entry, Found},
     file,
     index::{Held, Note},
@@ -51,10 +52,12 @@ pub(crate) struct Tree {
 pub(crate) struct Blocks {
     dir: Arc<Path>,
     tree: sled::Tree,
+    cache: Arc<BlockCache<sled::IVec>>,
 }
 
 impl Tree {
-    /// Opens `folder`, of the index of the store in `dir`, with a cache of so many bytes.
+    /// Opens `folder`, of the index of the store in `dir`, with a cache of so many bytes for sled's pages. Beside it an eighth of that is for
+    /// blocks.
     pub(crate) fn open(dir: &Arc<Path>, folder: &Path, cache: u64) -> Result<Self, DiskError> {
         let config = sled::Config::new()
             .path(folder)
@@ -77,7 +80,8 @@ impl Tree {
         };
         leftovers::keep(folder)?;
         let notes = guarded(dir, || db.open_tree(NOTES))?;
-        let blocks = Blocks { dir: Arc::clone(dir), tree: sled::Tree::clone(&db) };
+        let in_memory = Arc::new(BlockCache::new((cache / 8) as usize));
+        let blocks = Blocks { dir: Arc::clone(dir), tree: sled::Tree::clone(&db), cache: in_memory };
         let tree = Self { blocks, notes, db };
         if guarded(dir, || tree.db.iter().next().transpose())?.is_none() {
             tree.put_note(BLOCKS, &[])?;
@@ -163,6 +167,10 @@ impl Tree {
 impl Entries for Blocks {
     type Bytes = sled::IVec;
 
+    fn cache(&self) -> &BlockCache<sled::IVec> {
+        &self.cache
+    }
+
     fn ascending(&self, bounds: Bounds<'_>) -> impl Iterator<Item = Found<sled::IVec>> + use<> {
         let (dir, mut iter) = (Arc::clone(&self.dir), Some(self.tree.range::<&[u8], _>(bounds)));
         std::iter::from_fn(move || {
@@ -246,22 +254,5 @@ fn index_error(dir: &Path, error: &sled::Error) -> DiskError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_the_system_are_no_damage_also_as_sled_copies_them() {
-        let of_system = |code| sled::Error::Io(io::Error::from_raw_os_error(code));
-        let dir = tempfile::tempdir().expect("a directory");
-        // No space, no quota, a device that fails.
-        for code in [28, 122, 5] {
-            for error in [of_system(code), of_system(code).clone(), of_system(code).clone().clone()] {
-                let found = index_error(dir.path(), &error);
-                assert!(!found.is_damage(), "{code}: {found}");
-            }
-        }
-        let damage = sled::Error::Io(io::Error::from(io::ErrorKind::UnexpectedEof));
-        assert!(index_error(dir.path(), &damage).is_damage());
-        assert!(index_error(dir.path(), &damage.clone()).is_damage());
-    }
-}
+#[path = "../tests/unit/tree.rs"]
+mod tests;

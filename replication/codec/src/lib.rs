@@ -63,7 +63,7 @@ fn remedy(found: u8) -> &'static str {
 
 /// A record as it lies on disk.
 pub fn encode_record(record: &Record) -> Vec<u8> {
-    written(vec![FORMAT], |writer| write::record(record, writer))
+    written(&[FORMAT], |writer| write::record(record, writer))
 }
 
 /// The inverse of [`encode_record`].
@@ -73,7 +73,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
 
 /// A change as it lies on disk.
 pub fn encode_change(change: &Change) -> Vec<u8> {
-    written(vec![FORMAT], |writer| write::change(change, writer))
+    written(&[FORMAT], |writer| write::change(change, writer))
 }
 
 /// The inverse of [`encode_change`].
@@ -83,7 +83,7 @@ pub fn decode_change(bytes: &[u8]) -> Result<Change, DecodeError> {
 
 /// The name of a blob as it lies on disk.
 pub fn encode_blob(blob: &BlobRef) -> Vec<u8> {
-    written(vec![FORMAT], |writer| write::blob(blob, writer))
+    written(&[FORMAT], |writer| write::blob(blob, writer))
 }
 
 /// The inverse of [`encode_blob`].
@@ -95,7 +95,7 @@ pub fn decode_blob(bytes: &[u8]) -> Result<BlobRef, DecodeError> {
 pub fn encode_stamp(stamp: Stamp) -> Vec<u8> {
     let Stamp { wall, counter, origin } = stamp;
     let reading = wire::ClockReading { wall, counter, origin: origin_to_wire(origin) };
-    written(vec![FORMAT], |writer| reading.encode_raw(&mut writer.0))
+    written(&[FORMAT], |writer| reading.encode_raw(&mut writer.0))
 }
 
 /// The inverse of [`encode_stamp`].
@@ -121,8 +121,12 @@ pub fn decode_upto(bytes: Option<&[u8]>) -> Result<u64, DecodeError> {
     }
 }
 
-fn written(before: Vec<u8>, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
-    let mut writer = Writer(before);
+/// Bytes of a usual record or change: a buffer that grows to them from nothing is copied seven times.
+const USUAL: usize = 256;
+
+fn written(before: &[u8], write: impl FnOnce(&mut Writer)) -> Vec<u8> {
+    let mut writer = Writer(Vec::with_capacity(USUAL));
+    writer.0.extend_from_slice(before);
     write(&mut writer);
     writer.0
 }
@@ -138,7 +142,7 @@ fn message(bytes: &[u8]) -> Result<&[u8], DecodeError> {
 
 /// A change for the wire, with the parts that this release does not know.
 pub fn change_to_bytes(change: &Change) -> Vec<u8> {
-    written(Vec::new(), |writer| write::change(change, writer))
+    written(&[], |writer| write::change(change, writer))
 }
 
 /// A change from the wire, with the parts that this release does not know.
@@ -148,7 +152,7 @@ pub fn change_from_bytes(bytes: &[u8]) -> Result<Change, DecodeError> {
 
 /// A record for the wire, with the parts that this release does not know.
 pub fn record_to_bytes(record: &Record) -> Vec<u8> {
-    written(Vec::new(), |writer| write::record(record, writer))
+    written(&[], |writer| write::record(record, writer))
 }
 
 /// A record from the wire, with the parts that this release does not know.

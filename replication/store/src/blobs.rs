@@ -53,6 +53,8 @@ struct Inner {
     uses: Uses,
     live: LiveBounds,
     contents: Contents,
+    /// Packs that the index notes: the note is durable.
+    noted: Mutex<HashSet<u32>>,
     /// Whether `contents` has all blobs. Held while their rows are read.
     listed: Mutex<bool>,
 }
@@ -92,9 +94,10 @@ impl Blobs {
         if !lost.is_empty() {
             tracing::error!(packs = ?lost, "packs of audio are missing: their audio is fetched from the other nodes");
         }
-        let (loose, floor, uses, live, contents, listed) = Default::default();
+        let live = LiveBounds::new(&packs.list());
+        let (loose, floor, uses, contents, noted, listed) = Default::default();
         let blobs =
-            Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents, listed }));
+            Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents, noted, listed }));
         lock(&blobs.0.floor).stored = Some(blobs.stored_floor()?);
         Ok(blobs)
     }
@@ -215,8 +218,13 @@ impl Blobs {
     /// A blob that became loose after its row was to be written stays loose.
     fn row_written(&self, hash: &BlobHash) {
         let Some(loose) = lock(&self.0.loose).get(hash).cloned() else { return };
-        if self.row(hash).is_ok_and(|row| row.is_some_and(|row| !loose.replaces || row == loose.row)) {
+        let Ok(Some(row)) = self.row(hash) else { return };
+        if row == loose.row || !loose.replaces {
             lock(&self.0.loose).remove(hash);
+        }
+        // The same audio came again.
+        if row != loose.row && !loose.replaces {
+            self.0.live.removed(&loose.row.pieces);
         }
     }
 

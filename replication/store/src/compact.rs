@@ -209,6 +209,7 @@ impl Store {
         }
         self.blobs().forget_pack(pack)?;
         self.blobs().packs().remove(pack).map_err(|error| self.blobs().failed(error))?;
+        self.blobs().live_bounds().forget(pack);
         Ok(true)
     }
 }

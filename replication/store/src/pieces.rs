@@ -83,11 +83,16 @@ impl Row {
     }
 }
 
-/// Writes the places of a blob, instead of those before, and notes their packs.
-pub(crate) fn put(transaction: &mut Transaction<'_>, hash: &BlobHash, row: &Row) -> Result<(), DiskError> {
+/// Writes the places of a blob, instead of those before, and notes their packs, unless that `is_noted` already.
+pub(crate) fn put(
+    transaction: &mut Transaction<'_>,
+    hash: &BlobHash,
+    row: &Row,
+    is_noted: impl Fn(u32) -> Result<bool, DiskError>,
+) -> Result<(), DiskError> {
     transaction.put(keys::blob(hash), row.encode())?;
     for pack in row.packs() {
-        if transaction.get(&keys::pack(pack))?.is_none() {
+        if !is_noted(pack)? && transaction.get(&keys::pack(pack))?.is_none() {
             transaction.put(keys::pack(pack), vec![FORMAT])?;
         }
     }

@@ -189,10 +189,13 @@ impl Recordings {
         self.ask(|reply| Command::Discard { key: (id, take), tell: false, reply }).await
     }
 
-    /// The takes in progress, with the length in bytes of the audio here (up to the last byte; there may be holes).
-    /// After a start these are the takes that an earlier process left.
+    /// The takes in progress, in order, with the length in bytes of the audio here (up to the last byte; there may be
+    /// holes). After a start these are the takes that an earlier process left.
     pub fn open(&self) -> Vec<(RecordingId, u32, u64)> {
-        self.shared().index().all_open().map(|((id, take), covered)| (id, take, covered.end())).collect()
+        let index = self.shared().index();
+        let mut open: Vec<_> = index.all_open().map(|((id, take), covered)| (id, take, covered.end())).collect();
+        open.sort_unstable();
+        open
     }
 
     /// The bytes of a take that are here; `None` if the take is not in progress here.

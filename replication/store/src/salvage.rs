@@ -47,7 +47,7 @@ pub fn put_audio(disk: &Disk, found: Vec<(BlobHash, Vec<Extent>)>, now_ms: u64) 
     let write = move |transaction: &mut Transaction<'_>| {
         for (hash, places) in found {
             if transaction.get(&keys::blob(&hash))?.is_none() {
-                pieces::put(transaction, &hash, &Row::new(places, now_ms))?;
+                pieces::put(transaction, &hash, &Row::new(places, now_ms), |_| Ok(false))?;
             }
         }
         Ok::<_, StoreError>(())

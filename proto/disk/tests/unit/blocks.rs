@@ -12,6 +12,7 @@ use super::world::Random;
 use crate::{
     DiskError, Pair,
     block::{self, Malformed, Write},
+    block_cache::BlockCache,
     blocks::{self, Bounds, Entries, Found},
     range::{KeyRange, ReadFrom},
 };
@@ -25,15 +26,36 @@ struct State {
     entries: Map,
     to_come: Puts,
     random: Random,
+    cache: Rc<Cache>,
+    /// A write that the blocks in memory do not know of yet.
+    unnoted: Option<(Vec<u8>, Option<Vec<u8>>)>,
 }
+
+type Cache = BlockCache<Vec<u8>>;
 
 impl State {
     /// Some of the writes come.
     fn pass(&mut self) {
         for _ in 0..self.random.below(4) {
-            if let Some((key, value)) = self.to_come.pop_front() {
-                put(&mut self.entries, &key, value);
-            }
+            self.next();
+        }
+        if self.random.coin() {
+            self.note();
+        }
+    }
+
+    /// The next write comes. False when there is none.
+    fn next(&mut self) -> bool {
+        self.note();
+        let Some((key, value)) = self.to_come.pop_front() else { return false };
+        put(&mut self.entries, &key, value.clone());
+        self.unnoted = Some((key, value));
+        true
+    }
+
+    fn note(&mut self) {
+        if let Some((key, value)) = self.unnoted.take() {
+            self.cache.wrote(&key, value.as_deref());
         }
     }
 
@@ -54,14 +76,33 @@ fn put(map: &mut Map, key: &[u8], value: Option<Vec<u8>>) {
 
 /// The entries of a reader.
 #[derive(Clone)]
-struct Read(Rc<RefCell<State>>);
+struct Read(Rc<RefCell<State>>, Rc<Cache>);
+
+impl Read {
+    fn new(entries: Map, random: Random) -> Self {
+        // From none to all of the blocks.
+        let cache = Rc::new(Cache::new(random.0 as usize % 4 * 4_000));
+        let (to_come, unnoted) = (VecDeque::new(), None);
+        Self(Rc::new(RefCell::new(State { entries, to_come, random, cache: cache.clone(), unnoted })), cache)
+    }
+}
 
 /// The entries of the writer, who has written everything.
-#[derive(Clone, Default)]
-struct Written(Rc<RefCell<(Map, Puts)>>);
+#[derive(Clone)]
+struct Written(Rc<RefCell<(Map, Puts)>>, Rc<Cache>);
+
+impl Written {
+    fn new(entries: Map) -> Self {
+        Self(Rc::new(RefCell::new((entries, Puts::new()))), Rc::new(Cache::new(6_000)))
+    }
+}
 
 impl Entries for Read {
     type Bytes = Vec<u8>;
+
+    fn cache(&self) -> &Cache {
+        &self.1
+    }
 
     fn ascending(&self, (from, to): Bounds<'_>) -> impl Iterator<Item = Found<Vec<u8>>> + use<> {
         let (read, to) = (self.clone(), to.map(<[u8]>::to_vec));
@@ -114,6 +155,10 @@ impl Entries for Read {
 impl Entries for Written {
     type Bytes = Vec<u8>;
 
+    fn cache(&self) -> &Cache {
+        &self.1
+    }
+
     fn ascending(&self, bounds: Bounds<'_>) -> impl Iterator<Item = Found<Vec<u8>>> + use<> {
         let found: Vec<_> =
             self.0.borrow().0.range::<[u8], _>(bounds).map(|(k, v)| Ok((k.clone(), v.clone()))).collect();
@@ -152,11 +197,10 @@ fn key(number: u64) -> Vec<u8> {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let state = State { entries: Map::new(), to_come: VecDeque::new(), random: Random(seed) };
         Self {
             random: Random(seed ^ 0x0b10),
-            read: Read(Rc::new(RefCell::new(state))),
-            written: Written::default(),
+            read: Read::new(Map::new(), Random(seed)),
+            written: Written::new(Map::new()),
             states: vec![Map::new()],
             writes: Vec::new(),
         }
@@ -192,9 +236,7 @@ impl Run {
     fn settle(&mut self) {
         {
             let state = &mut *self.read.0.borrow_mut();
-            while let Some((key, value)) = state.to_come.pop_front() {
-                put(&mut state.entries, &key, value);
-            }
+            while state.next() {}
         }
         self.states.drain(..self.states.len() - 1);
         self.writes.clear();
@@ -202,12 +244,9 @@ impl Run {
 
     /// The process ends before the rest of the writes has come; the next one writes the rows of all of them again.
     fn end(&mut self) {
-        let entries = {
-            let mut state = self.read.0.borrow_mut();
-            state.to_come.clear();
-            state.entries.clone()
-        };
-        *self.written.0.borrow_mut() = (entries, VecDeque::new());
+        let entries = self.read.0.borrow().entries.clone();
+        self.read = Read::new(entries.clone(), Random(self.random.below(u64::MAX)));
+        self.written = Written::new(entries);
         self.states.truncate(1);
         for writes in std::mem::take(&mut self.writes) {
             self.write(writes);
@@ -298,13 +337,16 @@ struct Missed {
 
 impl Missed {
     fn new(entries: Map) -> Self {
-        let entries = Written(Rc::new(RefCell::new((entries, Puts::new()))));
-        Self { entries, has_missed: Rc::default() }
+        Self { entries: Written::new(entries), has_missed: Rc::default() }
     }
 }
 
 impl Entries for Missed {
     type Bytes = Vec<u8>;
+
+    fn cache(&self) -> &Cache {
+        self.entries.cache()
+    }
 
     fn ascending(&self, bounds: Bounds<'_>) -> impl Iterator<Item = Found<Vec<u8>>> + use<> {
         self.entries.ascending(bounds)
@@ -336,7 +378,7 @@ fn row_is_found_when_its_first_block_was_split_and_removed_during_the_search() {
 fn emptied_block_stays_when_the_one_before_has_rows_left_over() {
     for (before, stays) in [(vec![1, 2, 7], true), (vec![1, 2], false)] {
         let map = Map::from([(Vec::new(), block(&before)), (key(5), block(&[5]))]);
-        let entries = Written(Rc::new(RefCell::new((map, Puts::new()))));
+        let entries = Written::new(map);
         blocks::write(&entries, &[(&key(5), None)], |_, _, _| {}).expect("a write");
         let map = &entries.0.borrow().0;
         assert_eq!(map.get(&key(5)), stays.then(|| block(&[])).as_ref(), "{before:?}");

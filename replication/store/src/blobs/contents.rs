@@ -32,7 +32,20 @@ impl Blobs {
     ) -> Result<(), DiskError> {
         // Before the row is visible. If it is never written, the label says too much, which does no harm.
         self.0.contents.add(label(hash), row.packs());
-        pieces::put(transaction, hash, row)
+        pieces::put(transaction, hash, row, |pack| self.is_noted(pack))
+    }
+
+    /// True when the index notes a pack, durably.
+    fn is_noted(&self, pack: u32) -> Result<bool, DiskError> {
+        if lock(&self.0.noted).contains(&pack) {
+            return Ok(true);
+        }
+        // Not what the transaction sees: a commit under way may fail.
+        let is_noted = self.0.disk.get(&keys::pack(pack))?.is_some();
+        if is_noted {
+            lock(&self.0.noted).insert(pack);
+        }
+        Ok(is_noted)
     }
 
     /// The blobs with bytes in a pack, and their places. Waits for the disk.
@@ -57,7 +70,8 @@ impl Blobs {
         if *listed {
             return Ok(());
         }
-        let packs = self.packs().list();
+        let mut packs = self.packs().list();
+        packs.retain(|pack| self.0.live.is_to_be_counted(*pack));
         packs.iter().for_each(|pack| self.0.live.begin(*pack));
         let found = self.list_rows();
         for pack in packs {
@@ -103,6 +117,7 @@ impl Blobs {
                 self.0.contents.forget(pack);
                 return Ok(());
             }
+            lock(&self.0.noted).remove(&pack);
             self.0.disk.in_background().transact_blocking(move |transaction| {
                 notes.into_iter().for_each(|note| transaction.remove(note));
                 Ok::<_, StoreError>(())

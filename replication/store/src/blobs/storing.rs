@@ -86,7 +86,8 @@ impl Blobs {
         loose.iter().for_each(|hash| self.row_written(hash));
         // The bytes that these had, if there were any, are damaged.
         let mut loose = lock(&self.0.loose);
-        new.iter().for_each(|(hash, _)| drop(loose.remove(hash)));
+        let replaced = new.iter().filter_map(|(hash, _)| loose.remove(hash));
+        replaced.for_each(|loose| self.0.live.removed(&loose.row.pieces));
         Ok(())
     }
 }

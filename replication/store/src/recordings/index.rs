@@ -1,6 +1,6 @@
 //! The takes that are neither filed nor discarded, as the writer and the callers share them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use twinbox_ids::BlobHash;
 use twinbox_replication_core::Ranges;
@@ -12,7 +12,7 @@ const ENDING: u64 = 48;
 
 #[derive(Default)]
 pub(super) struct Index {
-    pub(super) takes: BTreeMap<TakeKey, TakeState>,
+    pub(super) takes: HashMap<TakeKey, TakeState>,
     /// The notes of ended takes that a start needs, by pack: without its note, a start would find the take again.
     pub(super) endings: BTreeMap<u32, Vec<TakeKey>>,
     /// Packs that could not be read at the start, and may have takes in progress.
@@ -25,6 +25,8 @@ pub(super) struct TakeState {
     pub(super) stage: Stage,
     /// The first of the packs that a start must scan for this take. Only the writer changes it.
     pub(super) first: Option<u32>,
+    /// Pieces of it were moved to another pack.
+    pub(super) is_moved: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -74,6 +76,11 @@ impl Index {
 }
 
 impl TakeState {
+    /// True when its pieces are those of a blob.
+    pub(super) fn is_blob(&self) -> bool {
+        matches!(self.stage, Stage::Sealed(_)) && !self.is_moved
+    }
+
     fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Sealed(_))
     }

@@ -55,6 +55,7 @@ impl Shared {
         let blob = BlobRef { hash, length, recording: Some(key) };
         let places = match joined {
             Some(pieces) => {
+                self.blobs.live_bounds().removed(&places);
                 let places = pieces.places(0..length);
                 // Only now: until the copies are durable, the pieces before them are what a start finds.
                 self.change(key, |take| take.pieces = pieces);
@@ -66,7 +67,12 @@ impl Shared {
         self.change(key, |take| take.stage = Stage::Sealing(Some(hash)));
         self.blobs.add_loose(blob, places);
         drop(appending);
-        self.change(key, |take| take.stage = Stage::Sealed(hash));
+        let mut rest = Vec::new();
+        self.change(key, |take| {
+            take.stage = Stage::Sealed(hash);
+            rest = take.pieces.places(length..take.pieces.covered().end());
+        });
+        self.blobs.live_bounds().removed(&rest);
         done.send_replace(Some(blob));
         Ok(blob)
     }

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use twinbox_replication_core::{BlobRef, Edit, Key, Table, Value};
 
 use super::*;
 use crate::{StoreConfig, pieces};
@@ -155,4 +156,91 @@ async fn no_pack_goes_while_places_cannot_be_read() {
     store.remove_orphan_blobs(&mut None, removed, later, 10).await.unwrap();
     assert_eq!(store.disk().get(&keys::blob(&hash)), Ok(None));
     assert!(store.blobs().list_contents().is_ok());
+}
+
+/// Records audio; a change names it, if asked for.
+async fn take(store: &Store, audio: &Bytes, is_filed: bool) -> BlobRef {
+    let (id, recordings) = (RecordingId::random(), store.recordings());
+    recordings.begin(id, 1).await.unwrap();
+    for offset in (0..audio.len()).step_by(100_000) {
+        let chunk = audio.slice(offset..audio.len().min(offset + 100_000));
+        recordings.append(id, 1, offset as u64, chunk).unwrap();
+    }
+    let blob = recordings.seal(id, 1).await.unwrap();
+    match is_filed {
+        true => name(store, id, Some(blob)).await,
+        false => store.recordings().discard(id, 1).await.unwrap(),
+    }
+    recordings.written().await.unwrap();
+    blob
+}
+
+/// The record of a take names its audio, or does so no more.
+async fn name(store: &Store, id: RecordingId, blob: Option<BlobRef>) {
+    let value = blob.map_or_else(|| Value::Bytes(b"none".into()), Value::Blob);
+    let key = Key::new(Table(1), id.0.to_be_bytes());
+    store.commit(move |draft| draft.edit(key, vec![Edit::Set(1, value)])).await.unwrap();
+}
+
+/// Whether less than half of the first pack may be in use.
+fn may_be_sparse(store: &Store) -> bool {
+    let pack = store.blobs().packs().list()[0];
+    store.blobs().live_bounds().may_be_sparse(pack, store.blobs().packs().used(pack))
+}
+
+/// Otherwise each pack would be read again just to find that it is in use.
+#[tokio::test]
+async fn pack_of_filed_takes_is_looked_at_once_their_audio_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let blob = take(&store, &audio(), true).await;
+    assert!(!may_be_sparse(&store), "it is in use");
+    name(&store, blob.recording.unwrap().0, None).await;
+    let at_once = (std::time::Duration::ZERO, twinbox_ids::Timestamp(u64::MAX));
+    store.remove_unreferenced(&mut None, at_once.0, at_once.1, 10).await.unwrap();
+    assert!(may_be_sparse(&store), "it was removed");
+}
+
+#[tokio::test]
+async fn pack_is_looked_at_when_most_of_it_is_in_no_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("again"));
+    for _ in 0..3 {
+        take(&store, &audio(), true).await;
+    }
+    assert!(may_be_sparse(&store), "the same audio three times");
+
+    let store = open(&dir.path().join("cut"));
+    let id = RecordingId::random();
+    store.recordings().begin(id, 1).await.unwrap();
+    for n in 0..3 {
+        store.recordings().append(id, 1, n * 1_300_000, audio()).unwrap();
+    }
+    let hash = BlobHash(*blake3::hash(&audio()).as_bytes());
+    let cut = BlobRef { hash, length: 1_300_000, recording: Some((id, 1)) };
+    assert_eq!(store.recordings().seal_from_chunks(cut).await, Ok(true));
+    name(&store, id, Some(cut)).await;
+    store.recordings().written().await.unwrap();
+    assert!(may_be_sparse(&store), "two thirds of a take were cut");
+
+    // Copied into longer pieces when it is sealed.
+    let store = open(&dir.path().join("joined"));
+    store.recordings().begin(id, 1).await.unwrap();
+    for n in 0..2_000 {
+        store.recordings().append(id, 1, n * 500, vec![n as u8; 500].into()).unwrap();
+    }
+    let joined = store.recordings().seal(id, 1).await.unwrap();
+    name(&store, id, Some(joined)).await;
+    store.recordings().written().await.unwrap();
+    assert!(may_be_sparse(&store), "a million bytes in short pieces and in long ones");
+
+    let store = open(&dir.path().join("discarded"));
+    take(&store, &audio(), false).await;
+    assert!(!may_be_sparse(&store), "a sealed take that no record names is a blob");
+    store.recordings().begin(id, 1).await.unwrap();
+    store.recordings().append(id, 1, 0, audio().slice(..1_200_000)).unwrap();
+    store.recordings().append(id, 1, 1_200_000, audio()).unwrap();
+    store.recordings().discard(id, 1).await.unwrap();
+    store.recordings().written().await.unwrap();
+    assert!(may_be_sparse(&store), "the longer one was discarded");
 }

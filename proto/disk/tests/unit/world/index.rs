@@ -1,11 +1,17 @@
 //! The index of a simulated machine: the product's blocks over a map that loses the end of its writes.
 
-use std::{io, ops::Bound, path::Path};
+use std::{
+    io,
+    ops::Bound,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::{Map, State, Unflushed, World, apply};
 use crate::{
     DiskError, Pair,
     block::{Malformed, Write},
+    block_cache::BlockCache,
     blocks::{self, Bounds, Entries, Found},
     index::{Index, Note},
     range::KeyRange,
@@ -13,11 +19,26 @@ use crate::{
 };
 
 /// The index of a machine, its rows in blocks.
-pub(in super::super) struct SimulatedIndex(World);
+pub(in super::super) struct SimulatedIndex {
+    world: World,
+    /// Of a process. A copy that takes the place of the index has one of its own.
+    cache: Mutex<Arc<BlockCache<Vec<u8>>>>,
+}
+
+/// Bytes of blocks in memory: of a few, so that most are looked for.
+const IN_MEMORY: usize = 4096;
 
 impl SimulatedIndex {
     pub(super) fn new(world: &World) -> Self {
-        Self(world.clone())
+        Self { world: world.clone(), cache: Mutex::new(Arc::new(BlockCache::new(IN_MEMORY))) }
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Arc<BlockCache<Vec<u8>>>> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn blocks(&self) -> SimulatedBlocks {
+        SimulatedBlocks { world: self.world.clone(), which: Which::Index, cache: self.cache().clone() }
     }
 }
 
@@ -35,6 +56,7 @@ fn failed(error: &io::Error) -> DiskError {
 struct SimulatedBlocks {
     world: World,
     which: Which,
+    cache: Arc<BlockCache<Vec<u8>>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -45,8 +67,9 @@ enum Which {
 }
 
 impl World {
+    /// Blocks that are written and not read again.
     fn blocks(&self, which: Which) -> SimulatedBlocks {
-        SimulatedBlocks { world: self.clone(), which }
+        SimulatedBlocks { world: self.clone(), which, cache: Arc::new(BlockCache::new(0)) }
     }
 }
 
@@ -78,6 +101,10 @@ impl SimulatedBlocks {
 
 impl Entries for SimulatedBlocks {
     type Bytes = Vec<u8>;
+
+    fn cache(&self) -> &BlockCache<Vec<u8>> {
+        &self.cache
+    }
 
     fn ascending(&self, (from, to): Bounds<'_>) -> impl Iterator<Item = Found<Vec<u8>>> + use<> {
         let (blocks, to) = (self.clone(), to.map(<[u8]>::to_vec));
@@ -127,23 +154,23 @@ impl Entries for SimulatedBlocks {
 
 impl Index for SimulatedIndex {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
-        blocks::get(&self.0.blocks(Which::Index), key)
+        blocks::get(&self.blocks(), key)
     }
 
     fn ascending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<> {
-        blocks::ascending(&self.0.blocks(Which::Index), range)
+        blocks::ascending(&self.blocks(), range)
     }
 
     fn descending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<> {
-        blocks::descending(&self.0.blocks(Which::Index), range)
+        blocks::descending(&self.blocks(), range)
     }
 
     fn write(&self, rows: &[Write<'_>]) -> Result<(), DiskError> {
-        blocks::write(&self.0.blocks(Which::Index), rows, |_, _, _| {})
+        blocks::write(&self.blocks(), rows, |_, _, _| {})
     }
 
     fn note(&self, note: &Note) -> Result<(), DiskError> {
-        let mut state = self.0.state();
+        let mut state = self.world.state();
         if let Some(extent) = note.runs.filter(|_| !state.faults.notes_nothing || state.note.is_none()) {
             state.note = Some(extent);
             state.unflushed.push(Unflushed::Note(extent));
@@ -152,29 +179,29 @@ impl Index for SimulatedIndex {
     }
 
     fn noted_runs(&self) -> Result<Option<Extent>, DiskError> {
-        Ok(self.0.state().note)
+        Ok(self.world.state().note)
     }
 
     fn begin_copy(&self) -> Result<(), String> {
-        let mut state = self.0.state();
+        let mut state = self.world.state();
         state.step().map_err(|error| error.to_string())?;
         state.copy = Some(Map::new());
         Ok(())
     }
 
     fn write_copy(&self, rows: &[Write<'_>]) -> Result<(), DiskError> {
-        if self.0.state().copy.is_none() {
+        if self.world.state().copy.is_none() {
             return Ok(());
         }
-        blocks::write(&self.0.blocks(Which::Copy), rows, |_, _, _| {})
+        blocks::write(&self.world.blocks(Which::Copy), rows, |_, _, _| {})
     }
 
     fn drop_copy(&self) {
-        self.0.state().copy = None;
+        self.world.state().copy = None;
     }
 
     fn replace(&self, note: &Note) -> Result<(), DiskError> {
-        let mut state = self.0.state();
+        let mut state = self.world.state();
         state.step().map_err(|error| failed(&error))?;
         let Some(copy) = state.copy.take() else { return Ok(()) };
         if !state.faults.copy_lies {
@@ -185,12 +212,13 @@ impl Index for SimulatedIndex {
         state.index = copy;
         state.unflushed.clear();
         state.replaced += 1;
+        *self.cache() = Arc::new(BlockCache::new(IN_MEMORY));
         Ok(())
     }
 
     fn flush(&self) -> Result<(), DiskError> {
-        self.0.flushes.pass();
-        let mut state = self.0.state();
+        self.world.flushes.pass();
+        let mut state = self.world.state();
         state.step().map_err(|error| failed(&error))?;
         if state.faults.index_fails {
             return Err(failed(&io::Error::other("the index cannot be flushed")));

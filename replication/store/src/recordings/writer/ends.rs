@@ -14,8 +14,9 @@ impl Writer {
         let ended = self.shared.index().takes.remove(&key);
         self.remember(key);
         let Some(take) = ended else { return };
-        // Unless a blob has them now: then they are counted once more.
-        self.shared.blobs.live_bounds().removed(take.pieces.extents());
+        if !take.is_blob() {
+            self.shared.blobs.live_bounds().removed(take.pieces.extents());
+        }
         self.replace_first(take.first, None);
         // Of a take without audio, a start finds nothing.
         if take.pieces.first_pack().is_some() {
@@ -55,17 +56,21 @@ impl Writer {
     /// The copies are durable: they take the place of what takes have in the pack.
     pub(super) fn moved(&mut self, moved: Moved) {
         let Moved { pack, pieces, endings, appending } = moved;
-        let (mut ended, mut firsts) = (BTreeSet::new(), BTreeMap::new());
+        let (mut ended, mut firsts, mut unused) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
         {
             let mut index = self.shared.index();
             for MovedPiece { key, offset, from, to } in pieces {
                 let Some(take) = index.takes.get_mut(&key) else {
                     // Its note is before the copies, and may go before them.
                     ended.insert(key);
+                    unused.push(to);
                     continue;
                 };
                 // Otherwise they stay where its blob has them.
-                if self.shared.may_move(take) && take.pieces.replace(offset, from, to) {
+                let is_moved = self.shared.may_move(take) && take.pieces.replace(offset, from, to);
+                unused.push(if is_moved { from } else { to });
+                if is_moved {
+                    take.is_moved = true;
                     firsts.insert(key, take.pieces.first_pack());
                 }
             }
@@ -74,6 +79,7 @@ impl Writer {
                 index.endings.entry(note).or_default().push(key);
             }
         }
+        self.shared.blobs.live_bounds().removed(&unused);
         for (key, first) in firsts {
             let mut before = None;
             self.shared.change(key, |take| before = std::mem::replace(&mut take.first, first));
