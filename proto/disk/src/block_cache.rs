@@ -18,7 +18,7 @@ const BLOCK_BYTES: usize = 160;
 
 /// A block, and what is known of the keys in it.
 #[derive(Debug, Clone)]
-pub(crate) struct Known<B> {
+pub(crate) struct CachedBlock<B> {
     /// The key of its entry.
     pub(crate) begins: Arc<[u8]>,
     pub(crate) end: End,
@@ -81,7 +81,7 @@ impl End {
 
 /// Writes that had been noted when a reader began to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen(u64);
+pub(crate) struct WriteCount(u64);
 
 /// The blocks of one map in memory. `B` holds the bytes of one.
 pub(crate) struct BlockCache<B> {
@@ -119,13 +119,13 @@ impl<B: AsRef<[u8]> + Clone> BlockCache<B> {
     }
 
     /// The block with a key; `Err` when it is not known.
-    pub(crate) fn find(&self, key: &[u8]) -> Result<Known<B>, Seen> {
+    pub(crate) fn find(&self, key: &[u8]) -> Result<CachedBlock<B>, WriteCount> {
         let mut state = self.state();
-        let (turn, seen) = (state.turn, Seen(state.writes));
+        let (turn, seen) = (state.turn, WriteCount(state.writes));
         let Some((begins, held)) = state.floor(key).filter(|(_, held)| held.end.is_after(key)) else {
             return Err(seen);
         };
-        let known = Known { begins: begins.clone(), end: held.end.clone(), block: held.block.clone() };
+        let known = CachedBlock { begins: begins.clone(), end: held.end.clone(), block: held.block.clone() };
         if held.used != turn {
             held.used = turn;
             state.count(&known.begins, &known.block, self.most);
@@ -134,14 +134,14 @@ impl<B: AsRef<[u8]> + Clone> BlockCache<B> {
     }
 
     /// The number of writes so far, for [`Self::keep`].
-    pub(crate) fn seen(&self) -> Seen {
-        Seen(self.state().writes)
+    pub(crate) fn seen(&self) -> WriteCount {
+        WriteCount(self.state().writes)
     }
 
     /// Keeps a block that was looked for after `seen`.
-    pub(crate) fn keep(&self, seen: Seen, Known { begins, end, block }: Known<B>) {
+    pub(crate) fn keep(&self, seen: WriteCount, CachedBlock { begins, end, block }: CachedBlock<B>) {
         let mut state = self.state();
-        if seen != Seen(state.writes) {
+        if seen != WriteCount(state.writes) {
             return;
         }
         match state.blocks.get_mut(&begins) {

@@ -13,7 +13,7 @@ use std::ops::{Bound, Range, RangeBounds};
 use crate::{
     DiskError, Pair,
     block::{self, Malformed, Row, Write},
-    block_cache::{BlockCache, End, Known, Seen},
+    block_cache::{BlockCache, CachedBlock, End, WriteCount},
     insertion_order::coarse_to_fine,
     range::KeyRange,
 };
@@ -62,7 +62,7 @@ pub(crate) fn get<E: Entries>(entries: &E, key: &[u8]) -> Result<Option<Vec<u8>>
         let mut after = Bound::Unbounded;
         if let Some((begins, block)) = &found {
             if let Some(value) = value_in(block)? {
-                entries.cache().keep(seen, known(begins, End::up_to(Bound::Included(key)), block));
+                entries.cache().keep(seen, cached(begins, End::up_to(Bound::Included(key)), block));
                 return Ok(Some(value));
             }
             after = Bound::Excluded(begins.as_ref());
@@ -71,15 +71,15 @@ pub(crate) fn get<E: Entries>(entries: &E, key: &[u8]) -> Result<Option<Vec<u8>>
         let next = entries.ascending((after, Bound::Unbounded)).next().transpose()?;
         if next.as_ref().is_none_or(|(next, _)| next.as_ref() > key) {
             if let Some((begins, block)) = &found {
-                entries.cache().keep(seen, known(begins, end_at(next.as_ref()), block));
+                entries.cache().keep(seen, cached(begins, end_at(next.as_ref()), block));
             }
             return Ok(None);
         }
     }
 }
 
-fn known<B: AsRef<[u8]> + Clone>(begins: &B, end: End, block: &B) -> Known<B> {
-    Known { begins: begins.as_ref().into(), end, block: block.clone() }
+fn cached<B: AsRef<[u8]> + Clone>(begins: &B, end: End, block: &B) -> CachedBlock<B> {
+    CachedBlock { begins: begins.as_ref().into(), end, block: block.clone() }
 }
 
 /// The end of a block before this entry.
@@ -96,7 +96,7 @@ pub(crate) fn write<E: Entries>(
     while let Some((key, _)) = writes.first() {
         let found = block_of(entries, key)?;
         let (begins, end, had) = match &found {
-            Ok(Known { begins, end, block }) => (&**begins, end, Some(block)),
+            Ok(CachedBlock { begins, end, block }) => (&**begins, end, Some(block)),
             Err(end) => (&[][..], end, None),
         };
         let is_here = |key: &[u8]| end.is_after(key);
@@ -120,7 +120,7 @@ pub(crate) fn write<E: Entries>(
 }
 
 /// The block with a key and its exact end, for the writer; without a block before the key, the end of those keys.
-fn block_of<E: Entries>(entries: &E, key: &[u8]) -> Result<Result<Known<E::Bytes>, End>, DiskError> {
+fn block_of<E: Entries>(entries: &E, key: &[u8]) -> Result<Result<CachedBlock<E::Bytes>, End>, DiskError> {
     let cache = entries.cache();
     if let Ok(known) = cache.find(key)
         && known.end.is_exact()
@@ -131,7 +131,7 @@ fn block_of<E: Entries>(entries: &E, key: &[u8]) -> Result<Result<Known<E::Bytes
     let after = found.as_ref().map_or(Bound::Unbounded, |(begins, _)| Bound::Excluded(begins.as_ref()));
     let end = end_at(entries.ascending((after, Bound::Unbounded)).next().transpose()?.as_ref());
     let Some((begins, block)) = &found else { return Ok(Err(end)) };
-    let known = known(begins, end, block);
+    let known = cached(begins, end, block);
     cache.keep(cache.seen(), known.clone());
     Ok(Ok(known))
 }
@@ -217,7 +217,7 @@ pub(crate) fn ascending<E: Entries>(
             None => End::up_to(range.bounds().1),
         };
         if let Some((known, seen)) = known.zip(seen) {
-            entries.cache().keep(seen, Known { end: end.clone(), ..known });
+            entries.cache().keep(seen, CachedBlock { end: end.clone(), ..known });
         }
         Some(pairs_of(&entries, &block, &range, &end))
     });
@@ -225,13 +225,16 @@ pub(crate) fn ascending<E: Entries>(
 }
 
 /// The block with a key, and, if it was not in memory, what had been written before it was looked for.
-fn first_block<E: Entries>(entries: &E, key: &[u8]) -> Result<Option<(Known<E::Bytes>, Option<Seen>)>, DiskError> {
+fn first_block<E: Entries>(
+    entries: &E,
+    key: &[u8],
+) -> Result<Option<(CachedBlock<E::Bytes>, Option<WriteCount>)>, DiskError> {
     let seen = match entries.cache().find(key) {
         Ok(known) => return Ok(Some((known, None))),
         Err(seen) => seen,
     };
     let found = entries.last((Bound::Unbounded, Bound::Included(key)))?;
-    Ok(found.map(|(begins, block)| (known(&begins, End::up_to(Bound::Included(key)), &block), Some(seen))))
+    Ok(found.map(|(begins, block)| (cached(&begins, End::up_to(Bound::Included(key)), &block), Some(seen))))
 }
 
 /// The pairs of a range, descending; an error is the last item. Not a snapshot.

@@ -1,21 +1,9 @@
 //! The reserve of space: the store must never fill the file system, since after one failed write it accepts no more
 //! (rule A4). New data is refused first, small writes and deletes later.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
-
-use twinbox_clock::BootInstant;
+use std::path::{Path, PathBuf};
 
 use crate::DiskError;
-
-/// A measure serves for so long …
-const FRESH_FOR: Duration = Duration::from_millis(10);
-
-/// … and while so many bytes more than needed are free.
-const NOT_NEAR: u64 = 64 * 1024 * 1024;
 
 /// Kind of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,35 +38,26 @@ impl Space {
     }
 }
 
-/// Refuses writes before the file system is full. Clones share the last measure.
+/// Refuses writes before the file system is full.
 #[derive(Debug, Clone)]
 pub struct Reserve {
     dir: PathBuf,
     bytes: u64,
-    /// Time and free bytes of the last measure, less the new data since.
-    last: Arc<Mutex<Option<(BootInstant, u64)>>>,
 }
 
 impl Reserve {
     /// Keeps `bytes` free of the file system that holds `dir`.
     pub fn new(dir: &Path, bytes: u64) -> Self {
-        Self { dir: dir.to_owned(), bytes, last: Arc::default() }
+        Self { dir: dir.to_owned(), bytes }
     }
 
-    /// [`DiskError::StoreFull`] when there is no room for this write. Measures at most each ten milliseconds while much is free.
+    /// [`DiskError::StoreFull`] when there is no room for this write. Costs one `statvfs`: about a microsecond.
     pub fn check(&self, need: Need) -> Result<(), DiskError> {
-        let (needed, new) = match need {
-            Need::Data(length) => (self.bytes.saturating_add(length), length),
-            Need::Small => (self.bytes / 4, 0),
+        let needed = match need {
+            Need::Data(length) => self.bytes.saturating_add(length),
+            Need::Small => self.bytes / 4,
         };
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_near = |free: u64| free <= needed.saturating_add(NOT_NEAR);
-        if let Some((_, free)) = last.as_mut().filter(|(at, free)| at.elapsed() < FRESH_FOR && !is_near(*free)) {
-            *free -= new;
-            return Ok(());
-        }
         let free = self.space()?.free;
-        *last = Some((BootInstant::now(), free.saturating_sub(new)));
         if free > needed { Ok(()) } else { Err(DiskError::StoreFull { dir: self.dir.clone(), free, needed }) }
     }
 

@@ -6,6 +6,7 @@
 mod contents;
 mod removal;
 mod storing;
+mod syncing;
 mod uses;
 
 use std::{
@@ -22,7 +23,7 @@ use twinbox_ids::BlobHash;
 use twinbox_packs::{Contents, Extent, LiveBounds, PackError, Packs};
 use twinbox_replication_core::{BlobRef, Change};
 
-use self::uses::Uses;
+use self::{syncing::Syncing, uses::Uses};
 use crate::{
     StoreError,
     audio::stored_floor,
@@ -55,6 +56,7 @@ struct Inner {
     contents: Contents,
     /// Packs that the index notes: the note is durable.
     noted: Mutex<HashSet<u32>>,
+    syncing: Syncing,
     /// Whether `contents` has all blobs. Held while their rows are read.
     listed: Mutex<bool>,
 }
@@ -95,9 +97,10 @@ impl Blobs {
             tracing::error!(packs = ?lost, "packs of audio are missing: their audio is fetched from the other nodes");
         }
         let live = LiveBounds::new(&packs.list());
-        let (loose, floor, uses, contents, noted, listed) = Default::default();
-        let blobs =
-            Self(Arc::new(Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents, noted, listed }));
+        let (loose, floor, uses, contents, noted, syncing, listed) = Default::default();
+        let inner =
+            Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents, noted, syncing, listed };
+        let blobs = Self(Arc::new(inner));
         lock(&blobs.0.floor).stored = Some(blobs.stored_floor()?);
         Ok(blobs)
     }
@@ -148,6 +151,11 @@ impl Blobs {
             start..end
         })?;
         Ok((bytes.into(), is_last))
+    }
+
+    /// True when [`Self::add_loose`] waits for the disk, or for the end of a removal.
+    pub(crate) fn waits_to_add(&self, hash: &BlobHash) -> bool {
+        self.0.uses.is_removing(hash) || !matches!(self.row(hash), Ok(None))
     }
 
     /// Takes over sealed audio, which is durable at these places, in order, from offset 0. It is here from now on. Waits
@@ -221,10 +229,8 @@ impl Blobs {
         let Ok(Some(row)) = self.row(hash) else { return };
         if row == loose.row || !loose.replaces {
             lock(&self.0.loose).remove(hash);
-        }
-        // The same audio came again.
-        if row != loose.row && !loose.replaces {
-            self.0.live.removed(&loose.row.pieces);
+            // Otherwise the same audio came again.
+            self.0.live.removed(loose.row.pieces.iter().filter(|_| row != loose.row));
         }
     }
 

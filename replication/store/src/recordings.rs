@@ -1,9 +1,9 @@
 //! Recordings in progress (rule C1): chunks by offset, joined by union; the live chunks *are* the blob.
 //!
 //! One thread appends the chunks of all recordings to the packs, so that a recording call never waits for the disk. Sealing
-//! waits for the queued chunks, then for a sync of the packs that concurrent seals share, on the runtime's blocking
-//! threads. Nothing is moved: the places of the chunks become those of the blob. A start scans the newest packs for takes
-//! in progress; the note of a take's end keeps it from being found again.
+//! waits for the queued chunks, then for a sync of the packs that concurrent seals share and for which one thread waits. Nothing is
+//! moved: the places of the chunks become those of the blob. A start scans the newest packs for takes in progress; the
+//! note of a take's end keeps it from being found again.
 
 mod index;
 mod load;
@@ -280,8 +280,8 @@ impl Shared {
     }
 
     async fn seal(self: Arc<Self>, ready: sealing::Ready) -> Result<BlobRef, StoreError> {
-        let (shared, key) = (Arc::clone(&self), ready.key);
-        let blob = blocking(move || shared.finish(ready)).await?;
+        let key = ready.key;
+        let blob = self.make_blob(ready).await?;
         // The take is a blob, whatever happens now: without a row, the next start finds the take again.
         let settled = self.blobs.settle_named(&blob.hash).await;
         match settled.and_then(|()| load::is_named(&self.disk, &blob.hash, key, NAMES)) {

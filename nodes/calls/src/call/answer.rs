@@ -3,7 +3,7 @@
 
 use std::{
     iter::once_with,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex},
 };
 
@@ -109,10 +109,13 @@ pub(super) async fn begin(
         refuse(request.respond(487));
         return None;
     }
-    let peer = offer.as_ref().and_then(|offer| offer.audio().ok()?.remote).map(|remote| remote.ip().to_canonical());
-    let address = media_address(&server.config(), &invite.flow, peer);
+    let address = media_address(&server.config(), &invite.flow, offer.as_ref());
     let mut local = Local { address, port: media.local_port(), session: (id.0 >> 66) as u64, version: 0 };
-    let (stream, body) = match describe(&mut local, offer.as_ref(), "") {
+    let described = match address.is_unspecified() {
+        true => Err(SdpError::IpVersion),
+        false => describe(&mut local, offer.as_ref(), ""),
+    };
+    let (stream, body) = match described {
         Ok(described) => described,
         Err(error) => {
             count(&server.stats.refused_offer);
@@ -282,14 +285,17 @@ pub(super) fn accept(server: &SipServer, request: &Request, flow: &Flow, timer: 
     response
 }
 
-/// RTP address announced to the peer: one of the IP version of the peer's audio, if this node has one.
-fn media_address(config: &CallsConfig, flow: &Flow, peer: Option<IpAddr>) -> IpAddr {
-    let bind = config.rtp.bind;
+/// RTP address announced to the peer: one of the IP version of the offered audio, if this node has one. Unspecified if it has none at all.
+pub(super) fn media_address(config: &CallsConfig, flow: &Flow, offer: Option<&Sdp>) -> IpAddr {
+    let (peer, bind) = (audio_host(offer), config.rtp.bind);
     let own = || {
         let fixed = config.rtp.advertise.into_iter().chain(Some(bind).filter(|ip| !ip.is_unspecified()));
         let listener = once_with(|| twinbox_sip::uri::HostPort::parse(&flow.advertised()).and_then(|h| h.ip()));
-        // The peer's own address comes last: it may be one behind a NAT.
-        let routed = [Some(flow.remote().ip().to_canonical()), peer].into_iter().map(|to| local_address(to?));
+        // The peer's own address comes late: it may be one behind a NAT. An offer of this side to a peer with the other IP version goes
+        // by the route to all others.
+        let anywhere = DOCUMENTATION.filter(|_| offer.is_none());
+        let routed =
+            [Some(flow.remote().ip().to_canonical()), peer, anywhere].into_iter().map(|to| local_address(to?));
         let found = listener.chain(routed).flatten();
         // RTP comes to all addresses then, without an IPv6 socket only to those of IPv4.
         fixed.chain(found.filter(move |ip| bind.is_unspecified() && (ip.is_ipv4() || bind.is_ipv6())))
@@ -297,6 +303,22 @@ fn media_address(config: &CallsConfig, flow: &Flow, peer: Option<IpAddr>) -> IpA
     let fits = |ip: &IpAddr| peer.is_none_or(|peer| ip.is_ipv4() == peer.is_ipv4());
     own().find(fits).or_else(|| own().next()).unwrap_or(bind)
 }
+
+/// As [`media_address`], within a session: the address stays unless the audio moves to the other IP version.
+pub(super) fn media_address_again(config: &CallsConfig, flow: &Flow, offer: Option<&Sdp>, now: IpAddr) -> IpAddr {
+    match audio_host(offer) {
+        Some(peer) if peer.is_ipv4() != now.is_ipv4() => media_address(config, flow, offer),
+        Some(_) | None => now,
+    }
+}
+
+/// The address of the offered audio.
+fn audio_host(offer: Option<&Sdp>) -> Option<IpAddr> {
+    offer.and_then(|offer| offer.audio().ok()?.remote).map(|remote| remote.ip().to_canonical())
+}
+
+/// An address that no host has (RFC 5737). Nothing is sent there.
+const DOCUMENTATION: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
 
 impl Call {
     /// Collects the start parameters of the conversation.

@@ -110,7 +110,9 @@ impl Call {
             self.set_session(timer);
             return server.respond(id, accepted);
         }
-        let trusted = incoming.is_from_trunk();
+        let (trusted, before) = (incoming.is_from_trunk(), self.local.clone());
+        self.local.address =
+            answer::media_address_again(&server.config(), &incoming.flow, offer.as_ref(), before.address);
         let described =
             answer::describe(&mut self.local, offer.as_ref(), &self.described).map_err(|error| error.warning());
         let described = described.and_then(|(stream, body)| match stream {
@@ -136,7 +138,7 @@ impl Call {
             }
             Err(warning) => {
                 // The session is unchanged (RFC 3261 section 14.2).
-                self.local.version -= 1;
+                self.local = before;
                 count(&server.stats.refused_offer);
                 server.respond(id, request.respond(488).with("Warning", warning));
             }

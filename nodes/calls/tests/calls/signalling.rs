@@ -41,6 +41,20 @@ async fn audio_of_either_ip_version_is_answered_from_an_address_of_that_version(
         raw.send(dialog.answered(&ok).as_bytes()).await;
         let answer = Sdp::parse(&ok.body).unwrap().audio().unwrap();
         assert_eq!(answer.remote.map(|remote| remote.ip()), Some(own.parse().unwrap()));
+        // The audio moves to the other IP version and back; one that is on hold has no address.
+        for (family, host, own) in [
+            ("IP6", "::1", "::1"),
+            ("IP4", "0.0.0.0", "::1"),
+            ("IP4", "127.0.0.1", "127.0.0.1"),
+            ("IP6", "::1", "::1"),
+        ] {
+            let offer = format!("v=0\r\nc=IN {family} {host}\r\nm=audio 9 RTP/AVP 0\r\n");
+            let ok = raw.ask(dialog.request("INVITE", "application/sdp", &offer)).await;
+            assert_eq!(ok.code, 200, "{offer}");
+            raw.send(dialog.answered(&ok).as_bytes()).await;
+            let answer = Sdp::parse(&ok.body).unwrap().audio().unwrap();
+            assert_eq!(answer.remote.map(|remote| remote.ip()), Some(own.parse().unwrap()), "{offer}");
+        }
         hang_up(&mut raw, &mut dialog).await;
     }
     node.idle().await;
@@ -52,6 +66,15 @@ async fn audio_of_either_ip_version_is_answered_from_an_address_of_that_version(
     })
     .await;
     let mut raw = Raw::udp_from("::1", (Ipv6Addr::LOCALHOST, node.udp.port()).into()).await;
+    // The offer to a caller without one has an address, of IPv4.
+    let mut dialog = raw.dialog("no-offer");
+    let ok = raw.ask(dialog.request("INVITE", "", "")).await;
+    let offered = Sdp::parse(&ok.body).map(|offer| offer.audio().unwrap().remote.map(|remote| remote.ip()));
+    assert!(ok.code == 488 || offered.is_ok_and(|host| host.is_some_and(|host| host.is_ipv4())), "{}", ok.code);
+    if ok.code == 200 {
+        raw.send(dialog.answered(&ok).as_bytes()).await;
+        assert_eq!(raw.request().await.method.as_str(), "BYE", "no answer");
+    }
     let mut dialog = raw.dialog("ipv4-alone");
     let offer = "v=0\r\nc=IN IP6 ::1\r\nm=audio 9 RTP/AVP 0\r\n";
     assert_eq!(raw.ask(dialog.request("INVITE", "application/sdp", offer)).await.code, 488);

@@ -2,8 +2,8 @@
 
 use super::*;
 
-fn known(begins: &str, end: End, block: &str) -> Known<Vec<u8>> {
-    Known { begins: begins.as_bytes().into(), end, block: block.into() }
+fn cached(begins: &str, end: End, block: &str) -> CachedBlock<Vec<u8>> {
+    CachedBlock { begins: begins.as_bytes().into(), end, block: block.into() }
 }
 
 fn next(key: &str) -> End {
@@ -23,8 +23,8 @@ fn found(cache: &BlockCache<Vec<u8>>, key: &str) -> Option<(String, End)> {
 fn cache() -> BlockCache<Vec<u8>> {
     let cache = BlockCache::new(1024 * 1024);
     let seen = cache.seen();
-    cache.keep(seen, known("b", next("f"), "1"));
-    cache.keep(seen, known("m", End::Last, "2"));
+    cache.keep(seen, cached("b", next("f"), "1"));
+    cache.keep(seen, cached("m", End::Last, "2"));
     cache
 }
 
@@ -36,16 +36,16 @@ fn block_is_found_by_the_keys_that_are_known_to_be_in_it() {
     {
         assert_eq!(found(&cache, key).map(|(block, _)| block).as_deref(), expected, "{key}");
     }
-    cache.keep(cache.seen(), known("f", End::up_to(Bound::Included(b"g")), "3"));
+    cache.keep(cache.seen(), cached("f", End::up_to(Bound::Included(b"g")), "3"));
     assert!(found(&cache, "g").is_some() && found(&cache, "g1").is_none());
-    cache.keep(cache.seen(), known("f", before("g"), "3"));
+    cache.keep(cache.seen(), cached("f", before("g"), "3"));
     assert_eq!(
         found(&cache, "g"),
         Some(("3".to_owned(), End::up_to(Bound::Included(b"g")))),
         "the later end stays"
     );
-    cache.keep(cache.seen(), known("f", next("m"), "3"));
-    cache.keep(cache.seen(), known("f", before("z"), "3"));
+    cache.keep(cache.seen(), cached("f", next("m"), "3"));
+    cache.keep(cache.seen(), cached("f", before("z"), "3"));
     assert_eq!(found(&cache, "h"), Some(("3".to_owned(), next("m"))), "the exact end stays");
 }
 
@@ -54,7 +54,7 @@ fn write_since_the_reader_looked_keeps_its_block_away() {
     let cache = cache();
     let seen = cache.find(b"g").expect_err("no block");
     cache.wrote(b"b", Some(b"new"));
-    cache.keep(seen, known("f", next("m"), "old"));
+    cache.keep(seen, cached("f", next("m"), "old"));
     assert_eq!(found(&cache, "g"), None);
     assert_eq!(found(&cache, "c"), Some(("new".to_owned(), next("f"))));
 }
@@ -80,7 +80,7 @@ fn blocks_not_used_for_long_go() {
     let cache = BlockCache::new(20 * (BLOCK_BYTES + 100));
     let key = |number: usize| format!("{number:03}");
     for number in 0..100 {
-        cache.keep(cache.seen(), known(&key(number), next(&key(number + 1)), &"x".repeat(90)));
+        cache.keep(cache.seen(), cached(&key(number), next(&key(number + 1)), &"x".repeat(90)));
         assert!(found(&cache, &key(0)).is_some(), "used all the time: {number}");
     }
     let here = (0..100).filter(|number| found(&cache, &key(*number)).is_some()).count();

@@ -1,4 +1,4 @@
-//! When the index is rewritten.
+//! The time for a rewriting of the index.
 
 use super::*;
 

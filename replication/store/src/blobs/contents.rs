@@ -35,14 +35,11 @@ impl Blobs {
         pieces::put(transaction, hash, row, |pack| self.is_noted(pack))
     }
 
-    /// True when the index notes a pack, durably.
+    /// True when the index notes a pack, durably; what the transaction sees may fail yet.
     fn is_noted(&self, pack: u32) -> Result<bool, DiskError> {
-        if lock(&self.0.noted).contains(&pack) {
-            return Ok(true);
-        }
-        // Not what the transaction sees: a commit under way may fail.
-        let is_noted = self.0.disk.get(&keys::pack(pack))?.is_some();
-        if is_noted {
+        let is_known = lock(&self.0.noted).contains(&pack);
+        let is_noted = is_known || self.0.disk.get(&keys::pack(pack))?.is_some();
+        if is_noted && !is_known {
             lock(&self.0.noted).insert(pack);
         }
         Ok(is_noted)

@@ -76,11 +76,6 @@ impl Index {
 }
 
 impl TakeState {
-    /// True when its pieces are those of a blob.
-    pub(super) fn is_blob(&self) -> bool {
-        matches!(self.stage, Stage::Sealed(_)) && !self.is_moved
-    }
-
     fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Sealed(_))
     }

@@ -1,5 +1,7 @@
 //! Making a take a blob, off the writer's thread: its audio is made durable where it lies.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 use twinbox_disk::Need;
 use twinbox_ids::BlobHash;
@@ -11,7 +13,10 @@ use super::{
     index::Stage,
     take::{Pieces, TakeKey},
 };
-use crate::StoreError;
+use crate::{
+    StoreError,
+    blobs::{Appending, blocking},
+};
 
 /// A take of more pieces is copied into longer ones first: its row is one value of the index, and is read with each use.
 const MAX_PIECES: usize = 1_024;
@@ -39,20 +44,48 @@ pub(super) struct Ready {
     pub(super) done: watch::Sender<Option<BlobRef>>,
 }
 
+/// A take that is a blob once all that was appended is durable.
+struct Unsynced {
+    blob: BlobRef,
+    /// The places of its audio, in order.
+    places: Vec<Extent>,
+    /// The copies that take their place, if there were too many pieces.
+    joined: Option<Pieces>,
+    done: watch::Sender<Option<BlobRef>>,
+    /// Until the blob names the copies, compaction must not take their packs for unused.
+    appending: Appending,
+}
+
 impl Shared {
-    /// Makes the take a blob. If it fails, the take is there as before, and can be sealed again.
-    pub(super) fn finish(&self, ready: Ready) -> Result<BlobRef, StoreError> {
+    /// Makes the take a blob. If it fails, the take is there as before, and can be sealed again. No thread waits for the disk meanwhile, unless
+    /// audio has to be read.
+    pub(super) async fn make_blob(self: &Arc<Self>, ready: Ready) -> Result<BlobRef, StoreError> {
+        let (key, before, after) = (ready.key, Arc::clone(self), Arc::clone(self));
+        let reads = (ready.hash.is_none() && !ready.rest.is_empty()) || ready.places.len() > MAX_PIECES;
+        let unsynced = if reads { blocking(move || before.hash(ready)).await? } else { self.hash(ready)? };
+        self.blobs.synced().await?;
+        if self.blobs.waits_to_add(&unsynced.blob.hash) {
+            return blocking(move || Ok(after.add(key, unsynced))).await;
+        }
+        Ok(self.add(key, unsynced))
+    }
+
+    /// Hashes the rest of a take, and joins its pieces if they are too many.
+    fn hash(&self, ready: Ready) -> Result<Unsynced, StoreError> {
         let Ready { key, length, places, hash, mut hashed, rest, done } = ready;
         self.writable()?;
         if hash.is_none() {
             hashed.read(self.blobs.packs(), &rest).map_err(|error| self.blobs.failed(error))?;
         }
         let hash = hash.unwrap_or_else(|| BlobHash(hashed.hash()));
-        // Until the blob names the copies, compaction must not take their packs for unused.
         let appending = self.blobs.appending(None);
         let joined = if places.len() > MAX_PIECES { Some(self.join(key, length, &places)?) } else { None };
-        self.blobs.sync()?;
-        let blob = BlobRef { hash, length, recording: Some(key) };
+        Ok(Unsynced { blob: BlobRef { hash, length, recording: Some(key) }, places, joined, done, appending })
+    }
+
+    /// Adds the blob, whose audio is durable. May wait for the disk if the blob is here already.
+    fn add(&self, key: TakeKey, Unsynced { blob, places, joined, done, appending }: Unsynced) -> BlobRef {
+        let BlobRef { hash, length, .. } = blob;
         let places = match joined {
             Some(pieces) => {
                 self.blobs.live_bounds().removed(&places);
@@ -74,7 +107,7 @@ impl Shared {
         });
         self.blobs.live_bounds().removed(&rest);
         done.send_replace(Some(blob));
-        Ok(blob)
+        blob
     }
 
     /// Copies a take into few long pieces, not durable yet. They are pieces of the same take: a start finds it whether

@@ -62,7 +62,7 @@ async fn ended_takes_are_remembered_up_to_a_bound() {
             writer.discard(*key, true);
             continue;
         }
-        let blob = shared.finish(*writer.ready(*key)).unwrap();
+        let blob = shared.make_blob(*writer.ready(*key)).await.unwrap();
         let again = writer.seal(*key);
         assert!(matches!(&again, Ok(Sealing::Elsewhere(done)) if *done.borrow() == Some(blob)));
         // Without a durable row, only the take keeps the audio from a restart.
@@ -101,7 +101,7 @@ async fn seal_that_failed_can_be_tried_again_or_given_up() {
         writer.put(key, 5, "2nd");
         assert_eq!(shared.index().open(key).map(|pieces| pieces.covered().total()), Some(13));
     }
-    let blob = shared.finish(*writer.ready(again)).unwrap();
+    let blob = shared.make_blob(*writer.ready(again)).await.unwrap();
     assert_eq!(blob.hash.0, *blake3::hash(b"first\xff\xff\xffthird").as_bytes());
     writer.discard(given_up, false);
     assert!(shared.index().all_open().next().is_none());

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::{State, Writer};
 use crate::recordings::{
+    index::Stage,
     moving::{Moved, MovedPiece, ending},
     take::TakeKey,
 };
@@ -14,7 +15,8 @@ impl Writer {
         let ended = self.shared.index().takes.remove(&key);
         self.remember(key);
         let Some(take) = ended else { return };
-        if !take.is_blob() {
+        // Otherwise they are those of a blob.
+        if take.is_moved || !matches!(take.stage, Stage::Sealed(_)) {
             self.shared.blobs.live_bounds().removed(take.pieces.extents());
         }
         self.replace_first(take.first, None);
@@ -67,11 +69,12 @@ impl Writer {
                     continue;
                 };
                 // Otherwise they stay where its blob has them.
-                let is_moved = self.shared.may_move(take) && take.pieces.replace(offset, from, to);
-                unused.push(if is_moved { from } else { to });
-                if is_moved {
+                if self.shared.may_move(take) && take.pieces.replace(offset, from, to) {
                     take.is_moved = true;
                     firsts.insert(key, take.pieces.first_pack());
+                    unused.push(from);
+                } else {
+                    unused.push(to);
                 }
             }
             index.endings.remove(&pack);
