@@ -224,11 +224,11 @@ pub(crate) fn ascending<E: Entries>(
     flat(blocks)
 }
 
-/// The block with a key, and, if it was not in memory, what had been written before it was looked for.
-fn first_block<E: Entries>(
-    entries: &E,
-    key: &[u8],
-) -> Result<Option<(CachedBlock<E::Bytes>, Option<WriteCount>)>, DiskError> {
+/// A block, and, if it was not in memory, what had been written before it was looked for.
+type First<B> = (CachedBlock<B>, Option<WriteCount>);
+
+/// The block with a key.
+fn first_block<E: Entries>(entries: &E, key: &[u8]) -> Result<Option<First<E::Bytes>>, DiskError> {
     let seen = match entries.cache().find(key) {
         Ok(known) => return Ok(Some((known, None))),
         Err(seen) => seen,
