@@ -79,7 +79,7 @@ impl End {
     }
 }
 
-/// Writes that had been noted when a reader began to look.
+/// The number of writes that were noted when a reader began to look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct WriteCount(u64);
 
@@ -118,7 +118,7 @@ impl<B: AsRef<[u8]> + Clone> BlockCache<B> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The block with a key; `Err` when it is not known.
+    /// The block with a key; if it is not known, the writes so far.
     pub(crate) fn find(&self, key: &[u8]) -> Result<CachedBlock<B>, WriteCount> {
         let mut state = self.state();
         let (turn, seen) = (state.turn, WriteCount(state.writes));
@@ -133,8 +133,8 @@ impl<B: AsRef<[u8]> + Clone> BlockCache<B> {
         Ok(known)
     }
 
-    /// The number of writes so far, for [`Self::keep`].
-    pub(crate) fn seen(&self) -> WriteCount {
+    /// The writes so far, for [`Self::keep`].
+    pub(crate) fn writes(&self) -> WriteCount {
         WriteCount(self.state().writes)
     }
 

@@ -132,7 +132,7 @@ fn block_of<E: Entries>(entries: &E, key: &[u8]) -> Result<Result<CachedBlock<E:
     let end = end_at(entries.ascending((after, Bound::Unbounded)).next().transpose()?.as_ref());
     let Some((begins, block)) = &found else { return Ok(Err(end)) };
     let known = cached(begins, end, block);
-    cache.keep(cache.seen(), known.clone());
+    cache.keep(cache.writes(), known.clone());
     Ok(Ok(known))
 }
 
@@ -195,19 +195,14 @@ pub(crate) fn ascending<E: Entries>(
     let later = (!has_all).then(|| entries.ascending((after, to)));
     let mut later = later.into_iter().flatten().peekable();
     let blocks = std::iter::from_fn(move || {
-        let (known, seen) = match first.take() {
-            Some(Ok((known, Some(seen)))) => (Some(known), Some(seen)),
-            Some(Ok((known, None))) if has_all => {
+        let (block, to_keep) = match first.take() {
+            Some(Ok((known, _))) if has_all => {
                 return Some(pairs_of(&entries, &known.block, &range, &known.end));
             }
-            Some(Ok((known, None))) => (Some(known), None),
+            Some(Ok((known, seen))) => (known.block.clone(), seen.map(|seen| (seen, known))),
             Some(Err(error)) => return Some(Err(error)),
-            None => (None, None),
-        };
-        let block = match &known {
-            Some(known) => known.block.clone(),
             None => match later.next()? {
-                Ok((_, block)) => block,
+                Ok((_, block)) => (block, None),
                 Err(error) => return Some(Err(error)),
             },
         };
@@ -216,7 +211,7 @@ pub(crate) fn ascending<E: Entries>(
             Some(Err(_)) => return later.next().map(|failed| failed.map(|_| Vec::new())),
             None => End::up_to(range.bounds().1),
         };
-        if let Some((known, seen)) = known.zip(seen) {
+        if let Some((seen, known)) = to_keep {
             entries.cache().keep(seen, CachedBlock { end: end.clone(), ..known });
         }
         Some(pairs_of(&entries, &block, &range, &end))

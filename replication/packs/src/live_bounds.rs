@@ -3,19 +3,27 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
+
+use twinbox_clock::BootInstant;
 
 use crate::{Extent, format::span};
 
-/// Upper bounds of the live bytes of packs. A bound that sinks too far costs another count; one that is too high is set right by the next
-/// start, which counts all packs.
+/// A pack is counted at most each so often although its bound does not ask for it.
+const COUNTED_EVERY: Duration = Duration::from_secs(60);
+
+/// Upper bounds of the live bytes of packs. A bound that sinks too far costs another count; one that is too high, since nobody told of
+/// bytes that are in no use, is set right when the turn of its pack comes ([`Self::next_turn`]).
 ///
-/// Packs of this process need no count: their bytes are known, and what was removed of them since they were made.
+/// Packs of this process need no count before: their bytes are known, and what was removed of them since they were made.
 #[derive(Debug)]
 pub struct LiveBounds {
     /// The last pack of earlier processes.
     last: Option<u32>,
     bounds: Mutex<HashMap<u32, Bound>>,
+    /// Time of the last turn, and its pack.
+    turn: Mutex<(BootInstant, u32)>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -27,9 +35,21 @@ enum Bound {
 }
 
 impl LiveBounds {
-    /// Of these packs of earlier processes, and of those that this process makes; their numbers are higher.
-    pub fn new(packs: &[u32]) -> Self {
-        Self { last: packs.iter().max().copied(), bounds: Mutex::default() }
+    /// Of these packs of earlier processes, and of those that this process makes from `now` on; their numbers are higher.
+    pub fn new(packs: &[u32], now: BootInstant) -> Self {
+        Self { last: packs.iter().max().copied(), bounds: Mutex::default(), turn: Mutex::new((now, 0)) }
+    }
+
+    /// The pack that is to be counted now whatever its bound: one of these each minute, in turn. So bytes that nobody told of go too:
+    /// of audio whose row could not be written, or of a copy whose blob was removed meanwhile.
+    pub fn next_turn(&self, packs: &[u32], now: BootInstant) -> Option<u32> {
+        let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.since(turn.0) < COUNTED_EVERY {
+            return None;
+        }
+        let next = packs.iter().find(|pack| **pack > turn.1).or(packs.first()).copied()?;
+        *turn = (now, next);
+        Some(next)
     }
 
     /// True for a pack of an earlier process.
@@ -97,13 +117,17 @@ mod tests {
 
     const PACK: u32 = 7;
 
+    fn now() -> BootInstant {
+        BootInstant::from_nanos(1_000_000_000_000)
+    }
+
     fn piece(pack: u32, length: u32) -> Extent {
         Extent { pack, offset: 0, length }
     }
 
     #[test]
     fn pack_is_counted_again_when_half_of_it_may_have_gone() {
-        let bounds = LiveBounds::new(&[PACK - 3, PACK + 1]);
+        let bounds = LiveBounds::new(&[PACK - 3, PACK + 1], now());
         let used = 10 * frame_bytes(2_000);
         assert!(bounds.may_be_sparse(PACK, used), "never counted");
         bounds.begin(PACK);
@@ -116,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_removed_during_a_count_lowers_the_bound() {
-        let bounds = LiveBounds::new(&[PACK]);
+        let bounds = LiveBounds::new(&[PACK], now());
         let used = 10 * frame_bytes(2_000);
         bounds.begin(PACK);
         (0..6).for_each(|_| bounds.removed(&[piece(PACK, 2_000)]));
@@ -128,7 +152,7 @@ mod tests {
     }
     #[test]
     fn pack_of_this_process_is_counted_when_half_of_it_may_have_gone() {
-        let bounds = LiveBounds::new(&[PACK - 1]);
+        let bounds = LiveBounds::new(&[PACK - 1], now());
         let used = 10 * frame_bytes(2_000);
         for n in 0..=10 {
             assert_eq!(bounds.may_be_sparse(PACK, used), n > 5, "{n} of 10 are removed");
@@ -139,5 +163,24 @@ mod tests {
         assert!(!bounds.may_be_sparse(PACK, used));
         bounds.forget(PACK);
         assert!(!bounds.may_be_sparse(PACK, used), "nothing is known of it");
+    }
+
+    #[test]
+    fn each_pack_has_its_turn_one_a_minute() {
+        let bounds = LiveBounds::new(&[], now());
+        let at = |seconds| now() + Duration::from_secs(seconds);
+        assert_eq!(bounds.next_turn(&[3, 5, 9], at(59)), None, "not so soon");
+        assert_eq!(bounds.next_turn(&[], at(60)), None);
+        let turns = [
+            (60, vec![3, 5, 9], Some(3)),
+            (61, vec![3, 5, 9], None),
+            (120, vec![3, 5, 9], Some(5)),
+            (600, vec![3, 9], Some(9)),
+            (660, vec![3, 9, 12], Some(12)),
+            (720, vec![3, 9, 12], Some(3)),
+        ];
+        for (seconds, packs, expected) in turns {
+            assert_eq!(bounds.next_turn(&packs, at(seconds)), expected, "{seconds}");
+        }
     }
 }

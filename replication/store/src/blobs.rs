@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use twinbox_clock::wall;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_disk::{Disk, DiskError, Folder, Need, Reserve, TransactError, Transaction};
 use twinbox_ids::BlobHash;
 use twinbox_packs::{Contents, Extent, LiveBounds, PackError, Packs};
@@ -96,7 +96,7 @@ impl Blobs {
         if !lost.is_empty() {
             tracing::error!(packs = ?lost, "packs of audio are missing: their audio is fetched from the other nodes");
         }
-        let live = LiveBounds::new(&packs.list());
+        let live = LiveBounds::new(&packs.list(), BootInstant::now());
         let (loose, floor, uses, contents, noted, syncing, listed) = Default::default();
         let inner =
             Inner { packs, disk, reserve, lost, loose, floor, uses, live, contents, noted, syncing, listed };
@@ -229,8 +229,10 @@ impl Blobs {
         let Ok(Some(row)) = self.row(hash) else { return };
         if row == loose.row || !loose.replaces {
             lock(&self.0.loose).remove(hash);
-            // Otherwise the same audio came again.
-            self.0.live.removed(loose.row.pieces.iter().filter(|_| row != loose.row));
+        }
+        // The same audio came again.
+        if row != loose.row && !loose.replaces {
+            self.0.live.removed(&loose.row.pieces);
         }
     }
 

@@ -4,6 +4,7 @@
 //! A pack goes only when no row, loose blob, take or append in progress has bytes in it, and each row that moved is
 //! durable, as its copy was before it (rules A4, D9).
 
+use twinbox_clock::BootInstant;
 use twinbox_disk::Transaction;
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD, frame_bytes};
@@ -54,7 +55,7 @@ impl Live {
 
 impl Store {
     /// Frees space of removed audio: looks at `limit` packs from number `cursor` on, and moves it; after the last pack it
-    /// begins again. Packs of which too little was removed since the last look are passed over. Callers take turns. After
+    /// begins again. Packs of which too little was removed since the last look are passed over, but for one each minute. Callers take turns. After
     /// an error the next call goes on behind the pack that caused it.
     pub async fn compact(&self, cursor: &mut u32, limit: usize) -> Result<CompactedPacks, StoreError> {
         let _turn = self.purge_counts().compacting.lock().await;
@@ -73,11 +74,12 @@ impl Store {
         }
         let blobs = self.blobs().clone();
         blocking(move || blobs.list_contents()).await?;
-        let mut packs = self.packs_from(*cursor);
+        let (mut packs, bounds) = (self.packs_from(*cursor), self.blobs().live_bounds());
+        let turn = bounds.next_turn(&self.packs_from(0), BootInstant::now());
         let used = |pack| self.blobs().packs().used(pack);
-        packs.retain(|pack| self.blobs().live_bounds().may_be_sparse(*pack, used(*pack)));
+        packs.retain(|pack| turn != Some(*pack) && bounds.may_be_sparse(*pack, used(*pack)));
         let mut compacted = CompactedPacks::default();
-        for pack in packs.iter().take(limit) {
+        for pack in turn.iter().chain(packs.iter().take(limit)) {
             *cursor = pack.saturating_add(1);
             let CompactedPacks { removed, moved_bytes, freed_bytes } = self.compact_pack(*pack).await?;
             compacted.removed += removed;

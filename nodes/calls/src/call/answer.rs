@@ -291,9 +291,9 @@ pub(super) fn media_address(config: &CallsConfig, flow: &Flow, offer: Option<&Sd
     let own = || {
         let fixed = config.rtp.advertise.into_iter().chain(Some(bind).filter(|ip| !ip.is_unspecified()));
         let listener = once_with(|| twinbox_sip::uri::HostPort::parse(&flow.advertised()).and_then(|h| h.ip()));
-        // The peer's own address comes late: it may be one behind a NAT. An offer of this side to a peer with the other IP version goes
-        // by the route to all others.
-        let anywhere = DOCUMENTATION.filter(|_| offer.is_none());
+        // The peer's own address comes late: it may be one behind a NAT. A peer without an
+        // offer may have the other IP version too: then the address of the default route.
+        let anywhere = offer.is_none().then_some(ANYWHERE);
         let routed =
             [Some(flow.remote().ip().to_canonical()), peer, anywhere].into_iter().map(|to| local_address(to?));
         let found = listener.chain(routed).flatten();
@@ -317,8 +317,8 @@ fn audio_host(offer: Option<&Sdp>) -> Option<IpAddr> {
     offer.and_then(|offer| offer.audio().ok()?.remote).map(|remote| remote.ip().to_canonical())
 }
 
-/// An address that no host has (RFC 5737). Nothing is sent there.
-const DOCUMENTATION: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+/// An address that no host has (RFC 5737), by whose route this machine's own one is found. Nothing is sent there.
+const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 
 impl Call {
     /// Collects the start parameters of the conversation.

@@ -22,7 +22,7 @@ fn found(cache: &BlockCache<Vec<u8>>, key: &str) -> Option<(String, End)> {
 
 fn cache() -> BlockCache<Vec<u8>> {
     let cache = BlockCache::new(1024 * 1024);
-    let seen = cache.seen();
+    let seen = cache.writes();
     cache.keep(seen, cached("b", next("f"), "1"));
     cache.keep(seen, cached("m", End::Last, "2"));
     cache
@@ -36,16 +36,16 @@ fn block_is_found_by_the_keys_that_are_known_to_be_in_it() {
     {
         assert_eq!(found(&cache, key).map(|(block, _)| block).as_deref(), expected, "{key}");
     }
-    cache.keep(cache.seen(), cached("f", End::up_to(Bound::Included(b"g")), "3"));
+    cache.keep(cache.writes(), cached("f", End::up_to(Bound::Included(b"g")), "3"));
     assert!(found(&cache, "g").is_some() && found(&cache, "g1").is_none());
-    cache.keep(cache.seen(), cached("f", before("g"), "3"));
+    cache.keep(cache.writes(), cached("f", before("g"), "3"));
     assert_eq!(
         found(&cache, "g"),
         Some(("3".to_owned(), End::up_to(Bound::Included(b"g")))),
         "the later end stays"
     );
-    cache.keep(cache.seen(), cached("f", next("m"), "3"));
-    cache.keep(cache.seen(), cached("f", before("z"), "3"));
+    cache.keep(cache.writes(), cached("f", next("m"), "3"));
+    cache.keep(cache.writes(), cached("f", before("z"), "3"));
     assert_eq!(found(&cache, "h"), Some(("3".to_owned(), next("m"))), "the exact end stays");
 }
 
@@ -80,7 +80,7 @@ fn blocks_not_used_for_long_go() {
     let cache = BlockCache::new(20 * (BLOCK_BYTES + 100));
     let key = |number: usize| format!("{number:03}");
     for number in 0..100 {
-        cache.keep(cache.seen(), cached(&key(number), next(&key(number + 1)), &"x".repeat(90)));
+        cache.keep(cache.writes(), cached(&key(number), next(&key(number + 1)), &"x".repeat(90)));
         assert!(found(&cache, &key(0)).is_some(), "used all the time: {number}");
     }
     let here = (0..100).filter(|number| found(&cache, &key(*number)).is_some()).count();

@@ -25,8 +25,6 @@ pub(super) struct TakeState {
     pub(super) stage: Stage,
     /// The first of the packs that a start must scan for this take. Only the writer changes it.
     pub(super) first: Option<u32>,
-    /// Pieces of it were moved to another pack.
-    pub(super) is_moved: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

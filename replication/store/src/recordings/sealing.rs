@@ -57,8 +57,8 @@ struct Unsynced {
 }
 
 impl Shared {
-    /// Makes the take a blob. If it fails, the take is there as before, and can be sealed again. No thread waits for the disk meanwhile, unless
-    /// audio has to be read.
+    /// Makes the take a blob. If it fails, the take is there as before, and can be sealed again. A thread waits for the disk only
+    /// to read audio.
     pub(super) async fn make_blob(self: &Arc<Self>, ready: Ready) -> Result<BlobRef, StoreError> {
         let (key, before, after) = (ready.key, Arc::clone(self), Arc::clone(self));
         let reads = (ready.hash.is_none() && !ready.rest.is_empty()) || ready.places.len() > MAX_PIECES;

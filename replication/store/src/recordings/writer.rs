@@ -188,7 +188,7 @@ impl Writer {
             *self.firsts.entry(first).or_default() += 1;
         }
         self.takes.insert(key, State::Open(Box::default()));
-        self.shared.index().takes.insert(key, TakeState { pieces, stage: Stage::Open, first, is_moved: false });
+        self.shared.index().takes.insert(key, TakeState { pieces, stage: Stage::Open, first });
     }
 
     /// Reopens a take that could not become a blob (the disk was full), when it is to be sealed or discarded. Never

@@ -16,7 +16,7 @@ impl Writer {
         self.remember(key);
         let Some(take) = ended else { return };
         // Otherwise they are those of a blob.
-        if take.is_moved || !matches!(take.stage, Stage::Sealed(_)) {
+        if !matches!(take.stage, Stage::Sealed(_)) {
             self.shared.blobs.live_bounds().removed(take.pieces.extents());
         }
         self.replace_first(take.first, None);
@@ -58,23 +58,18 @@ impl Writer {
     /// The copies are durable: they take the place of what takes have in the pack.
     pub(super) fn moved(&mut self, moved: Moved) {
         let Moved { pack, pieces, endings, appending } = moved;
-        let (mut ended, mut firsts, mut unused) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        let (mut ended, mut firsts) = (BTreeSet::new(), BTreeMap::new());
         {
             let mut index = self.shared.index();
             for MovedPiece { key, offset, from, to } in pieces {
                 let Some(take) = index.takes.get_mut(&key) else {
                     // Its note is before the copies, and may go before them.
                     ended.insert(key);
-                    unused.push(to);
                     continue;
                 };
                 // Otherwise they stay where its blob has them.
                 if self.shared.may_move(take) && take.pieces.replace(offset, from, to) {
-                    take.is_moved = true;
                     firsts.insert(key, take.pieces.first_pack());
-                    unused.push(from);
-                } else {
-                    unused.push(to);
                 }
             }
             index.endings.remove(&pack);
@@ -82,7 +77,6 @@ impl Writer {
                 index.endings.entry(note).or_default().push(key);
             }
         }
-        self.shared.blobs.live_bounds().removed(&unused);
         for (key, first) in firsts {
             let mut before = None;
             self.shared.change(key, |take| before = std::mem::replace(&mut take.first, first));
