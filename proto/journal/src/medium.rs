@@ -44,6 +44,21 @@ pub trait MediumFile: Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes at `offset`; 0 at the end of the file.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 
+    /// The bytes at `offset`, `length` of them or those up to the end of the file, in new memory.
+    fn read_new(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
+        let (mut bytes, mut filled) = (vec![0; length], 0);
+        while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match self.read_at(rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
     /// Writes all parts, one behind the other, from `offset` on: one vectored write where the system allows it.
     fn write_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()>;
 

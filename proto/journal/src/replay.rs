@@ -2,7 +2,7 @@
 //!
 //! DESIGN.md lists the states that a crash can leave, and the reason why each check here refuses none of them.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     BLOCK, Config, Medium, MediumFile, OpenError, Position, Recycler, Writer,
@@ -196,16 +196,6 @@ impl Found {
 
 /// The first `length` bytes of a file, fewer if it is shorter.
 pub(crate) fn read<E>(file: &impl MediumFile, name: &str, length: u64) -> Result<Vec<u8>, OpenError<E>> {
-    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    let mut filled = 0;
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(OpenError::io("read", name, &error)),
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    file.read_new(length, 0).map_err(|error| OpenError::io("read", name, &error))
 }

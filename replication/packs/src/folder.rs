@@ -66,20 +66,6 @@ pub(crate) fn file_number(name: &str) -> Option<u32> {
     (file_name(number) == name).then_some(number)
 }
 
-/// Fills `buffer` from `offset` on, as far as the file reaches; returns the number of bytes.
-pub(crate) fn read_full<F: MediumFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
 impl<M: Medium> PackFolder<M> {
     pub(crate) fn new(medium: M, config: Config) -> Result<Self, PackError> {
         let Config { pack_bytes, longest_bytes, spare_bytes: _ } = config;
@@ -142,10 +128,7 @@ impl<M: Medium> PackFolder<M> {
     pub(crate) fn bytes(&self, pack: u32, file: &M::File, limit: u64) -> Result<Vec<u8>, PackError> {
         let failed = |error: io::Error| PackError::io("read", &file_name(pack), &error);
         let length = file.length().map_err(failed)?.min(limit);
-        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        let filled = read_full(file, &mut bytes, 0).map_err(failed)?;
-        bytes.truncate(filled);
-        Ok(bytes)
+        file.read_new(usize::try_from(length).unwrap_or(usize::MAX), 0).map_err(failed)
     }
 
     /// The first failure.

@@ -2,12 +2,9 @@
 
 use std::ops::Range;
 
-use twinbox_journal::Medium;
+use twinbox_journal::{Medium, MediumFile};
 
-use crate::{
-    Extent, PackError, Packs,
-    folder::{file_name, read_full},
-};
+use crate::{Extent, PackError, Packs, folder::file_name};
 
 /// One read takes parts with fewer bytes between them: no page is read in which none of them lies, for a fault of the disk there
 /// is none of theirs.
@@ -66,36 +63,37 @@ impl<M: Medium> Packs<M> {
         let (mut bytes, mut rest) = (Vec::new(), &spans[..]);
         while !rest.is_empty() {
             let (now, later) = rest.split_at(run(rest));
-            self.read_run(now, &mut bytes)?;
+            let read = self.read_run(now)?;
+            match bytes.is_empty() {
+                true => bytes = read,
+                false => bytes.extend(read),
+            }
             rest = later;
         }
         Ok(bytes)
     }
 
-    /// Appends the bytes of spans that one read takes.
-    fn read_run(&self, spans: &[Span], bytes: &mut Vec<u8>) -> Result<(), PackError> {
-        let ([first, ..], [.., last]) = (spans, spans) else { return Ok(()) };
-        let file = self.file(first.pack)?;
-        let begin = bytes.len();
+    /// The bytes of spans that one read takes.
+    fn read_run(&self, spans: &[Span]) -> Result<Vec<u8>, PackError> {
+        let ([first, ..], [.., last]) = (spans, spans) else { return Ok(Vec::new()) };
         let all = Span { end: last.end, ..*first };
-        bytes.resize(begin + all.length(), 0);
-        let filled = read_full(&*file, bytes.get_mut(begin..).unwrap_or_default(), all.start)
-            .map_err(|error| PackError::io("read", &file_name(all.pack), &error))?;
-        let filled = all.start + filled as u64;
+        let read = self.file(first.pack)?.read_new(all.length(), all.start);
+        let mut bytes = read.map_err(|error| PackError::io("read", &file_name(all.pack), &error))?;
+        let filled = all.start + bytes.len() as u64;
         if let Some(short) = spans.iter().find(|span| span.end > filled) {
             return Err(PackError::Short { pack: all.pack, end: short.end });
         }
         // What lies between them goes.
-        let mut to = begin;
+        let mut to = 0;
         for span in spans {
-            let from = begin + Span { end: span.start, ..all }.length();
+            let from = Span { end: span.start, ..all }.length();
             if from != to {
                 bytes.copy_within(from..from + span.length(), to);
             }
             to += span.length();
         }
         bytes.truncate(to);
-        Ok(())
+        Ok(bytes)
     }
 }
 

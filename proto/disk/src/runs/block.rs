@@ -137,7 +137,7 @@ pub(super) fn encode(into: &mut Vec<u8>, number: u64, stem: &[u8], rows: &[(u8, 
 pub(super) fn read_head(file: &impl MediumFile, at: u64) -> io::Result<Option<Head>> {
     let mut wanted = USUAL_HEAD;
     loop {
-        let bytes = read_bytes(file, at, wanted)?;
+        let bytes = file.read_new(wanted, at)?;
         match Head::decode(&bytes) {
             Ok(head) => return Ok(Some(head)),
             // Short of the end of the file, or no head.
@@ -154,7 +154,7 @@ pub(super) fn find_head(bytes: &[u8], at: usize) -> Option<(usize, Head)> {
 
 /// The rows of the block at this place, each with the last byte of its key and its value; `None` when it is damaged.
 pub(super) fn read(file: &impl MediumFile, at: u64, length: usize) -> io::Result<Option<Rows>> {
-    let bytes = read_bytes(file, at, length)?;
+    let bytes = file.read_new(length, at)?;
     Ok(Head::decode(&bytes).ok().and_then(|head| rows(&head, &bytes)))
 }
 
@@ -181,21 +181,6 @@ fn rows(head: &Head, block: &[u8]) -> Option<Rows> {
         rows.push((*last, value));
     }
     Some(rows)
-}
-
-/// Up to `length` bytes: fewer at the end of the file.
-pub(super) fn read_bytes(file: &impl MediumFile, at: u64, length: usize) -> io::Result<Vec<u8>> {
-    let (mut bytes, mut filled) = (vec![0; length], 0);
-    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, at + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(filled);
-    Ok(bytes)
 }
 
 #[cfg(test)]

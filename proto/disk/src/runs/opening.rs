@@ -138,7 +138,7 @@ pub(crate) fn salvage(
         // One file at a time is in memory.
         let read = medium.open(&file_name(number)).and_then(|file| {
             let length = usize::try_from(file.length()?).unwrap_or(usize::MAX);
-            Ok((block::read_bytes(&file, 0, length)?, file))
+            Ok((file.read_new(length, 0)?, file))
         });
         match read {
             Ok((bytes, file)) => {
