@@ -13,7 +13,7 @@
 //! The command ends with an error if a message that was written is not listed, if the stores differ after the fill,
 //! or if not all rows come back. It never does for a time or a size.
 
-use std::{fs, path::Path, thread::sleep, time::Duration};
+use std::{fs, io, path::Path, thread::sleep, time::Duration};
 
 use serde_json::{Value, json};
 use twinbox_clock::BootInstant;
@@ -74,6 +74,10 @@ pub fn run(report: &mut Report, population: Population, differences: usize) -> R
     fs::remove_dir_all(&aside).map_err(|error| format!("the copy cannot be removed: {error}"))?;
     let copying = copied as f64 / 1e6 / took.as_secs_f64();
     row(json!(copying), "MB/s", "", "plain copy of its files, each synced");
+    let took = copy_to_b(&lab, &store, &aside).map_err(|error| format!("the store cannot be sent: {error}"))?;
+    fs::remove_dir_all(&aside).map_err(|error| format!("the copy cannot be removed: {error}"))?;
+    let sending = copied as f64 / 1e6 / took.as_secs_f64();
+    row(json!(sending), "MB/s", "", "the same over the network from a to b, by TCP alone, without encryption");
     let spool = cluster.dir().join("spool");
     let times = (population.messages as f64 / SPOOL as f64).max(1.0);
     let [mailboxes, messages] =
@@ -119,6 +123,7 @@ pub fn run(report: &mut Report, population: Population, differences: usize) -> R
     row(json!(complete.as_secs_f64()), "s", "", "the same, until all audio is there");
     row(json!(rate), "MB/s", "", "filling of node b: bytes of node a's store in that time");
     row(json!(rate / copying), "ratio", "0.5", "the same beside the plain copy");
+    row(json!(rate / sending), "ratio", "0.5", "the same beside the copy over the network");
     let beside_spool = spool_copied.as_secs_f64() / complete.as_secs_f64();
     row(json!(beside_spool), "ratio", "0.5", "speed of the filling beside the copy of a spool");
     let pid = cluster.member("b").pid();
@@ -163,6 +168,16 @@ pub fn run(report: &mut Report, population: Population, differences: usize) -> R
 
 fn resident(cluster: &Cluster) -> f64 {
     resident_bytes(cluster.member("a").pid()) as f64 / 1e6
+}
+
+/// Copies a folder over the network from node a to node b.
+fn copy_to_b(lab: &Lab, from: &Path, to: &Path) -> io::Result<Duration> {
+    let listener = lab.place("b").listen(0);
+    let sender = lab.place("a").tcp(listener.local_addr()?)?;
+    // Of the connection's beginning.
+    sender.set_write_timeout(None)?;
+    let (receiver, _) = listener.accept()?;
+    folder::copy_over(from, to, (sender, receiver))
 }
 
 /// A number, which protobuf's JSON may write as a string.
