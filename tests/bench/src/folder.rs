@@ -39,7 +39,8 @@ pub fn copy(from: &Path, to: &Path) -> io::Result<(u64, Duration)> {
 pub fn copy_over(from: &Path, to: &Path, ends: (TcpStream, TcpStream)) -> io::Result<Duration> {
     let (mut sender, mut receiver) = ends;
     let begun = BootInstant::now();
-    thread::scope(|scope| {
+    // Both ends close before the other is waited for, so that a full disk ends the sender too.
+    thread::scope(move |scope| {
         let sending = scope.spawn(move || {
             let sent = send_tree(from, from, &mut sender);
             sender.shutdown(Shutdown::Write).and(sent)

@@ -174,7 +174,7 @@ fn resident(cluster: &Cluster) -> f64 {
 fn copy_to_b(lab: &Lab, from: &Path, to: &Path) -> io::Result<Duration> {
     let listener = lab.place("b").listen(0);
     let sender = lab.place("a").tcp(listener.local_addr()?)?;
-    // Of the connection's beginning.
+    // The limit of `tcp` is for the connection; a write waits for the disk of the copy.
     sender.set_write_timeout(None)?;
     let (receiver, _) = listener.accept()?;
     folder::copy_over(from, to, (sender, receiver))
