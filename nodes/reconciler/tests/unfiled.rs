@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use twinbox_alarms::{Alarms, Code, State};
 use twinbox_mailstore::FileError;
 use twinbox_reconciler::retry_unfiled;
-use twinbox_store_kit::{Node, audio, eventually, name, speak};
+use twinbox_store_kit::{Away, Node, audio, eventually, name, speak};
 
 /// State of the alarm about node `a`, if it was ever raised.
 fn state(alarms: &Alarms) -> Option<State> {
@@ -17,7 +17,7 @@ fn state(alarms: &Alarms) -> Option<State> {
 #[tokio::test]
 async fn unfiled_recording_raises_an_alarm_until_it_is_filed_without_another_call() {
     let dir = TempDir::new().expect("a folder");
-    let (home, away) = (dir.path().join("a"), dir.path().join("away"));
+    let home = dir.path().join("a");
     let node = Node::alone(&home, "a");
     // The alarms are in a store of their own, whose disk stays.
     let kept = Node::alone(&dir.path().join("alarms"), "a");
@@ -36,13 +36,13 @@ async fn unfiled_recording_raises_an_alarm_until_it_is_filed_without_another_cal
     assert!(live.whole().await);
     assert_eq!(state(&alarms), None);
     // Commits fail while the free space of the disk cannot be measured.
-    std::fs::rename(&home, &away).expect("renamed");
+    let away = Away::take(&home).await;
     let error = live.file().await.expect_err("the disk is away");
     assert!(matches!(error, FileError::Full | FileError::Mail(_)), "{error}");
     eventually("the alarm is raised", async || state(&alarms) == Some(State::Raised)).await;
     assert_eq!(*node.mailstore.unfiled().borrow(), 1);
 
-    std::fs::rename(&away, &home).expect("renamed");
+    away.put_back();
     eventually("the message is filed", async || *node.mailstore.unfiled().borrow() == 0).await;
     let messages = node.mailstore.messages(mailbox).await.expect("a list");
     let [message] = messages.as_slice() else { panic!("{messages:?}") };

@@ -1,6 +1,11 @@
 //! Stores of real nodes for tests: one alone, or two that replicate over mutual TLS on loopback.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    fs::DirEntry,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tempfile::TempDir;
@@ -134,12 +139,36 @@ impl Node {
 /// accepted, and lost when it is to be written.
 pub async fn speak_in_vain(node: &Node, dir: &Path, live: &LiveRecording, from: usize, chunk: &[u8]) {
     node.store.recordings().written().await.expect("written");
-    let away = dir.with_extension("away");
-    std::fs::rename(dir, &away).expect("renamed");
+    let away = Away::take(dir).await;
     let taken = live.append(from as u64, Bytes::copy_from_slice(chunk));
     node.store.recordings().written().await.expect("tried");
-    std::fs::rename(&away, dir).expect("renamed");
+    away.put_back();
     taken.expect("taken");
+}
+
+/// The directory of a store that is away: the free space of its disk is unknown, so the store refuses writes until it is back.
+pub struct Away {
+    dir: PathBuf,
+    away: PathBuf,
+}
+
+impl Away {
+    /// Takes it away once the index has written to its first file: a store that cannot make a file breaks for good (rule A4).
+    pub async fn take(dir: &Path) -> Self {
+        let runs = dir.join("db").join("runs");
+        let is_written =
+            |file: DirEntry| std::fs::read(file.path()).is_ok_and(|bytes| bytes.iter().any(|byte| *byte != 0));
+        let written = async || runs.read_dir().is_ok_and(|mut files| files.any(|file| file.is_ok_and(is_written)));
+        eventually("the index has written to a file", written).await;
+        let (dir, away) = (dir.to_owned(), dir.with_extension("away"));
+        std::fs::rename(&dir, &away).expect("renamed");
+        Self { dir, away }
+    }
+
+    /// Puts it back.
+    pub fn put_back(self) {
+        std::fs::rename(&self.away, &self.dir).expect("renamed");
+    }
 }
 
 impl Drop for Node {

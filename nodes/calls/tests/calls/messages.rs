@@ -11,6 +11,7 @@ use twinbox_media::{ChunkSink, RecordSpec, Remote, Session};
 use twinbox_phone::{
     Call, CallOptions, Codec, Digits, Direction, Ended, Offer, Phone, PhoneConfig, Target, Transport,
 };
+use twinbox_store_kit::Away;
 
 use crate::kit::{Node, PATIENCE, PIN};
 
@@ -376,10 +377,9 @@ async fn say_while_a_chunk_is_lost(node: &Node, call: &Call) {
             }
         };
         tokio::time::timeout(PATIENCE, recorded).await.expect("it is recorded");
-        let (home, away) = (node.store_dir(), node.store_dir().with_extension("away"));
-        std::fs::rename(&home, &away).expect("away");
+        let away = Away::take(&node.store_dir()).await;
         tokio::time::sleep(Duration::from_millis(300)).await;
-        std::fs::rename(&away, &home).expect("back");
+        away.put_back();
     };
     let said = speech(12, 2_500);
     tokio::join!(say(call, &said), lose_a_chunk);

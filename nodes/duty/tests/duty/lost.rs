@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use twinbox_duty::Prepared;
 use twinbox_outbox::{Channel, Effect, EffectState, schema};
 use twinbox_replication_store::Filled;
+use twinbox_store_kit::Away;
 
 use crate::support::{Desk, Node, due, epoch, eventually, taken};
 
@@ -89,15 +90,14 @@ async fn success_that_the_store_refuses_is_recorded_later_and_not_repeated() {
     node.hold(1);
     desk.under_way(&[effect.id()]).await;
     // Free space is unknown while the folder has another name: the store refuses to write.
-    let (dir, away) = (node.dir.path().join("store"), node.dir.path().join("away"));
-    std::fs::rename(&dir, &away).expect("renamed");
+    let away = Away::take(&node.dir.path().join("store")).await;
     desk.release(effect.id());
     desk.under_way(&[]).await;
     node.commits().await;
     assert!(node.store.probe().await.is_err(), "it refuses");
     assert_eq!(node.effect(effect.id()).state(), EffectState::Pending);
     assert!(node.gate.is_busy(), "the duty is not released before the outcome is durable");
-    std::fs::rename(&away, &dir).expect("renamed");
+    away.put_back();
     node.until(effect.id(), EffectState::Done).await;
     node.gate.close();
     node.gate.idle().await;

@@ -7,7 +7,7 @@ use twinbox_mailstore::{
     Acknowledgement, Audio, Codec, CountsChange, CreateError, FileError, Folder, GreetingKind, MailError,
     MailboxChange, Mark, MessageCounts, NewMailbox, PinError, Quota, Rule,
 };
-use twinbox_store_kit::{Node, audio, meta, speak, speak_in_vain};
+use twinbox_store_kit::{Away, Node, audio, meta, speak, speak_in_vain};
 
 fn counts(new: u32, saved: u32) -> MessageCounts {
     MessageCounts { new, saved }
@@ -318,9 +318,9 @@ async fn recording_with_a_lost_chunk_is_filed_as_partial() {
     // Too short because the rest was lost is reported differently from too short.
     let live = node.begin(mailbox).await;
     speak_in_vain(&node, &home, &live, 0, &spoken[..2_000]).await;
-    std::fs::rename(&home, dir.path().join("gone")).unwrap();
+    let away = Away::take(&home).await;
     live.append(2_000, Bytes::from(audio(500))).unwrap_err();
-    std::fs::rename(dir.path().join("gone"), &home).unwrap();
+    away.put_back();
     assert!(matches!(live.file().await, Err(FileError::Lost)));
 }
 
@@ -328,7 +328,7 @@ async fn recording_with_a_lost_chunk_is_filed_as_partial() {
 #[tokio::test]
 async fn unfiled_recording_is_filed_when_the_disk_returns() {
     let dir = TempDir::new().unwrap();
-    let (home, away) = (dir.path().join("a"), dir.path().join("away"));
+    let home = dir.path().join("a");
     let spoken = audio(3_000);
     let (mailbox, left) = {
         let node = Node::alone(&home, "a");
@@ -336,12 +336,12 @@ async fn unfiled_recording_is_filed_when_the_disk_returns() {
         let live = node.begin(mailbox).await;
         speak(&live, 0, &spoken);
         assert!(live.whole().await);
-        std::fs::rename(&home, &away).unwrap();
+        let away = Away::take(&home).await;
         let error = live.file().await.expect_err("the disk is away");
         assert!(matches!(error, FileError::Full | FileError::Mail(_)), "{error}");
         assert!(node.mailstore.file_again().await.error.is_some());
         assert_eq!(*node.mailstore.unfiled().borrow(), 1);
-        std::fs::rename(&away, &home).unwrap();
+        away.put_back();
         let again = node.mailstore.file_again().await;
         assert!(again.error.is_none() && again.filed[0].whole, "{again:?}");
         assert_eq!(*node.mailstore.unfiled().borrow(), 0);
@@ -357,10 +357,10 @@ async fn unfiled_recording_is_filed_when_the_disk_returns() {
     };
     // The next incarnation finds the leftovers of this one, and the disk goes away again.
     let node = Node::alone(&home, "a");
-    std::fs::rename(&home, &away).unwrap();
+    let away = Away::take(&home).await;
     node.mailstore.file_own_leftovers().await.expect_err("the disk is away");
     assert_eq!(*node.mailstore.unfiled().borrow(), 1);
-    std::fs::rename(&away, &home).unwrap();
+    away.put_back();
     let again = node.mailstore.file_again().await;
     assert_eq!((again.filed.len(), *node.mailstore.unfiled().borrow()), (1, 0));
     let message = node.mailstore.message(mailbox, left).await.unwrap().unwrap();
