@@ -286,11 +286,23 @@ async fn speak(shared: Arc<Shared>) {
             state.sent += u64::from(packet.is_some());
             packet
         };
-        if let Some((packet, to)) = packet {
+        if let Some(Outgoing { bytes, to, done }) = packet {
             // A packet that cannot be sent counts as lost.
-            let _ = shared.socket.send_to(&packet, to).await;
+            let _ = shared.socket.send_to(&bytes, to).await;
+            // Only now: who waits may end the call. The waiting task may have ended.
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
         }
     }
+}
+
+/// A packet to be sent.
+struct Outgoing {
+    bytes: Vec<u8>,
+    to: SocketAddr,
+    /// Told when the last packet of an item was sent.
+    done: Option<oneshot::Sender<()>>,
 }
 
 /// The payload of a packet to be sent.
@@ -299,11 +311,12 @@ struct Payload {
     marker: bool,
     time: RtpTime,
     bytes: Vec<u8>,
+    done: Option<oneshot::Sender<()>>,
 }
 
 impl State {
     /// The packet for this tick of the clock, if any.
-    fn next_packet(&mut self, stream: &mut Stream) -> Option<(Vec<u8>, SocketAddr)> {
+    fn next_packet(&mut self, stream: &mut Stream) -> Option<Outgoing> {
         let now = stream.time;
         stream.time = now.plus(FRAME as u32);
         let remote = self.remote.filter(|remote| remote.send).and_then(|remote| Some((remote, remote.address?)));
@@ -312,21 +325,22 @@ impl State {
             stream.paused = true;
             return None;
         };
-        let Payload { payload_type, marker, time, bytes } = payload;
+        let Payload { payload_type, marker, time, bytes, done } = payload;
         let paused = std::mem::take(&mut stream.paused);
         let marker = marker || paused;
         let header = Header { marker, payload_type, seq: stream.seq, time, ssrc: stream.ssrc };
         stream.seq = stream.seq.plus(1);
-        Some(([&header.to_bytes()[..], &bytes].concat(), to))
+        Some(Outgoing { bytes: [&header.to_bytes()[..], &bytes].concat(), to, done })
     }
 
     fn next_payload(&mut self, remote: &RemoteMedia, now: RtpTime) -> Option<Payload> {
         let silence = remote.codec.silence();
-        let audio = |bytes| Payload { payload_type: remote.payload_type, marker: false, time: now, bytes };
+        let audio =
+            |bytes| Payload { payload_type: remote.payload_type, marker: false, time: now, bytes, done: None };
         let Some(queued) = self.queue.front_mut() else {
             return self.send_silence.then(|| audio(vec![silence; FRAME]));
         };
-        let (payload, finished) = match &mut queued.item {
+        let (mut payload, finished) = match &mut queued.item {
             Item::Audio(rest) => {
                 let mut frame = rest.split_to(rest.len().min(FRAME)).to_vec();
                 frame.resize(FRAME, silence);
@@ -341,12 +355,11 @@ impl State {
                 *sent += 1;
                 let bytes = events.next()?.to_bytes().to_vec();
                 let payload_type = remote.dtmf?;
-                (Payload { payload_type, marker: first, time: *start, bytes }, events.next().is_none())
+                (Payload { payload_type, marker: first, time: *start, bytes, done: None }, events.next().is_none())
             }
         };
-        if finished && let Some(queued) = self.queue.pop_front() {
-            // The waiting task may have ended.
-            let _ = queued.done.send(());
+        if finished {
+            payload.done = self.queue.pop_front().map(|queued| queued.done);
         }
         Some(payload)
     }

@@ -40,6 +40,13 @@ async fn say(call: &Call, said: &Bytes) {
     assert!(call.send_audio(all).await, "the call ended while we spoke");
 }
 
+/// The packets of `said`, by number, that are not in `audio`.
+fn missing(said: &[u8], audio: &[u8]) -> Vec<usize> {
+    let is_there = |packet: &[u8]| audio.windows(packet.len()).any(|window| window == packet);
+    let packets = said.chunks(160).enumerate();
+    packets.filter(|(_, packet)| !is_there(packet)).map(|(number, _)| number).collect()
+}
+
 fn target(node: &Node, user: &str, transport: Transport) -> Target {
     let address = if transport == Transport::Udp { node.udp } else { node.tcp };
     Target::user(user, address)
@@ -207,6 +214,10 @@ async fn owner_hears_the_message_after_the_pin() {
     let said = speech(7, 1_200);
     say(&call, &said).await;
     assert_eq!(call.bye().await.expect("answered").0, 200);
+    let messages = node.mailstore.messages(node.mailbox).await.unwrap();
+    let stored = node.mailstore.audio(&messages[0]).await.unwrap().bytes;
+    let lost = missing(&said, &stored);
+    assert!(lost.is_empty(), "packets {lost:?} of the message are not stored");
 
     let owner = async |digits| {
         let from = Some("<sip:1001@pbx.example>".to_owned());
@@ -215,7 +226,12 @@ async fn owner_hears_the_message_after_the_pin() {
         owner.send_digits(&format!("{PIN}#"), GAP).await.expect("digits");
         // Key 1 of the menu plays the messages.
         owner.send_digits("1", GAP).await.expect("digits");
-        assert!(owner.wait_for_audio(&said, 0, PATIENCE).await.is_some(), "{digits:?}: the message is not heard");
+        let is_heard = owner.wait_for_audio(&said, 0, PATIENCE).await.is_some();
+        assert!(
+            is_heard,
+            "{digits:?}: packets {:?} of the message are not heard",
+            missing(&said, &owner.received())
+        );
         assert_eq!(owner.bye().await.expect("answered").0, 200);
     };
     tokio::join!(owner(Digits::Rfc4733), owner(Digits::Info));
