@@ -146,7 +146,8 @@ pub async fn speak_in_vain(node: &Node, dir: &Path, live: &LiveRecording, from: 
     taken.expect("taken");
 }
 
-/// The directory of a store that is away: the free space of its disk is unknown, so the store refuses writes until it is back.
+/// A store's directory that was taken away. The store cannot measure the free space of its disk, and refuses writes until
+/// the directory is back.
 pub struct Away {
     dir: PathBuf,
     away: PathBuf,
