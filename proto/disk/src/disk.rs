@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
     thread,
+    time::Duration,
 };
 
 use crate::{
@@ -197,7 +198,11 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// The lock of a store's directory, which exists.
+/// Attempts, every 10 ms, to lock the directory of a store.
+const LOCK_ATTEMPTS: u32 = 300;
+
+/// The lock of a store's directory, which exists. The threads of a store that was closed, or a process that ends, hold it for
+/// some milliseconds more.
 pub(crate) fn lock(dir: &Path) -> Result<File, DiskError> {
     let path = dir.join("lock");
     let file = File::options()
@@ -206,9 +211,12 @@ pub(crate) fn lock(dir: &Path) -> Result<File, DiskError> {
         .truncate(false)
         .open(&path)
         .map_err(|e| DiskError::io("open", &path, &e))?;
-    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(DiskError::InUse { dir: dir.to_owned() }),
-        Err(e) => Err(DiskError::io("lock", &path, &e.into())),
+    for _ in 0..LOCK_ATTEMPTS {
+        match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(Duration::from_millis(10)),
+            Err(e) => return Err(DiskError::io("lock", &path, &e.into())),
+        }
     }
+    Err(DiskError::InUse { dir: dir.to_owned() })
 }

@@ -3,8 +3,6 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    thread,
-    time::Duration,
 };
 
 use tokio::runtime::Handle;
@@ -21,9 +19,6 @@ use crate::{audio, folder};
 
 /// Changes that are applied together.
 const TOGETHER: usize = 512;
-
-/// Attempts, every 10 ms, to set a store aside that threads of this process still hold.
-const ATTEMPTS: u32 = 1_000;
 
 /// The store is neither opened nor built again.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +124,7 @@ fn open_blocking(config: &StoreConfig, runtime: &Handle) -> Result<Store, Rebuil
     let opened = match attempt(config, &index, runtime) {
         Err(RebuildError::Store(damage)) if damage.is_damage() => {
             tracing::error!(error = %damage, "the store cannot be opened: it is built again");
-            put_aside(&index, |source| RebuildError::Stuck {
+            set_aside(&index, wall().0).map_err(|source| RebuildError::Stuck {
                 damage: Box::new(damage),
                 index: index.clone(),
                 source,
@@ -170,7 +165,7 @@ fn overwrite_blocking(
         Err(RebuildError::Store(damage)) if damage.is_damage() => None,
         Err(error) => return Err(error),
     };
-    let folder = put_aside(&index, |error| StoreError::from(error).into())?;
+    let folder = set_aside(&index, wall().0).map_err(StoreError::from)?;
     let (_, taken_over) = attempt(config, &index, runtime)?;
     let taken_over = taken_over.ok_or(RebuildError::NoData { index })?;
     Ok(Overwritten { folder, taken_over, cut })
@@ -206,20 +201,6 @@ fn attempt(
 fn pending(index: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let found = folder::find(index)?.into_iter().filter(|found| found.taken_over.is_none());
     Ok(found.map(|found| found.folder).collect())
-}
-
-fn put_aside(index: &Path, stuck: impl FnOnce(DiskError) -> RebuildError) -> Result<PathBuf, RebuildError> {
-    let mut attempt = 0;
-    loop {
-        match set_aside(index, wall().0) {
-            Ok(folder) => return Ok(folder),
-            Err(DiskError::InUse { .. }) if attempt < ATTEMPTS => {
-                attempt += 1;
-                thread::sleep(Duration::from_millis(10));
-            }
-            Err(error) => return Err(stuck(error)),
-        }
-    }
 }
 
 /// Writes to the new index, before it is opened as a store, where takes in progress begin and what audio is here; returns

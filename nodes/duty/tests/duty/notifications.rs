@@ -301,6 +301,8 @@ async fn fallback_follows_a_notification_that_expired_or_whose_result_stays_unkn
         effects.into_iter().find(|effect| effect.new.channel == channel && effect.new.cause.message == message)
     };
     let hook = of(Channel::Webhook).await.expect("an effect");
+    // Until it has ended, it takes others of its device with it.
+    user.node.until(hook.id, EffectState::Done).await;
     let expired = NewEffect { retry: 1, expires: Timestamp(wall().0 - 1), ..hook.new };
     user.node.add(&[expired]).await;
     user.node.until(expired.id(), EffectState::Dead).await;

@@ -109,14 +109,8 @@ impl Cluster {
         let index = self.nodes.iter().position(|(n, _)| n.as_str() == node).unwrap();
         let listener = TcpListener::bind(self.nodes[index].1).await.unwrap();
         let config = StoreConfig { dir: dir.path().join("store"), node: name(node), reserve_bytes: 0 };
-        // A write that was under way when the node stopped may still complete.
-        let mut store = None;
-        until("the store of the node that has stopped closes", || {
-            store = Store::open(config.clone()).ok();
-            store.is_some()
-        })
-        .await;
-        let store = store.unwrap();
+        // Beside this runtime, in which a write that was under way when the node stopped may still complete.
+        let store = tokio::task::spawn_blocking(|| Store::open(config)).await.unwrap().unwrap();
         let tls = Arc::new(self.identity(node));
         let peers = self.nodes.iter().map(|(peer, address)| {
             let detour = detours.iter().find(|(n, _)| *n == peer.as_str()).map(|(_, address)| *address);
