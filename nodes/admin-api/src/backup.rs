@@ -1,6 +1,6 @@
 //! Backups in folders of this node and in buckets: create, list, restore a mailbox.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -22,6 +22,9 @@ use crate::{
     AdminHandles,
     admin::{all_records, internal},
 };
+
+/// Limit of a list, below that of the command line for any answer.
+const LISTED_WITHIN: Duration = Duration::from_secs(18);
 
 /// Events that wait for the reader; progress beyond that is left out.
 const UNDER_WAY: usize = 16;
@@ -79,7 +82,15 @@ impl Backups for Service {
             }
             Ok(backups)
         });
-        let backups = listed.await.map_err(|error| Status::internal(error.to_string()))??;
+        let late = |_| {
+            Status::deadline_exceeded(format!(
+                "the backups were not listed within {} s: check that the destination answers, or list it with --config FILE, \
+                 which waits longer",
+                LISTED_WITHIN.as_secs()
+            ))
+        };
+        let listed = tokio::time::timeout(LISTED_WITHIN, listed).await.map_err(late)?;
+        let backups = listed.map_err(|error| Status::internal(error.to_string()))??;
         Ok(Response::new(ListReply { backups }))
     }
 

@@ -33,6 +33,9 @@ use crate::CliError;
 /// Timeout of a node's answer, far above the limit of every administrator's request.
 const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
+/// Interval of the pings while a request is open (RFC 9113 section 6.7).
+const ALIVE_EVERY: Duration = Duration::from_secs(10);
+
 /// Node on another machine that this process contacts, if given: set once from the command line, for all requests
 /// of the command.
 static REMOTE: OnceLock<Remote> = OnceLock::new();
@@ -85,8 +88,7 @@ impl Remote {
     async fn channel(&self) -> Result<Channel, CliError> {
         let connection = self.operator.connect(&self.node).await.map_err(|error| self.refused(&error))?;
         let connection = Mutex::new(Some(connection));
-        Endpoint::from_static("http://twinbox.invalid")
-            .timeout(ANSWER_WITHIN)
+        endpoint()
             .connect_with_connector(tower::service_fn(move |_| {
                 // A lost connection is not opened again without the command's knowledge.
                 let connection = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -221,13 +223,20 @@ pub async fn storage(socket: &Path) -> Result<StorageClient<Channel>, CliError> 
     Ok(StorageClient::new(channel(socket).await?))
 }
 
+/// The limits of each connection. A stream, which has no limit of its own, ends when the node's machine is lost.
+fn endpoint() -> Endpoint {
+    Endpoint::from_static("http://twinbox.invalid")
+        .timeout(ANSWER_WITHIN)
+        .http2_keep_alive_interval(ALIVE_EVERY)
+        .keep_alive_timeout(ANSWER_WITHIN)
+}
+
 async fn channel(socket: &Path) -> Result<Channel, CliError> {
     if let Some(remote) = REMOTE.get() {
         return remote.channel().await;
     }
     let path = socket.to_owned();
-    Endpoint::from_static("http://twinbox.invalid")
-        .timeout(ANSWER_WITHIN)
+    endpoint()
         .connect_with_connector(tower::service_fn(move |_| {
             let path = path.clone();
             async move { UnixStream::connect(path).await.map(TokioIo::new) }

@@ -38,10 +38,18 @@ impl CliError {
 
 impl From<tonic::Status> for CliError {
     fn from(status: tonic::Status) -> Self {
+        // What this end says of the connection has a source; what the node says has none.
+        if std::error::Error::source(&status).is_some() {
+            let text = status.message();
+            return Self::Unreachable(match status.code() {
+                tonic::Code::Cancelled | tonic::Code::DeadlineExceeded => format!(
+                    "the node does not answer ({text}): check it with 'twinbox health' on its machine, or ask another (--node)"
+                ),
+                _ => format!("the connection to the node was lost: {text}"),
+            });
+        }
         match status.code() {
-            tonic::Code::Unavailable => {
-                Self::Unreachable(format!("the connection to the node was lost: {}", status.message()))
-            }
+            tonic::Code::Unavailable => Self::Unreachable(status.message().to_owned()),
             // The fallback of a node that does not know the request has no text.
             tonic::Code::Unimplemented if status.message().is_empty() => Self::Failed(
                 "this node runs an older release, which does not know the command: upgrade it, or ask another (--node)"
@@ -55,6 +63,8 @@ impl From<tonic::Status> for CliError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tonic::Status;
 
     use super::*;
@@ -65,5 +75,21 @@ mod tests {
         assert!(older.contains("older release"), "{older}");
         let witness = CliError::from(Status::unimplemented("a witness has no services"));
         assert_eq!(witness.to_string(), "a witness has no services");
+    }
+
+    #[test]
+    fn lost_connection_and_silent_node_are_told_from_what_the_node_says() {
+        let of_this_end = |mut status: Status| {
+            status.set_source(Arc::new(std::io::Error::other("reset")));
+            CliError::from(status)
+        };
+        for (error, expected) in [
+            (of_this_end(Status::cancelled("Timeout expired")), "the node does not answer (Timeout expired): "),
+            (of_this_end(Status::unknown("h2 protocol error")), "the connection to the node was lost: h2"),
+            (CliError::from(Status::unavailable("this node still receives records")), "this node still receives"),
+        ] {
+            assert!(matches!(&error, CliError::Unreachable(text) if text.starts_with(expected)), "{error}");
+        }
+        assert!(matches!(CliError::from(Status::cancelled("by an administrator")), CliError::Failed(_)));
     }
 }

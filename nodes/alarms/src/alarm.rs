@@ -110,6 +110,13 @@ pub struct Sent {
     pub attempts: u32,
 }
 
+impl Sent {
+    /// Number of attempts at this transition.
+    pub(crate) fn attempts_at(&self, transition: Transition) -> u32 {
+        if self.tried == transition.0 { self.attempts } else { 0 }
+    }
+}
+
 /// An alarm.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alarm {

@@ -33,8 +33,10 @@ use crate::{
 const STALE: Duration = Duration::from_secs(24 * 3_600);
 /// Wait between attempts while a receiver is unreachable: first wait, doubled up to the second.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Maximum attempts at a transition that the receiver refuses, or whose sender died during the attempt.
+/// Maximum attempts at a transition that the receiver refuses.
 const ATTEMPTS: u32 = 5;
+/// Attempts at a transition before those of other alarms go first: a receiver that fails at one of them gets the others.
+const IN_TURN: u32 = 3;
 /// Poll interval for due transitions, without a change.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -173,14 +175,18 @@ impl Outbound {
         }
     }
 
-    /// Oldest transition that is due for this receiver.
+    /// Oldest transition that is due for this receiver, of those that did not fail too often.
     fn next_due(&self, channel: Channel) -> Result<Option<(Alarm, Transition)>, StoreError> {
         let alarms = store::alarms(self.alarms.store(), None)?;
         let due = alarms.into_iter().filter_map(|alarm| {
             let first = alarm.due(channel).into_iter().next()?;
             Some((alarm, first))
         });
-        Ok(due.min_by_key(|(alarm, transition)| (alarm.at(*transition), alarm.id)))
+        let place = |alarm: &Alarm, transition: Transition| {
+            let waits = alarm.sent(channel).attempts_at(transition) >= IN_TURN;
+            (waits, alarm.at(transition), alarm.id)
+        };
+        Ok(due.min_by_key(|(alarm, transition)| place(alarm, *transition)))
     }
 
     async fn deliver(
@@ -192,7 +198,7 @@ impl Outbound {
     ) -> Result<(), DeliveryError> {
         let (channel, outside) = (receiver.channel(), &self.alarms.inner().outside);
         let before = alarm.sent(channel).clone();
-        let tried = if before.tried == transition.0 { before.attempts } else { 0 };
+        let tried = before.attempts_at(transition);
         let done = Sent { done: transition.0, tried: transition.0, attempts: tried };
         let age = Duration::from_millis(wall().0.saturating_sub(alarm.at(transition).0));
         if age > STALE {

@@ -18,6 +18,8 @@ use crate::{
 const BACKUPS: &str = "backups";
 /// Time that commands which add or read wait for the end of a prune.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// Threads that read the entries of a destination.
+const READERS: usize = 8;
 /// Maximum pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(5);
 /// Begin of the name of a backup: its time, with `0` for any digit. The node follows.
@@ -202,17 +204,26 @@ impl BackupFolder {
     /// Blocks.
     pub fn entries(&self) -> Result<Vec<Entry>, BackupError> {
         self.place.check_used()?;
-        let mut entries = Vec::new();
-        for name in self.place.folders(BACKUPS)?.into_iter().filter(|name| is_name(name)) {
-            let state = match Manifest::read(self.place.as_ref(), &format!("{BACKUPS}/{name}")) {
-                Ok(Some(manifest)) => EntryState::Complete(Box::new(manifest)),
-                Ok(None) => EntryState::Unfinished,
-                Err(error) if error.is_of_destination() => return Err(error),
-                Err(error) => EntryState::Unreadable(error),
-            };
-            entries.push(Entry { name, place: self.place.clone(), state });
-        }
-        Ok(entries)
+        let mut names = self.place.folders(BACKUPS)?;
+        names.retain(|name| is_name(name));
+        // A bucket answers many requests in the time of one.
+        let part = names.len().div_ceil(READERS).max(1);
+        let read = |names: &[String]| names.iter().map(|name| self.entry(name)).collect::<Result<Vec<_>, _>>();
+        let entries: Result<Vec<Vec<Entry>>, BackupError> = thread::scope(|scope| {
+            let readers: Vec<_> = names.chunks(part).map(|part| scope.spawn(move || read(part))).collect();
+            readers.into_iter().map(|reader| reader.join().unwrap_or(Err(BackupError::Stopped))).collect()
+        });
+        Ok(entries?.into_iter().flatten().collect())
+    }
+
+    fn entry(&self, name: &str) -> Result<Entry, BackupError> {
+        let state = match Manifest::read(self.place.as_ref(), &format!("{BACKUPS}/{name}")) {
+            Ok(Some(manifest)) => EntryState::Complete(Box::new(manifest)),
+            Ok(None) => EntryState::Unfinished,
+            Err(error) if error.is_of_destination() => return Err(error),
+            Err(error) => EntryState::Unreadable(error),
+        };
+        Ok(Entry { name: name.to_owned(), place: self.place.clone(), state })
     }
 
     /// The complete backups, oldest first. Blocks.

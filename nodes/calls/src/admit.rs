@@ -119,10 +119,12 @@ impl SipServer {
         !self.deps.mailstore.has_all_records()
     }
 
-    /// `481`. Exception: `500` for a dialog of another node or another incarnation, recognized by the Contact in the
-    /// Request-URI, since the dialog may yet be taken over (rule C4).
+    /// `481`. Exception: `500` for the call of another node or another incarnation, recognized by the Contact in the
+    /// Request-URI, since it may yet be taken over (rule C4). A subscription is not: its telephone makes a new one after `481`,
+    /// and keeps the old one after `500` (RFC 6665 section 4.1.2.2).
     fn no_dialog(&self, request: &Request) -> Refusal {
-        if request.headers.tag("To").is_some() && self.is_foreign(request) {
+        let is_call = request.method != Method::Subscribe && request.headers.tag("To").is_some();
+        if is_call && self.is_foreign(request) {
             count(&self.stats.refused_other_incarnation);
             return Box::new(request.respond(500).with("Retry-After", "2"));
         }

@@ -45,14 +45,14 @@ fn contacts_a_node(command: &Command) -> bool {
     };
     match command {
         Command::Node(_) | Command::Witness(_) | Command::Demo(_) | Command::Config(_) | Command::Call(_) => false,
-        Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => false,
+        // It asks by a socket that only processes of the same machine reach.
+        Command::Health(_) | Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => false,
         Command::Cluster(Init(_) | Join(_) | Place(_)) => false,
         Command::Backup(BackupCommand::Verify { .. } | BackupCommand::Prune { .. }) => false,
         Command::Backup(BackupCommand::Create { config, .. }) => config.is_none(),
         Command::Backup(BackupCommand::List { dir, config }) => commands::backup::asks_node(dir, config),
         Command::Backup(BackupCommand::Restore(args)) => args.mailbox.is_some(),
         Command::Store(StoreCommand::OverwriteData(_)) => false,
-        Command::Health(args) => args.config.is_none(),
         _ => true,
     }
 }

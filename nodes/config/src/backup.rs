@@ -74,7 +74,7 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or the section has mistakes.
     pub fn backup_s3(file: &Path) -> Result<Option<S3Settings>, ConfigError> {
-        let mut table = read(file, std::env::vars())?;
+        let mut table = read(file, std::env::vars_os())?;
         table.retain(|key, _| key == "backup");
         let taken = Mistakes::default();
         let shared = shared_settings::take(&mut table, file.parent().unwrap_or_else(|| Path::new("")), &taken);

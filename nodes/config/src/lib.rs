@@ -20,6 +20,7 @@ mod trunks;
 mod witness;
 
 use std::{
+    ffi::OsString,
     fmt,
     path::{Path, PathBuf},
 };
@@ -86,7 +87,7 @@ pub enum Config {
 impl Config {
     /// Reads the file of a node or witness: a witness's file has a `[witness]` section.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        let table = read(file, std::env::vars())?;
+        let table = read(file, std::env::vars_os())?;
         if table.contains_key("witness") {
             WitnessConfig::from_table(file, table).map(Self::Witness)
         } else {
@@ -97,7 +98,7 @@ impl Config {
     /// Path of a node's administrators' socket; `None` for a witness's file. Reads no other keys: a mistake in
     /// them, or an expired certificate, must not make a running node look dead.
     pub fn admin_socket(file: &Path) -> Result<Option<PathBuf>, ConfigError> {
-        let table = read(file, std::env::vars())?;
+        let table = read(file, std::env::vars_os())?;
         let witness = table.contains_key("witness");
         let mut root = Section::root(file, table, Mistakes::default());
         Ok((!witness).then(|| node::read_admin_socket(&mut root.section("node"))))
@@ -107,14 +108,14 @@ impl Config {
 impl NodeConfig {
     /// Reads a node's file.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::from_table(file, read(file, std::env::vars())?)
+        Self::from_table(file, read(file, std::env::vars_os())?)
     }
 }
 
 impl WitnessConfig {
     /// Reads a witness's file.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
-        Self::from_table(file, read(file, std::env::vars())?)
+        Self::from_table(file, read(file, std::env::vars_os())?)
     }
 }
 
@@ -123,7 +124,7 @@ const ENV_PREFIX: &str = "TWINBOX_";
 
 /// Parses the file and applies the overrides. Only variables with `__` are overrides: others, such as
 /// `TWINBOX_SOCKET`, belong to the command line.
-fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml::Table, ConfigError> {
+fn read(file: &Path, env: impl Iterator<Item = (OsString, OsString)>) -> Result<toml::Table, ConfigError> {
     let failed = |what: String| ConfigError {
         file: file.to_owned(),
         mistakes: vec![Mistake { key: String::new(), what, may_pass: false }],
@@ -131,7 +132,10 @@ fn read(file: &Path, env: impl Iterator<Item = (String, String)>) -> Result<toml
     let text = std::fs::read_to_string(file).map_err(|e| failed(format!("cannot be read: {e}")))?;
     let mut table: toml::Table = text.parse().map_err(|e| failed(format!("is not TOML: {e}")))?;
     for (name, value) in env {
+        // Variables of other programs may be any bytes.
+        let Ok(name) = name.into_string() else { continue };
         let Some(path) = name.strip_prefix(ENV_PREFIX).filter(|path| path.contains("__")) else { continue };
+        let value = value.into_string().map_err(|_| failed(format!("the variable {name} is not UTF-8")))?;
         let keys: Vec<String> = path.split("__").map(str::to_ascii_lowercase).collect();
         if set(&mut table, &keys, override_value(&value)).is_err() {
             // Inserted as an unknown key, so that it is reported with all other mistakes.

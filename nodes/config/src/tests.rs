@@ -1,4 +1,9 @@
-use std::{io::Write, path::Path};
+use std::{
+    ffi::{OsStr, OsString},
+    io::Write,
+    os::unix::ffi::OsStrExt,
+    path::Path,
+};
 
 use twinbox_cluster_settings::{Key, Property, TrunkChange, TrunkRows, Values, schema};
 use twinbox_ids::{Origin, Stamp};
@@ -314,11 +319,18 @@ fn the_environment_overrides_and_a_secret_comes_from_its_file() {
     file.write_all(text.as_bytes()).expect("written");
     let env =
         [("TWINBOX_SIP__MAX_CALLS", "7"), ("TWINBOX_NODE__NAME", "b"), ("TWINBOX_SOCKET", "/x"), ("HOME", "/")];
-    let table = read(file.path(), env.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter()).expect("read");
+    let mut env: Vec<(OsString, OsString)> = env.map(|(name, value)| (name.into(), value.into())).into();
+    // A shell in a folder with a Latin-1 name has such a variable.
+    env.push(("OLDPWD".into(), OsStr::from_bytes(b"/srv/caf\xe9").into()));
+    let table = read(file.path(), env.into_iter()).expect("read");
     let config = NodeConfig::from_table(file.path(), table).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((config.calls.max_calls, config.name.as_str()), (7, "b"));
     let password = config.calls.trunks[0].password.clone().expect("a password");
     assert_eq!(password.reveal(), "s3cret");
+
+    let bytes = [("TWINBOX_NODE__NAME".into(), OsStr::from_bytes(b"caf\xe9").into())];
+    let report = read(file.path(), bytes.into_iter()).expect_err("no text").to_string();
+    assert!(report.contains("TWINBOX_NODE__NAME is not UTF-8"), "{report}");
 }
 
 #[test]

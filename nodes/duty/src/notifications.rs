@@ -330,9 +330,10 @@ impl Notifications {
         self.following_all(effect, &covered, &device, Outcome::Failed).await
     }
 
-    /// Whether a mail with its recording replaces the message of an effect, by the device and the class of service.
+    /// Whether a mail with its recording replaces the message of an effect, by the device and the class of service. A part of a
+    /// recording does not: the rest may still come.
     pub async fn deletes_message(&self, effect: &Effect) -> Result<bool, MailError> {
-        let Cause { mailbox, transition, .. } = effect.new.cause;
+        let Cause { mailbox, message, transition } = effect.new.cause;
         if transition != Transition::Filed {
             return Ok(false);
         }
@@ -342,6 +343,10 @@ impl Notifications {
             device => device?,
         };
         if !device.is_some_and(|device| device.deletes_after()) {
+            return Ok(false);
+        }
+        let message = self.mailstore.message(mailbox, message).await?;
+        if message.and_then(|message| message.audio).is_some_and(|audio| audio.partial) {
             return Ok(false);
         }
         let Some(mailbox) = self.mailstore.get(mailbox).await? else { return Ok(false) };

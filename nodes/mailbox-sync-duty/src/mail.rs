@@ -99,7 +99,6 @@ fn seconds(message: &Message) -> u64 {
 mod tests {
     use twinbox_ids::{MessageId, Timestamp};
     use twinbox_mail::incoming;
-    use twinbox_mailbox_sync::parse_message_id;
     use twinbox_mailstore::{Codec, Folder, MailOrigin, UserAddress};
     use twinbox_store_kit::Node;
 
@@ -146,9 +145,8 @@ mod tests {
         assert_eq!((read.importance, read.sensitivity), (Importance::High, Sensitivity::Private));
         assert_eq!((read.audio.len(), &read.audio[0].bytes), (1, &wav));
         let id = format!("<{}>", read.message_id.expect("a Message-ID"));
-        assert_eq!(parse_message_id(&id, CLUSTER), Some((MessageId(0xa1), Extent::Whole)));
+        assert_eq!(id, message_id(MessageId(0xa1), Extent::Whole, CLUSTER));
         assert!(bytes.starts_with(format!("X-Twinbox-Id: {id}\r\n").as_bytes()));
-        assert_eq!(parse_message_id(&id, ClusterId(8)), None, "of another cluster");
         assert_eq!(read.from.map(|from| from.to_string()).as_deref(), Some("voicemail@vm.example"));
         assert_eq!((read.from_name.as_str(), read.date_unix), ("Anna", Some(1_700_000_000)));
         assert_eq!(read.audio[0].file_name.as_deref(), Some("voicemail-20231114-221320.wav"));

@@ -1,16 +1,17 @@
 //! Recognises the mails of messages: by our names, or by those that a server wrote in place of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use twinbox_ids::{ClusterId, MessageId};
+use twinbox_ids::MessageId;
 use twinbox_imap::{FetchedId, ImapError};
-use twinbox_mailbox_sync::{Extent, MessageState, NamesKept, fingerprint, parse_message_id};
+use twinbox_mailbox_sync::{Extent, LocalMessage, MessageState, NamesKept, fingerprint, parse_message_id};
 
 use crate::folder::{Folder, is_usable_after};
 
 /// The names of the mails of an account.
 pub(crate) struct Names {
-    cluster: ClusterId,
+    /// Messages of the mailbox, and those that have a row.
+    messages: HashSet<MessageId>,
     /// Mails by the fingerprint of the Message-ID that the server gave them.
     aliases: HashMap<u64, (MessageId, Extent)>,
 }
@@ -27,16 +28,26 @@ pub(crate) enum Mail {
 }
 
 impl Names {
-    pub(crate) fn new(cluster: ClusterId, rows: &BTreeMap<MessageId, MessageState>) -> Self {
+    pub(crate) fn new(rows: &BTreeMap<MessageId, MessageState>, local: &[LocalMessage]) -> Self {
+        let messages = rows.keys().copied().chain(local.iter().map(|message| message.id)).collect();
         let aliases = rows.iter().filter(|(_, row)| row.mail.alias != 0);
-        Self { cluster, aliases: aliases.map(|(id, row)| (row.mail.alias, (*id, row.mail.extent))).collect() }
+        let aliases = aliases.map(|(id, row)| (row.mail.alias, (*id, row.mail.extent))).collect();
+        Self { messages, aliases }
+    }
+
+    /// The message of this account that a name of ours has. The cluster in the name does not count: after a full
+    /// restore, the mails have that of the cluster that was backed up. Ids of messages are random, or hashes of what the
+    /// messages come from, so no other mail has one by accident. A test copy of a cluster shares the mails with the
+    /// original, as docs/backup.md warns: nothing tells it from a cluster whose original is lost.
+    fn named(&self, name: Option<&str>) -> Option<(MessageId, Extent)> {
+        parse_message_id(name?).filter(|(id, _)| self.messages.contains(id))
     }
 
     /// The message of a mail; `None` for a mail of others.
     pub(crate) fn of(&self, mail: &FetchedId) -> Option<(MessageId, Extent)> {
-        let own = |id: &Option<String>| parse_message_id(id.as_deref()?, self.cluster);
         let alias = || self.aliases.get(&fingerprint(mail.message_id.as_deref()?)).copied();
-        own(&mail.own_id).or_else(|| own(&mail.message_id)).or_else(alias)
+        let own = self.named(mail.own_id.as_deref());
+        own.or_else(|| self.named(mail.message_id.as_deref())).or_else(alias)
     }
 
     /// Reads the mail of this UID. `alias` is the fingerprint of the message's row, or 0.
@@ -75,12 +86,36 @@ impl Names {
     /// The names that the server left to a mail that was appended just now, and its alias: 0 while one of our
     /// names is there, and for a mail without any Message-ID.
     pub(crate) fn left(&self, mail: &FetchedId) -> (NamesKept, u64) {
-        let is_ours =
-            |id: &Option<String>| id.as_deref().is_some_and(|id| parse_message_id(id, self.cluster).is_some());
+        let is_ours = |id: &Option<String>| self.named(id.as_deref()).is_some();
         match (is_ours(&mail.message_id), is_ours(&mail.own_id)) {
             (true, _) => (NamesKept::MessageId, 0),
             (false, true) => (NamesKept::OwnField, 0),
             (false, false) => (NamesKept::Nothing, mail.message_id.as_deref().map_or(0, fingerprint)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use twinbox_ids::{ClusterId, Timestamp};
+    use twinbox_imap::ImapFlags;
+    use twinbox_mailbox_sync::{MailState, RemoteFlags, message_id};
+
+    use super::*;
+
+    #[test]
+    fn name_of_any_cluster_counts_if_the_account_has_its_message() {
+        let row = MessageState::appended(RemoteFlags::default(), 5, 1, MailState::default());
+        let (id, received) = (MessageId(2), Timestamp(1));
+        let local = LocalMessage { id, received, partial: false, audio_lost: false, state: row.local };
+        let names = Names::new(&BTreeMap::from([(MessageId(1), row)]), &[local]);
+        for (id, cluster) in [1, 2, 3].into_iter().flat_map(|id| [7, 8].map(|cluster| (id, cluster))) {
+            let ours = message_id(MessageId(id), Extent::Part, ClusterId(cluster));
+            let known = (id < 3).then_some((MessageId(id), Extent::Part));
+            for (first, own_id) in [(ours.as_str(), None), ("<1@server.example>", Some(ours.clone()))] {
+                let (message_id, flags) = (Some(first.to_owned()), ImapFlags::default());
+                assert_eq!(names.of(&FetchedId { uid: 1, flags, message_id, own_id }), known, "{ours}");
+            }
         }
     }
 }

@@ -132,7 +132,7 @@ impl Session<'_> {
         };
         let rows = self.lease.unless_lost(self.store.rows(mailbox)).await??;
         let local = self.lease.unless_lost(self.store.local(mailbox)).await??;
-        let names = Names::new(self.cluster, &rows);
+        let names = Names::new(&rows, &local);
         let known = BeforeLook { before: &before, rows: &rows, local: &local, names: &names };
         let remote = match look(folder, known, options).await? {
             LookEnd::View(remote) => remote,

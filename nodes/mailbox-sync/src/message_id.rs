@@ -27,12 +27,16 @@ pub fn message_id(message: MessageId, extent: Extent, cluster: ClusterId) -> Str
     format!("<{message}{part}@{cluster}.{DOMAIN}>")
 }
 
-/// The message of a Message-ID of this cluster; `None` for any other text. White space around it does not matter.
-pub fn parse_message_id(text: &str, cluster: ClusterId) -> Option<(MessageId, Extent)> {
+/// The message of a Message-ID of any cluster; `None` for any other text. White space around it does not matter. After a
+/// full restore, the mails of a folder have the name of the cluster that was backed up: the caller compares the message.
+pub fn parse_message_id(text: &str) -> Option<(MessageId, Extent)> {
     let inner = text.trim().strip_prefix('<')?.strip_suffix('>')?.to_ascii_lowercase();
     let (id, domain) = inner.split_once('@')?;
     let (id, extent) = id.strip_suffix(PART).map_or((id, Extent::Whole), |id| (id, Extent::Part));
-    if !id.bytes().all(|b| b.is_ascii_hexdigit()) || !domain.eq_ignore_ascii_case(&format!("{cluster}.{DOMAIN}")) {
+    let cluster = domain.strip_suffix(DOMAIN)?.strip_suffix('.')?;
+    // The parser of identifiers takes a sign too.
+    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    if !is_hex(id) || !is_hex(cluster) || cluster.parse::<ClusterId>().is_err() {
         return None;
     }
     Some((id.parse().ok()?, extent))

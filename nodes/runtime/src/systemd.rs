@@ -1,10 +1,14 @@
 //! Reports to systemd (sd_notify(3)): the process is ready, stops, or lives.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_supervisor::ServiceManager;
+
+/// Interval at which a long start asks for more time, and the time that it asks for.
+const STARTING_EVERY: Duration = Duration::from_secs(30);
+const STARTING_WITHIN: Duration = Duration::from_secs(180);
 
 /// Connection to the service manager, if one started this process.
 #[derive(Debug)]
@@ -14,6 +18,18 @@ impl SystemdNotifier {
     /// Connection by the environment variables.
     pub fn from_env() -> Self {
         Self(ServiceManager::from_env())
+    }
+
+    /// Waits for a part of the start that may take long, such as building a damaged store again, and asks for more time until
+    /// it ends: ended in the middle, it would begin anew for ever.
+    pub async fn starting<T>(&self, part: impl Future<Output = T>) -> T {
+        let mut part = pin!(part);
+        loop {
+            match tokio::time::timeout(STARTING_EVERY, &mut part).await {
+                Ok(done) => return done,
+                Err(_) => self.0.report(&format!("EXTEND_TIMEOUT_USEC={}", STARTING_WITHIN.as_micros())),
+            }
+        }
     }
 
     /// Reports that the start is complete.
@@ -75,6 +91,18 @@ mod tests {
         SystemdNotifier(at).ready();
         let kept_alive = std::iter::repeat_with(|| next(&heard)).take_while(|message| message != "READY=1").count();
         assert!((1..1_000).contains(&kept_alive), "{kept_alive}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn long_start_asks_for_more_time_until_it_ends() {
+        let (heard, name) = manager("starting");
+        let manager = SystemdNotifier(ServiceManager::at(&name, None).expect("a connection"));
+        assert_eq!(manager.starting(async { 7 }).await, 7);
+        manager.starting(tokio::time::sleep(STARTING_EVERY * 3)).await;
+        manager.ready();
+        let asked = std::iter::repeat_with(|| next(&heard)).take_while(|message| message != "READY=1");
+        let asked: Vec<_> = asked.collect();
+        assert!(asked.len() >= 2 && asked.iter().all(|text| text == "EXTEND_TIMEOUT_USEC=180000000"), "{asked:?}");
     }
 
     #[tokio::test]

@@ -39,7 +39,7 @@ pub struct Folder {
 
 impl Folder {
     /// The folder `dir` of a caller, which is created durably if it is missing. A new file is refused with
-    /// [`io::ErrorKind::StorageFull`] unless it leaves 32 MiB of the file system free.
+    /// [`io::ErrorKind::StorageFull`] unless it leaves 32 MiB of the file system free, and while too many files are open.
     pub fn open(dir: &Path) -> Result<Self, DiskError> {
         Self::keeping(dir, KEPT_FREE_BY_CALLERS, None)
     }
@@ -80,11 +80,11 @@ impl Medium for Folder {
 
     fn list(&self) -> io::Result<Vec<String>> {
         let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-        fs::read_dir(&self.dir)?.map(|entry| entry.map(name)).collect()
+        fs::read_dir(&self.dir).map_err(unopened)?.map(|entry| entry.map(name)).collect()
     }
 
     fn open(&self, name: &str) -> io::Result<OpenFile> {
-        let file = File::options().read(true).write(true).open(self.dir.join(name))?;
+        let file = File::options().read(true).write(true).open(self.dir.join(name)).map_err(unopened)?;
         // After a failed sync the page cache may hold what the disk does not (rule A4).
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         Ok(OpenFile(file))
@@ -92,7 +92,9 @@ impl Medium for Folder {
 
     fn create(&self, name: &str, length: u64, blocks: Blocks) -> io::Result<OpenFile> {
         self.check_space(length)?;
-        let mut file = File::options().read(true).write(true).create_new(true).open(self.dir.join(name))?;
+        let mut options = File::options();
+        let mut file =
+            options.read(true).write(true).create_new(true).open(self.dir.join(name)).map_err(unopened)?;
         let is_reserved = blocks == Blocks::Reserved && reserve(&file, length)?;
         let mut left = if is_reserved { 0 } else { length };
         while left > 0 {
@@ -102,7 +104,7 @@ impl Medium for Folder {
         }
         // Not remembered as a failure: without room the file is given up. The caller notes all other failures.
         sync::data(&file)?;
-        sync::all(&File::open(&self.dir)?)?;
+        sync::all(&File::open(&self.dir).map_err(unopened)?)?;
         Ok(OpenFile(file))
     }
 
@@ -113,6 +115,14 @@ impl Medium for Folder {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.dir.join(from), self.dir.join(to))?;
         sync::all(&File::open(&self.dir)?)
+    }
+}
+
+/// The reason why a file was not opened: too many open files are as passing as a full disk, and no write was lost.
+fn unopened(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE) => io::Error::new(io::ErrorKind::StorageFull, error),
+        _ => error,
     }
 }
 

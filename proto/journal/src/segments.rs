@@ -71,7 +71,7 @@ struct State<F> {
 
 /// The source of a segment's file.
 enum Source {
-    Recycled(String),
+    Recycled(u64, Held),
     New(String),
 }
 
@@ -159,9 +159,13 @@ impl<M: Medium> Segments<M> {
         self.check()?;
         let (id, floor, source) = self.source();
         let (name, file) = match source {
-            Source::Recycled(name) => match self.medium.open(&name) {
-                Ok(file) => (name, file),
-                Err(error) => return Err(self.fail("open", &name, &error)),
+            Source::Recycled(of, held) => match self.medium.open(&held.name) {
+                Ok(file) => (held.name, file),
+                Err(error) if is_full(&error) => {
+                    self.state().files.insert(of, held);
+                    return Err(SegmentError::Full { detail: error.to_string() });
+                }
+                Err(error) => return Err(self.fail("open", &held.name, &error)),
             },
             Source::New(name) => match self.medium.create(&name, self.segment_bytes, Blocks::Zeroed) {
                 Ok(file) => (name, file),
@@ -190,14 +194,14 @@ impl<M: Medium> Segments<M> {
         let mut state = self.state();
         let (id, floor) = (state.next_segment, state.released.segment);
         let recycled = match state.files.remove(&id) {
-            Some(held) => Some(held),
+            Some(held) => Some((id, held)),
             None => {
                 let lowest = state.files.range(..floor).next().map(|(id, _)| *id);
-                lowest.and_then(|lowest| state.files.remove(&lowest))
+                lowest.and_then(|lowest| Some((lowest, state.files.remove(&lowest)?)))
             }
         };
         let source = match recycled {
-            Some(held) => Source::Recycled(held.name),
+            Some((of, held)) => Source::Recycled(of, held),
             None => {
                 let number = state.next_file;
                 state.next_file += 1;
@@ -283,7 +287,7 @@ impl<F> State<F> {
     }
 }
 
-/// True when there is no room for a file: no write has been lost.
+/// True when there is no room for a file, or there are too many open ones: no write has been lost.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -89,7 +89,8 @@ pub fn negotiate(request: &Request, policy: TimerPolicy) -> TimerOutcome {
             true => {
                 let min = headers.get("Min-SE").and_then(seconds).unwrap_or(0);
                 let interval = policy.interval.max(min);
-                TimerOutcome::Timer(Timer { interval, refresher: Refresher::Caller, required: true })
+                // Some telephones say that they can, and then do not refresh a timer that they did not ask for.
+                TimerOutcome::Timer(Timer { interval, refresher: Refresher::Us, required: true })
             }
             false => TimerOutcome::None,
         };

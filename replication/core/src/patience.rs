@@ -7,10 +7,10 @@ use twinbox_ids::BlobHash;
 /// Milliseconds without an attempt, beyond the longest wait, after which a wait is forgotten.
 const STALE_MS: u64 = 60_000;
 
-/// Times after which a change is applied with its audio missing.
+/// Times after which a change is applied, or a fill ends, with audio missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AudioPatience {
-    /// For so long every other node has answered that it does not have the audio.
+    /// For so long every other node has answered that it does not have the audio, or with a damaged copy.
     pub denied: Duration,
     /// For so long the audio could not be had, because a node could not be asked.
     pub held_up: Duration,
@@ -39,6 +39,11 @@ pub struct AudioWaits {
 }
 
 impl AudioWaits {
+    /// The times.
+    pub fn patience(&self) -> AudioPatience {
+        self.patience
+    }
+
     /// Changes the times.
     pub fn set_patience(&mut self, patience: AudioPatience) {
         self.patience = patience;

@@ -31,7 +31,7 @@ const ANSWER: usize = 2 * MESSAGE + 64 * MAX_ASKED;
 #[derive(Debug)]
 struct Answers {
     last: Option<Arc<AskError>>,
-    /// Every node answered that it does not have it.
+    /// Every node answered that it does not have it, or with a damaged copy.
     all_denied: bool,
     /// A node whose word counts had it and knows that it is purged.
     given_up: bool,
@@ -52,8 +52,8 @@ impl Answers {
 pub(crate) struct Asker {
     store: Store,
     nodes: Arc<dyn Nodes>,
-    /// Separate connections: a blob must not hold up a live change in the stream's flow control.
-    clients: Mutex<BTreeMap<NodeName, ReplicationClient<Channel>>>,
+    /// Separate connections, with their addresses: a blob must not hold up a live change in the stream's flow control.
+    clients: Mutex<BTreeMap<NodeName, (String, ReplicationClient<Channel>)>>,
 }
 
 impl Asker {
@@ -87,7 +87,7 @@ impl Asker {
                     };
                     debug!(peer = %name, hash = %wanted.hash, %error, "peer does not send the blob");
                     let is_given_up = matches!(*error, AskError::Absent(Absence::GivenUp));
-                    answers.all_denied &= is_given_up || matches!(*error, AskError::Absent(Absence::NotHere));
+                    answers.all_denied &= error.is_denial();
                     answers.given_up |= is_given_up && first.is_none_or(|first| first == name);
                     answers.last = Some(error);
                     // The node that sent the change knows that its audio is purged: what others answer changes nothing.
@@ -166,12 +166,15 @@ impl Asker {
 
     fn client(&self, name: &NodeName) -> Result<ReplicationClient<Channel>, AskError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(name) {
+        // All of them: no request would close the connection to a removed node.
+        clients.retain(|name, (address, _)| self.nodes.address(name).as_deref() == Some(address.as_str()));
+        if let Some((_, client)) = clients.get(name) {
             return Ok(client.clone());
         }
-        let channel = self.nodes.connect(name).ok_or(AskError::Unknown)??;
+        let address = self.nodes.address(name).ok_or(AskError::Unknown)?;
+        let channel = self.nodes.connect(name, &address)?;
         let client = ReplicationClient::new(channel).max_decoding_message_size(ANSWER);
-        clients.insert(name.clone(), client.clone());
+        clients.insert(name.clone(), (address, client.clone()));
         Ok(client)
     }
 }

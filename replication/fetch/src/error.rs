@@ -23,7 +23,7 @@ pub struct TooLarge {
 pub(crate) enum FetchError {
     #[error("no reachable node has it")]
     Nobody,
-    #[error("every other node answers that it does not have it")]
+    #[error("every other node answers that it does not have it, or sends a damaged copy")]
     Denied,
     #[error("the records that named it were deleted and purged")]
     GivenUp,
@@ -54,6 +54,16 @@ pub(crate) enum AskError {
     Absent(Absence),
     #[error("{0}")]
     Store(StoreError),
+}
+
+impl AskError {
+    /// Whether the node answers the same as long as it gets no good copy itself.
+    pub(crate) fn is_denial(&self) -> bool {
+        match self {
+            Self::Absent(absence) => matches!(absence, Absence::NotHere | Absence::GivenUp | Absence::Unreadable),
+            error => matches!(error, Self::Hash),
+        }
+    }
 }
 
 fn absence(absence: Absence) -> &'static str {

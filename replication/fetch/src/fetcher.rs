@@ -45,8 +45,11 @@ pub trait Nodes: Send + Sync {
     /// Their names, in the order in which they are asked.
     fn names(&self) -> Vec<NodeName>;
 
-    /// A connection to a node, made when it is first used; `None` when there is no such node.
-    fn connect(&self, name: &NodeName) -> Option<Result<Channel, PkiError>>;
+    /// The present address of a node; `None` when there is no such node.
+    fn address(&self, name: &NodeName) -> Option<String>;
+
+    /// A connection to a node at this address, made when it is first used.
+    fn connect(&self, name: &NodeName, address: &str) -> Result<Channel, PkiError>;
 }
 
 /// Outcome of one round of requests for a blob.
@@ -136,6 +139,11 @@ impl Fetcher {
             sleep(pause).await;
             pause = RETRY.1.min(pause * 2);
         }
+    }
+
+    /// The times after which [`Self::ensure`] ends its wait.
+    pub fn patience(&self) -> AudioPatience {
+        self.waits().patience()
     }
 
     /// Sets for how long [`Self::ensure`] waits.

@@ -69,6 +69,4 @@ pub(crate) mod limits {
     pub(crate) const SETTLED: Duration = Duration::from_secs(5);
     /// Pause between attempts when the peer refused: an administrator has to correct that.
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);
-    /// In a first fill, audio that every other node denies to have is not waited for after this time.
-    pub(crate) const DENIED: Duration = Duration::from_secs(300);
 }

@@ -14,6 +14,8 @@ pub(crate) enum StreamError {
     Closed,
     #[error("the peer sent nothing in time")]
     Silent,
+    #[error("the peer has another address now; the stream is opened again there")]
+    Moved,
     #[error("the peer has all records now; the stream is opened again to fetch them")]
     BecameSource,
     #[error("what this node lacks is here now; the stream is opened again to go on from the log")]

@@ -22,7 +22,7 @@ use twinbox_replication_core::{BlobRef, Holdings, Key, Vector};
 use twinbox_replication_fetch::{Got, MAX_BLOB};
 use twinbox_replication_store::{Filled, MissingAudio, Store, StoreError};
 
-use crate::{config::limits, link::Link, peers::Inner};
+use crate::{link::Link, peers::Inner};
 
 /// Concurrent requests of a fill. The other slots are for blobs that a caller waits for.
 const CONCURRENT: usize = 8;
@@ -237,7 +237,7 @@ pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> 
 async fn audio(inner: &Arc<Inner>) {
     let (mut pause, began) = (RETRY.0, BootInstant::now());
     while inner.store.filled() < Filled::Complete {
-        match both_rounds(inner, began.elapsed() >= limits::DENIED).await {
+        match both_rounds(inner, began.elapsed() >= inner.fetcher.patience().denied).await {
             Ok(0) => match inner.store.set_filled(Filled::Complete).await {
                 Ok(()) => return info!("first fill: all audio is stored here"),
                 Err(error) => error!(%error, next_in = ?pause, "end of the first fill cannot be stored; retrying"),
@@ -261,8 +261,8 @@ pub(crate) async fn fetch_missing(inner: Arc<Inner>) {
 
 /// Asks once for each missing blob, those of present records first; returns the number still missing. Audio of a deleted
 /// record is wanted as long as the record can be undeleted, but may be gone for good: it is not waited for when one node
-/// answers that it has purged it, or every other node that it does not have it. The latter counts for present records as
-/// well once the fill has `waited` (rule D12).
+/// answers that it has purged it, or every other node that it does not have it, or a damaged copy. The latter counts for present
+/// records as well once the fill has `waited` (rule D12).
 async fn both_rounds(inner: &Arc<Inner>, waited: bool) -> Result<usize, StoreError> {
     Ok(round(inner, false, waited).await? + round(inner, true, waited).await?)
 }
@@ -304,10 +304,14 @@ async fn fetch(inner: Arc<Inner>, batch: Batch, deleted: bool, waited: bool) -> 
     let got = inner.fetcher.get_all(batch.blobs.clone(), None).await;
     let denied = got.iter().filter(|(_, got)| *got == Got::Denied && waited && !deleted);
     let denied: Vec<BlobRef> = denied.map(|(blob, _)| *blob).collect();
+    let mut unnoted = 0;
     if !denied.is_empty() {
         match inner.store.apply_without(Vec::new(), denied.clone()).await {
             Ok(()) => inner.lost_audio.add(denied),
-            Err(error) => warn!(%error, blobs = denied.len(), "missing audio cannot be noted"),
+            Err(error) => {
+                warn!(%error, blobs = denied.len(), "missing audio cannot be noted; retrying");
+                unnoted = denied.len();
+            }
         }
     }
     let is_missing = |got: Got| match got {
@@ -317,7 +321,7 @@ async fn fetch(inner: Arc<Inner>, batch: Batch, deleted: bool, waited: bool) -> 
         Got::Failed => true,
     };
     let missing = got.iter().filter(|(_, got)| is_missing(*got)).count();
-    (batch, missing)
+    (batch, missing + unnoted)
 }
 
 /// Blobs that one request asks for.

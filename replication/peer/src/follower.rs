@@ -35,9 +35,14 @@ const CONNECT: Duration = Duration::from_secs(2);
 pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
     let mut pause = limits::RETRY.0;
     let mut reported = String::new();
+    let mut addresses = link.watch_address();
     loop {
         let began = BootInstant::now();
-        let Err(end) = Session { inner: &inner, link: &link }.run().await;
+        let address = addresses.borrow_and_update().clone();
+        let Err(end) = tokio::select! {
+            end = Session { inner: &inner, link: &link, address: &address }.run() => end,
+            _ = addresses.changed() => Err(StreamError::Moved),
+        };
         link.following.store(false, Relaxed);
         link.set_source(None);
         // A stream that ends immediately, again and again, as on a full disk, is not logged again and not retried
@@ -53,7 +58,7 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
             reported = text;
         }
         let pause_now = if end.is_refusal() { limits::RETRY_REFUSED } else { pause };
-        // Sooner when the peer connects to this node.
+        // Sooner when the peer connects to this node, or has another address.
         let _ = timeout(pause_now, link.back.notified()).await;
         pause = limits::RETRY.1.min(pause * 2);
     }
@@ -63,12 +68,13 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
 struct Session<'a> {
     inner: &'a Arc<Inner>,
     link: &'a Arc<Link>,
+    address: &'a str,
 }
 
 impl Session<'_> {
     async fn run(self) -> Result<Infallible, StreamError> {
-        let Self { inner, link } = self;
-        let endpoint = inner.config.tls.endpoint(&link.name, &link.address)?.connect_timeout(CONNECT);
+        let Self { inner, link, address } = self;
+        let endpoint = inner.config.tls.endpoint(&link.name, address)?.connect_timeout(CONNECT);
         let mut client = ReplicationClient::new(endpoint.connect().await?)
             .max_decoding_message_size(limits::MESSAGE)
             .max_encoding_message_size(limits::MESSAGE);
@@ -111,7 +117,7 @@ impl Session<'_> {
         live: mpsc::Sender<Live>,
         history: mpsc::Sender<FromHistory>,
     ) -> Result<Infallible, StreamError> {
-        let Self { inner, link } = self;
+        let Self { inner, link, .. } = self;
         let recordings = inner.store.recordings();
         loop {
             let frame = stream.message().await?.ok_or(StreamError::Closed)?;

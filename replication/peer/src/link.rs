@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Origin};
@@ -22,7 +22,7 @@ pub(crate) type StreamNumber = u64;
 
 pub(crate) struct Link {
     pub(crate) name: NodeName,
-    pub(crate) address: String,
+    address: watch::Sender<String>,
     /// True while this node follows the peer.
     pub(crate) following: AtomicBool,
     /// The peer, by its last report, lacks data from before its first fill.
@@ -33,7 +33,7 @@ pub(crate) struct Link {
     pub(crate) report_wanted: AtomicBool,
     /// Number of the peer's latest scan of all rows.
     pub(crate) scan: AtomicU64,
-    /// The peer has connected to this node: it can be reached again.
+    /// The peer has connected to this node, or has another address: it can be reached again.
     pub(crate) back: Notify,
     /// Bytes of frames to the peer, and from it.
     pub(crate) sent_bytes: AtomicU64,
@@ -78,7 +78,7 @@ impl Link {
     pub(crate) fn new(name: NodeName, address: String) -> Self {
         Self {
             name,
-            address,
+            address: watch::Sender::new(address),
             following: AtomicBool::new(false),
             lacks_data: AtomicBool::new(false),
             fill_missed: AtomicBool::new(false),
@@ -90,6 +90,36 @@ impl Link {
             retired: CancellationToken::new(),
             state: Mutex::default(),
         }
+    }
+
+    /// The address to which this node connects.
+    pub(crate) fn address(&self) -> String {
+        self.address.borrow().clone()
+    }
+
+    /// Watches that address.
+    pub(crate) fn watch_address(&self) -> watch::Receiver<String> {
+        self.address.subscribe()
+    }
+
+    /// The peer has this address now; true when it is another one. Then both streams end: a replaced peer is another
+    /// process with another disk. The link stays, since the peer is a member all the time: what is known of it holds
+    /// until its next stream, as after a restart.
+    pub(crate) fn move_to(&self, address: &str) -> bool {
+        let has_moved = self.address.send_if_modified(|now| {
+            let differs = *now != address;
+            if differs {
+                address.clone_into(now);
+            }
+            differs
+        });
+        if has_moved {
+            if let Some(stream) = &self.lock().stream {
+                stream.ended.cancel();
+            }
+            self.back.notify_one();
+        }
+        has_moved
     }
 
     /// The peer follows, with the changes that it reports. An earlier stream of the same peer ends: the peer itself has

@@ -12,7 +12,7 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::BlobHash;
 use twinbox_replication_core::BlobRef;
 use twinbox_replication_fetch::Got;
-use twinbox_replication_store::StoreError;
+use twinbox_replication_store::{Store, StoreError};
 
 use crate::{Peers, peers::Inner};
 
@@ -101,12 +101,24 @@ async fn look_for(inner: &Inner, blob: &BlobRef) -> Result<bool, StoreError> {
     if !is_unwanted {
         match inner.fetcher.get_from_any(blob).await {
             Got::Here => info!(hash = %blob.hash, "audio that was missing has come"),
+            // A node that the change has not reached yet answers the same as one that has purged its record.
+            Got::GivenUp if is_named(store, blob.hash).await? => return Ok(false),
             Got::GivenUp => {}
             Got::Denied | Got::Failed => return Ok(false),
         }
     }
     store.forget_lost(blob.hash).await?;
     Ok(true)
+}
+
+/// True when a present row names the blob, or one that is not in the index of references yet may do so.
+async fn is_named(store: &Store, hash: BlobHash) -> Result<bool, StoreError> {
+    let reader = store.clone();
+    match tokio::task::spawn_blocking(move || reader.rows_naming(&hash, 1)).await {
+        Ok(rows) => Ok(!store.is_indexed() || !rows?.is_empty()),
+        // The runtime shuts down, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 impl Peers {

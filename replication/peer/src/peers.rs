@@ -85,10 +85,13 @@ impl Links {
         self.0.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The new link; `None` when there is one of that name.
+    /// The new link; `None` when there is one of that name, which gets this address if it has another.
     fn add(&self, peer: PeerAddress) -> Option<Arc<Link>> {
         let mut links = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if links.contains_key(&peer.name) {
+        if let Some(link) = links.get(&peer.name) {
+            if link.move_to(&peer.address) {
+                info!(peer = %peer.name, address = peer.address, "node has another address; connecting there");
+            }
             return None;
         }
         let link = Arc::new(Link::new(peer.name.clone(), peer.address));
@@ -112,9 +115,12 @@ impl Nodes for Sources {
         self.links.all().iter().map(|link| link.name.clone()).collect()
     }
 
-    fn connect(&self, name: &NodeName) -> Option<Result<Channel, PkiError>> {
-        let link = self.links.get(name)?;
-        Some(self.config.tls.endpoint(name, &link.address).map(|endpoint| endpoint.connect_lazy()))
+    fn address(&self, name: &NodeName) -> Option<String> {
+        self.links.get(name).map(|link| link.address())
+    }
+
+    fn connect(&self, name: &NodeName, address: &str) -> Result<Channel, PkiError> {
+        self.config.tls.endpoint(name, address).map(|endpoint| endpoint.connect_lazy())
     }
 }
 
@@ -245,7 +251,8 @@ impl Peers {
         self.inner.purged_tables.write().unwrap_or_else(PoisonError::into_inner).extend(tables);
     }
 
-    /// A node has joined: it is followed, and may follow. No effect for a known node.
+    /// A node has joined: it is followed, and may follow. A known node that has another address is followed there from
+    /// now on, whether it moved or was replaced under its name.
     pub fn add(&self, peer: PeerAddress) {
         if peer.name == self.inner.config.node || self.inner.stop.is_cancelled() {
             return;

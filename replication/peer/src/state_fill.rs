@@ -193,7 +193,7 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     if way == Way::State {
         acknowledged(link, &before.vector()).await;
     }
-    let endpoint = inner.config.tls.endpoint(&link.name, &link.address).map_err(StreamError::from)?;
+    let endpoint = inner.config.tls.endpoint(&link.name, &link.address()).map_err(StreamError::from)?;
     let mut client = ReplicationClient::new(endpoint.connect_timeout(limits::SILENCE).connect_lazy())
         .max_decoding_message_size(limits::MESSAGE)
         .max_encoding_message_size(limits::MESSAGE);

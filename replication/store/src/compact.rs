@@ -133,17 +133,17 @@ impl Store {
         live
     }
 
-    /// The live bytes of a pack, and the blobs with bytes in it; `None` while some audio has no row yet. Audio passes from an
-    /// append to a take, to a loose blob, to a row, and enters each before it leaves the one before: in this order, none is missed.
+    /// The live bytes of a pack, and the blobs with bytes in it; `None` while some audio has no row yet, or may be unknown. Audio
+    /// passes from an append to a take, to a loose blob, to a row, and enters each before it leaves the one before: in this order,
+    /// none is missed.
     fn live_in(&self, pack: u32) -> Result<Option<(Live, Rows)>, StoreError> {
         let blobs = self.blobs();
         if blobs.is_appended_to(pack) {
             return Ok(None);
         }
-        let takes = self.recordings().bytes_in(pack);
-        if blobs.has_loose_in(pack) {
+        let Some(takes) = self.recordings().bytes_in(pack).filter(|_| !blobs.has_loose_in(pack)) else {
             return Ok(None);
-        }
+        };
         let rows = blobs.in_pack(pack)?;
         let pieces = rows.iter().flat_map(|(_, row)| row.in_pack(pack));
         let live = Live { blobs: pieces.map(|piece| frame_bytes(piece.length)).sum(), takes };

@@ -214,16 +214,14 @@ impl Recordings {
         self.shared().index().unfiled().collect()
     }
 
-    /// Bytes in a pack that the next start needs: audio of takes that are not filed, and notes of those that ended.
-    pub(crate) fn bytes_in(&self, pack: u32) -> u64 {
+    /// Bytes in a pack that the next start needs: audio of takes that are not filed, and notes of those that ended. `None` for
+    /// a pack that this start could not read: it may have audio that is nowhere else.
+    pub(crate) fn bytes_in(&self, pack: u32) -> Option<u64> {
         let blobs = &self.shared().blobs;
         // Before the lock, since it may wait for the disk. If it cannot be read, all packs count as needed; it only rises.
         let floor = blobs.stored_floor().unwrap_or_default();
         let index = self.shared().index();
-        if index.unreadable.contains(&pack) {
-            return blobs.packs().used(pack);
-        }
-        index.bytes_in(pack, floor)
+        (!index.unreadable.contains(&pack)).then(|| index.bytes_in(pack, floor))
     }
 
     /// Moves what takes have in a pack to the newest one, durably. What a sealed take has there stays while its blob has

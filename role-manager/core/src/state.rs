@@ -24,6 +24,12 @@ pub(crate) const REMEMBERED_SPLITS: usize = 8;
 /// The longest stored reason, in bytes.
 const REASON_LIMIT: usize = 200;
 
+/// A reason as a member keeps it.
+pub(crate) fn shortened(mut reason: String) -> String {
+    reason.truncate(reason.floor_char_boundary(REASON_LIMIT));
+    reason
+}
+
 /// A member, as agreed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
@@ -274,7 +280,7 @@ impl State {
         revision: u64,
         status: Status,
         incarnation: Option<Incarnation>,
-        mut reason: String,
+        reason: String,
     ) -> CommandOutcome {
         let Some(member) = self.members.get_mut(name).filter(|m| m.revision == revision && m.activated) else {
             return CommandOutcome::Stale;
@@ -283,12 +289,9 @@ impl State {
             // Only an administrator's order sets these.
             return CommandOutcome::Stale;
         }
-        while reason.len() > REASON_LIMIT {
-            reason.pop();
-        }
         member.status = status;
         member.incarnation = incarnation;
-        member.reason = reason;
+        member.reason = shortened(reason);
         member.revision += 1;
         CommandOutcome::Done
     }

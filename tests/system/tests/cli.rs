@@ -88,6 +88,8 @@ fn exit_codes_mean_something() {
         (&["directory", "add", "corp"], 2),
         (&["directory", "sync", "corp", "--adopt-by", "name"], 2),
         (&["--socket", "/no/such/socket", "directory", "list"], 3),
+        (&["call", "sip:1001@127.0.0.1:5060", "--digits", "1O01#"], 2),
+        (&["--node", "127.0.0.1:7070", "--identity", "/no/such/folder", "health"], 2),
         (&["report", "calls"], 2),
         (&["report", "traffic", "--from", "2026-11-01", "--last", "7d"], 2),
         (&["--socket", "/no/such/socket", "report", "traffic"], 3),
@@ -99,6 +101,9 @@ fn exit_codes_mean_something() {
     }
     // A mistyped word gets a suggestion.
     assert!(said(&twinbox(&["clutser", "status"])).contains("cluster"));
+    // A probe of this machine answers for no other.
+    let remote = twinbox(&["--node", "127.0.0.1:7070", "--identity", "/no/such/folder", "health"]);
+    assert!(said(&remote).contains("--node is only for commands that contact a node"), "{}", said(&remote));
 }
 
 #[test]

@@ -149,7 +149,10 @@ pub async fn retry(node: &AdminHandles, request: OutboxRetryRequest) -> Result<O
     let OutboxRetryRequest { id, all_dead } = request;
     let wanted = if all_dead {
         all_records(node)?;
-        node.mailstore.newest_effects(&[Phase::Dead], None, usize::MAX).await.map_err(internal)?
+        let mut dead = node.mailstore.newest_effects(&[Phase::Dead], None, usize::MAX).await.map_err(internal)?;
+        // One that fails again is the newest: those that have not been attempted come first.
+        dead.reverse();
+        dead
     } else {
         vec![find(node, &id).await?]
     };

@@ -222,6 +222,25 @@ async fn failed_delivery_is_retried_with_the_same_key() {
     assert_eq!((counters.delivered, counters.failed, counters.given_up), (2, 2, 0));
 }
 
+#[tokio::test]
+async fn alarm_at_which_the_receiver_fails_holds_up_no_other() {
+    let dir = TempDir::new().expect("a folder");
+    let a = Node::start(dir.path(), "a").await;
+    let duty = Duty::unheld();
+    duty.give(1);
+    let web = Web::listen(vec!["500 Internal Server Error"; 3]).await;
+    a.alarms.raise(Code::Space, "a", "");
+    a.wait("a", |_| true).await;
+    let stop = outbound(&a, &duty, Some(Webhook::new(&web.url, None, None).expect("a URL")), None);
+    wait_for("an attempt", || (a.alarms.counters().failed > 0).then_some(())).await;
+    a.alarms.raise(Code::ServiceFailed, "a", "");
+    wait_for("both alarms", || (a.alarms.counters().delivered == 2).then_some(())).await;
+    let codes: Vec<_> = web.delivered().into_iter().map(|(code, _)| code).collect();
+    assert_eq!(codes[..3], ["space"; 3]);
+    assert_eq!(codes[4..], ["space"], "{codes:?}");
+    stop.cancel();
+}
+
 /// The client accepts only receivers whose certificate is signed by an authority of the file.
 #[tokio::test]
 async fn webhook_over_tls_is_used_only_if_its_certificate_is_trusted() {

@@ -5,6 +5,7 @@ use std::{
     iter::once_with,
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -22,7 +23,7 @@ use twinbox_sip::{
     session::{self, Timer, TimerOutcome, TimerPolicy},
 };
 
-use super::{Call, Input, Reason, channel, store_queries};
+use super::{Call, Input, Reason, after, channel, store_queries};
 use crate::{
     CallsConfig, UnknownMailbox,
     admit::{ALLOW, FILLING, busy},
@@ -31,6 +32,9 @@ use crate::{
     stats::count,
     wire::{Flow, local_address},
 };
+
+/// Time for the ACK, longer than its transaction's (64 T1): that says that it is late, if its word finds room in the queue.
+pub(super) const ACK_WITHIN: Duration = Duration::from_secs(34);
 
 /// Callee of a call.
 enum Callee {
@@ -175,6 +179,7 @@ pub(super) async fn begin(
         refresh: None,
         bye: None,
         bye_due: None,
+        ack_due: after(ACK_WITHIN),
         not_filed: false,
         over: false,
         reason: Reason::Done,

@@ -134,6 +134,7 @@ impl Call {
                     None => (self.answer_due, self.answer_stays) = (true, !trusted),
                 }
                 self.confirmed &= request.method != Method::Invite;
+                self.ack_due = after(answer::ACK_WITHIN);
                 server.respond(id, accepted.with_body(sdp::CONTENT_TYPE, body));
             }
             Err(warning) => {

@@ -206,6 +206,7 @@ struct Call {
     refresh: Option<Refresh>,
     bye: Option<Bye>,
     bye_due: Timeout,
+    ack_due: Timeout,
     /// The caller's message was not filed, or not completely.
     not_filed: bool,
     /// The peer knows that the call is over, or must not be notified: no BYE is sent.
@@ -248,6 +249,7 @@ impl Call {
                 () = fired(&mut self.session_due) => self.session_expired(),
                 () = fired(&mut self.hold_due) => self.held_too_long(),
                 () = fired(&mut self.bye_due) => self.bye_overdue(),
+                () = fired(&mut self.ack_due), if !self.confirmed => self.handle_input(Input::Unacknowledged),
                 () = self.server.stop.cancelled(), if !self.confirmed => self.stopped(),
                 () = fired(&mut self.stop_due) => self.record_cut_off(),
                 Some(()) = take::failed(&mut self.take) => self.take_failed(),
@@ -255,8 +257,7 @@ impl Call {
         }
     }
 
-    /// Whether the call is done: the conversation is over, and no pending work is needed. A BYE waits for the ACK, or
-    /// for its timeout (RFC 3261 section 15).
+    /// Whether the call is done and no work is pending. A BYE waits for the ACK or its timeout (RFC 3261 section 15).
     fn finished(&self) -> bool {
         self.conversation_over() && (self.confirmed || self.over)
     }

@@ -31,8 +31,8 @@ const OUTBOX: usize = 256;
 const MAX_CONNECTIONS: usize = 1024;
 /// Maximum number of connections from strangers; separate, so that they do not block trunks.
 const MAX_STRANGERS: usize = 128;
-/// Timeout of a connection without received data.
-const IDLE: Duration = Duration::from_secs(900);
+/// Timeout of a connection without received data, longer than the interval of a session timer.
+const IDLE: Duration = Duration::from_secs(2_400);
 /// Timeout without received data of a connection opened by this node to a peer that is not a trunk. For a stranger:
 /// total time for one message and its answer.
 const SHORT_IDLE: Duration = Duration::from_secs(5);

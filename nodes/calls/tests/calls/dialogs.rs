@@ -465,3 +465,22 @@ async fn copy_of_a_refused_invite_is_refused_even_if_calls_are_accepted() {
     establish(&mut raw, &mut next_attempt).await;
     hang_up(&mut raw, &mut next_attempt).await;
 }
+
+/// The transaction of the INVITE has the ACK, so that no copy of it is passed on and nothing says that it is late.
+#[tokio::test]
+async fn call_whose_ack_found_its_queue_full_ends() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut dialog = raw.dialog("q1");
+    let ok = raw.ask(dialog.invite()).await;
+    let ack = dialog.answered(&ok);
+    for _ in 0..40 {
+        let info = dialog.request("INFO", "", "");
+        raw.send(info.as_bytes()).await;
+    }
+    raw.send(ack.as_bytes()).await;
+    while raw.response().await.code != 503 {}
+    pass(40).await;
+    until_counted(&node, "calls_unacknowledged", 1).await;
+    node.idle().await;
+}

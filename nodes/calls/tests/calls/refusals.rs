@@ -145,6 +145,8 @@ async fn request_for_a_dialog_of_another_incarnation_gets_500() {
     assert!(put_off.headers.get("Retry-After").is_some());
     stray.target = dialog.target.replace("twinbox-node=a", "twinbox-node=b");
     assert_eq!(raw.ask(stray.request("BYE", "", "")).await.code, 500);
+    // A subscription is not taken over: its telephone begins a new one.
+    assert_eq!(raw.ask(stray.request("SUBSCRIBE", "", "")).await.code, 481);
     hang_up(&mut raw, &mut dialog).await;
 }
 

@@ -147,7 +147,7 @@ async fn session_timer_is_negotiated() {
     let mut raw = node.raw().await;
     let cases: [(&[&str], Option<&str>); 3] = [
         (&[], None),
-        (&["Supported: timer"], Some("1800;refresher=uac")),
+        (&["Supported: timer"], Some("1800;refresher=uas")),
         (&["Supported: timer", "Session-Expires: 600;refresher=uas"], Some("600;refresher=uas")),
     ];
     for (n, (headers, expected)) in cases.into_iter().enumerate() {

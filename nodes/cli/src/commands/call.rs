@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use twinbox_clock::BootInstant;
-use twinbox_phone::{CallOptions, Codec, Phone, PhoneConfig, Transport};
+use twinbox_phone::{Call, CallError, CallOptions, Codec, Phone, PhoneConfig, Transport};
 use twinbox_rtp::wav::{self, Wav};
 
 use crate::output;
@@ -41,16 +41,17 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
     })?;
     let began = BootInstant::now();
     let at_most = args.duration.unwrap_or(if speech.is_some() { PLAYING } else { LISTENING });
-    tokio::select! {
-        () = talk(&call, &args, speech.as_ref(), at_most) => {}
-        _ = call.ended() => {}
-        () = tokio::time::sleep(at_most) => {}
-    }
-    // A BYE after the other side's is answered `481`, which says nothing about a message.
-    let hung_up = match call.has_ended() {
-        Some(_) => None,
-        None => call.bye().await.ok().filter(|(status, _)| *status != 481),
+    let talked = tokio::select! {
+        talked = talk(&call, &args, speech.as_ref(), at_most) => talked,
+        _ = call.ended() => Ok(()),
+        () = tokio::time::sleep(at_most) => Ok(()),
     };
+    // A BYE after the other side's is answered `481`, which says nothing about a message.
+    let bye = match call.has_ended() {
+        Some(_) => Ok(None),
+        None => call.bye().await.map(|answer| Some(answer).filter(|(status, _)| *status != 481)),
+    };
+    let hung_up = bye.as_ref().ok().copied().flatten();
     let stats = call.stats();
     let received = call.received();
     if let Some(path) = &args.record {
@@ -74,48 +75,51 @@ pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
             "jitter_ms": stats.jitter_ms,
             "heard_ms": received.len() / 8,
         }))?;
-        return check_bye(hung_up);
+        return check(&bye, talked);
     }
-    let (answer, talked) = (ms(call.answer_time()), began.elapsed().as_secs_f64());
-    println!("answered by {} in {answer:.1} ms, talked {talked:.1} s", call.peer());
+    let (answer, seconds) = (ms(call.answer_time()), began.elapsed().as_secs_f64());
+    println!("answered by {} in {answer:.1} ms, talked {seconds:.1} s", call.peer());
     println!(
         "sent {} packets, received {} (lost {}, {loss:.1} %), jitter {:.1} ms",
         stats.sent, stats.received, stats.lost, stats.jitter_ms
     );
-    match hung_up {
-        Some((status, time)) => println!("hung up: {status} after {:.1} ms", ms(time)),
-        None => println!("the other side hung up"),
+    match &bye {
+        Ok(Some((status, time))) => println!("hung up: {status} after {:.1} ms", ms(*time)),
+        Ok(None) => println!("the other side hung up"),
+        Err(_) => println!("hung up: no answer"),
     }
-    check_bye(hung_up)
+    check(&bye, talked)
 }
 
-/// A response other than `200` to the BYE means that the message is not stored (rule A1).
-fn check_bye(hung_up: Option<(u16, Duration)>) -> Result<(), CliError> {
-    match hung_up {
-        Some((status, _)) if status != 200 => {
-            Err(CliError::Failed(format!("the BYE was answered {status}: a message was not acknowledged")))
+/// No response to the BYE, or another than `200`, means that no message is known to be stored (rule A1).
+fn check(bye: &Result<Option<(u16, Duration)>, CallError>, talked: Result<(), CallError>) -> Result<(), CliError> {
+    let failed = match bye {
+        Ok(None | Some((200, _))) => {
+            return talked.map_err(|e| CliError::Failed(format!("digits were not sent: {e}")));
         }
-        _ => Ok(()),
-    }
+        Ok(Some((status, _))) => format!("the BYE was answered {status}"),
+        Err(error) => format!("the BYE was not answered ({error})"),
+    };
+    Err(CliError::Failed(format!("{failed}: a message was not acknowledged")))
 }
 
-/// Sends digits, then speech once the greeting is over. Returns after the speech if `--duration` is not given.
-async fn talk(call: &twinbox_phone::Call, args: &CallArgs, speech: Option<&Wav>, at_most: Duration) {
-    for part in args.digits.as_deref().unwrap_or_default().split_inclusive(',') {
-        // The phone skips a digit that the negotiated transport cannot carry; the report shows the received audio.
-        let _ = call.send_digits(part.trim_end_matches(','), DIGIT_GAP).await;
-        if part.ends_with(',') {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+/// Sends digits, then speech once the greeting is over. Returns after the speech if `--duration` is not given, and at digits
+/// that the call does not carry.
+async fn talk(call: &Call, args: &CallArgs, speech: Option<&Wav>, at_most: Duration) -> Result<(), CallError> {
+    match call.send_digits(args.digits.as_deref().unwrap_or_default(), DIGIT_GAP).await {
+        // The other side has hung up.
+        Err(error) if error.status == 481 => {}
+        sent => sent?,
     }
     if let Some(speech) = speech {
         call.wait_silence(0, GREETING_OVER, at_most).await;
         call.send_audio(speech.to_g711(call.codec())).await;
         if args.duration.is_none() {
-            return tokio::time::sleep(AFTER_PLAYING).await;
+            tokio::time::sleep(AFTER_PLAYING).await;
+            return Ok(());
         }
     }
-    std::future::pending::<()>().await;
+    std::future::pending().await
 }
 
 fn read_wav(path: &Path) -> Result<Wav, CliError> {
@@ -127,3 +131,7 @@ fn read_wav(path: &Path) -> Result<Wav, CliError> {
     }
     Ok(wav)
 }
+
+#[cfg(test)]
+#[path = "../../tests/unit/call.rs"]
+mod tests;

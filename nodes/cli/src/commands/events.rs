@@ -18,20 +18,22 @@ pub async fn run(socket: &Path, json: bool, args: EventsArgs) -> Result<(), CliE
     let request = FollowRequest { since: args.since, follow: args.follow };
     let mut stream = client.follow(request).await?.into_inner();
     let mut cursor = String::new();
-    while let Some(reply) = stream.message().await? {
+    let lost = loop {
+        let reply = match stream.message().await.map_err(CliError::from) {
+            Ok(Some(reply)) => reply,
+            Ok(None) if args.follow => break "the node was stopped".to_owned(),
+            Ok(None) => return Ok(()),
+            Err(CliError::Unreachable(why)) => break why,
+            Err(refused) => return Err(refused),
+        };
         cursor.clone_from(&reply.cursor);
         let line = if json { Some(program_line(reply)?) } else { person_line(&reply) };
         if let Some(line) = line {
             let mut out = io::stdout().lock();
             writeln!(out, "{line}").and_then(|()| out.flush()).map_err(CliError::failed)?;
         }
-    }
-    if args.follow {
-        return Err(CliError::Unreachable(format!(
-            "the node was stopped; continue on another node with --since {cursor}"
-        )));
-    }
-    Ok(())
+    };
+    Err(CliError::Unreachable(format!("{lost}; continue on another node with --since {cursor}")))
 }
 
 /// One JSON object per line, each with the cursor that resumes after it.

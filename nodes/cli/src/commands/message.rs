@@ -61,7 +61,9 @@ pub async fn run(socket: &Path, json: bool, command: MessageCommand) -> Result<(
             }
             PrivateFile::create(&path)?.finish(&wav)?;
             if json {
-                return output::json(&serde_json::json!({ "file": path, "bytes": wav.len() }));
+                return output::json(
+                    &serde_json::json!({ "file": path.display().to_string(), "bytes": wav.len() }),
+                );
             }
         }
         MessageCommand::Delete { number, id } => {

@@ -47,13 +47,15 @@ pub async fn run(socket: &Path, json: bool, command: OutboxCommand) -> Result<()
         }
         OutboxCommand::Retry { id, all_dead } => {
             let id = id.unwrap_or_default();
-            let mut ids = Vec::new();
+            let (mut ids, mut most) = (Vec::new(), None);
             loop {
                 let request = OutboxRetryRequest { id: id.clone(), all_dead };
                 let reply = node.outbox_retry(request).await?.into_inner();
+                // Those that fail again meanwhile come last, and are left.
+                let most = *most.get_or_insert(reply.ids.len() as u64 + reply.left);
                 let more = reply.left > 0 && !reply.ids.is_empty();
                 ids.extend(reply.ids);
-                if !more {
+                if !more || ids.len() as u64 >= most {
                     break;
                 }
             }

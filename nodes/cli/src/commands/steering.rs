@@ -218,17 +218,26 @@ async fn remove(socket: &Path, json: bool, args: RemoveArgs) -> Result<(), CliEr
     let RemoveArgs { node, lost, within, timeout } = args;
     let timeout = timeout + within.unwrap_or_default();
     let order = Remove { node: node.to_string(), lost, within_ms: within.map(millis) };
+    let asked = ask(socket).await?.answered_by;
     let reply = give(socket, Order::Remove(order)).await?;
     let began = BootInstant::now();
     loop {
-        // The contacted node may be the leaving one: its administrators' socket closes when it leaves.
         let status = match ask(socket).await {
             Ok(status) => status,
-            Err(CliError::Unreachable(_)) if began.elapsed() > POLL_INTERVAL => {
+            // The leaving node's administrators' socket closes when it leaves.
+            Err(CliError::Unreachable(_)) if asked == node.as_str() => {
                 return done(
                     json,
                     format!("{node} does not answer any more; check on another node whether it has left"),
                 );
+            }
+            // Another one starts again, or is lost.
+            Err(CliError::Unreachable(_)) if began.elapsed() <= timeout => {
+                tokio::time::sleep(POLL_INTERVAL).await;
+                continue;
+            }
+            Err(CliError::Unreachable(why)) => {
+                return Err(CliError::Unreachable(format!("{why}; check on another node whether {node} has left")));
             }
             Err(error) => return Err(error),
         };

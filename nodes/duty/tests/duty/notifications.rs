@@ -12,8 +12,11 @@ use twinbox_devices::{Device, DeviceChange, KindName, Repeat, Schedule, Template
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
 use twinbox_gate::InFlight;
 use twinbox_ids::{CallId, DeviceId, EffectId, MailboxId, MessageId, Pii, Timestamp};
-use twinbox_mailstore::{Codec, EffectOutcome, MailError, Mark, NewMailbox, RecordingMeta, Rule, time};
+use twinbox_mailstore::{
+    Codec, EffectOutcome, LiveRecording, MailError, Mark, NewMailbox, RecordingMeta, Rule, time,
+};
 use twinbox_outbox::{Channel, Effect, EffectState, NewEffect};
+use twinbox_store_kit::Away;
 
 use crate::support::{DEAD, Node, epoch, eventually};
 
@@ -98,6 +101,26 @@ impl User {
 
     /// Leaves a message of 1.5 seconds.
     pub async fn leave(&self) -> MessageId {
+        let live = self.begin_recording().await;
+        live.append(0, Bytes::from(vec![7; 12_000])).expect("taken");
+        live.file().await.expect("filed").message
+    }
+
+    /// Leaves a message whose end the disk lost.
+    async fn leave_part(&self) -> MessageId {
+        let live = self.begin_recording().await;
+        live.append(0, Bytes::from(vec![7; 12_000])).expect("taken");
+        self.node.store.recordings().written().await.expect("written");
+        let away = Away::take(&self.node.dir.path().join("store")).await;
+        live.append(12_000, Bytes::from(vec![7; 2_000])).expect("taken");
+        self.node.store.recordings().written().await.expect("tried");
+        away.put_back();
+        let filed = live.file().await.expect("filed");
+        assert!(!filed.whole);
+        filed.message
+    }
+
+    async fn begin_recording(&self) -> LiveRecording {
         let meta = RecordingMeta {
             mailbox: self.mailbox,
             caller: None,
@@ -105,9 +128,7 @@ impl User {
             codec: Codec::Pcmu,
             call: CallId::random(),
         };
-        let live = self.node.mailstore.begin_recording(meta).await.expect("a recording");
-        live.append(0, Bytes::from(vec![7; 12_000])).expect("taken");
-        live.file().await.expect("filed").message
+        self.node.mailstore.begin_recording(meta).await.expect("a recording")
     }
 
     /// The only effect of a message.
@@ -307,6 +328,17 @@ async fn fallback_follows_a_notification_that_expired_or_whose_result_stays_unkn
     user.node.add(&[expired]).await;
     user.node.until(expired.id(), EffectState::Dead).await;
     eventually("the mail follows", async || of(Channel::Mail).await.is_some()).await;
+}
+
+/// The node that records has died; the rest comes when it is back.
+#[tokio::test]
+async fn part_of_a_message_is_not_deleted_after_its_mail() {
+    let user = User::new().await;
+    user.device("mail", KindName::Mail, &[DeviceChange::Audio(true), DeviceChange::DeleteAfter(true)]).await;
+    let whole = user.effect(user.leave().await).await;
+    assert!(user.notifications.deletes_message(&whole).await.expect("readable"));
+    let part = user.effect(user.leave_part().await).await;
+    assert!(!user.notifications.deletes_message(&part).await.expect("readable"));
 }
 
 #[tokio::test]

@@ -90,6 +90,12 @@ impl Host {
         let name: NodeName = ask.name.parse().map_err(|e: twinbox_ids::ParseIdError| refused(e.to_string()))?;
         let kind = if ask.witness { MemberKind::Witness } else { MemberKind::Node };
         let secret = <&[u8; 32]>::try_from(&*ask.secret).map_err(|_| refused(Refusal::ForeignToken.to_string()))?;
+        let token = JoinToken::hash_of(secret);
+        // Anyone may ask while tokens are out: a secret that no member gave costs the cluster nothing. Another member may know a
+        // token that has not reached this one yet.
+        if !self.roles.agreed().tokens.contains_key(&token) {
+            return Err(Refused { reason: Refusal::ForeignToken.to_string(), ask_another: true });
+        }
         if let Some(taken) = self.configured(&name, &ask.address) {
             return Err(refused(taken.to_string()));
         }
@@ -107,7 +113,7 @@ impl Host {
         // A token is not consumed if this node cannot sign.
         sign()?;
         let order = Order::Redeem {
-            token: JoinToken::hash_of(secret),
+            token,
             name: name.clone(),
             kind,
             address: ask.address.clone(),

@@ -182,7 +182,9 @@ impl<F: Folder> Round<'_, F> {
         self.flush(None).await
     }
 
-    /// The mail of this message with this name, from this UID on: its UID, and whether it is flagged as deleted.
+    /// The mail of this message with this name, from this UID on: its UID, and whether it is flagged as deleted. After a
+    /// full restore, the look finds the mails of the cluster that was backed up: it reads all since the stored position.
+    /// They are not searched for: servers that compare whole names would find nothing by the id without the cluster.
     async fn find(&mut self, sent: Sent, id: &str, first: u32) -> Result<Option<(u32, bool)>, SyncError> {
         let mut uids = self.folder.find(id).await?;
         if self.names_kept != NamesKept::MessageId {

@@ -3,6 +3,7 @@
 mod lost_audio;
 mod memory;
 mod replaced;
+mod restored;
 mod servers;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ struct World {
     store: MailboxSyncStore,
     mailbox: MailboxId,
     lease: Lease,
+    cluster: ClusterId,
     folder: MemoryFolder,
     _dir: TempDir,
 }
@@ -53,7 +55,7 @@ impl World {
         let gate = Gate::new(Duty::MailboxSync);
         let epoch = Epoch { generation: 0, number: 1, node: name("a") };
         gate.open(&epoch, BootInstant::now() + Duration::from_secs(3_600));
-        Self { node, store, mailbox, lease: Lease { gate, epoch }, folder, _dir: dir }
+        Self { node, store, mailbox, lease: Lease { gate, epoch }, cluster: CLUSTER, folder, _dir: dir }
     }
 
     fn account(&self) -> (Account, AccountState) {
@@ -89,7 +91,7 @@ impl World {
             store: &self.store,
             account: &account,
             lease: &self.lease,
-            cluster: CLUSTER,
+            cluster: self.cluster,
             from: &from,
             appends: &appends,
         };

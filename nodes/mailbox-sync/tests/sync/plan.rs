@@ -394,16 +394,18 @@ fn look_that_ended_early_is_continued() {
 }
 
 #[test]
-fn message_ids_are_read_back_and_those_of_others_are_not() {
+fn message_ids_of_any_cluster_are_read_back_and_those_of_others_are_not() {
     let cluster = ClusterId(0xc);
     let text = message_id(A, Extent::Whole, cluster);
     assert_eq!(text, format!("<{A}@{cluster}.twinbox.invalid>"));
-    for extent in [Extent::Whole, Extent::Part] {
+    for (extent, cluster) in [(Extent::Whole, cluster), (Extent::Part, ClusterId(1))] {
         let text = message_id(A, extent, cluster);
-        assert_eq!(parse_message_id(&format!(" {} \r\n", text.to_uppercase()), cluster), Some((A, extent)));
+        assert_eq!(parse_message_id(&format!(" {} \r\n", text.to_uppercase())), Some((A, extent)));
     }
-    assert_eq!(parse_message_id(&text, ClusterId(1)), None);
-    for other in ["", "<>", "<a@b>", "a", &text[1..], &text.replace('@', "@x."), &text.replacen('0', "+", 1)] {
-        assert_eq!(parse_message_id(other, cluster), None, "{other}");
+    let of_no_cluster = [text.replace('@', "@x."), text.replace("@0", "@+"), text.replace("@0", "@")];
+    let changed = [text[1..].to_owned(), text.replacen('0', "+", 1), text.replace("twinbox", "other")];
+    let others = ["", "<>", "<a@b>", "a", "<a@twinbox.invalid>"].map(str::to_owned);
+    for other in others.iter().chain(&of_no_cluster).chain(&changed) {
+        assert_eq!(parse_message_id(other), None, "{other}");
     }
 }

@@ -1,8 +1,10 @@
 //! Opening, and files next to the index.
 
-use std::fs;
+use std::{env, fs, io, process::Command};
 
-use twinbox_disk::{Disk, DiskError, Need, Reserve, file};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use twinbox_disk::{Disk, DiskError, Folder, Need, OpenFile, Reserve, file};
+use twinbox_journal::{Blocks, Medium};
 
 #[test]
 fn directory_in_use_is_refused_with_its_name() {
@@ -64,4 +66,32 @@ fn new_data_is_refused_before_small_writes_are() {
     assert!(!tight.space().expect("space").takes_data());
     let full = Reserve::new(dir.path(), u64::MAX);
     assert!(matches!(full.check(Need::Small), Err(DiskError::StoreFull { .. })));
+}
+
+/// Runs this test alone in a process of its own when the variable is set: others must not run out of files.
+const FEW_FILES: &str = "TWINBOX_TEST_FEW_FILES";
+
+#[test]
+fn file_that_cannot_be_made_for_too_many_open_ones_is_made_later() {
+    if env::var_os(FEW_FILES).is_none() {
+        let mut alone = Command::new(env::current_exe().expect("this program"));
+        alone.args(["--exact", "files::file_that_cannot_be_made_for_too_many_open_ones_is_made_later"]);
+        assert!(alone.env(FEW_FILES, "").status().expect("a process").success());
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = Folder::open(dir.path()).expect("a folder");
+    let mut open = Vec::new();
+    let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
+    setrlimit(Resource::Nofile, limit).expect("a limit");
+    while let Ok(file) = fs::File::open("/dev/null") {
+        open.push(file);
+    }
+    let refused = |made: io::Result<OpenFile>| made.err().map(|error| error.kind());
+    assert_eq!(refused(folder.create("a", 4096, Blocks::Zeroed)), Some(io::ErrorKind::StorageFull));
+    // Room for the file, and none for its directory.
+    drop(open.pop());
+    assert_eq!(refused(folder.create("b", 4096, Blocks::Zeroed)), Some(io::ErrorKind::StorageFull));
+    drop(open);
+    assert_eq!(refused(folder.create("a", 4096, Blocks::Zeroed)), None);
 }

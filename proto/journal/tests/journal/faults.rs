@@ -92,6 +92,20 @@ fn released_segments_take_batches_on_a_full_disk_also_after_a_restart() {
 }
 
 #[test]
+fn segment_that_cannot_be_opened_again_for_too_many_open_files_is_opened_later() {
+    let sim = SimMedium::new(0, Lie::None);
+    sim.set_room(2);
+    let Opened { mut writer, recycler, .. } = open(&sim);
+    append_all(&mut writer, 0..14);
+    recycler.release(writer.position()).expect("a release");
+    sim.refuse_opens(true);
+    assert!(matches!(writer.append(&[&batch(14)]), Err(AppendError::Full { .. })));
+    sim.refuse_opens(false);
+    append_all(&mut writer, 14..20);
+    assert_eq!(open(&sim).replayed, batches(7..20));
+}
+
+#[test]
 fn batch_over_the_limit_is_refused_before_anything_is_written() {
     let sim = SimMedium::new(0, Lie::None);
     let Opened { mut writer, .. } = open(&sim);

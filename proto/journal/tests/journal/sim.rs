@@ -62,6 +62,7 @@ struct State {
     fails: Option<Call>,
     /// Maximum number of files.
     room: usize,
+    refuses_opens: bool,
     writes: u64,
     creations: u64,
 }
@@ -97,6 +98,7 @@ impl SimMedium {
             dead: false,
             fails: None,
             room: usize::MAX,
+            refuses_opens: false,
             writes: 0,
             creations: 0,
         })))
@@ -156,6 +158,11 @@ impl SimMedium {
     /// Limits the number of files.
     pub fn set_room(&self, room: usize) {
         self.state().room = room;
+    }
+
+    /// Opens no file, as in a process with too many open ones.
+    pub fn refuse_opens(&self, refused: bool) {
+        self.state().refuses_opens = refused;
     }
 
     pub fn names(&self) -> Vec<String> {
@@ -310,6 +317,9 @@ impl Medium for SimMedium {
         let mut state = self.state();
         if state.begin()? {
             return Err(killed());
+        }
+        if state.refuses_opens {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         let index = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         Ok(SimFile { state: Arc::clone(&self.0), index })

@@ -227,8 +227,8 @@ fn session_timers_follow_rfc_4028() {
     let policy = TimerPolicy { interval: 1800, min_se: 90 };
     let cases: [(&[&str], TimerOutcome); 7] = [
         (&[], TimerOutcome::None),
-        (&["Supported: timer"], timer(1800, Refresher::Caller, true)),
-        (&["Supported: timer", "Min-SE: 3600"], timer(3600, Refresher::Caller, true)),
+        (&["Supported: timer"], timer(1800, Refresher::Us, true)),
+        (&["Supported: timer", "Min-SE: 3600"], timer(3600, Refresher::Us, true)),
         (&["Supported: timer", "Session-Expires: 600"], timer(600, Refresher::Caller, true)),
         (&["Supported: timer", "Session-Expires: 600;refresher=uas"], timer(600, Refresher::Us, true)),
         (&["Supported: timer", "Session-Expires: 60"], TimerOutcome::TooSmall(90)),

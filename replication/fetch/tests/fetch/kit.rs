@@ -55,7 +55,7 @@ pub type Requests = Arc<Mutex<BTreeMap<String, Vec<(usize, u64)>>>>;
 /// The nodes of a test, in the order in which they are asked.
 #[derive(Default)]
 pub struct Others {
-    addresses: Vec<(NodeName, SocketAddr)>,
+    pub addresses: Arc<Mutex<Vec<(NodeName, SocketAddr)>>>,
     pub asked: Requests,
 }
 
@@ -69,19 +69,24 @@ impl Others {
     }
 
     /// Nothing listens there.
-    pub async fn with_dead(mut self, node: &str) -> Self {
+    pub async fn with_dead(self, node: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        self.addresses.push((name(node), listener.local_addr().expect("an address")));
+        self.add(node, &listener);
         self
     }
 
-    async fn with(mut self, node: &str, answers: Answers) -> Self {
+    async fn with(self, node: &str, answers: Answers) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
-        self.addresses.push((name(node), listener.local_addr().expect("an address")));
+        self.add(node, &listener);
         let service = Node { name: node.to_owned(), answers, asked: self.asked.clone() };
         let serving = Server::builder().add_service(ReplicationServer::new(service));
         tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(listener)));
         self
+    }
+
+    fn add(&self, node: &str, listener: &TcpListener) {
+        let address = listener.local_addr().expect("an address");
+        self.addresses.lock().expect("the addresses").push((name(node), address));
     }
 
     pub fn fetcher(self, store: &Store) -> Fetcher {
@@ -91,12 +96,16 @@ impl Others {
 
 impl Nodes for Others {
     fn names(&self) -> Vec<NodeName> {
-        self.addresses.iter().map(|(name, _)| name.clone()).collect()
+        self.addresses.lock().expect("the addresses").iter().map(|(name, _)| name.clone()).collect()
     }
 
-    fn connect(&self, name: &NodeName) -> Option<Result<Channel, PkiError>> {
-        let (_, address) = self.addresses.iter().find(|(other, _)| other == name)?;
-        Some(Ok(Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy()))
+    fn address(&self, name: &NodeName) -> Option<String> {
+        let addresses = self.addresses.lock().expect("the addresses");
+        addresses.iter().find(|(other, _)| other == name).map(|(_, address)| address.to_string())
+    }
+
+    fn connect(&self, _: &NodeName, address: &str) -> Result<Channel, PkiError> {
+        Ok(Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy())
     }
 }
 

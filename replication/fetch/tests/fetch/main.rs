@@ -86,10 +86,11 @@ async fn answers_of_all_nodes_decide_the_outcome() {
         (Some(all_absent(GivenUp)), Some(all_absent(NotHere)), Got::GivenUp, Got::GivenUp),
         (Some(all_absent(NotHere)), Some(all_absent(GivenUp)), Got::Denied, Got::GivenUp),
         (Some(all_absent(NotHere)), Some(all_absent(Changing)), Got::Failed, Got::Failed),
-        (Some(all_absent(Unreadable)), Some(all_absent(NotHere)), Got::Failed, Got::Failed),
+        // A node whose copy is damaged has none.
+        (Some(all_absent(Unreadable)), Some(all_absent(NotHere)), Got::Denied, Got::Denied),
         (Some(all_absent(NotHere)), None, Got::Failed, Got::Failed),
         (None, Some(all_absent(NotHere)), Got::Failed, Got::Failed),
-        (Some(lie), Some(all_absent(NotHere)), Got::Failed, Got::Failed),
+        (Some(lie), Some(all_absent(NotHere)), Got::Denied, Got::Denied),
         (Some(endless), Some(all_absent(NotHere)), Got::Failed, Got::Failed),
         (Some(long), Some(all_absent(NotHere)), Got::Failed, Got::Failed),
     ] {
@@ -119,6 +120,27 @@ async fn blob_of_which_only_the_hash_is_known_comes_and_replaces_a_damaged_one()
     assert!(fetcher.replace(&blob).await);
     assert_eq!(here.blobs().read(&blob.hash).await, Ok(audio(1, 300_000)));
     assert_eq!(fetcher.counts(), (0, 2));
+}
+
+#[tokio::test]
+async fn node_that_moves_is_asked_at_its_new_address_and_a_removed_node_is_not_asked() {
+    let ((here, _a), (old, _b), (new, _c)) = (store("here"), store("old"), store("new"));
+    let mut blobs = Vec::new();
+    for (number, holder) in [&old, &new, &new].into_iter().enumerate() {
+        blobs.push(holder.blobs().put(audio(number, 1_000)).await.expect("a blob"));
+    }
+    let others = Others::default().with_store("b", &old).await;
+    let moved = Others::default().with_store("b", &new).await;
+    let addresses = others.addresses.clone();
+    let fetcher = others.fetcher(&here);
+    assert_eq!(fetcher.get_from_any(&blobs[0]).await, Got::Here);
+    let at_new = moved.addresses.lock().expect("the addresses").clone();
+    *addresses.lock().expect("the addresses") = at_new;
+    assert_eq!(fetcher.get_from_any(&blobs[1]).await, Got::Here, "only the node at the new address has it");
+    addresses.lock().expect("the addresses").clear();
+    let b = name("b");
+    assert_eq!(fetcher.get_all(vec![blobs[2]], Some(&b)).await, [(blobs[2], Got::Failed)]);
+    assert_eq!(moved.asked.lock().expect("the requests")["b"], [(1, 0)], "not asked after its removal");
 }
 
 #[test]

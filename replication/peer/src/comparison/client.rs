@@ -47,7 +47,7 @@ pub(crate) struct Client(ReplicationClient<Channel>);
 
 impl Client {
     pub(crate) fn new(inner: &Arc<Inner>, link: &Link) -> Result<Self, StreamError> {
-        let endpoint = inner.config.tls.endpoint(&link.name, &link.address)?.connect_timeout(limits::SILENCE);
+        let endpoint = inner.config.tls.endpoint(&link.name, &link.address())?.connect_timeout(limits::SILENCE);
         let client = ReplicationClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(limits::MESSAGE)
             .max_encoding_message_size(limits::MESSAGE);

@@ -7,6 +7,7 @@ mod kit;
 mod leaving;
 mod lies;
 mod lost_audio;
+mod moving;
 mod pair;
 mod purge;
 mod refusals;

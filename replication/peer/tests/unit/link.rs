@@ -84,6 +84,17 @@ fn clock_of_a_peer_goes_on_from_what_it_said() {
 }
 
 #[test]
+fn stream_of_a_peer_ends_when_its_address_changes_and_only_then() {
+    let link = Link::new("b".parse().unwrap(), "127.0.0.1:1".into());
+    let ended = CancellationToken::new();
+    let number = link.open(ORIGIN, &Vector::new(), ended.clone());
+    assert!(!link.move_to("127.0.0.1:1") && !ended.is_cancelled());
+    assert!(link.move_to("127.0.0.1:2") && ended.is_cancelled());
+    assert_eq!(link.address(), "127.0.0.1:2");
+    assert!(link.close(number), "the reader of the stream ends the wait for this peer");
+}
+
+#[test]
 fn new_stream_ends_the_old_one_and_its_frames_are_ignored() {
     let (link, _) = link(Vector::new());
     let ended = CancellationToken::new();

@@ -368,6 +368,11 @@ impl Ledger {
             return Err(NoGrant::Superseded(request.node.clone()));
         }
         record.last_contact = now;
+        // Never taken back, so it counts in a message without a grant, too. A node that leaves has ended its calls.
+        record.left |= request.leaving;
+        if record.left {
+            self.call_counts.forget(&request.node, request.incarnation);
+        }
         let echo = request.echo.filter(|echo| echo.term == self.term && echo.at <= now).map(|echo| echo.at);
         if echo < record.echo {
             // Sent before a message that has arrived already. The node is live; the content is out of date.
@@ -398,14 +403,9 @@ impl Ledger {
         self.solo_generation = self.solo_generation.max(solo);
         record.failing.clone_from(&request.failing);
         record.report.clone_from(&request.report);
-        record.left |= request.leaving;
         record.expires_at = if record.left { now } else { running.max(record.expires_at) };
-        let left = record.left;
-        match request.report.measures.calls {
-            // A node that shuts down in an orderly way has ended its calls.
-            _ if left => self.call_counts.forget(&request.node, request.incarnation),
-            Some(calls) => self.call_counts.note(&request.node, request.incarnation, calls),
-            None => {}
+        if let Some(calls) = request.report.measures.calls.filter(|_| !record.left) {
+            self.call_counts.note(&request.node, request.incarnation, calls);
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use twinbox_ids::NodeName;
 
 use crate::{
     Cause, Command, Duty, FeatureLevels, Member, MemberKind, MemberObservation, PlannerPolicy, Presence,
-    ServiceHealth, Sign, State, Status, Trigger, View, rule_for,
+    ServiceHealth, Sign, State, Status, Trigger, View, rule_for, state::shortened,
 };
 
 /// Status changes of members. When a split has just ended (`healing`), a node that is well serves immediately: only the
@@ -24,8 +24,8 @@ pub(super) fn statuses(view: &View, state: &State, policy: &PlannerPolicy, heali
                 wanted.push((name, member, observed, Status::InService, String::new()));
             }
             Verdict::Recovering => recovering.push((name, member, observed)),
-            Verdict::Be(status, reason) => wanted.push((name, member, observed, status, reason)),
-            Verdict::Fail(reason) => failed.push((name, member, observed, reason)),
+            Verdict::Be(status, reason) => wanted.push((name, member, observed, status, shortened(reason))),
+            Verdict::Fail(reason) => failed.push((name, member, observed, shortened(reason))),
         }
     }
     // Nodes that fail leave service one by one, the publisher last, as long as another serves (rule R9).

@@ -280,6 +280,14 @@ fn a_leaving_node_counts_as_left_immediately_and_a_deactivated_one_gets_no_duty(
     ask(&mut ledger, START, &state, &request("a")).expect("a late word");
     assert_eq!(ledger.view(START, 0, &state).observed[&name("a")].presence, Presence::Left);
 
+    // One that has held a grant names none with its leave: it has given it up.
+    let mut ledger = Ledger::new(2, START, &state, timing(), &Exits::default());
+    let first = ask(&mut ledger, START, &state, &request("a")).expect("granted");
+    let echoing = KeepAlive { echo: Some(first.echo()), ..request("a") };
+    ask(&mut ledger, START, &state, &echoing).expect("granted");
+    ask(&mut ledger, START, &state, &leaving).expect("heard");
+    assert_eq!(ledger.view(START, 0, &state).observed[&name("a")].presence, Presence::Left);
+
     let mut ledger = Ledger::new(2, START, &state, timing(), &Exits::default());
     let order = Command::Operate { id: OrderId(1), order: Order::deactivate(name("a")) };
     assert_eq!(state.apply(order), CommandOutcome::Done);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use twinbox_ids::{Epoch, Incarnation};
 use twinbox_roles_core::{
-    Duty, LeaseFact, MemberKind, MemberObservation, Presence, Report, SoloReport, Status, View, plan,
+    Command, CommandOutcome, Duty, LeaseFact, MemberKind, MemberObservation, Presence, Report, ServiceHealth,
+    SoloReport, Status, View, plan,
 };
 
 use crate::planned::{drain_of, then_all_to, then_drains};
@@ -108,6 +109,17 @@ fn out(view: &mut View, text: &str) {
     let member = view.state.members.get_mut(&name(text)).expect("a member");
     (member.status, member.reason) = (Status::NotFunctioning, "store has failed: full".into());
     see(text, failing(Duration::ZERO))(view);
+}
+
+#[test]
+fn status_with_a_longer_reason_than_a_member_keeps_is_set_once() {
+    let mut view = at_rest();
+    let service = ServiceHealth { name: "store".into(), ok: false, detail: "é".repeat(200) };
+    see("b", MemberObservation { failing: Some(vec![service]), health_since: Duration::ZERO, ..live() })(&mut view);
+    let commands = plan(&view, &policy());
+    let [set @ Command::SetStatus { .. }] = commands.as_slice() else { panic!("{commands:?}") };
+    assert_eq!(view.state.apply(set.clone()), CommandOutcome::Done);
+    assert_eq!(plan(&view, &policy()), []);
 }
 
 #[test]

@@ -1,10 +1,6 @@
 //! Mail addresses, notification devices and texts of mails of Asterisk's users.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, fs, path::Path};
 
 use serde::Serialize;
 use twinbox_asterisk::{conf::Entry, texts};
@@ -71,7 +67,7 @@ impl MailColumns {
 #[derive(Debug, Default, Serialize)]
 pub struct Texts {
     /// Templates that were written, or would be.
-    pub written: Vec<PathBuf>,
+    pub written: Vec<String>,
     /// Texts that are not imported, with the reason.
     #[serde(skip)]
     pub not_taken: Vec<String>,
@@ -114,7 +110,7 @@ pub fn write_texts(
                     };
                     fs::create_dir_all(folder).and_then(|()| fs::write(&path, template)).map_err(failed)?;
                 }
-                outcome.written.push(path);
+                outcome.written.push(path.display().to_string());
             }
         }
     }

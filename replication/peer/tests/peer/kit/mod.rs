@@ -57,7 +57,7 @@ pub struct Cluster {
     pub authority: CertificateAuthority,
     nodes: Vec<(NodeName, SocketAddr)>,
     /// Bound and never listening: the port stays reserved while its node does not run.
-    _ports: Vec<TcpSocket>,
+    ports: Vec<TcpSocket>,
 }
 
 impl Cluster {
@@ -67,13 +67,18 @@ impl Cluster {
         let mut nodes = Vec::new();
         let mut ports = Vec::new();
         for text in names {
-            let port = TcpSocket::new_v4().unwrap();
-            port.set_reuseaddr(true).unwrap();
-            port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            let port = reserve_port();
             nodes.push((name(text), port.local_addr().unwrap()));
             ports.push(port);
         }
-        Self { authority: CertificateAuthority::create(ClusterId::random(), "test").unwrap(), nodes, _ports: ports }
+        Self { authority: CertificateAuthority::create(ClusterId::random(), "test").unwrap(), nodes, ports }
+    }
+
+    /// Gives a node that does not run another address.
+    pub fn move_node(&mut self, node: &str) {
+        let port = reserve_port();
+        self.nodes.iter_mut().find(|(n, _)| n.as_str() == node).unwrap().1 = port.local_addr().unwrap();
+        self.ports.push(port);
     }
 
     pub fn identity(&self, node: &str) -> NodeIdentity {
@@ -135,6 +140,13 @@ impl Cluster {
         let server = tokio::spawn(async move { serve.await.unwrap() });
         Node { store, peers, tls, refused_clients, dir, stop, server }
     }
+}
+
+fn reserve_port() -> TcpSocket {
+    let port = TcpSocket::new_v4().unwrap();
+    port.set_reuseaddr(true).unwrap();
+    port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    port
 }
 
 /// The pack that has this audio in one piece, and the place of the first byte.
