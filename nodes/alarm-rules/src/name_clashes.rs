@@ -123,12 +123,8 @@ fn clashes_of(mailstore: &Mailstore, key: &Key) -> Result<Vec<NameClash>, MailEr
 
 /// The mailboxes that have the name of this record in their settings, if they are several.
 fn conflict_of(mailstore: &Mailstore, key: &Key, record: &Record) -> Result<Option<NameConflict>, MailError> {
-    let (kind, claimants): (_, Vec<MailboxId>) = match key.table == schema::NUMBER {
-        true => {
-            let tag = schema::number::HOLDER;
-            let all = record.claim(tag).into_iter().chain(record.losers(tag));
-            (NameKind::Number, all.filter_map(MailboxId::from_slice).collect())
-        }
+    let (kind, claimants) = match key.table == schema::NUMBER {
+        true => (NameKind::Number, Number::claimants(record)),
         false => (NameKind::Address, UserAddress::claimants(record)),
     };
     // The usual case needs no look at a mailbox.

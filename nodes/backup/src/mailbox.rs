@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use tokio::sync::Mutex;
 use twinbox_ids::{MailboxId, MessageId, RecordingId};
-use twinbox_mailbox::{Message, NewMessage, Number, Recording, holder, schema};
+use twinbox_mailbox::{Message, NewMessage, Number, Recording, schema};
 use twinbox_mailstore::{Acknowledgement, Mailstore, RestoredMessage};
 use twinbox_replication_core::{Key, Record};
 
@@ -126,14 +126,24 @@ fn read_audio(
     }
 }
 
-/// Reads the mailbox with this number and its messages, on a thread that may block: one pass for the id, one for the
-/// messages, and one for the recordings of partial ones.
+/// Reads the mailbox with this number and its messages, on a thread that may block: one pass for the claims, one for
+/// the mailboxes and messages, and one for the recordings of partial ones.
 fn find(backup: &Backup, number: &str) -> Result<Found, BackupError> {
     let none = || BackupError::NoMailboxInBackup { backup: backup.name.clone(), number: number.to_owned() };
-    let key = schema::number_key(&Number::normalise(number).map_err(|_| none())?);
-    let mut claims = rows(backup, |row| *row == key)?;
-    let mailbox = claims.pop().and_then(|(_, claim)| holder(&claim.ok()?)).ok_or_else(none)?;
-    let records = rows(backup, |row| schema::message_of(row).is_some_and(|(owner, _)| owner == mailbox))?;
+    let number = Number::normalise(number).map_err(|_| none())?;
+    let key = schema::number_key(&number);
+    let claims = rows(backup, |row| *row == key)?.pop().and_then(|(_, claims)| claims.ok()).ok_or_else(none)?;
+    let claimants = Number::claimants(&claims);
+    let owner = |row: &Key| schema::mailbox_of(row).or_else(|| Some(schema::message_of(row)?.0));
+    let theirs = rows(backup, |row| owner(row).is_some_and(|owner| claimants.contains(&owner)))?;
+    let (mailboxes, mut records): (Vec<_>, Vec<_>) =
+        theirs.into_iter().partition(|(row, _)| schema::mailbox_of(row).is_some());
+    let readable = mailboxes.into_iter().filter_map(|(row, record)| Some((row, record.ok()?)));
+    let read: BTreeMap<Key, Record> = readable.chain([(key, claims)]).collect();
+    let holder = number.holder(|key| Ok::<_, BackupError>(read.get(key).cloned()))?;
+    // Messages are wanted of a mailbox that is removed or damaged, too.
+    let mailbox = holder.or(claimants.first().copied()).ok_or_else(none)?;
+    records.retain(|(row, _)| owner(row) == Some(mailbox));
     // The recording of a complete message says nothing about it.
     let partial: BTreeSet<Key> = records
         .iter()

@@ -9,7 +9,7 @@ use twinbox_mailbox::{
     by_epoch::Author,
     claim, class_name,
     directory::{PasswordVerifier, Supplied, schema},
-    holder, is_timezone, mailbox_of, release, schema as mailbox_schema,
+    is_timezone, mailbox_of, release, schema as mailbox_schema,
 };
 use twinbox_mailstore::{
     MailError, SystemContent, SystemMail,
@@ -280,7 +280,7 @@ fn check(draft: &Draft<'_>, directory: DirectoryId, ready: ReadyStep, now: Times
     }
     let held_by = match &number {
         Some(number) if before.as_ref().is_none_or(|mailbox| mailbox.number != number.as_str()) => {
-            draft.get(&mailbox_schema::number_key(number))?.as_ref().and_then(holder).filter(|by| *by != id)
+            number.holder(|key| draft.get(key))?.filter(|by| *by != id)
         }
         _ => None,
     };

@@ -146,14 +146,19 @@ impl Health {
 
     /// Reason why this node takes no calls; `None` if it takes calls.
     pub fn why_not_ready(&self) -> Option<String> {
-        let (services, filled) = (self.services(), self.node.store.filled());
+        let (mut services, filled) = (self.services(), self.node.store.filled());
         match self.node.calls.running() {
             _ if services.is_empty() => Some("starting".to_owned()),
             _ if self.heartbeat.hung() => Some("the event loop hangs".to_owned()),
             None => Some("the SIP server does not run".to_owned()),
             Some(_) if !filled.has_records() => Some(format!("replicating: {filled}")),
             Some(calls) if calls.draining() => Some("draining: new calls go elsewhere".to_owned()),
-            Some(_) => unable(&services).map(|service| format!("{}: {}", service.name, service.detail)),
+            Some(_) => {
+                // The last node serves as far as it can: owners listen and delete on a full disk.
+                let is_last = !serves_elsewhere(&self.node.roles.watch().borrow(), &self.node.name);
+                services.retain(|service| !(is_last && service.name == "space"));
+                unable(&services).map(|service| format!("{}: {}", service.name, service.detail))
+            }
         }
     }
 

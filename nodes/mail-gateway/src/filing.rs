@@ -6,34 +6,32 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use twinbox_alarms::{Alarms, Code};
-use twinbox_audio::{Recording, g726_to_g711, to_g711};
 use twinbox_clock::wall;
 use twinbox_ids::{EffectId, MailboxId, MessageId, Pii, Timestamp};
 use twinbox_locations::number_of_sender;
 use twinbox_mail::{
     Address,
-    bounce::{self, Action, Bounce},
-    incoming::{self, Audio, Importance, Incoming, Sensitivity},
+    bounce::{Action, Bounce},
+    incoming::{self, Importance, Incoming, Sensitivity},
 };
 use twinbox_mailstore::{
     Codec, ImportOutcome, MailError, MailOrigin, Mailbox, MailedMessage, Mailstore, NewMessage, OutgoingRecord,
     PinCheck, Report, Returns,
 };
-use twinbox_rtp::{SAMPLES_PER_MS, g711};
 
 use crate::{
     Delivery, Mail, MailHandler, PasswordCheck, RecipientError, Sender, SuccessReport,
     lookup::{MailName, names},
     networks,
+    sounds::Sounds,
 };
 
 /// Longest kept text of a mail, in characters.
 const LONGEST_TEXT: usize = 4_000;
 /// Longest kept subject and name, in characters.
 const LONGEST_LINE: usize = 200;
-/// Maximum number of sound files that are taken of one mail.
+/// Maximum number of sound files of one mail.
 const MOST_FILES: usize = 20;
 /// Longest returned header of a mail in a report of success, in bytes.
 const LONGEST_HEADER: usize = 8 * 1024;
@@ -92,20 +90,27 @@ impl MailFiling {
         Ok(None)
     }
 
-    /// Files a mail in mailboxes. A sound file is decoded once for all of them, and not at all where all have it: a repeated
-    /// delivery of a mail to many gets further than the one before.
+    /// Files a mail in mailboxes. A sound file is decoded for all of them together, and not at all where all have it: a
+    /// repeated delivery of a mail to many gets further than the one before.
     async fn file(&self, mailboxes: BTreeSet<MailboxId>, mail: &Parsed) -> BTreeMap<MailboxId, Delivery> {
         let mut filings = Vec::with_capacity(mailboxes.len());
         for mailbox in mailboxes {
             filings.push((mailbox, self.begin(mailbox, mail).await));
         }
-        let mut files = mail.incoming.audio.get(..MOST_FILES).unwrap_or(&mail.incoming.audio);
-        let mut index = 0;
-        while !files.is_empty() {
-            // A voice message of several parts, such as an introduction and a forwarded message, is one message.
-            let (together, rest) = files.split_at(if mail.incoming.is_vpim { files.len() } else { 1 });
-            files = rest;
-            let mut sounds = Sounds { files: together, by_limit: BTreeMap::new() };
+        let begun = filings.iter().filter_map(|(_, filing)| filing.as_ref().ok());
+        let most_ms = begun.map(|begun| begun.max_ms).max().unwrap_or_default();
+        let mut sounds = Sounds::of(&mail.incoming, most_ms);
+        // All lengths before the first message: a refused mail leaves nothing in the mailbox.
+        for index in 0..sounds.len() {
+            for (mailbox, filing) in &mut filings {
+                if let Ok(begun) = filing
+                    && let Err(end) = self.check_length(*mailbox, index, begun, &mut sounds).await
+                {
+                    *filing = Err(end);
+                }
+            }
+        }
+        for index in 0..sounds.len() {
             for (mailbox, filing) in &mut filings {
                 if let Ok(begun) = filing
                     && let Err(error) = self.file_one(*mailbox, mail, index, begun, &mut sounds).await
@@ -113,13 +118,17 @@ impl MailFiling {
                     *filing = Err(later(error.to_string()));
                 }
             }
-            index += 1;
         }
         filings.into_iter().map(|(mailbox, filing)| (mailbox, filing.map_or_else(|end| end, Filing::end))).collect()
     }
 
     /// Begins to file a mail in a mailbox; the delivery if none of it can be filed.
     async fn begin(&self, mailbox: MailboxId, mail: &Parsed) -> Result<Filing, Delivery> {
+        let files = mail.incoming.audio.len();
+        if files > MOST_FILES {
+            let reason = format!("the mail has {files} sound files, more than {MOST_FILES}: send several mails");
+            return Err(refused("5.6.1", &reason));
+        }
         let owner = match self.mailstore.get(mailbox).await {
             Ok(Some(owner)) => owner,
             Ok(None) => return Err(refused("5.1.1", "the mailbox was removed")),
@@ -129,6 +138,28 @@ impl MailFiling {
             self.mailstore.rules(&owner).ok().and_then(|rules| rules.max_message_ms()).unwrap_or(LONGEST_MS);
         let delivery = incoming::delivery_id(mailbox.to_bytes(), &mail.incoming, &mail.sender);
         Ok(Filing { owner, max_ms, delivery, filed: Vec::new(), unreadable: None, beyond_quota: 0 })
+    }
+
+    /// Refuses a mail whose sound file at `index` is longer than the mailbox takes, unless it was filed before.
+    async fn check_length(
+        &self,
+        mailbox: MailboxId,
+        index: usize,
+        filing: &Filing,
+        sounds: &mut Sounds<'_>,
+    ) -> Result<(), Delivery> {
+        let known = self.mailstore.knows_mail(mailbox, message_id(filing.delivery, index)).await;
+        if known.map_err(|error| later(error.to_string()))? {
+            return Ok(());
+        }
+        match sounds.at(index).await {
+            Ok(sound) if !sound.is_within(filing.max_ms) => {
+                let most = filing.max_ms / 1_000;
+                let reason = format!("the sound is too long: the mailbox takes messages of at most {most} s");
+                Err(refused("5.6.1", &reason))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Files the sound file at `index` of a mail. One that cannot be read is left out, and so are those behind the first for
@@ -151,7 +182,7 @@ impl MailFiling {
             filing.beyond_quota += 1;
             return Ok(());
         }
-        let sound = match sounds.within(filing.max_ms).await {
+        let sound = match sounds.at(index).await {
             Ok(sound) => sound,
             Err(reason) => {
                 filing.unreadable.get_or_insert(reason);
@@ -159,7 +190,9 @@ impl MailFiling {
             }
         };
         let audio = twinbox_mailstore::Audio { codec: sound.codec, bytes: sound.bytes };
-        let message = MailedMessage { id, mailbox, new: mail.message(sound.codec), audio };
+        // A voice message from a location is a person's, whatever its system writes.
+        let is_automatic = mail.incoming.auto_submitted && !(mail.incoming.is_vpim && mail.remote.is_some());
+        let message = MailedMessage { id, mailbox, new: mail.message(sound.codec), audio, is_automatic };
         filing.filed.push(match self.mailstore.receive_mail(message).await? {
             ImportOutcome::Taken(_) => id.to_string(),
             ImportOutcome::Known | ImportOutcome::Kept => format!("{id} (known)"),
@@ -195,13 +228,13 @@ impl MailFiling {
 
     /// A report of failure raises an alarm that names the notification; a voice message comes back to its sender. Any
     /// other mail to the sender of notifications is taken and thrown away: a refusal could begin a loop.
-    async fn read_report(&self, bytes: &[u8]) -> Delivery {
-        if let Some(report) = bounce::read(bytes).ok().flatten()
-            && let Err(reason) = self.note_report(&report).await
+    async fn read_report(&self, report: Option<&Bounce>) -> Delivery {
+        if let Some(report) = report
+            && let Err(reason) = self.note_report(report).await
         {
             return later(reason);
         }
-        Delivery::Accepted { detail: "report read".to_owned() }
+        report_read()
     }
 
     /// `Err`: the report is to be delivered again later, for this reason.
@@ -246,7 +279,8 @@ impl MailHandler for MailFiling {
         let address = Address::parse(address).map_err(|_| RecipientError::Unknown)?;
         let identity = (self.identity)().ok_or(RecipientError::NotReady)?;
         let is_ours = address.domain() == identity.domain;
-        if is_ours && address.local().eq_ignore_ascii_case(identity.from.local()) {
+        let is_sender = is_ours && address.domain() == identity.from.domain();
+        if is_sender && address.local().eq_ignore_ascii_case(identity.from.local()) {
             return Ok(FilingRecipient::Reports);
         }
         // Without all records, a mailbox that is not here may exist (rule D13).
@@ -254,8 +288,8 @@ impl MailHandler for MailFiling {
             return Err(RecipientError::NotReady);
         }
         let found = self.find(&address, &identity.domain).await.map_err(|_| RecipientError::NotReady)?;
-        let unknown = if is_ours { RecipientError::Unknown } else { RecipientError::RelayingDenied };
-        let mailbox = found.ok_or(unknown)?;
+        let mailbox =
+            found.ok_or(if is_ours { RecipientError::Unknown } else { RecipientError::RelayingDenied })?;
         if !self.mailstore.takes_messages(&mailbox) {
             return Err(RecipientError::Disabled);
         }
@@ -268,39 +302,35 @@ impl MailHandler for MailFiling {
 
     async fn deliver(&self, mail: Mail<FilingRecipient>) -> Vec<Delivery> {
         let parsed = match Parsed::of(self, &mail).await {
-            Ok(parsed) => Some(parsed),
-            Err(reason) if mail.recipients.iter().all(|to| matches!(to, FilingRecipient::Mailbox(_))) => {
-                return mail.recipients.iter().map(|_| refused("5.6.0", &reason)).collect();
+            Ok(parsed) => parsed,
+            Err(end) => {
+                let of = |to: &FilingRecipient| match (to, &end) {
+                    // A refusal could begin a loop.
+                    (FilingRecipient::Reports, Delivery::Refused { .. }) => report_read(),
+                    _ => end.clone(),
+                };
+                return mail.recipients.iter().map(of).collect();
             }
-            Err(_) => None,
         };
+        let report = parsed.incoming.bounce.as_ref();
         let mailbox = |recipient: &FilingRecipient| match recipient {
-            FilingRecipient::Mailbox(mailbox) => Some(*mailbox),
-            FilingRecipient::Reports => None,
+            // Some systems report to the sender in the header.
+            FilingRecipient::Mailbox(mailbox) if report.is_none() => Some(*mailbox),
+            FilingRecipient::Mailbox(_) | FilingRecipient::Reports => None,
         };
-        let filed = match &parsed {
-            Some(parsed) if !parsed.incoming.is_bounce => {
-                self.file(mail.recipients.iter().filter_map(mailbox).collect(), parsed).await
-            }
-            _ => BTreeMap::new(),
-        };
+        let filed = self.file(mail.recipients.iter().filter_map(mailbox).collect(), &parsed).await;
+        let read = self.read_report(report).await;
         let mut deliveries = Vec::with_capacity(mail.recipients.len());
         for (index, recipient) in mail.recipients.iter().enumerate() {
-            deliveries.push(match (recipient, &parsed) {
-                (FilingRecipient::Reports, _) => self.read_report(&mail.bytes).await,
-                // Some systems report to the sender in the header.
-                (FilingRecipient::Mailbox(_), Some(parsed)) if parsed.incoming.is_bounce => {
-                    self.read_report(&mail.bytes).await
-                }
-                (FilingRecipient::Mailbox(mailbox), Some(parsed)) => {
-                    let filed = filed.get(mailbox).cloned();
-                    let filed = filed.unwrap_or_else(|| later("the mail was not filed".to_owned()));
-                    match mail.reports.get(index).and_then(Option::as_ref) {
-                        Some(wanted) => self.report(*mailbox, parsed, &mail, wanted, filed).await,
-                        None => filed,
-                    }
-                }
-                (FilingRecipient::Mailbox(_), None) => refused("5.6.0", "the mail cannot be read"),
+            let Some(mailbox) = mailbox(recipient) else {
+                deliveries.push(read.clone());
+                continue;
+            };
+            let filed = filed.get(&mailbox).cloned();
+            let filed = filed.unwrap_or_else(|| later("the mail was not filed".to_owned()));
+            deliveries.push(match mail.reports.get(index).and_then(Option::as_ref) {
+                Some(wanted) => self.report(mailbox, &parsed, &mail, wanted, filed).await,
+                None => filed,
             });
         }
         deliveries
@@ -308,8 +338,7 @@ impl MailHandler for MailFiling {
 
     /// The tries of a host are counted together, apart from those of a telephone number.
     async fn check_password(&self, user: &str, password: &str, client: IpAddr) -> PasswordCheck {
-        let source = source(client);
-        match self.mailstore.check_pin_of_number(user, &Pii::new(password.to_owned()), &source).await {
+        match self.mailstore.check_pin_of_number(user, &Pii::new(password.to_owned()), &source(client)).await {
             Ok(PinCheck::Ok { must_change: false }) => PasswordCheck::Right,
             Ok(PinCheck::Ok { must_change: true } | PinCheck::Wrong) => PasswordCheck::Wrong,
             Ok(PinCheck::BackOff { .. }) | Err(_) => PasswordCheck::Later,
@@ -334,10 +363,12 @@ struct Parsed {
 }
 
 impl Parsed {
-    async fn of(filing: &MailFiling, mail: &Mail<FilingRecipient>) -> Result<Self, String> {
+    /// `Err`: the delivery of a mail that cannot be read.
+    async fn of(filing: &MailFiling, mail: &Mail<FilingRecipient>) -> Result<Self, Delivery> {
         let bytes = mail.bytes.clone();
         let read = tokio::task::spawn_blocking(move || incoming::read(&bytes)).await;
-        let incoming = read.map_err(|_| "the node is stopping".to_owned())?.map_err(|error| error.to_string())?;
+        let incoming = read.map_err(|_| later("the node is stopping".to_owned()))?;
+        let incoming = incoming.map_err(|error| refused("5.6.0", &error.to_string()))?;
         let user = match (&mail.trust.user, mail.trust.trusted_network) {
             (Some(user), _) => filing.mailstore.find_by_number(user).await.ok().flatten(),
             (None, true) => match (&incoming.from, (filing.identity)()) {
@@ -401,63 +432,6 @@ impl Filing {
     }
 }
 
-/// A sound of a mail, cheap to clone.
-#[derive(Clone)]
-struct Sound {
-    codec: Codec,
-    bytes: Bytes,
-}
-
-/// The sound of some files, one after the other, by the longest length in milliseconds; decoded when it is first asked for.
-struct Sounds<'a> {
-    files: &'a [Audio],
-    by_limit: BTreeMap<u64, Result<Sound, String>>,
-}
-
-impl Sounds<'_> {
-    async fn within(&mut self, max_ms: u64) -> Result<Sound, String> {
-        if let Some(known) = self.by_limit.get(&max_ms) {
-            return known.clone();
-        }
-        let sound = joined(self.files, max_ms).await;
-        let sound = sound.map(|Recording { codec, bytes, .. }| Sound { codec, bytes: bytes.into() });
-        self.by_limit.insert(max_ms, sound.clone());
-        sound
-    }
-}
-
-/// The sounds of files one after the other, in the codec of the first, at most `max_ms` milliseconds.
-async fn joined(files: &[Audio], max_ms: u64) -> Result<Recording, String> {
-    let mut joined: Option<Recording> = None;
-    for file in files {
-        let length_ms = joined.as_ref().map_or(0, |sound| sound.bytes.len() as u64 / u64::from(SAMPLES_PER_MS));
-        if length_ms >= max_ms {
-            break;
-        }
-        let sound = decode(file.clone(), max_ms - length_ms).await?;
-        match &mut joined {
-            None => joined = Some(sound),
-            Some(whole) => whole.bytes.extend(g711::transcode(sound.codec, whole.codec, &sound.bytes)),
-        }
-    }
-    joined.ok_or_else(|| "the mail has no sound file".to_owned())
-}
-
-/// The sound of an attachment, by its content; only 32KADPCM has no header that tells.
-async fn decode(audio: Audio, max_ms: u64) -> Result<Recording, String> {
-    let decoded = tokio::task::spawn_blocking(move || {
-        if audio.content_type.eq_ignore_ascii_case("audio/32kadpcm") {
-            // Two samples a byte, 8 samples a millisecond.
-            let most = usize::try_from(max_ms.saturating_mul(4)).unwrap_or(usize::MAX);
-            let data = audio.bytes.get(..most.min(audio.bytes.len())).unwrap_or_default();
-            let bytes = g726_to_g711(data, Codec::Pcmu);
-            return Ok(Recording { codec: Codec::Pcmu, bytes, truncated: data.len() < audio.bytes.len() });
-        }
-        to_g711(&audio.bytes, max_ms).map_err(|error| error.to_string())
-    });
-    decoded.await.unwrap_or_else(|_| Err("the node is stopping".to_owned()))
-}
-
 /// The source of a client's tries, one of 65,536: the store keeps a record of each counted one until the purge.
 fn source(client: IpAddr) -> String {
     let hash = blake3::derive_key("twinbox smtp sign-in", networks::host(client).to_string().as_bytes());
@@ -485,6 +459,10 @@ fn header(mail: &[u8]) -> String {
 }
 
 const NO_SOUND: &str = "the mail has no sound file: attach WAV, MP3 or M4A";
+
+fn report_read() -> Delivery {
+    Delivery::Accepted { detail: "report read".to_owned() }
+}
 
 fn refused(enhanced: &str, text: &str) -> Delivery {
     Delivery::Refused { code: 554, enhanced: enhanced.to_owned(), text: line(text) }

@@ -28,6 +28,7 @@ mod received;
 mod reply;
 pub mod session;
 mod slots;
+mod sounds;
 mod tls;
 
 pub use counts::{Counter, GatewayCounts};

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
-    Binding, UserAddress, directory::schema as directory_schema, holder, schema as mailbox_schema,
+    Binding, Number, UserAddress, directory::schema as directory_schema, schema as mailbox_schema,
 };
 use twinbox_mailbox_sync::{Account, AccountState, schema};
 use twinbox_mailstore::{MailError, blocking};
@@ -139,10 +139,7 @@ impl Index {
 fn named(key: &Key, record: &Record) -> Vec<MailboxId> {
     match key.table {
         mailbox_schema::ADDRESS => UserAddress::claimants(record),
-        mailbox_schema::NUMBER => {
-            let losers = record.losers(mailbox_schema::number::HOLDER);
-            holder(record).into_iter().chain(losers.into_iter().filter_map(MailboxId::from_slice)).collect()
-        }
+        mailbox_schema::NUMBER => Number::claimants(record),
         directory_schema::BINDING => {
             Binding::read(key, record).ok().flatten().map(|binding| binding.mailbox).into_iter().collect()
         }

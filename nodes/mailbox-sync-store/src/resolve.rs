@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use twinbox_ids::{ClassId, MailServerId, MailboxId, Pii};
 use twinbox_mailbox::{
-    Binding, Class, Mailbox, Number, Rule, UserAddress, directory::schema as directory_schema, holder,
+    Binding, Class, Mailbox, Number, Rule, UserAddress, directory::schema as directory_schema,
     schema as mailbox_schema,
 };
 use twinbox_mailbox_sync::{
@@ -253,8 +253,7 @@ impl<'a, R: Rows> Resolver<'a, R> {
         };
         let number = match Number::normalise(&mailbox.number) {
             Ok(number) => {
-                let row = self.rows.row(&mailbox_schema::number_key(&number))?;
-                let own = row.as_ref().and_then(holder) == Some(mailbox.id);
+                let own = number.holder(|key| self.rows.row(key))? == Some(mailbox.id);
                 own.then(|| Pii::new(number.to_string()))
             }
             Err(_) => None,

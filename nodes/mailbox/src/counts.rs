@@ -252,7 +252,7 @@ impl Counts {
         let holds = matches!(state.mailboxes.get(&mailbox), Some(Count::Begun(number)) if *number == begun.number);
         if holds && (partial.is_empty() || state.recordings == begun.recordings) {
             state.partial.extend(partial.iter().map(|id| (*id, mailbox)));
-            let remember = shares.len() >= MIN_SHARES && state.shares + shares.len() <= MOST_SHARES;
+            let remember = read >= MIN_SHARES as u64 && state.shares + shares.len() <= MOST_SHARES;
             let shares = remember.then_some(shares);
             state.shares += shares.as_ref().map_or(0, HashMap::len);
             let (version, changed) = (begun.number, HashSet::new());
@@ -382,6 +382,16 @@ mod tests {
         assert_eq!((known(&counts, BOX), known(&counts, MailboxId(2))), (Some(expected), None));
         counts.changed(&change(schema::message_key(BOX, MessageId(1))));
         assert_eq!((known(&counts, BOX), counts.read()), (None, 2));
+    }
+
+    #[test]
+    fn counts_of_a_mailbox_with_many_deleted_messages_are_adjusted_too() {
+        let counts = Counts::default();
+        let messages: Vec<_> =
+            (0..40).map(|id| Message { deleted: id > 0, ..message(id, Folder::New, false) }).collect();
+        count(&counts, &messages);
+        counts.changed(&change(schema::message_key(BOX, MessageId(0))));
+        assert!(matches!(counts.look(BOX), Look::Changed(_)), "one message is read again, and not forty");
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use message::{
 };
 pub use message_counts::{MessageCounts, Quota};
 pub use nearest::nearest;
-pub use number::{InvalidNumber, Number, claim, holder, release, renumber};
+pub use number::{InvalidNumber, Number, claim, release, renumber};
 pub use prompt::{PromptKey, clear_prompt, prompt_audio, set_prompt};
 pub use recording::{
     Recording, RecordingState, discarded, filed, is_message_purged, is_of_purged_record, is_outlived,

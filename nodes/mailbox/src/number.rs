@@ -3,9 +3,9 @@
 use std::fmt;
 
 use twinbox_ids::MailboxId;
-use twinbox_replication_core::{Edit, Record};
+use twinbox_replication_core::{Edit, Key, Record};
 
-use crate::{schema, value::set_text};
+use crate::{Mailbox, schema, value::set_text};
 
 /// A mailbox number: 1 to 32 digits, nothing else.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,6 +47,31 @@ impl Number {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The mailboxes that claim the number of this record, the earliest claim first; see [`Self::holder`].
+    pub fn claimants(record: &Record) -> Vec<MailboxId> {
+        let (first, later) = (record.claim(schema::number::HOLDER), record.losers(schema::number::HOLDER));
+        first.into_iter().chain(later).filter_map(MailboxId::from_slice).collect()
+    }
+
+    /// The mailbox that holds the number: the earliest claimant that still has it; `get` reads a record. A claim may stay
+    /// behind a mailbox: its removal, or its next number, came from a node that did not know of the claim. A mailbox that
+    /// this release cannot read counts as having the number, so that no other gets it.
+    pub fn holder<E>(&self, get: impl Fn(&Key) -> Result<Option<Record>, E>) -> Result<Option<MailboxId>, E> {
+        let claims = get(&schema::number_key(self))?.unwrap_or_default();
+        for id in Self::claimants(&claims) {
+            let key = schema::mailbox_key(id);
+            let Some(record) = get(&key)?.filter(|record| !record.is_empty()) else { continue };
+            let has_it = match Mailbox::read(&key, &record) {
+                Ok(mailbox) => mailbox.is_some_and(|read| Self::normalise(&read.number).as_ref() == Ok(self)),
+                Err(_) => true,
+            };
+            if has_it {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
 }
 
 impl fmt::Display for Number {
@@ -74,11 +99,6 @@ pub fn claim(mailbox: MailboxId) -> Vec<Edit> {
 /// The edits of a number's record that withdraw the claim.
 pub fn release(mailbox: MailboxId) -> Vec<Edit> {
     vec![Edit::Unclaim(schema::number::HOLDER, mailbox.to_bytes().to_vec())]
-}
-
-/// The mailbox that holds the number: of several claims, made on both sides of a split, the earliest.
-pub fn holder(record: &Record) -> Option<MailboxId> {
-    record.claim(schema::number::HOLDER).and_then(MailboxId::from_slice)
 }
 
 #[cfg(test)]

@@ -40,6 +40,9 @@ pub struct MailedMessage {
     pub new: NewMessage,
     /// The audio.
     pub audio: Audio,
+    /// A program sent the mail without a person. Devices do not notify of it: two mailboxes that notify each other by mail
+    /// would never end.
+    pub is_automatic: bool,
 }
 
 /// Outcome of an import.
@@ -97,11 +100,11 @@ impl Mailstore {
         Ok((id, self.take_in(mailbox, id, new, folder, audio, false).await?))
     }
 
-    /// Takes a message that came by mail; durable when this returns. Devices notify of it as of a recorded one. A
-    /// repeated delivery is known by the message's id, whatever became of the message since.
+    /// Takes a message that came by mail; durable when this returns. Devices notify of it as of a recorded one,
+    /// unless it is automatic. A repeated delivery is known by the message's id, whatever became of the message since.
     pub async fn receive_mail(&self, mail: MailedMessage) -> Result<ImportOutcome, MailError> {
-        let MailedMessage { id, mailbox, new, audio } = mail;
-        self.take_in(mailbox, id, new, Folder::New, audio, true).await
+        let MailedMessage { id, mailbox, new, audio, is_automatic } = mail;
+        self.take_in(mailbox, id, new, Folder::New, audio, !is_automatic).await
     }
 
     /// Whether a message that came by mail was taken before, whatever became of it since. Waits as [`Self::receive_mail`].

@@ -2,7 +2,7 @@
 
 use twinbox_ids::LocationId;
 use twinbox_locations::{Location, LocationChange, LocationError, schema};
-use twinbox_mailbox::{holder, schema as mailbox_schema};
+use twinbox_mailbox::{Number, schema as mailbox_schema};
 use twinbox_replication_core::{Key, Record};
 use twinbox_replication_store::Draft;
 
@@ -123,12 +123,14 @@ fn conflict(draft: &Draft<'_>, new: &Location) -> Result<Option<LocationStoreErr
             return Ok(Some(LocationStoreError::Domain { domain: other.domain, by: other.name }));
         }
     }
-    let numbers = draft.scan(mailbox_schema::NUMBER, new.dial_id.as_bytes())?;
-    let taken = numbers.into_iter().find(|(_, record)| holder(record).is_some());
-    Ok(taken.map(|(key, _)| LocationStoreError::Number {
-        dial_id: new.dial_id.clone(),
-        number: String::from_utf8_lossy(&key.id).into_owned(),
-    }))
+    for (key, _) in draft.scan(mailbox_schema::NUMBER, new.dial_id.as_bytes())? {
+        let Ok(number) = Number::normalise(&String::from_utf8_lossy(&key.id)) else { continue };
+        if number.holder(|key| draft.get(key))?.is_some() {
+            let (dial_id, number) = (new.dial_id.clone(), number.to_string());
+            return Ok(Some(LocationStoreError::Number { dial_id, number }));
+        }
+    }
+    Ok(None)
 }
 
 fn locations_in(draft: &Draft<'_>) -> Result<Vec<Location>, MailError> {

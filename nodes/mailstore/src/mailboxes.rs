@@ -2,7 +2,7 @@
 
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
-    Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, UserAddresses, claim, holder, is_timezone, release,
+    Mailbox, MailboxChange, Mark, NewMailbox, Number, Numbers, UserAddresses, claim, is_timezone, release,
     renumber, schema,
 };
 use twinbox_replication_core::{Edit, Key, Record};
@@ -24,7 +24,7 @@ impl Mailstore {
 
     /// The mailbox that has this number.
     pub(crate) fn find_now(&self, number: &Number) -> Result<Option<Mailbox>, MailError> {
-        match self.holder(number)? {
+        match number.holder(|key| self.store().get(key))? {
             Some(id) => self.get_now(id),
             None => Ok(None),
         }
@@ -186,10 +186,6 @@ impl Mailstore {
         Ok(acknowledgement)
     }
 
-    fn holder(&self, number: &Number) -> Result<Option<MailboxId>, MailError> {
-        Ok(self.store().get(&schema::number_key(number))?.as_ref().and_then(holder))
-    }
-
     fn view(&self, key: &Key, record: &Record) -> Result<Option<Mailbox>, MailError> {
         Mailbox::read(key, record)?.map(|mailbox| self.with_claim(mailbox)).transpose()
     }
@@ -197,7 +193,7 @@ impl Mailstore {
     /// The mailbox, and whether another one has its number.
     fn with_claim(&self, mut mailbox: Mailbox) -> Result<Mailbox, MailError> {
         mailbox.number_lost = match Number::normalise(&mailbox.number) {
-            Ok(number) => self.holder(&number)? != Some(mailbox.id),
+            Ok(number) => number.holder(|key| self.store().get(key))? != Some(mailbox.id),
             Err(_) => true,
         };
         Ok(mailbox)
@@ -216,10 +212,9 @@ pub fn mailbox_in(draft: &Draft<'_>, id: MailboxId) -> Result<Mailbox, MailError
 
 /// Claims a number for a mailbox, unless another one has it: the last check of a change.
 fn claim_in(draft: &mut Draft<'_>, id: MailboxId, number: &Number) -> Result<Option<CreateError>, MailError> {
-    let key = schema::number_key(number);
-    match draft.get(&key)?.as_ref().and_then(holder).is_some_and(|by| by != id) {
+    match number.holder(|key| draft.get(key))?.is_some_and(|by| by != id) {
         true => Ok(Some(CreateError::Taken { number: number.to_string() })),
-        false => Ok(draft.edit(key, claim(id)).map(|()| None)?),
+        false => Ok(draft.edit(schema::number_key(number), claim(id)).map(|()| None)?),
     }
 }
 

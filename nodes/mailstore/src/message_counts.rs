@@ -8,9 +8,9 @@ use tokio::sync::broadcast::{
 };
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
-    Mailbox, MessageCounts, Quota, Recording, Rule,
+    Mailbox, MessageCounts, Number, Quota, Recording, Rule,
     counts::{Counting, Look, MailboxUsage},
-    holder, schema,
+    schema,
 };
 use twinbox_replication_core::Change;
 
@@ -166,9 +166,8 @@ impl CountsWatch {
     /// The mailbox that claimed a number which no other mailbox claims: then no other MWI is affected. Thousands of new
     /// users must not each trigger a read of all mailboxes.
     fn new_holder(&self, change: &Change) -> Option<MailboxId> {
-        let mailbox = holder(&change.delta)?;
+        let mailbox = *Number::claimants(&change.delta).first()?;
         let record = self.mailstore.store().get(&change.key).ok()??;
-        let alone = record.losers(schema::number::HOLDER).is_empty() && holder(&record) == Some(mailbox);
-        alone.then_some(mailbox)
+        (Number::claimants(&record) == [mailbox]).then_some(mailbox)
     }
 }

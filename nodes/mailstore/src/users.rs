@@ -10,7 +10,7 @@ use tokio::{sync::mpsc, task::JoinSet};
 use twinbox_ids::{MailboxId, Pii};
 use twinbox_mailbox::{
     AddressChange, Class, Mailbox, MailboxChange, NewMailbox, NotifyColumns, Number, RowProblem, UserAddresses,
-    UserRow, claim, holder, pin::typable, repeated_addresses, schema,
+    UserRow, claim, pin::typable, repeated_addresses, schema,
 };
 use twinbox_replication_core::Edit;
 use twinbox_replication_store::Draft;
@@ -343,9 +343,7 @@ impl Ready {
     fn write(self, draft: &mut Draft<'_>) -> Result<bool, MailError> {
         let Self { id, create, edits, first_pin, addresses, notify, .. } = self;
         let present = match &create {
-            Some(number) if draft.get(&schema::number_key(number))?.as_ref().and_then(holder).is_some() => {
-                return Ok(false);
-            }
+            Some(number) if number.holder(|key| draft.get(key))?.is_some() => return Ok(false),
             Some(_) => UserAddresses::default(),
             None => match mailbox_in(draft, id) {
                 Ok(mailbox) if first_pin && mailbox.pin.is_some() => return Ok(false),

@@ -4,6 +4,7 @@
 //! served outside the main event loop (see [`twinbox_health::watchdog`]), on a TCP port and on a local Unix socket.
 
 mod alarms;
+mod connections;
 mod mail;
 mod page;
 mod render;
@@ -14,7 +15,6 @@ use std::{
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use axum::{
@@ -37,6 +37,8 @@ use twinbox_mailstore::Mailstore;
 use twinbox_media::Engine;
 use twinbox_replication_peer::Peers;
 use twinbox_roles::Roles;
+
+use connections::LIMITS;
 
 pub use mail::OutboxCounts;
 
@@ -134,9 +136,6 @@ pub fn bind_local(admin_socket: &Path) -> Result<HttpListener, ListenError> {
     bound().map_err(|source| ListenError::Unix { path: path.clone(), source })
 }
 
-/// Maximum time for the answers under way when the process ends.
-const FINISH_WITHIN: Duration = Duration::from_secs(1);
-
 /// Serves until stopped, on the runtime that it is spawned on.
 pub async fn serve(listener: HttpListener, pages: Pages, stop: CancellationToken) {
     let router = Router::new()
@@ -144,38 +143,25 @@ pub async fn serve(listener: HttpListener, pages: Pages, stop: CancellationToken
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .with_state(pages);
-    // A client that sends half a request, or reads no answer, does not hold up the end of the process.
-    let limit = stop.clone();
-    let limit = async move {
-        limit.cancelled().await;
-        tokio::time::sleep(FINISH_WITHIN).await;
-    };
-    tokio::select! {
-        () = serve_until(listener, router, stop) => {}
-        () = limit => {}
+    if let Err(error) = serve_until(listener, router, &stop).await {
+        error!(%error, "the metrics listener has ended");
     }
 }
 
-async fn serve_until(listener: HttpListener, router: Router, stop: CancellationToken) {
-    let stopped = stop.cancelled_owned();
-    let served = match listener {
-        HttpListener::Tcp(listener) => match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
-            Err(error) => Err(error),
-        },
+async fn serve_until(listener: HttpListener, router: Router, stop: &CancellationToken) -> io::Result<()> {
+    match listener {
+        HttpListener::Tcp(listener) => {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            connections::serve(listener, router, LIMITS, stop).await;
+        }
         HttpListener::Unix(listener, path) => {
-            let served = match tokio::net::UnixListener::from_std(listener) {
-                Ok(listener) => axum::serve(listener, router).with_graceful_shutdown(stopped).await,
-                Err(error) => Err(error),
-            };
+            let listener = tokio::net::UnixListener::from_std(listener)?;
+            connections::serve(listener, router, LIMITS, stop).await;
             // The socket may have been removed already.
             let _ = std::fs::remove_file(path);
-            served
         }
-    };
-    if let Err(error) = served {
-        error!(%error, "the metrics listener has ended");
     }
+    Ok(())
 }
 
 async fn livez(State(pages): State<Pages>) -> impl IntoResponse {

@@ -32,7 +32,7 @@ async fn message(node: &Node, mailbox: MailboxId, id: u128, ms: usize) -> Effect
         mail: None,
     };
     let sound = Audio { codec: Codec::Pcma, bytes: audio(ms).into() };
-    let mail = MailedMessage { id: MessageId(id), mailbox, new, audio: sound };
+    let mail = MailedMessage { id: MessageId(id), mailbox, new, audio: sound, is_automatic: false };
     node.mailstore.receive_mail(mail).await.expect("filed");
     let mut effects = node.mailstore.effects().await.expect("readable");
     effects.retain(|effect| effect.new.cause.message == MessageId(id));

@@ -1,26 +1,24 @@
 //! Accepting connections until a stop.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt::Debug, time::Duration};
 
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::{sleep, timeout},
-};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::time::{sleep, timeout};
+use tokio_util::{net::Listener, sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 /// Pause after a failed accept: most likely no file descriptors are left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves the connections of a socket until stopped. `admit` makes the future that serves a connection, or refuses it with
-/// `None`. After the stop, connections have the time `finish` to end; the others are dropped then. All are dropped when
-/// this future is.
-pub async fn accept<F>(
-    listener: TcpListener,
+/// Serves the connections of a TCP or Unix socket until stopped. `admit` makes the future that serves a connection, or
+/// refuses it with `None`. After the stop, connections have the time `finish` to end; the others are dropped then. All
+/// are dropped when this future is.
+pub async fn accept<L, F>(
+    mut listener: L,
     stop: &CancellationToken,
     finish: Duration,
-    mut admit: impl FnMut(TcpStream, SocketAddr) -> Option<F>,
+    mut admit: impl FnMut(L::Io, L::Addr) -> Option<F>,
 ) where
+    L: Listener<Addr: Debug>,
     F: Future<Output = ()> + Send + 'static,
 {
     let (tasks, kill) = (TaskTracker::new(), CancellationToken::new());
@@ -60,7 +58,12 @@ pub async fn accept<F>(
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use std::net::SocketAddr;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
 
     use super::*;
 

@@ -143,12 +143,13 @@ impl SharedSettings {
         (state.rows.clone(), [&state.receiver_mistakes[..], &state.service_mistakes[..]].concat())
     }
 
-    /// Tries the services and receivers of alarms that this node could not use again: a file may be there now.
+    /// Tries the services, receivers of alarms and trunks that this node could not use again: a file may be there now.
     pub(crate) fn retry(&self) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let services = !state.service_mistakes.is_empty() && self.take_services(&self.values(), &mut state);
         let receivers = !state.receiver_mistakes.is_empty() && self.retry_receivers(&self.values(), &mut state);
-        if services || receivers {
+        let trunks = !state.in_force.mistakes.is_empty() && self.retry_trunks(&mut state);
+        if services || receivers || trunks {
             self.report(&mut state);
         }
     }
@@ -161,6 +162,19 @@ impl SharedSettings {
         if differ {
             state.receiver_mistakes = mistakes;
             self.0.receivers.send_replace(Arc::new(receivers));
+        }
+        differ
+    }
+
+    /// Makes the trunks again. Takes them if the mistakes differ from those before; true then.
+    fn retry_trunks(&self, state: &mut State) -> bool {
+        let parts = &self.0.parts;
+        let in_force = parts.trunks.in_force(&state.trunks);
+        let differ = state.in_force.mistakes != in_force.mistakes;
+        if differ {
+            let trunks = in_force.trunks.clone();
+            state.in_force = in_force;
+            parts.calls.reconfigure(|calls| calls.trunks = trunks);
         }
         differ
     }

@@ -4,9 +4,9 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use twinbox_alarms::Alarms;
+use twinbox_alarms::{Alarm, Alarms, Code};
 use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
-use twinbox_cluster_settings::{FileValues, Key, Rows, schema, set_edit};
+use twinbox_cluster_settings::{FileValues, Key, Property, Rows, TrunkChange, TrunkRows, schema, set_edit};
 use twinbox_config::{AlarmSecrets, FileTrunks, NodeConfig, OwnServices};
 use twinbox_ids::Incarnation;
 use twinbox_mailstore::MailError;
@@ -21,6 +21,7 @@ use twinbox_store_kit::{Node, eventually, name};
 struct Following {
     node: Node,
     settings: SharedSettings,
+    alarms: Alarms,
     stop: CancellationToken,
     /// Its store, and files with secrets.
     dir: TempDir,
@@ -61,6 +62,11 @@ impl Following {
         };
         let own = dir.path().join("own");
         std::fs::create_dir(&own).expect("a folder");
+        let alarms = Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms");
+        tokio::spawn({
+            let alarms = alarms.clone();
+            async move { alarms.serve(None, CancellationToken::new()).await }
+        });
         let settings = SharedSettings::open(SettingsParts {
             name: name("a"),
             file: FileValues::default(),
@@ -71,11 +77,11 @@ impl Following {
             mailstore: node.mailstore.clone(),
             peers: node.peers.clone(),
             calls: CallsService::new(CallsConfig::default(), deps),
-            alarms: Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms"),
+            alarms: alarms.clone(),
         });
         let (settings, stop) = (settings.expect("settings"), CancellationToken::new());
         tokio::spawn(settings.clone().follow(stop.clone()));
-        Self { node, settings, stop, dir }
+        Self { node, settings, alarms, stop, dir }
     }
 
     /// Changes settings as another node does: without a look at the files of this one. `None` unsets.
@@ -139,6 +145,33 @@ async fn mail_out_follows_the_settings_and_waits_for_a_secret_that_this_node_lac
     for key in keys {
         assert_eq!(node.settings.values().text(key), key.default(false), "{}", key.name());
     }
+}
+
+#[tokio::test]
+async fn trunk_whose_password_this_node_lacked_is_used_once_its_file_is_there() {
+    let node = Following::start().await;
+    let password = node.path("password");
+    let file = format!("password_file={password}");
+    let properties = ["addresses=192.0.2.1", "proxy=192.0.2.1", "username=vm", &file];
+    let properties = properties.map(|text| Property::setting(text).expect("a property")).to_vec();
+    let added = node.node.mailstore.commit(move |draft| {
+        let rows = TrunkRows::of([]);
+        let (key, edits) = rows.change(&[], "pbx", &TrunkChange::Add(properties.clone())).expect("a trunk");
+        draft.edit(key, edits)?;
+        Ok::<(), MailError>(())
+    });
+    added.await.expect("committed");
+    let drift = || {
+        let alarms = node.alarms.list().expect("a list");
+        let of_trunk = |alarm: &Alarm| alarm.code == Some(Code::ConfigDrift) && alarm.detail.contains(&password);
+        alarms.into_iter().find(of_trunk)
+    };
+    node.wait("the reason", |_| drift().is_some_and(|alarm| alarm.cleared.is_none())).await;
+    std::fs::write(&password, "secret\n").expect("written");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(10)).await;
+    tokio::time::resume();
+    node.wait("its end", |_| drift().is_none_or(|alarm| alarm.cleared.is_some())).await;
 }
 
 #[tokio::test]

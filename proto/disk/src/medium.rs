@@ -1,10 +1,12 @@
 //! Folders of preallocated files on a real disk: that of a store's journal, and those of callers.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io::{self, IoSlice, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use twinbox_journal::{Blocks, Medium, MediumFile};
@@ -35,6 +37,8 @@ pub struct Folder {
     kept: u64,
     /// The same for the first two files, if it differs.
     kept_at_first: Option<u64>,
+    /// Files whose pages this process has dropped from the page cache.
+    dropped: Mutex<HashSet<String>>,
 }
 
 impl Folder {
@@ -56,7 +60,11 @@ impl Folder {
 
     fn keeping(dir: &Path, kept: u64, kept_at_first: Option<u64>) -> Result<Self, DiskError> {
         file::create_dir_durably(dir)?;
-        Ok(Self { dir: dir.to_owned(), kept, kept_at_first })
+        Ok(Self { dir: dir.to_owned(), kept, kept_at_first, dropped: Mutex::default() })
+    }
+
+    fn dropped(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses a file of `length` bytes that would leave too little space.
@@ -85,8 +93,10 @@ impl Medium for Folder {
 
     fn open(&self, name: &str) -> io::Result<OpenFile> {
         let file = File::options().read(true).write(true).open(self.dir.join(name)).map_err(unopened)?;
-        // After a failed sync the page cache may hold what the disk does not (rule A4).
-        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        // After a failed sync of an earlier process the page cache may hold what the disk does not (rule A4).
+        if self.dropped().insert(name.to_owned()) {
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
         Ok(OpenFile(file))
     }
 
@@ -109,10 +119,12 @@ impl Medium for Folder {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.dropped().remove(name);
         fs::remove_file(self.dir.join(name))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.dropped().remove(from);
         fs::rename(self.dir.join(from), self.dir.join(to))?;
         sync::all(&File::open(&self.dir)?)
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     fields::Fields,
-    structure::{self, Body, Limits, Part, ReadError},
+    structure::{Body, Part},
     text,
 };
 
@@ -76,19 +76,18 @@ impl Action {
 }
 
 /// The report in a mail; `None` if the mail is no delivery report.
-pub fn read(bytes: &[u8]) -> Result<Option<Bounce>, ReadError> {
-    let root = structure::parse(bytes, &Limits::default())?;
+pub(crate) fn of(root: &Part) -> Option<Bounce> {
     if !root.is_delivery_report() {
-        return Ok(None);
+        return None;
     }
     let leaves = root.leaves(false);
     let status = leaves.iter().find(|(part, _)| {
         matches!(part.kind.name.as_str(), "message/delivery-status" | "message/global-delivery-status")
     });
-    Ok(Some(Bounce {
+    Some(Bounce {
         recipients: status.map(|(_, bytes)| recipients(bytes)).unwrap_or_default(),
-        original_message_id: original_message_id(&root),
-    }))
+        original_message_id: original_message_id(root),
+    })
 }
 
 /// Blocks of fields, separated by empty lines; the first one is about the mail as a whole.
@@ -145,6 +144,7 @@ fn original_message_id(root: &Part) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::incoming;
 
     fn report(status: &str, returned: &str) -> Bounce {
         let mail = format!(
@@ -152,7 +152,7 @@ mod tests {
              boundary=\"B\"\r\n\r\n--B\r\n\r\nSorry.\r\n--B\r\nContent-Type: message/delivery-status\r\n\r\n\
              Reporting-MTA: dns; mx.example\r\nArrival-Date: x\r\n\r\n{status}\r\n--B\r\n{returned}\r\n--B--\r\n"
         );
-        read(mail.as_bytes()).unwrap().unwrap()
+        incoming::read(mail.as_bytes()).unwrap().bounce.unwrap()
     }
 
     #[test]
@@ -191,7 +191,7 @@ mod tests {
     fn report_without_recipients_is_empty_and_other_mail_is_no_report() {
         let empty = report("", "Content-Type: text/plain\r\n\r\nMessage-ID: <no@b>");
         assert_eq!(empty, Bounce { recipients: Vec::new(), original_message_id: None });
-        assert_eq!(read(b"Subject: hello\r\n\r\ntext"), Ok(None));
+        assert_eq!(incoming::read(b"Subject: hello\r\n\r\ntext").unwrap().bounce, None);
     }
 
     #[test]

@@ -13,6 +13,9 @@ pub(crate) const HEADER_BYTES: usize = 512 * 1024;
 const FIELDS: usize = 1_000;
 /// Greatest size of a field that is kept, in bytes.
 const FIELD_BYTES: usize = 32 * 1024;
+/// Bytes of a Content-Type or Content-Disposition that are read: each part of a mail has both, and mail-parser looks for
+/// an encoded word up to the end of the field wherever one may begin.
+const KIND_BYTES: usize = 4 * 1024;
 /// Greatest length of a name, in bytes; a longer one is no field.
 const NAME_BYTES: usize = 80;
 /// Greatest length of a subject or a display name, in characters.
@@ -119,16 +122,7 @@ impl Fields {
 
     /// The first field of this name, read as mail-parser reads the field `like`.
     fn parsed(&self, name: &str, like: &str) -> Option<HeaderValue<'static>> {
-        let raw = self.raw(name)?;
-        // A lone CR inside would look like a line end to nobody but the parser.
-        let raw: Cow<'_, [u8]> = match raw.contains(&b'\r') {
-            true => raw.iter().copied().filter(|&b| b != b'\r').collect::<Vec<_>>().into(),
-            false => raw.into(),
-        };
-        let field = [like.as_bytes(), b": ", &raw, b"\r\n\r\n"].concat();
-        let message = MessageParser::default().parse_headers(&field)?;
-        let header = message.parts.into_iter().next()?.headers.into_iter().next()?;
-        Some(header.value.into_owned())
+        parsed(self.raw(name)?, like)
     }
 
     /// The subject as one line with its encoded words decoded; empty without one.
@@ -159,9 +153,11 @@ impl Fields {
         Some(writer::message_id(value.as_text()?)).filter(|id| !id.is_empty())
     }
 
-    /// The Content-Type or Content-Disposition in the field of this name.
+    /// The Content-Type or Content-Disposition in the field of this name. Of a long one, the end is ignored.
     pub(crate) fn kind(&self, name: &str) -> Option<Kind> {
-        let Some(HeaderValue::ContentType(value)) = self.parsed(name, "content-type") else { return None };
+        let raw = self.raw(name)?;
+        let raw = raw.get(..KIND_BYTES).unwrap_or(raw);
+        let Some(HeaderValue::ContentType(value)) = parsed(raw, "content-type") else { return None };
         let mut kind = Kind::plain(value.c_type.trim());
         if let Some(sub) = &value.c_subtype {
             kind.name = format!("{}/{}", kind.name, sub.trim());
@@ -172,6 +168,19 @@ impl Fields {
             parameters.into_iter().map(|p| (p.name.to_lowercase(), p.value.into_owned())).take(50).collect();
         Some(kind)
     }
+}
+
+/// The value of a field as mail-parser reads that of the field `like`.
+fn parsed(raw: &[u8], like: &str) -> Option<HeaderValue<'static>> {
+    // A lone CR inside would look like a line end to nobody but the parser.
+    let raw: Cow<'_, [u8]> = match raw.contains(&b'\r') {
+        true => raw.iter().copied().filter(|&b| b != b'\r').collect::<Vec<_>>().into(),
+        false => raw.into(),
+    };
+    let field = [like.as_bytes(), b": ", &raw, b"\r\n\r\n"].concat();
+    let message = MessageParser::default().parse_headers(&field)?;
+    let header = message.parts.into_iter().next()?.headers.into_iter().next()?;
+    Some(header.value.into_owned())
 }
 
 #[cfg(test)]

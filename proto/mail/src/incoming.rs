@@ -2,6 +2,7 @@
 
 use crate::{
     address::Address,
+    bounce::{self, Bounce},
     decode,
     digest::{self, Digest},
     fields::Fields,
@@ -39,8 +40,8 @@ pub struct Incoming {
     pub sensitivity: Sensitivity,
     /// Whether the mail is a voice message of VPIM (see [`crate::vpim::read`]).
     pub is_vpim: bool,
-    /// Whether the mail is a report on the delivery of another (see [`crate::bounce::read`]).
-    pub is_bounce: bool,
+    /// The report, if the mail is one on the delivery of another.
+    pub bounce: Option<Bounce>,
     /// Whether a program sent the mail without a person (RFC 3834): it gets no automatic answer.
     pub auto_submitted: bool,
     /// Digest of the body, equal for the same mail over another relay (see [`body_digest`]).
@@ -94,9 +95,9 @@ pub fn read_within(bytes: &[u8], limits: &Limits) -> Result<Incoming, ReadError>
     let root = structure::parse(bytes, limits)?;
     let fields = &root.fields;
     let (from_name, from) = fields.addresses("from").into_iter().next().unzip();
-    let is_report = root.is_delivery_report();
+    let bounce = bounce::of(&root);
     // The returned mail in a report is not its content.
-    let leaves = root.leaves(!is_report);
+    let leaves = root.leaves(bounce.is_none());
     Ok(Incoming {
         subject: fields.subject(),
         from,
@@ -108,7 +109,7 @@ pub fn read_within(bytes: &[u8], limits: &Limits) -> Result<Incoming, ReadError>
         importance: importance(fields),
         sensitivity: sensitivity(fields),
         is_vpim: has_voice_message(&root),
-        is_bounce: is_report,
+        bounce,
         auto_submitted: auto_submitted(fields),
         body_digest: digest::of_body(&root),
     })
@@ -194,7 +195,7 @@ fn text_of(root: &Part) -> String {
         let leaves = root.leaves(nested);
         for content_type in ["text/plain", "text/html"] {
             let found = leaves.iter().find(|(part, _)| {
-                part.kind.name == content_type && part.disposition().is_none_or(|d| d.name != "attachment")
+                part.kind.name == content_type && part.disposition.as_ref().is_none_or(|d| d.name != "attachment")
             });
             if let Some((part, bytes)) = found {
                 let bytes = bytes.get(..SOURCE_BYTES).unwrap_or(bytes);
@@ -216,7 +217,7 @@ fn audio_of(part: &Part, bytes: &[u8]) -> Option<Audio> {
     if !part.kind.name.starts_with("audio/") && !by_name() {
         return None;
     }
-    let voice = part.disposition().and_then(|d| d.parameter("voice").map(str::to_ascii_lowercase));
+    let voice = part.disposition.as_ref().and_then(|d| d.parameter("voice")).map(str::to_ascii_lowercase);
     if voice.is_some_and(|voice| voice.ends_with("-spoken-name")) {
         return None;
     }

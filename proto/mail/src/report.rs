@@ -91,7 +91,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bounce::{self, Action};
+    use crate::{bounce::Action, incoming};
 
     fn report() -> DeliveryReport {
         let address = |text: &str| Address::parse(text).expect("an address");
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn report_is_read_back_and_names_the_mail() {
         let bytes = report().compose();
-        let read = bounce::read(&bytes).expect("readable").expect("a report");
+        let read = incoming::read(&bytes).expect("readable").bounce.expect("a report");
         let [recipient] = read.recipients.as_slice() else { panic!("{read:?}") };
         let found = (recipient.final_recipient.as_str(), recipient.action, recipient.status.as_str());
         assert_eq!(found, ("1001@example.net", Action::Delivered, "2.0.0"));
@@ -140,7 +140,7 @@ mod tests {
         };
         let bytes = hostile.compose();
         assert!(bytes.is_ascii());
-        let read = bounce::read(&bytes).expect("readable").expect("a report");
+        let read = incoming::read(&bytes).expect("readable").bounce.expect("a report");
         let [recipient] = read.recipients.as_slice() else { panic!("{read:?}") };
         assert_eq!(recipient.action, Action::Delivered);
         assert!(recipient.final_recipient.starts_with("j\\x{F6}rg@example.net"), "{recipient:?}");

@@ -74,6 +74,8 @@ pub(crate) struct Part {
     pub(crate) fields: Fields,
     /// Its Content-Type, or the default of its place.
     pub(crate) kind: Kind,
+    /// Its Content-Disposition.
+    pub(crate) disposition: Option<Kind>,
     pub(crate) body: Body,
 }
 
@@ -117,6 +119,7 @@ impl Builder<'_> {
         }
         let (fields, content) = Fields::split(bytes)?;
         let kind = fields.kind("content-type").unwrap_or_else(|| Kind::plain(default));
+        let disposition = fields.kind("content-disposition");
         let encoding = fields.word("content-transfer-encoding").unwrap_or_default();
         let body = match kind.name.as_str() {
             name if name.starts_with("multipart/") => {
@@ -146,7 +149,7 @@ impl Builder<'_> {
             }
             _ => Body::Leaf(decode::transfer(content, &encoding)),
         };
-        Ok(Part { fields, kind, body })
+        Ok(Part { fields, kind, disposition, body })
     }
 
     fn too_many(&self) -> ReadError {
@@ -218,15 +221,10 @@ impl Part {
         self.kind.name == "multipart/report" && self.kind.is("report-type", "delivery-status")
     }
 
-    /// The part's Content-Disposition.
-    pub(crate) fn disposition(&self) -> Option<Kind> {
-        self.fields.kind("content-disposition")
-    }
-
     /// The file name in its disposition or type, without folders.
     pub(crate) fn file_name(&self) -> Option<String> {
-        let disposition = self.disposition();
-        let name = disposition.as_ref().and_then(|d| d.parameter("filename")).or(self.kind.parameter("name"))?;
+        let disposition = self.disposition.as_ref();
+        let name = disposition.and_then(|d| d.parameter("filename")).or(self.kind.parameter("name"))?;
         Some(text::file_name(name)).filter(|name| !name.is_empty())
     }
 }

@@ -31,6 +31,13 @@ pub struct CommitPart {
     pub after: u32,
 }
 
+impl CommitPart {
+    /// Number of the other changes of the commit.
+    pub fn others(&self) -> u64 {
+        u64::from(self.before) + u64::from(self.after)
+    }
+}
+
 impl Change {
     /// The numbers of all changes of its commit.
     pub fn commit(&self) -> RangeInclusive<u64> {

@@ -23,9 +23,14 @@ impl Have {
         self.aside.range((origin, first)..=(origin, u64::MAX)).map(|(_, seq)| *seq)
     }
 
+    /// The first number from `from` on whose change of this origin is not durable here.
+    pub fn first_missing(&self, origin: Origin, from: u64) -> u64 {
+        self.durable.get(&origin).map_or(from, |seqs| seqs.run_end(from))
+    }
+
     /// True when the change is in its row.
     pub fn is_applied(&self, origin: Origin, seq: u64) -> bool {
-        self.durable.get(&origin).is_some_and(|seqs| seqs.contains(seq)) && !self.aside.contains(&(origin, seq))
+        self.first_missing(origin, seq) > seq && !self.aside.contains(&(origin, seq))
     }
 
     /// For each origin the number up to which every change is in its row.
@@ -68,5 +73,9 @@ mod tests {
         for (seq, is_applied) in [(2, true), (3, false), (6, false), (8, true)] {
             assert_eq!(have.is_applied(Origin(1), seq), is_applied, "{seq}");
         }
+        for (from, missing) in [(1, 6), (5, 6), (6, 6), (7, 7), (8, 9)] {
+            assert_eq!(have.first_missing(Origin(1), from), missing, "{from}");
+        }
+        assert_eq!(have.first_missing(Origin(2), 4), 4, "nothing of that origin is here");
     }
 }

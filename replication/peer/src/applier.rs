@@ -28,18 +28,17 @@ use crate::{config::limits, error::StreamError, frames, link::Link, peers::Inner
 
 /// The live lane.
 pub(crate) enum Live {
-    Changes(Vec<Change>),
+    /// Each with its length in bytes.
+    Changes(Vec<(Change, usize)>),
     /// A probe; with `report` the answer says all that is here.
-    Probe {
-        number: u64,
-        report: bool,
-    },
+    Probe { number: u64, report: bool },
 }
 
 /// The history lane.
 pub(crate) struct FromHistory {
     pub(crate) batch: u64,
-    pub(crate) changes: Vec<Change>,
+    /// Each with its length in bytes.
+    pub(crate) changes: Vec<(Change, usize)>,
     /// The source has now sent all changes that it had at the beginning.
     pub(crate) all: bool,
 }
@@ -164,13 +163,14 @@ impl Applier {
         self.take(batch.changes, false, round)
     }
 
-    fn take(&mut self, changes: Vec<Change>, live: bool, round: &mut Round) -> Result<(), StreamError> {
+    fn take(&mut self, changes: Vec<(Change, usize)>, live: bool, round: &mut Round) -> Result<(), StreamError> {
         let store = self.inner.store.clone();
         // In a first fill records come first, and their audio follows; live changes wait for their audio in any case.
         let audio_follows = !live && frames::lacks_records(&store);
         // Before they are applied, since then they go on to all followers of this node.
-        self.link.came_from(self.origin_of_peer, &changes);
-        for change in changes {
+        let names = changes.iter().map(|(change, _)| (change.origin, change.seq));
+        self.link.came_from(self.origin_of_peer, names);
+        for (change, bytes) in changes {
             if change.origin == store.origin() {
                 frames::check_own(&store, change.seq)?;
             }
@@ -179,8 +179,11 @@ impl Applier {
                 self.owed.insert((change.origin, change.seq));
                 continue;
             }
-            let Some(commit) = self.assembly.take(change, |origin, seq| store.has(origin, seq)) else {
-                if self.assembly.waiting() > limits::INCOMPLETE {
+            let missing = |origin, from| store.first_missing(origin, from);
+            let Some(commit) = self.assembly.take(change, bytes, missing) else {
+                if self.assembly.waiting() > limits::INCOMPLETE
+                    || self.assembly.waiting_bytes() > limits::INCOMPLETE_BYTES
+                {
                     return Err(frames::bad("a commit that does not end"));
                 }
                 continue;

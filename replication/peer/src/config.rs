@@ -53,8 +53,9 @@ pub(crate) mod limits {
     pub(crate) const REPORTED_RUNS: usize = 4_096;
     /// Changes applied in one round.
     pub(crate) const APPLY: usize = 1_024;
-    /// Changes that wait for others of their commits in one stream.
+    /// Changes that wait for others of their commits in one stream, and bytes of these.
     pub(crate) const INCOMPLETE: usize = 1 << 18;
+    pub(crate) const INCOMPLETE_BYTES: usize = 128 * 1024 * 1024;
     /// Commits that wait for blobs in one stream.
     pub(crate) const PARKED: usize = 1_024;
     /// A live change whose blob is missing for this long no longer holds back the answers to probes.

@@ -124,7 +124,7 @@ impl Session<'_> {
             link.received(frame.encoded_len(), BootInstant::now());
             match frame.frame {
                 Some(Frame::Live(frame)) => {
-                    let changes = frames::changes(inner, &link.name, frame.change);
+                    let changes = frames::changes(inner, &link.name, frame.change)?;
                     live.send(Live::Changes(changes)).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::Probe(probe)) => {
@@ -138,14 +138,14 @@ impl Session<'_> {
                     live.send(probe).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::History(frame)) => {
-                    let changes = frames::changes(inner, &link.name, frame.change);
+                    let changes = frames::changes(inner, &link.name, frame.change)?;
                     let batch = FromHistory { batch: frame.batch, changes, all: frame.all };
                     history.send(batch).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::Chunk(chunk)) => {
-                    let (id, take) = frames::read_take(&chunk.recording, chunk.take)?;
+                    let ((id, take), offset, data) = frames::read_chunk(chunk)?;
                     // A refused chunk (no space, a slow disk) is replaced by the blob later.
-                    if let Err(error) = recordings.insert(id, take, chunk.offset, chunk.data) {
+                    if let Err(error) = recordings.insert(id, take, offset, data) {
                         debug!(recording = %id, take, %error, "live chunk refused");
                     }
                 }

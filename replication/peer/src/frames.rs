@@ -72,6 +72,14 @@ pub(crate) fn check_own(store: &Store, theirs: u64) -> Result<(), StreamError> {
     Err(StreamError::OwnOriginAhead { origin, theirs, ours: store.vector().get(origin) })
 }
 
+/// Refuses an acknowledgement of changes that are not here: a peer acknowledges what this node has sent.
+pub(crate) fn check_here(store: &Store, origin: Origin, seqs: &RangeInclusive<u64>) -> Result<(), StreamError> {
+    match store.first_missing(origin, *seqs.start()) > *seqs.end() {
+        true => Ok(()),
+        false => Err(bad("an acknowledgement of changes that this node does not have")),
+    }
+}
+
 /// This node's greeting as a follower.
 pub(crate) fn hello(inner: &Inner) -> wire::Hello {
     let store = &inner.store;
@@ -244,23 +252,42 @@ impl Batch {
     }
 }
 
-/// Changes from a frame. An unreadable change is set aside (rule R11): it is never acknowledged, so this node shows as
-/// behind at the peer until a release that can read the change runs here.
-pub(crate) fn changes(inner: &Inner, peer: &NodeName, changes: Vec<Bytes>) -> Vec<Change> {
-    let read = |change: Bytes| match codec::change_from_bytes(&change) {
-        Ok(change) => Some(change),
-        Err(error) => {
-            if inner.counters.set_aside.fetch_add(1, Relaxed) == 0 {
-                error!(%peer, %error, "change cannot be decoded; set aside (is the peer of a later release?)");
+/// Changes from a frame, each with its length there. An unreadable change is set aside (rule R11): it is never acknowledged,
+/// so this node shows as behind at the peer until a release that can read the change runs here.
+pub(crate) fn changes(
+    inner: &Inner,
+    peer: &NodeName,
+    changes: Vec<Bytes>,
+) -> Result<Vec<(Change, usize)>, StreamError> {
+    let mut read = Vec::with_capacity(changes.len());
+    for bytes in changes {
+        match codec::change_from_bytes(&bytes) {
+            // The others of its commit would never be all here.
+            Ok(change) if change.part.others() > limits::INCOMPLETE as u64 => {
+                return Err(bad("a change of a commit that is too large"));
             }
-            None
+            Ok(change) => read.push((change, bytes.len())),
+            Err(error) => {
+                if inner.counters.set_aside.fetch_add(1, Relaxed) == 0 {
+                    error!(%peer, %error, "change cannot be decoded; set aside (is the peer of a later release?)");
+                }
+            }
         }
-    };
-    changes.into_iter().filter_map(read).collect()
+    }
+    Ok(read)
 }
 
 pub(crate) fn chunk((id, take): Take, offset: u64, data: Bytes) -> wire::Chunk {
     wire::Chunk { recording: recording_to_wire(id), take, offset, data }
+}
+
+/// Reads a chunk. No node sends one without audio: it would begin a take and count for nothing.
+pub(crate) fn read_chunk(chunk: wire::Chunk) -> Result<(Take, u64, Bytes), StreamError> {
+    let wire::Chunk { recording, take, offset, data } = chunk;
+    if data.is_empty() {
+        return Err(bad("a chunk without audio"));
+    }
+    Ok((read_take(&recording, take)?, offset, data))
 }
 
 pub(crate) fn discarded((id, take): Take) -> wire::Discarded {

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Origin};
-use twinbox_replication_core::{Change, Holdings, Vector};
+use twinbox_replication_core::{Holdings, Vector};
 
 use crate::{fill::Source, frames::Runs};
 
@@ -198,14 +198,18 @@ impl Link {
         self.lock().stream.is_some()
     }
 
-    /// The peer acknowledged changes; false when the stream is no longer the present one.
+    /// The peer acknowledged changes that are here, with the prefixes of their origins; false when the stream is no longer
+    /// the present one.
     pub(crate) fn acked(&self, number: StreamNumber, runs: &Runs, vector: &Vector) -> bool {
         let mut state = self.lock();
         if state.stream.as_ref().is_none_or(|stream| stream.number != number) {
             return false;
         }
-        runs.iter().for_each(|(origin, seqs)| state.has.add(*origin, seqs.clone()));
-        state.has.add_vector(vector);
+        for (origin, seqs) in runs {
+            state.has.add(*origin, seqs.clone());
+            // Only of these: a peer that lies could name origins without end, which are remembered.
+            state.has.add(*origin, 1..=vector.get(*origin));
+        }
         true
     }
 
@@ -246,15 +250,15 @@ impl Link {
         Some(clock.saturating_add(u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// A change came from the peer, from the store incarnation `origin_of_peer`: it need not go back.
-    pub(crate) fn came_from(&self, origin_of_peer: Origin, changes: &[Change]) {
+    /// Changes came from the peer, from the store incarnation `origin_of_peer`: they need not go back.
+    pub(crate) fn came_from(&self, origin_of_peer: Origin, changes: impl Iterator<Item = (Origin, u64)>) {
         let mut state = self.lock();
         let State { stream, has, .. } = &mut *state;
         // Another incarnation of the peer may have another disk, and lack the change.
         if let Some(stream) = stream.as_mut().filter(|stream| stream.origin == origin_of_peer) {
-            for change in changes {
-                has.insert(change.origin, change.seq);
-                stream.sent.insert(change.origin, change.seq);
+            for (origin, seq) in changes {
+                has.insert(origin, seq);
+                stream.sent.insert(origin, seq);
             }
         }
     }

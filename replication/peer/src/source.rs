@@ -206,7 +206,11 @@ impl Reader {
         let store = &self.inner.store;
         let own = store.origin();
         let mut inputs = Vec::new();
-        for (_, seqs) in runs.iter().filter(|(origin, _)| *origin == own) {
+        for (origin, seqs) in &runs {
+            if *origin != own {
+                frames::check_here(store, *origin, seqs)?;
+                continue;
+            }
             frames::check_own(store, *seqs.end())?;
             inputs.push(Input::Acked { peer: self.link.name.clone(), first: *seqs.start(), last: *seqs.end() });
         }

@@ -231,10 +231,11 @@ fn take_over(store: &Store, folder: &Path, runtime: &Handle) -> Result<(Findings
         }
     };
     let mut assembly = CommitAssembly::default();
+    let missing = |origin, from| store.first_missing(origin, from);
     let findings = salvage(folder, &PREFIXES, |pair| {
         if let Some(Salvage::Change(change)) = read(&pair)
             && !store.has(change.origin, change.seq)
-            && let Some(commit) = assembly.take(*change, |origin, seq| store.has(origin, seq))
+            && let Some(commit) = assembly.take(*change, pair.1.len(), missing)
         {
             waiting.extend(commit);
         }

@@ -8,13 +8,14 @@ use std::{
 use twinbox_clock::wall;
 use twinbox_disk::{DiskError, MAX_KEY, MAX_VALUE, Reserve, Transaction};
 use twinbox_ids::Origin;
-use twinbox_replication_core::{Change, Clock, Key, Record};
+use twinbox_replication_core::{Change, Key, Record};
 
 use crate::{
     StoreError, codec,
     draft::{decode_record, decode_upto, need},
     index::Indexed,
     keys,
+    store::{Shared, lock},
     sums::RowChange,
 };
 
@@ -37,13 +38,13 @@ pub(crate) struct Applied {
 pub(crate) fn apply(
     transaction: &mut Transaction<'_>,
     changes: Vec<Change>,
-    clock: &mut Clock,
+    shared: &Shared,
     reserve: &Reserve,
 ) -> Result<Applied, StoreError> {
-    let mut applied = Applied::default();
+    let (mut applied, mut clock) = (Applied::default(), lock(&shared.clock));
     let mut origins = BTreeSet::new();
     let (mut largest, mut bytes) = (0, 0);
-    for commit in commits(transaction, changes)? {
+    for commit in commits(transaction, changes, shared)? {
         for change in &commit {
             let encoded = codec::encode_change(change);
             largest = largest.max(encoded.len());
@@ -80,7 +81,11 @@ pub(crate) fn apply(
 }
 
 /// The changes that are not here, by commit, in the order of their first ones; incomplete commits are left out.
-fn commits(transaction: &Transaction<'_>, changes: Vec<Change>) -> Result<Vec<Vec<Change>>, StoreError> {
+fn commits(
+    transaction: &Transaction<'_>,
+    changes: Vec<Change>,
+    shared: &Shared,
+) -> Result<Vec<Vec<Change>>, StoreError> {
     let mut commits: Vec<Vec<Change>> = Vec::new();
     let mut places: BTreeMap<(Origin, u64), usize> = BTreeMap::new();
     let mut named = BTreeSet::new();
@@ -96,7 +101,7 @@ fn commits(transaction: &Transaction<'_>, changes: Vec<Change>) -> Result<Vec<Ve
     }
     let mut whole = Vec::with_capacity(commits.len());
     for commit in commits {
-        if is_whole(transaction, &commit, &named)? {
+        if is_whole(transaction, &commit, &named, shared)? {
             whole.push(commit);
         } else if let Some(Change { origin, seq, .. }) = commit.first() {
             tracing::warn!(%origin, seq, "changes left out: others of their commit are missing");
@@ -105,16 +110,25 @@ fn commits(transaction: &Transaction<'_>, changes: Vec<Change>) -> Result<Vec<Ve
     Ok(whole)
 }
 
+/// True when each change of a commit is `named` or here. Runs of durable changes are passed over: a peer that lies may say
+/// that its commit has very many.
 fn is_whole(
     transaction: &Transaction<'_>,
     commit: &[Change],
     named: &BTreeSet<(Origin, u64)>,
+    shared: &Shared,
 ) -> Result<bool, StoreError> {
     let Some(first) = commit.first() else { return Ok(true) };
-    for seq in first.commit().rev() {
-        if !named.contains(&(first.origin, seq)) && !has(transaction, first.origin, seq)? {
+    let (origin, seqs) = (first.origin, first.commit());
+    let first_missing = |from| shared.have().first_missing(origin, from);
+    let prefix = decode_upto(transaction.get(&keys::prefix(origin))?.as_deref())?;
+    let mut seq = first_missing(prefix.saturating_add(1).max(*seqs.start()));
+    while seq < seqs.end().saturating_add(1) {
+        // It may be of an earlier transaction that is not durable yet.
+        if !named.contains(&(origin, seq)) && transaction.get(&keys::change(origin, seq))?.is_none() {
             return Ok(false);
         }
+        seq = first_missing(seq + 1);
     }
     Ok(true)
 }

@@ -273,10 +273,7 @@ impl Blobs {
     /// The places of a blob that is here: of a loose one first, which becomes a row before it ceases to be loose.
     fn locate(&self, hash: &BlobHash) -> Result<Option<Row>, StoreError> {
         let loose = lock(&self.0.loose).get(hash).map(|loose| loose.row.clone());
-        match loose {
-            Some(row) => Ok(Some(row)),
-            None => self.row(hash),
-        }
+        loose.map_or_else(|| self.row(hash), |row| Ok(Some(row)))
     }
 
     fn is_lost(&self, row: &Row) -> bool {

@@ -72,12 +72,16 @@ impl Store {
                 break;
             }
         }
-        let blobs = self.blobs().clone();
-        blocking(move || blobs.list_contents()).await?;
-        let (mut packs, bounds) = (self.packs_from(*cursor), self.blobs().live_bounds());
-        let turn = bounds.next_turn(&self.packs_from(0), BootInstant::now());
-        let used = |pack| self.blobs().packs().used(pack);
-        packs.retain(|pack| turn != Some(*pack) && bounds.may_be_sparse(*pack, used(*pack)));
+        let (store, from) = (self.clone(), *cursor);
+        let (turn, packs) = blocking(move || {
+            store.blobs().list_contents()?;
+            let (mut packs, bounds) = (store.packs_from(from), store.blobs().live_bounds());
+            let turn = bounds.next_turn(&store.packs_from(0), BootInstant::now());
+            let used = |pack| store.blobs().packs().used(pack);
+            packs.retain(|pack| turn != Some(*pack) && bounds.may_be_sparse(*pack, used(*pack)));
+            Ok((turn, packs))
+        })
+        .await?;
         let mut compacted = CompactedPacks::default();
         for pack in turn.iter().chain(packs.iter().take(limit)) {
             *cursor = pack.saturating_add(1);

@@ -6,7 +6,9 @@ use twinbox_replication_core::{BlobRef, Key, Record, Table, buckets::BucketSet};
 use crate::{
     Store, StoreError, codec,
     draft::{decode_record, decode_row},
-    keys, sums,
+    keys,
+    state::behind,
+    sums,
 };
 
 /// Rows that one page looks at.
@@ -71,14 +73,8 @@ impl Store {
         after: Option<&Key>,
         upto: Option<&Key>,
     ) -> Result<RowPage, StoreError> {
-        let from = match after {
-            Some(key) => [&keys::record(key)[..], &[0]].concat(),
-            None => keys::RECORDS.to_vec(),
-        };
-        let end = match upto {
-            Some(key) => [&keys::record(key)[..], &[0]].concat(),
-            None => keys::RECORDS_END.to_vec(),
-        };
+        let end = upto.map_or_else(|| keys::RECORDS_END.to_vec(), |key| behind(Some(key)));
+        let from = behind(after);
         let mut page = RowPage { rows: Vec::new(), upto: upto.cloned() };
         // A peer may ask for anything.
         if from >= end {

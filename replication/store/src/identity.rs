@@ -20,16 +20,12 @@ pub(crate) fn named(node: &str) -> Vec<u8> {
 /// Whether the store has its node's name; refused if it is another's.
 pub(crate) fn check_node(disk: &Disk, dir: &Path, node: &NodeName) -> Result<bool, StoreError> {
     let Some(bytes) = disk.get(keys::NODE)? else { return Ok(false) };
-    let name = match bytes.strip_prefix(&[STORE]) {
-        Some(name) => name,
-        None => unversioned(&bytes, "the node's name")?,
-    };
+    let name = bytes.strip_prefix(&[STORE]).map_or_else(|| unversioned(&bytes, "the node's name"), Ok)?;
     let found = String::from_utf8_lossy(name).into_owned();
-    if found == node.as_str() {
-        Ok(true)
-    } else {
-        Err(StoreError::OtherNode { dir: dir.to_owned(), found, expected: node.clone() })
+    if found != node.as_str() {
+        return Err(StoreError::OtherNode { dir: dir.to_owned(), found, expected: node.clone() });
     }
+    Ok(true)
 }
 
 /// The cluster that the data belongs to, once it is set.

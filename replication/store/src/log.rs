@@ -95,11 +95,9 @@ impl Store {
     pub fn changes_after(&self, theirs: &Vector, limit: usize) -> Result<Vec<Change>, StoreError> {
         // Only durable changes: a peer must not know of a change that a power cut here could still undo.
         let have = self.holdings();
-        let mut changes = Vec::new();
-        let mut bytes = 0;
+        let (mut changes, mut bytes) = (Vec::new(), 0);
         for (origin, seqs) in have {
-            let start = theirs.get(origin).saturating_add(1);
-            let end = seqs.end();
+            let (start, end) = (theirs.get(origin).saturating_add(1), seqs.end());
             if start >= end {
                 continue;
             }
@@ -191,9 +189,8 @@ impl Store {
             None => upto,
         };
         let oldest = transaction.scan_from(&keys::changes(origin), &keys::change(origin, from), STEP)?;
-        let step: Vec<_> = oldest.into_iter().map(|(key, _)| key).collect();
-        let step: Vec<_> =
-            step.into_iter().filter(|key| keys::change_seq(key).is_some_and(|seq| seq <= upto)).collect();
+        let step = oldest.into_iter().map(|(key, _)| key);
+        let step: Vec<_> = step.filter(|key| keys::change_seq(key).is_some_and(|seq| seq <= upto)).collect();
         let Some(last) = step.last().and_then(|key| keys::change_seq(key)) else {
             return Ok(Step { removed: 0, next: None });
         };

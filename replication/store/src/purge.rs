@@ -95,10 +95,8 @@ impl Store {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<DeletedRow>, StoreError> {
-        let from = match after {
-            Some(id) => [&keys::deleted(&Key::new(table, id))[..], &[0]].concat(),
-            None => keys::deleted(&Key::new(table, "")),
-        };
+        let behind = |id: &[u8]| [&keys::deleted(&Key::new(table, id))[..], &[0]].concat();
+        let from = after.map_or_else(|| keys::deleted(&Key::new(table, "")), behind);
         let mut rows = Vec::new();
         for entry in self.disk().scan_range(&from, &keys::deleted_end(table)) {
             if rows.len() >= limit {
@@ -157,10 +155,8 @@ impl Store {
     ) -> Result<FreedSpace, StoreError> {
         let (store, after) = (self.clone(), *cursor);
         let (freed, next) = blocking(move || {
-            let from = match after {
-                Some(hash) => [&keys::unreferenced(&hash)[..], &[0]].concat(),
-                None => keys::UNREFERENCED.to_vec(),
-            };
+            let behind = |hash| [&keys::unreferenced(&hash)[..], &[0]].concat();
+            let from = after.map_or_else(|| keys::UNREFERENCED.to_vec(), behind);
             let mut noted = Vec::new();
             for entry in store.disk().scan_range(&from, keys::UNREFERENCED_END).take(limit) {
                 noted.extend(keys::unreferenced_hash(&entry?.0));
@@ -185,10 +181,8 @@ impl Store {
     ) -> Result<FreedSpace, StoreError> {
         let (store, after) = (self.clone(), *cursor);
         let (freed, next) = blocking(move || {
-            let from = match after {
-                Some(hash) => [&keys::blob(&hash)[..], &[0]].concat(),
-                None => keys::BLOBS.to_vec(),
-            };
+            let behind = |hash| [&keys::blob(&hash)[..], &[0]].concat();
+            let from = after.map_or_else(|| keys::BLOBS.to_vec(), behind);
             let mut found = Vec::new();
             for entry in store.disk().scan_range(&from, keys::BLOBS_END).take(limit) {
                 found.extend(keys::blob_hash(&entry?.0));
@@ -246,10 +240,8 @@ impl Store {
 
     /// Whether the blob has been in no use for `grace`: since its last reference, but not before it was written.
     fn is_unused_for(&self, hash: &BlobHash, grace: Duration, now: Timestamp) -> Result<bool, StoreError> {
-        let note = match self.disk().get(&keys::unreferenced(hash))? {
-            Some(bytes) => time(&bytes, "the time of a blob's last reference")?.0,
-            None => 0,
-        };
+        let note = self.disk().get(&keys::unreferenced(hash))?;
+        let note = note.map_or(Ok(Timestamp(0)), |bytes| time(&bytes, "the time of a blob's last reference"))?.0;
         let written = match self.blobs().written(hash) {
             // Places that cannot be read are no reason to keep them.
             Err(StoreError::Format { .. }) => 0,

@@ -35,7 +35,7 @@ use self::{
     index::{Index, TakeState},
     sealing::Sealing,
     take::{MAX_LENGTH, TakeKey},
-    writer::{Chunk, Command, Writer},
+    writer::{CHUNK_BYTES, Chunk, Command, Writer},
 };
 use crate::{Blobs, StoreError, blobs::blocking, store::lock};
 
@@ -67,7 +67,7 @@ struct Shared {
     index: Mutex<Index>,
     /// Takes whose blob a record named before it was sealed.
     named: Mutex<BTreeSet<(TakeKey, BlobHash)>>,
-    /// Bytes waiting for the writer.
+    /// Bytes waiting for the writer, with [`CHUNK_BYTES`] of each chunk.
     waiting: AtomicU64,
     /// The writer reached the disk reserve; chunks are refused until there is room.
     full: AtomicBool,
@@ -113,7 +113,7 @@ impl Recordings {
     fn chunk(&self, key: TakeKey, offset: u64, bytes: Bytes, own: bool) -> Result<(), StoreError> {
         let shared = self.shared();
         let length = bytes.len() as u64;
-        let end = offset.saturating_add(length);
+        let (end, queued) = (offset.saturating_add(length), length + CHUNK_BYTES);
         if end > MAX_LENGTH {
             return Err(StoreError::NotThere { range: offset..end });
         }
@@ -125,14 +125,14 @@ impl Recordings {
             shared.reserve.check(Need::Data(length))?;
             shared.full.store(false, Ordering::Relaxed);
         }
-        let waiting = shared.waiting.fetch_add(length, Ordering::Relaxed);
-        let sent = if waiting.saturating_add(length) > QUEUE_BYTES {
+        let waiting = shared.waiting.fetch_add(queued, Ordering::Relaxed);
+        let sent = if waiting.saturating_add(queued) > QUEUE_BYTES {
             Err(StoreError::Overloaded { waiting })
         } else {
             self.send(Command::Chunk(Chunk { key, offset, bytes, own }))
         };
         if sent.is_err() {
-            shared.waiting.fetch_sub(length, Ordering::Relaxed);
+            shared.waiting.fetch_sub(queued, Ordering::Relaxed);
         }
         sent
     }

@@ -80,8 +80,7 @@ impl Store {
         is_state: bool,
     ) -> Result<(Vec<RepairedRow>, u64), StoreError> {
         let (before, after, reserve) = (self.shared(), self.shared(), self.reserve().clone());
-        let (audio, written) = (self.blobs().clone(), self.blobs().clone());
-        let origin = self.origin();
+        let (audio, written, origin) = (self.blobs().clone(), self.blobs().clone(), self.origin());
         let run = move |transaction: &mut Transaction<'_>| {
             let (mut repair, mut largest, mut bytes) = (Repair { is_state, ..Repair::default() }, 0, 0);
             let mut clock = lock(&before.clock);

@@ -253,7 +253,7 @@ impl Store {
         let (audio, written) = (blobs.clone(), blobs.clone());
         let (reserve, before, after) = (reserve.clone(), Arc::clone(shared), Arc::clone(shared));
         let run = move |transaction: &mut Transaction<'_>| {
-            let applied = apply(transaction, changes, &mut lock(&before.clock), &reserve)?;
+            let applied = apply(transaction, changes, &before, &reserve)?;
             audio.write_rows(transaction, &applied.new)?;
             note_lost(transaction, &audio, &lost)?;
             Ok::<_, StoreError>(applied)
@@ -291,7 +291,12 @@ impl Store {
 
     /// True when the change is durable here, set aside or not.
     pub fn has(&self, origin: Origin, seq: u64) -> bool {
-        self.0.shared.have().durable.get(&origin).is_some_and(|seqs| seqs.contains(seq))
+        self.first_missing(origin, seq) > seq
+    }
+
+    /// The first number from `from` on whose change of this origin is not durable here.
+    pub fn first_missing(&self, origin: Origin, from: u64) -> u64 {
+        self.0.shared.have().first_missing(origin, from)
     }
 
     /// True when the change is durable here and in its row.

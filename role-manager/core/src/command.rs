@@ -7,8 +7,7 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{Cause, Duty, Leasing, MemberKind, MoveReason, Order, OrderId, Refusal, SoloReport, Status};
 
-/// The feature level from which several planned commands form one log entry: members below it do not know
-/// [`Command::Batch`].
+/// The feature level from which planned commands form one log entry: members below it do not know [`Command::Batch`].
 pub const BATCH_LEVEL: u32 = 4;
 /// Maximum number of commands in one batch.
 pub(crate) const LONGEST_BATCH: usize = 16;

@@ -20,8 +20,7 @@ pub struct KeepAlive {
     pub node: NodeName,
     /// Its Raft store.
     pub raft_id: u64,
-    /// Number of starts of that store. It orders the incarnations, so that a late message of an earlier one is
-    /// recognized.
+    /// Number of starts of that store. It orders the incarnations: a late message of an earlier one is recognized.
     pub run: u64,
     /// The present incarnation.
     pub incarnation: Incarnation,
@@ -198,8 +197,7 @@ impl Holder {
         }
     }
 
-    /// The released epoch while the state still assigns it to this node; reported with every keep-alive until the duty
-    /// has moved.
+    /// The released epoch while the state still assigns it to this node; each keep-alive reports it until the duty moves.
     pub fn released(&self) -> Option<&Epoch> {
         self.released.as_ref().filter(|released| self.assigned.as_ref() == Some(released))
     }

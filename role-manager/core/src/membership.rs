@@ -37,43 +37,41 @@ impl State {
             return CommandOutcome::Stale;
         }
         let replaces = self.invited.remove(&name).and_then(|invited| invited.replaces);
-        if let Some(old) = replaces.filter(|old| *old != name) {
+        let is_replaced = replaces.as_ref() == Some(&name);
+        if let Some(old) = replaces.filter(|_| !is_replaced) {
             self.erase_member(&old, Some(&name));
         }
-        match self.members.get_mut(&name) {
-            Some(member) if member.raft_id == raft_id && member.kind == kind && member.address == address => {
-                CommandOutcome::Unchanged
-            }
-            Some(member) => {
-                let old = std::mem::replace(&mut member.raft_id, raft_id);
-                member.kind = kind;
-                member.address = address;
-                member.revision += 1;
-                if old != raft_id {
-                    push_bounded(&mut self.removed, (old, name), REMEMBERED_REMOVED);
-                }
-                CommandOutcome::Done
-            }
-            None => {
-                let member = Member {
-                    raft_id,
-                    kind,
-                    address,
-                    activated: true,
-                    status: Status::Starting,
-                    reason: "it has just joined".to_owned(),
-                    incarnation: None,
-                    drain_ms: None,
-                    revision: 1,
-                };
-                self.members.insert(name, member);
-                CommandOutcome::Done
-            }
+        let joined = Member {
+            raft_id,
+            kind,
+            address,
+            activated: true,
+            status: Status::Starting,
+            reason: "it has just joined".to_owned(),
+            incarnation: None,
+            drain_ms: None,
+            revision: 1,
+        };
+        let Some(member) = self.members.get_mut(&name) else {
+            self.members.insert(name, joined);
+            return CommandOutcome::Done;
+        };
+        let Member { raft_id: old, kind: was, address: at, revision, .. } = member.clone();
+        if (old, was, &at) == (raft_id, kind, &joined.address) {
+            return CommandOutcome::Unchanged;
         }
+        // The machine that replaces one which was leaving, or taken out, is neither.
+        *member = match is_replaced {
+            true => Member { revision: revision + 1, ..joined },
+            false => Member { raft_id, kind, address: joined.address, revision: revision + 1, ..member.clone() },
+        };
+        if old != raft_id {
+            push_bounded(&mut self.removed, (old, name), REMEMBERED_REMOVED);
+        }
+        CommandOutcome::Done
     }
 
-    /// Removes a member on an administrator's order: a lost one immediately, any other after it has left in an orderly
-    /// way.
+    /// Removes a member on an administrator's order: a lost one immediately, any other once it has left in order.
     pub(crate) fn remove(
         &mut self,
         name: &NodeName,

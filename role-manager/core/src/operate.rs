@@ -58,7 +58,7 @@ impl State {
                     let (min, max, level) = (feature_levels.min, feature_levels.max, self.feature_level);
                     return Err(Refusal::FeatureLevel { min, max, level });
                 }
-                self.redeem(token, &name, kind, &address, key, facts.at_ms)
+                self.redeem(token, &name, kind, &address, key, facts)
             }
             Order::Certificates(order) => Ok(self.certify(order)),
         }

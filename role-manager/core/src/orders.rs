@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 
-use crate::{CertificateOrder, Duty, FeatureLevels, MemberKind, Refusal, Setting, tokens::TokenHash};
+use crate::{CertificateOrder, Duty, FeatureLevels, MemberKind, Refusal, Setting, State, tokens::TokenHash};
 
 /// Id of an administrator's order, by which its outcome can be queried if the answer was lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -152,10 +152,11 @@ impl Order {
     }
 
     /// The node for which the leader must supply facts.
-    pub fn about(&self) -> Option<&NodeName> {
+    pub fn about<'a>(&'a self, state: &'a State) -> Option<&'a NodeName> {
         match self {
             Self::MakePublisher { name, .. } | Self::Remove { name, .. } => Some(name),
             Self::Invite { replaces, .. } => replaces.as_ref(),
+            Self::Redeem { token, .. } => state.tokens.get(token)?.replaces.as_ref(),
             _ => None,
         }
     }

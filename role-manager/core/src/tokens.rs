@@ -114,7 +114,7 @@ impl State {
         kind: MemberKind,
         address: &str,
         key: [u8; 32],
-        at_ms: u64,
+        facts: Facts,
     ) -> Result<CommandOutcome, Refusal> {
         let known = self.tokens.get(&token).ok_or(Refusal::ForeignToken)?;
         if let Some(used) = &known.used {
@@ -126,10 +126,14 @@ impl State {
                 false => Err(Refusal::UsedToken { by: used.by.clone() }),
             };
         }
-        if let Some(refusal) = self.refusal(known, name, kind, address, at_ms) {
+        if let Some(refusal) = self.refusal(known, name, kind, address, facts.at_ms) {
             return Err(refusal);
         }
         let replaces = known.replaces.clone();
+        // It may have come back since the token was made.
+        if let Some(name) = replaces.clone().filter(|_| facts.live) {
+            return Err(Refusal::StillThere { name });
+        }
         // A token of a former member of this name is not one of the member that is admitted now.
         self.tokens.retain(|_, known| known.used.as_ref().is_none_or(|used| used.by != *name));
         if let Some(known) = self.tokens.get_mut(&token) {

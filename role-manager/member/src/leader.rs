@@ -261,8 +261,8 @@ impl LeaderStep {
     }
 
     /// An order with the leader's facts about the member that it names; none while this member does not lead.
-    pub fn informed(&self, now: Duration, wall_ms: u64, order: Order) -> Option<Order> {
-        self.ledger.as_ref().map(|ledger| ledger.with_facts(now, wall_ms, order))
+    pub fn informed(&self, now: Duration, wall_ms: u64, state: &State, order: Order) -> Option<Order> {
+        self.ledger.as_ref().map(|ledger| ledger.with_facts(now, wall_ms, state, order))
     }
 
     /// Call counts of the incarnations in the leader's last grant, without those that this node has inherited.

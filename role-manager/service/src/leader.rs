@@ -155,11 +155,11 @@ impl Leadership {
             // Only here an order gets its time and the facts about the member that it names.
             Some(order) => {
                 let leader = self.refresh();
-                let level = self.core.applied().borrow().state.feature_level;
-                if let Some(refusal) = order.refused_at(level) {
+                let state = self.core.applied().borrow().state.clone();
+                if let Some(refusal) = order.refused_at(state.feature_level) {
                     return Ok(CommandOutcome::Refused(refusal));
                 }
-                let informed = leader.informed(now(), wall().0, order);
+                let informed = leader.informed(now(), wall().0, &state, order);
                 Command::Operate { id, order: informed.ok_or(ProposeError::NotLeader)? }
             }
             None => Command::Settle { id },

@@ -294,7 +294,7 @@ impl World {
         if order.refused_at(process.state.feature_level).is_some() {
             return;
         }
-        let Some(order) = process.leadership.informed(now, wall_ms, order) else { return };
+        let Some(order) = process.leadership.informed(now, wall_ms, &process.state, order) else { return };
         let command = self.order(order);
         self.propose(leader, command);
     }

@@ -4,8 +4,8 @@ use std::fs;
 
 use tempfile::TempDir;
 use twinbox_backup::{BackupError, MailboxRestore, restore_mailbox};
-use twinbox_mailbox::schema;
-use twinbox_mailstore::{Mark, MessageCounts, NewMailbox};
+use twinbox_mailbox::{Number, claim, schema};
+use twinbox_mailstore::{MailError, Mark, MessageCounts, NewMailbox};
 use twinbox_replication_core::{Edit, Value};
 use twinbox_store_kit::{audio, open};
 
@@ -47,6 +47,27 @@ async fn deleted_messages_come_back_once_and_present_ones_are_left_alone() {
     assert_eq!((again.restored.len(), again.present), (0, 2), "restored messages are left alone");
     node.mailstore.mark(mailbox.id, id, Mark::Deleted).await.expect("deleted");
     assert_eq!(restore().await.restored.len(), 1, "it was deleted again");
+}
+
+/// A claim may stay behind a mailbox that both sides of a split renumbered.
+#[tokio::test]
+async fn number_in_a_backup_leads_to_the_mailbox_that_has_it_not_to_an_earlier_claimant() {
+    let fixture = Fixture::new();
+    let (node, earlier) = (&fixture.node, fixture.node.mailbox().await.id);
+    let number = Number::normalise("1002").expect("a number");
+    let claimed = node.store.commit(move |draft| {
+        draft.edit(schema::number_key(&number), claim(earlier))?;
+        Ok::<_, MailError>(())
+    });
+    claimed.await.expect("committed");
+    let mailbox = node.mailstore.create(NewMailbox::new("1002", "2580")).await.expect("a mailbox").0.id;
+    let message = node.leave(mailbox, &audio(1_000)).await.message;
+    fixture.create().await;
+    node.mailstore.mark(mailbox, message, Mark::Deleted).await.expect("deleted");
+    let backup = fixture.backups().remove(0);
+    let order = MailboxRestore { number: "1002".to_owned(), to: None };
+    let restored = restore_mailbox(&node.mailstore, &fixture.folder, &backup, &order, &silent()).await;
+    assert_eq!(restored.expect("restored").restored.len(), 1);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     sync::mpsc,
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -26,6 +26,9 @@ use crate::{certificate_kind, certificates::Signer};
 const AT_ONCE: usize = 8;
 /// Timeout of one join.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Time in which a token that was given on another member is known here, and the interval of looks for it.
+const TOKEN_ARRIVES: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A node that admits joining members.
 pub struct Host {
@@ -82,6 +85,16 @@ impl Host {
         }
     }
 
+    /// Whether the cluster has given this token. One that was given just now may not have reached this member yet.
+    async fn knows(&self, token: &[u8; 32]) -> bool {
+        let known = async {
+            while !self.roles.agreed().tokens.contains_key(token) {
+                sleep(LOOK_AGAIN).await;
+            }
+        };
+        timeout(TOKEN_ARRIVES, known).await.is_ok()
+    }
+
     async fn admit(&self, ask: &Ask) -> Result<Welcome, Refused> {
         let refused = |reason: String| Refused { reason, ask_another: false };
         if ClusterId::from_slice(&ask.cluster) != Some(self.cluster.id) {
@@ -91,10 +104,9 @@ impl Host {
         let kind = if ask.witness { MemberKind::Witness } else { MemberKind::Node };
         let secret = <&[u8; 32]>::try_from(&*ask.secret).map_err(|_| refused(Refusal::ForeignToken.to_string()))?;
         let token = JoinToken::hash_of(secret);
-        // Anyone may ask while tokens are out: a secret that no member gave costs the cluster nothing. Another member may know a
-        // token that has not reached this one yet.
-        if !self.roles.agreed().tokens.contains_key(&token) {
-            return Err(Refused { reason: Refusal::ForeignToken.to_string(), ask_another: true });
+        // Anyone may ask while tokens are out: a secret that no member gave costs the cluster no agreement.
+        if !self.knows(&token).await {
+            return Err(refused(Refusal::ForeignToken.to_string()));
         }
         if let Some(taken) = self.configured(&name, &ask.address) {
             return Err(refused(taken.to_string()));

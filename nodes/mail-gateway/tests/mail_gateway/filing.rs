@@ -2,19 +2,26 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use tempfile::TempDir;
 use twinbox_alarms::Alarms;
-use twinbox_ids::EffectId;
+use twinbox_clock::wall;
+use twinbox_devices::{Device, DeviceChange, KindName};
+use twinbox_ids::{DeviceId, EffectId, LocationId, Pii};
+use twinbox_locations::{Location, LocationChange};
 use twinbox_mail::Address;
 use twinbox_mail_gateway::{
-    Delivery, FilingRecipient, Mail, MailFiling, MailHandler, MailIdentity, PasswordCheck, RecipientError, Sender,
+    CurrentIdentity, Delivery, FilingRecipient, Mail, MailFiling, MailHandler, MailIdentity, PasswordCheck,
+    RecipientError, Sender,
 };
-use twinbox_mailstore::{Codec, NewMailbox, Returns, UserAddress, UserAddresses};
+use twinbox_mailstore::{Codec, NewMailbox, Returns, Rule, UserAddress, UserAddresses};
 use twinbox_prompts::Prompts;
 use twinbox_replication_store::Filled;
 use twinbox_store_kit::Node;
@@ -24,23 +31,21 @@ const DOMAIN: &str = "vm.example";
 /// Names that a test changes.
 type Names = Arc<Mutex<Option<Arc<MailIdentity>>>>;
 
-async fn filing_with_names(node: &Node) -> (MailFiling, Names) {
+/// The identity with the domain of the tests and this sender of notifications.
+fn identity(from: &str) -> Arc<MailIdentity> {
+    Arc::new(MailIdentity { domain: DOMAIN.to_owned(), from: Address::parse(from).expect("an address") })
+}
+
+async fn filing_as(node: &Node, identity: CurrentIdentity) -> MailFiling {
     let alarms = Alarms::open(node.store.clone(), node.peers.clone()).await.expect("alarms");
     let prompts = Arc::new(Prompts::load(None, "en").expect("the embedded prompts"));
-    let returns = Returns::new(node.mailstore.clone(), prompts);
-    let of = |domain: &str| {
-        let from = Address::parse(&format!("voicemail@{domain}")).expect("an address");
-        Arc::new(MailIdentity { domain: domain.to_owned(), from })
-    };
-    let now: Names = Arc::new(Mutex::new(Some(of(DOMAIN))));
+    MailFiling::new(node.mailstore.clone(), alarms, identity, Returns::new(node.mailstore.clone(), prompts))
+}
+
+async fn filing_with_names(node: &Node) -> (MailFiling, Names) {
+    let now: Names = Arc::new(Mutex::new(Some(identity("voicemail@vm.example"))));
     let current = now.clone();
-    let filing = MailFiling::new(
-        node.mailstore.clone(),
-        alarms,
-        Arc::new(move || current.lock().expect("not poisoned").clone()),
-        returns,
-    );
-    (filing, now)
+    (filing_as(node, Arc::new(move || current.lock().expect("not poisoned").clone())).await, now)
 }
 
 async fn filing(node: &Node) -> MailFiling {
@@ -92,6 +97,27 @@ async fn alias_comes_before_the_own_address_of_another_user() {
     assert_eq!(filing.recipient("Anna@vm.example", &client).await, Ok(FilingRecipient::Mailbox(anna)));
 }
 
+#[tokio::test]
+async fn alias_that_reads_like_a_sender_of_another_domain_gets_its_mail() {
+    let dir = TempDir::new().expect("a directory");
+    let node = Node::alone(dir.path(), "a");
+    node.store.set_filled(Filled::Complete).await.expect("a mark");
+    let aliases = vec![UserAddress::alias("voicemail").expect("an alias")];
+    let addresses = UserAddresses { mail: None, aliases };
+    let new = NewMailbox { addresses, ..NewMailbox::new("1001", "284617") };
+    let mailbox = node.mailstore.create(new).await.expect("a mailbox").0.id;
+    let (filing, names) = filing_with_names(&node).await;
+    let client = bounce(EffectId::random()).trust;
+    let cases = [
+        ("voicemail@else.example", FilingRecipient::Mailbox(mailbox)),
+        ("VoiceMail@VM.Example", FilingRecipient::Reports),
+    ];
+    for (from, expected) in cases {
+        *names.lock().expect("not poisoned") = Some(identity(from));
+        assert_eq!(filing.recipient("voicemail@vm.example", &client).await, Ok(expected), "{from}");
+    }
+}
+
 /// A report of failure (RFC 3464) about the mail of an effect.
 fn bounce(effect: EffectId) -> Mail<FilingRecipient> {
     let text = format!(
@@ -131,6 +157,26 @@ async fn report_about_an_unknown_mail_waits_while_a_node_that_may_know_it_is_awa
             other => assert!(!waits && matches!(other, Delivery::Accepted { .. }), "{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn report_to_many_recipients_is_noted_once_and_answered_for_each() {
+    let dir = TempDir::new().expect("a directory");
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await;
+    // Each note of a report asks for the identity.
+    let notes = Arc::new(AtomicUsize::new(0));
+    let counted = notes.clone();
+    let current = move || {
+        counted.fetch_add(1, Relaxed);
+        Some(identity("voicemail@vm.example"))
+    };
+    let filing = filing_as(&node, Arc::new(current)).await;
+    let recipients = [FilingRecipient::Reports, FilingRecipient::Mailbox(mailbox.id)].repeat(50);
+    let mail = Mail { reports: vec![None; recipients.len()], recipients, ..bounce(EffectId::random()) };
+    let deliveries = filing.deliver(mail).await;
+    assert!(deliveries.len() == 100 && deliveries.iter().all(is_accepted), "{deliveries:?}");
+    assert_eq!(notes.load(Relaxed), 1);
 }
 
 /// A mail with these attachments, each `audio/wav` or `audio/ogg`, to these mailboxes.
@@ -199,6 +245,110 @@ async fn sound_files_beyond_the_quota_are_left_out() {
         assert!(detail.ends_with(", 2 left out: the mailbox is full"), "{round}: {detail}");
         assert_eq!(node.mailstore.messages(mailbox.id).await.expect("a list").len(), 2, "{round}");
     }
+}
+
+/// A voice message from another system is a person's, even if that system calls all its mails automatic.
+#[tokio::test]
+async fn only_mail_of_a_person_causes_a_notification() {
+    let dir = TempDir::new().expect("a directory");
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    let address = DeviceChange::Address(Pii::new("1002@vm.example".to_owned()));
+    let device = Device::new(mailbox, DeviceId::random(), "office", KindName::Mail, &[address]).expect("a device");
+    node.mailstore.add_device(device).await.expect("added");
+    let settings = ["dial-id=7", "domain=vm.berlin.example"].map(|text| LocationChange::parse(text).expect(text));
+    let berlin = Location::new(LocationId::random(), "berlin", &settings, wall()).expect("a location");
+    node.mailstore.add_location(berlin).await.expect("added");
+    let filing = filing(&node).await;
+    let (anna, berlin) = ("anna@else.example", "2002@vm.berlin.example");
+    let (mixed, voice) = ("mixed", "voice-message");
+    let mut expected = 0;
+    for (sound, automatic, from, kind, notified) in [
+        (1, "no", anna, mixed, true),
+        (2, "auto-generated", anna, mixed, false),
+        (3, "auto-generated", anna, voice, false),
+        (4, "auto-generated", berlin, mixed, false),
+        (5, "auto-generated", berlin, voice, true),
+    ] {
+        let mut mail = with_sounds(&[wav(sound)], vec![FilingRecipient::Mailbox(mailbox)]);
+        let text = String::from_utf8(mail.bytes.to_vec()).expect("text");
+        let text = text.replace(anna, from).replace("multipart/mixed", &format!("multipart/{kind}"));
+        mail.bytes = Bytes::from(format!("Auto-Submitted: {automatic}\r\n{text}"));
+        mail.trust.trusted_network = true;
+        let deliveries = filing.deliver(mail).await;
+        assert!(deliveries.iter().all(is_accepted), "{sound}: {deliveries:?}");
+        let counts = node.mailstore.message_counts(mailbox).await.expect("counts");
+        assert_eq!(u64::from(counts.new), u64::from(sound), "the MWI shows it");
+        expected += usize::from(notified);
+        assert_eq!(node.mailstore.effects().await.expect("readable").len(), expected, "{sound}");
+    }
+}
+
+/// The text of the refusal of a mail's sound for its only recipient.
+fn refusal(deliveries: &[Delivery]) -> &str {
+    match deliveries {
+        [Delivery::Refused { code: 554, enhanced, text }] if enhanced == "5.6.1" => text,
+        other => panic!("no refusal: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn mail_with_a_sound_beyond_the_class_is_refused_whole() {
+    let dir = TempDir::new().expect("a directory");
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await;
+    node.mailstore.change_class("default", vec![(Rule::MessageSeconds, Some(1))]).await.expect("changed");
+    let filing = filing(&node).await;
+    let to = vec![FilingRecipient::Mailbox(mailbox.id)];
+    let long = ("audio/wav", twinbox_rtp::wav::write(Codec::Pcmu, &[2; 8_008]));
+    let adpcm = ("audio/32kadpcm", vec![0; 4_004]);
+    let mut voice = with_sounds(&[wav(1), wav(2)], to.clone());
+    let text = String::from_utf8(voice.bytes.to_vec()).expect("text");
+    voice.bytes = Bytes::from(text.replace("multipart/mixed", "multipart/voice-message"));
+    let mails = [
+        with_sounds(std::slice::from_ref(&long), to.clone()),
+        with_sounds(&[wav(1), long], to.clone()),
+        with_sounds(&[adpcm], to.clone()),
+        voice,
+    ];
+    for (index, mail) in mails.into_iter().enumerate() {
+        let deliveries = filing.deliver(mail).await;
+        assert!(refusal(&deliveries).ends_with("at most 1 s"), "{index}: {deliveries:?}");
+        assert!(node.mailstore.messages(mailbox.id).await.expect("a list").is_empty(), "{index}");
+    }
+    let fitting = filing.deliver(with_sounds(&[wav(1), wav(2)], to)).await;
+    assert!(fitting.iter().all(is_accepted), "{fitting:?}");
+    assert_eq!(node.mailstore.messages(mailbox.id).await.expect("a list").len(), 2);
+}
+
+#[tokio::test]
+async fn sound_is_measured_by_the_class_of_each_recipient() {
+    let dir = TempDir::new().expect("a directory");
+    let node = Node::alone(dir.path(), "a");
+    let (class, _) =
+        node.mailstore.add_class("short", vec![(Rule::MessageSeconds, Some(1))]).await.expect("a class");
+    let new = NewMailbox { class: Some(class), ..NewMailbox::new("1001", "284617") };
+    let short = node.mailstore.create(new).await.expect("a mailbox").0.id;
+    let long = node.mailstore.create(NewMailbox::new("1002", "284617")).await.expect("a mailbox").0.id;
+    let filing = filing(&node).await;
+    let sound = ("audio/wav", twinbox_rtp::wav::write(Codec::Pcmu, &[2; 16_000]));
+    let to = vec![FilingRecipient::Mailbox(short), FilingRecipient::Mailbox(long)];
+    let deliveries = filing.deliver(with_sounds(&[sound], to)).await;
+    assert!(refusal(&deliveries[..1]).ends_with("at most 1 s") && is_accepted(&deliveries[1]), "{deliveries:?}");
+    let messages = node.mailstore.messages(long).await.expect("a list");
+    assert_eq!(messages.len(), 1);
+}
+
+#[tokio::test]
+async fn mail_with_too_many_sound_files_is_refused_whole() {
+    let dir = TempDir::new().expect("a directory");
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await;
+    let filing = filing(&node).await;
+    let sounds: Vec<_> = (1..=21).map(wav).collect();
+    let deliveries = filing.deliver(with_sounds(&sounds, vec![FilingRecipient::Mailbox(mailbox.id)])).await;
+    assert!(refusal(&deliveries).contains("21 sound files, more than 20"), "{deliveries:?}");
+    assert!(node.mailstore.messages(mailbox.id).await.expect("a list").is_empty());
 }
 
 #[tokio::test]

@@ -4,8 +4,8 @@ use jiff::tz::TimeZone;
 use tempfile::TempDir;
 use twinbox_clock::wall;
 use twinbox_devices::{Device, DeviceChange, KindName, Schedule};
-use twinbox_ids::{DeviceId, MailboxId, Pii};
-use twinbox_mailstore::{EffectOutcome, NOTIFICATION_LIFE_MS, time};
+use twinbox_ids::{DeviceId, MailboxId, MessageId, Pii, Timestamp};
+use twinbox_mailstore::{Audio, Codec, EffectOutcome, MailedMessage, NOTIFICATION_LIFE_MS, NewMessage, time};
 use twinbox_outbox::Effect;
 use twinbox_store_kit::{Node, audio};
 
@@ -51,6 +51,31 @@ async fn notification_lives_on_after_the_opening_of_a_weekly_window() {
     let retried = node.mailstore.retry_effect(retried).await.unwrap();
     let again = node.mailstore.effect(retried).unwrap().expect("the retry");
     assert!(again.new.expires > wall() && again.new.expires < effect.new.expires, "{again:?}");
+}
+
+/// Two mailboxes that notify each other by mail would never end.
+#[tokio::test]
+async fn automatic_mail_is_a_new_message_that_no_device_notifies_of() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let mailbox = node.mailbox().await.id;
+    node.mailstore.add_device(device(mailbox, "office", &[])).await.unwrap();
+    for (id, is_automatic, notifications) in [(1, true, 0), (2, false, 1)] {
+        let new = NewMessage {
+            received: Timestamp(1),
+            caller: None,
+            caller_name: None,
+            codec: Codec::Pcma,
+            urgent: false,
+            private: false,
+            mail: None,
+        };
+        let audio = Audio { codec: Codec::Pcma, bytes: audio(1_500).into() };
+        let mail = MailedMessage { id: MessageId(id), mailbox, new, audio, is_automatic };
+        node.mailstore.receive_mail(mail).await.unwrap();
+        assert_eq!(u128::from(node.mailstore.message_counts(mailbox).await.unwrap().new), id);
+        assert_eq!(effects(&node).await.len(), notifications);
+    }
 }
 
 #[tokio::test]

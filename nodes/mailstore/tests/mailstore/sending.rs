@@ -54,6 +54,24 @@ async fn only_effect(node: &Node) -> Effect {
 }
 
 #[tokio::test]
+async fn dial_id_is_free_once_the_mailbox_with_such_a_number_was_removed_in_a_split() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let (a, b) = (Node::alone(dirs[0].path(), "a"), Node::alone(dirs[1].path(), "b"));
+    let removed = a.mailbox().await.id;
+    a.hand_over(&b).await;
+    b.mailstore.renumber(removed, "7001").await.unwrap();
+    b.hand_over(&a).await;
+    let berlin = location("berlin", &["dial-id=7", "domain=vm.berlin.example"]);
+    let refused = a.mailstore.add_location(berlin.clone()).await.unwrap_err().to_string();
+    assert!(refused.contains("number 7001"), "{refused}");
+    // Node b renumbers it again before it hears of the removal.
+    a.mailstore.remove(removed).await.unwrap();
+    b.mailstore.renumber(removed, "7002").await.unwrap();
+    b.hand_over(&a).await;
+    a.mailstore.add_location(berlin).await.unwrap();
+}
+
+#[tokio::test]
 async fn location_with_a_name_dial_id_or_domain_in_use_is_refused() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");

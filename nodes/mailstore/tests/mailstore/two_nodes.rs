@@ -106,6 +106,56 @@ async fn a_mailbox_that_lost_its_number_gets_another_and_keeps_its_messages() {
     assert!(b.mailstore.find_by_number("1009").await.unwrap().is_none());
 }
 
+/// Two nodes that both know the mailbox 1001, and then are separated.
+async fn split(dir: &TempDir) -> (Node, Node, MailboxId) {
+    let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
+    let mailbox = a.mailbox().await.id;
+    a.hand_over(&b).await;
+    (a, b, mailbox)
+}
+
+#[tokio::test]
+async fn number_that_a_removed_mailbox_got_on_the_other_side_of_a_split_is_free() {
+    let dir = TempDir::new().unwrap();
+    let (a, b, removed) = split(&dir).await;
+    a.mailstore.remove(removed).await.unwrap();
+    b.mailstore.renumber(removed, "1002").await.unwrap();
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    assert!(b.mailstore.get(removed).await.unwrap().is_none());
+    let new = a.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0.id;
+    a.hand_over(&b).await;
+    for node in [&a, &b] {
+        assert_eq!(node.mailstore.find_by_number("1002").await.unwrap().map(|m| m.id), Some(new));
+        assert!(!node.mailstore.get(new).await.unwrap().unwrap().number_lost);
+        let taken = node.mailstore.create(NewMailbox::new("1002", "2580")).await.expect_err("the new one has it");
+        assert!(taken.to_string().contains("1002 is in use"), "{taken}");
+    }
+}
+
+#[tokio::test]
+async fn number_that_a_mailbox_gave_up_in_a_split_leads_to_the_one_that_got_it() {
+    let dir = TempDir::new().unwrap();
+    let (a, b, moved) = split(&dir).await;
+    a.mailstore.renumber(moved, "1002").await.unwrap();
+    // The later of two changes counts.
+    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    b.mailstore.renumber(moved, "1003").await.unwrap();
+    let new = b.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0.id;
+    a.hand_over(&b).await;
+    b.hand_over(&a).await;
+    for node in [&a, &b] {
+        let with = async |number| node.mailstore.find_by_number(number).await.unwrap().map(|m| m.id);
+        let found = (with("1001").await, with("1002").await, with("1003").await);
+        assert_eq!(found, (None, Some(new), Some(moved)));
+        for id in [new, moved] {
+            assert!(!node.mailstore.get(id).await.unwrap().unwrap().number_lost);
+        }
+    }
+    // The other number of that mailbox is refused to a third.
+    assert!(a.mailstore.create(NewMailbox::new("1003", "2580")).await.is_err());
+}
+
 #[tokio::test]
 async fn save_on_one_side_of_a_split_survives_a_delete_on_the_other() {
     let dir = TempDir::new().unwrap();
@@ -168,7 +218,8 @@ fn mail(mailbox: MailboxId, id: MessageId) -> MailedMessage {
         private: false,
         mail: None,
     };
-    MailedMessage { id, mailbox, new, audio: Audio { codec: Codec::Pcma, bytes: audio(1_500).into() } }
+    let audio = Audio { codec: Codec::Pcma, bytes: audio(1_500).into() };
+    MailedMessage { id, mailbox, new, audio, is_automatic: false }
 }
 
 /// Rule A1: the answer to a repeated mail is as good as that to the first.

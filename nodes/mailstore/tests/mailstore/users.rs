@@ -73,6 +73,20 @@ async fn repeated_import_of_a_table_changes_nothing() {
     assert_eq!((back.created, back.changed, back.unchanged), (0, 0, 2), "{export}");
 }
 
+/// Its claim may stay behind a mailbox.
+#[tokio::test]
+async fn table_makes_a_user_with_the_number_that_a_removed_mailbox_got_in_a_split() {
+    let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let (a, b) = (Node::alone(dirs[0].path(), "a"), Node::alone(dirs[1].path(), "b"));
+    let removed = a.mailbox().await.id;
+    a.hand_over(&b).await;
+    a.mailstore.remove(removed).await.unwrap();
+    b.mailstore.renumber(removed, "1002").await.unwrap();
+    b.hand_over(&a).await;
+    let imported = import(&a, "number\n1002\n", &how()).await.unwrap();
+    assert_eq!((imported.created, imported.missed), (1, vec![]));
+}
+
 #[tokio::test]
 async fn pin_that_was_set_since_the_plan_stays() {
     let dir = TempDir::new().unwrap();

@@ -129,8 +129,7 @@ impl Received {
                 duration_s: duration.map(|seconds: u32| seconds.min(LONGEST)),
                 bytes: bytes.to_vec(),
             };
-            let disposition = part.disposition();
-            let is = |voice: &str| disposition.as_ref().is_some_and(|d| d.is("voice", voice));
+            let is = |voice: &str| part.disposition.as_ref().is_some_and(|d| d.is("voice", voice));
             if is("originator-spoken-name") {
                 self.spoken_name.get_or_insert(audio);
             } else if is("recipient-spoken-name") || is("spoken-subject") {

@@ -1,6 +1,6 @@
 //! Commits whose changes come in any order, again, and over several streams.
 
-use std::collections::BTreeSet;
+use std::{cell::Cell, collections::BTreeSet};
 
 use proptest::prelude::*;
 use twinbox_ids::Origin;
@@ -15,6 +15,11 @@ fn changes(origin: u128, sizes: &[u32]) -> Vec<Change> {
         Change { origin, seq, key, delta: Record::new(), part }
     };
     (1..).zip(parts).map(change).collect()
+}
+
+/// A node without any change.
+fn nothing(_: Origin, from: u64) -> u64 {
+    from
 }
 
 proptest! {
@@ -38,7 +43,10 @@ proptest! {
                 continue;
             }
             let seqs = change.commit();
-            let Some(commit) = assembly.take(change.clone(), |origin, seq| here.contains(&(origin, seq))) else {
+            let missing = |origin: Origin, from: u64| {
+                (from..).find(|seq| !here.contains(&(origin, *seq))).unwrap_or(from)
+            };
+            let Some(commit) = assembly.take(change.clone(), 1, missing) else {
                 continue;
             };
             let taken: Vec<u64> = commit.iter().map(|part| part.seq).collect();
@@ -50,11 +58,11 @@ proptest! {
         // The last pass has sent all: what does not wait is here.
         prop_assert_eq!(here.len() + assembly.waiting(), all.len());
         for change in &all {
-            assembly.take(change.clone(), |_, _| false).into_iter().flatten().for_each(|part| {
+            assembly.take(change.clone(), 1, nothing).into_iter().flatten().for_each(|part| {
                 here.insert((part.origin, part.seq));
             });
         }
-        prop_assert_eq!((here.len(), assembly.waiting()), (all.len(), 0));
+        prop_assert_eq!((here.len(), assembly.waiting(), assembly.waiting_bytes()), (all.len(), 0, 0));
     }
 }
 
@@ -62,13 +70,13 @@ proptest! {
 fn commit_is_complete_with_the_changes_that_are_here_already() {
     let all = changes(1, &[3]);
     let mut assembly = CommitAssembly::default();
-    assert_eq!(assembly.take(all[2].clone(), |_, _| false), None);
-    let here = |_: Origin, seq: u64| seq == 2;
-    let commit = assembly.take(all[0].clone(), here).expect("a commit");
+    assert_eq!(assembly.take(all[2].clone(), 1, nothing), None);
+    let second_is_here = |_: Origin, from: u64| if from == 2 { 3 } else { from };
+    let commit = assembly.take(all[0].clone(), 1, second_is_here).expect("a commit");
     assert_eq!(commit, [all[0].clone(), all[2].clone()]);
 
     let mut assembly = CommitAssembly::default();
-    assert_eq!(assembly.take(all[1].clone(), |_, _| false), None);
+    assert_eq!(assembly.take(all[1].clone(), 1, nothing), None);
     let remains = assembly.into_remains();
     assert!(remains.len() == 1 && remains[0].is_alone() && remains[0].seq == 2);
 }
@@ -78,6 +86,52 @@ fn number_of_parts_that_no_peer_can_send_costs_nothing() {
     let part = CommitPart { before: 0, after: u32::MAX };
     let change = Change { part, ..changes(1, &[1]).remove(0) };
     let mut assembly = CommitAssembly::default();
-    assert_eq!(assembly.take(change, |_, _| false), None);
+    assert_eq!(assembly.take(change, 1, nothing), None);
     assert_eq!(assembly.waiting(), 1);
+}
+
+/// A peer that lies says of each change that its commit has very many before it, which are all here.
+#[test]
+fn changes_of_a_commit_that_are_here_are_not_looked_at_one_by_one() {
+    const HERE: u32 = 3_000_000_000;
+    let part = CommitPart { before: HERE, after: 9 };
+    let change = Change { seq: u64::from(HERE) + 1, part, ..changes(1, &[1]).remove(0) };
+    let looked_at = Cell::new(0);
+    let missing = |_: Origin, from: u64| {
+        looked_at.set(looked_at.get() + 1);
+        from.max(u64::from(HERE) + 1)
+    };
+    let mut assembly = CommitAssembly::default();
+    assert_eq!(assembly.take(change, 1, missing), None);
+    assert!(looked_at.get() <= 2, "{} looks", looked_at.get());
+}
+
+#[test]
+fn gaps_between_parts_of_a_commit_are_looked_at_once() {
+    let all = changes(1, &[2_001]);
+    let looked_at = Cell::new(0);
+    // Of each pair one change is here, and the other one comes.
+    let missing = |_: Origin, from: u64| {
+        looked_at.set(looked_at.get() + 1);
+        from + from % 2
+    };
+    let mut assembly = CommitAssembly::default();
+    let taken = all.iter().skip(1).step_by(2).filter_map(|part| assembly.take(part.clone(), 1, missing)).count();
+    assert_eq!((taken, assembly.waiting()), (1, 0));
+    assert!(looked_at.get() <= 4_000, "{} looks", looked_at.get());
+}
+
+#[test]
+fn bytes_of_waiting_changes_are_counted_once_and_given_back() {
+    let all = changes(1, &[3]);
+    let mut assembly = CommitAssembly::default();
+    let size = |assembly: &CommitAssembly| (assembly.waiting(), assembly.waiting_bytes());
+    for (part, bytes, expected) in [(0, 100, (1, 100)), (0, 900, (1, 100)), (2, 20, (2, 120))] {
+        assert_eq!(assembly.take(all[part].clone(), bytes, nothing), None);
+        assert_eq!(size(&assembly), expected);
+    }
+    let larger = Change { key: Key::new(Table(1), "larger"), ..all[0].clone() };
+    assert_eq!(assembly.take(larger, 900, nothing), None);
+    assert_eq!(assembly.take(all[1].clone(), 5, nothing), Some(all), "not the larger one, which is not counted");
+    assert_eq!(size(&assembly), (0, 0));
 }

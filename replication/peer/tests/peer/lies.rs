@@ -1,5 +1,5 @@
-//! Scans of all rows that lie, and followers that ask for scans as no node does: refused by name, nothing of a lie stays,
-//! and another source is taken (rules D1, D2, D3).
+//! Scans of all rows that lie, frames that no node sends, and followers that ask for scans as no node does: refused by
+//! name, nothing of a lie stays, and another source is taken (rules D1, D2, D3).
 
 use std::{
     io::Write,
@@ -7,21 +7,22 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use prost::Message;
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tonic::{Code, Status, Streaming};
 use twinbox_ids::{Origin, RecordingId};
-use twinbox_replication_core::{Record, Value, Vector};
+use twinbox_replication_core::{Change, CommitPart, Record, Value, Vector};
 use twinbox_replication_peer::LogPolicy;
 use twinbox_replication_store::{Filled, codec};
 use twinbox_wire::replication::{
-    Field, Key, Record as WireRecord, Register, Report, ScanStateRequest, Stamp, StatePage, StateRow, StateStart,
-    field, replication_client::ReplicationClient,
+    Chunk, Field, Key, Live, Record as WireRecord, Register, Report, ScanStateRequest, Stamp, StatePage, StateRow,
+    StateStart, field, replication_client::ReplicationClient, source_frame::Frame,
 };
 
 use crate::kit::{
-    Cluster, Node, TABLE, audio,
+    Cluster, Node, TABLE, audio, key,
     liar::{CHANGES, Liar, Pages},
     name, until,
 };
@@ -266,6 +267,40 @@ async fn a_scan_without_an_end_is_given_up() {
     until("another source is taken", || b.peers.counters().state_fills > 0).await;
     assert!(c.records().iter().all(|row| b.records().contains(row)));
     assert_eq!(b.store.vector().get(origin), 0, "what a scan without an end was to bring");
+}
+
+/// Frames that no node sends, each with a part of the reason for which the stream ends.
+fn false_frames() -> Vec<(&'static str, Vec<Frame>)> {
+    let change = |seq, (before, after), length| {
+        let stamp = twinbox_ids::Stamp { wall: 1, counter: 0, origin: Origin(7) };
+        let value = Value::Bytes(vec![b'v'; length]);
+        let field = twinbox_replication_core::Field::Register { stamp, value };
+        let (delta, part) = (Record::from_parts([(1, field)], None), CommitPart { before, after });
+        let change = Change { origin: Origin(7), seq, key: key("lie"), delta, part };
+        Frame::Live(Live { change: vec![codec::change_to_bytes(&change).into()] })
+    };
+    let (recording, data) = (Bytes::copy_from_slice(&RecordingId::random().to_bytes()), Bytes::new());
+    let large = (0..9_u32).map(|before| change(u64::from(before) + 1, (before, 20 - before), 15 << 20));
+    vec![
+        ("a chunk without audio", vec![Frame::Chunk(Chunk { recording, take: 1, offset: 0, data })]),
+        ("a commit that is too large", vec![change(6, (5, 1 << 18), 1)]),
+        ("a commit that does not end", large.collect()),
+    ]
+}
+
+#[tokio::test]
+async fn frame_that_no_node_sends_ends_the_stream_and_leaves_nothing() {
+    let log = Captured::start();
+    for (reason, frames) in false_frames() {
+        let cluster = Cluster::new(&["a", "b"]).await;
+        let b = cluster.node("b").await;
+        Liar::start_sending(&cluster, "a", frames).await;
+        b.start();
+        until(reason, || log.has(&["stream from peer ended", "peer=a", reason])).await;
+        assert!(b.store.recordings().open().is_empty() && b.records().is_empty(), "{reason}");
+        assert!(!b.store.holdings().contains_key(&Origin(7)), "{reason}");
+        b.stop().await;
+    }
 }
 
 /// Asks a node for a scan, as the member of this certificate.

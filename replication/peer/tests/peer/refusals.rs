@@ -1,5 +1,7 @@
 //! Clients that are not of the cluster, or send impossible data: refused, counted, and nothing is changed.
 
+use std::ops::RangeInclusive;
+
 use crate::kit::{
     Cluster, Node, name,
     raw::{Raw, hello},
@@ -7,7 +9,7 @@ use crate::kit::{
 };
 use bytes::Bytes;
 use tonic::Code;
-use twinbox_ids::ClusterId;
+use twinbox_ids::{ClusterId, Origin};
 use twinbox_replication_core::Value;
 use twinbox_replication_store::codec;
 use twinbox_wire::replication::{
@@ -75,15 +77,28 @@ async fn invalid_frames_of_a_member_are_refused() {
     assert_eq!(client.fetch_blobs(request).await.err().unwrap().code(), Code::PermissionDenied);
 }
 
+/// Node b acknowledges these changes on a stream of node a, which is to end.
+async fn acknowledge_wrongly(cluster: &Cluster, a: &Node, origin: Origin, seqs: RangeInclusive<u64>) {
+    let mut raw =
+        Raw::follow(&cluster.identity("b"), cluster, hello(cluster.authority.cluster(), "b")).await.unwrap();
+    assert!(matches!(raw.next().await, Ok(Frame::Welcome(_))));
+    let (first, last) = seqs.into_inner();
+    let run = Run { origin: codec::origin_to_wire(origin), first, last };
+    raw.send(follower_frame::Frame::Acked(Acked { run: vec![run], vector: None })).await;
+    until("the stream is closed", || !a.status("b").connected).await;
+    assert_eq!((a.status("b").lag_changes, a.peers.behind()), (1, 0), "nothing of it is believed");
+}
+
 #[tokio::test]
 async fn acknowledgement_of_unknown_changes_stops_the_stream() {
     let (cluster, a) = node_a().await;
-    let mut raw =
-        Raw::follow(&cluster.identity("b"), &cluster, hello(cluster.authority.cluster(), "b")).await.unwrap();
-    assert!(matches!(raw.next().await, Ok(Frame::Welcome(_))));
-    let run = Run { origin: codec::origin_to_wire(a.store.origin()), first: 1, last: 7 };
-    raw.send(follower_frame::Frame::Acked(Acked { run: vec![run], vector: None })).await;
+    acknowledge_wrongly(&cluster, &a, a.store.origin(), 1..=7).await;
     until("the alarm", || a.peers.counters().own_origin_alarms == 1).await;
-    until("the stream is closed", || !a.status("b").connected).await;
-    assert_eq!(a.status("b").lag_changes, 1, "nothing of it is believed");
+}
+
+#[tokio::test]
+async fn acknowledgement_of_changes_of_an_unknown_origin_stops_the_stream() {
+    let (cluster, a) = node_a().await;
+    acknowledge_wrongly(&cluster, &a, Origin::random(), 2..=2).await;
+    assert_eq!(a.peers.counters().own_origin_alarms, 0);
 }

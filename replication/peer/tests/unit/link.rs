@@ -1,14 +1,8 @@
-use twinbox_replication_core::{Key, Record, Table};
-
 use super::*;
 
 const ORIGIN: Origin = Origin(1);
 const OTHER_ORIGIN: Origin = Origin(2);
 const WRITER: Origin = Origin(3);
-
-fn change(seq: u64) -> Change {
-    Change { origin: WRITER, seq, key: Key::new(Table(0), "row"), delta: Record::new(), part: Default::default() }
-}
 
 fn link(vector: Vector) -> (Link, StreamNumber) {
     let link = Link::new("b".parse().unwrap(), "127.0.0.1:1".into());
@@ -29,8 +23,8 @@ fn change_is_claimed_once_and_again_after_a_rewind() {
 #[test]
 fn received_change_is_not_sent_back_except_to_a_new_incarnation() {
     let (link, number) = link(Vector::new());
-    link.came_from(ORIGIN, &[change(1)]);
-    link.came_from(OTHER_ORIGIN, &[change(2)]);
+    link.came_from(ORIGIN, [(WRITER, 1)].into_iter());
+    link.came_from(OTHER_ORIGIN, [(WRITER, 2)].into_iter());
     assert!(!link.claim(number, WRITER, 1));
     assert!(link.claim(number, WRITER, 2), "the disk of the other incarnation may be lost");
 }
@@ -44,8 +38,20 @@ fn announced_changes_of_the_present_origin_count_as_held_by_the_peer() {
     assert_eq!((link.has().get(ORIGIN), link.has().get(OTHER_ORIGIN)), (7, 0));
     // Any reported value is handled without overflow.
     link.has_made(ORIGIN, u64::MAX);
-    link.acked(number, &Vec::new(), &[(WRITER, u64::MAX)].into_iter().collect());
+    link.acked(number, &vec![(WRITER, 1..=1)], &[(WRITER, u64::MAX)].into_iter().collect());
     assert_eq!(Holdings::default().lag(&link.has()), u64::MAX);
+}
+
+#[test]
+fn prefix_is_taken_only_of_an_origin_whose_changes_are_acknowledged() {
+    let (link, number) = link(Vector::new());
+    // It may be ahead of what is here: the peer has other sources.
+    let prefixes = [(WRITER, 9), (OTHER_ORIGIN, 9)].into_iter().collect();
+    assert!(link.acked(number, &vec![(WRITER, 2..=3)], &prefixes));
+    assert_eq!(link.has().iter().collect::<Vec<_>>(), [(WRITER, 9)]);
+    let mut held = Holdings::default();
+    link.add_to(&mut held);
+    assert_eq!(held.iter().collect::<Vec<_>>(), [(WRITER, 1..=9)], "nothing is remembered of the other one");
 }
 
 #[test]

@@ -34,6 +34,12 @@ use crate::StoreError;
 /// 300 a second, in 2 MiB. A later chunk makes a take that the next check of orphaned recordings removes.
 const REMEMBERED: usize = 16_384;
 
+/// Takes in progress from which on a chunk of a peer begins no other: many times the calls of a cluster, in 128 MiB.
+const MOST_OPEN: usize = 65_536;
+
+/// Bytes that a chunk counts in the queue in addition to its audio.
+pub(super) const CHUNK_BYTES: u64 = 128;
+
 /// Maximum commands that are taken from the queue together.
 const BATCH: usize = 256;
 
@@ -173,13 +179,11 @@ impl Writer {
     }
 
     fn begin(&mut self, key: TakeKey) -> Result<(), StoreError> {
-        match self.takes.contains_key(&key) {
-            true => Err(StoreError::BegunBefore { id: key.0, take: key.1 }),
-            false => {
-                self.open(key, Pieces::default());
-                Ok(())
-            }
+        if self.takes.contains_key(&key) {
+            return Err(StoreError::BegunBefore { id: key.0, take: key.1 });
         }
+        self.open(key, Pieces::default());
+        Ok(())
     }
 
     fn open(&mut self, key: TakeKey, pieces: Pieces) {

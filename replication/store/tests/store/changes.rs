@@ -1,9 +1,11 @@
 //! Changes between stores: the have-check, the gap-free prefix, and the log.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 use twinbox_ids::{Origin, Stamp};
-use twinbox_replication_core::{Change, Edit, Field, Record, Value, Vector};
+use twinbox_replication_core::{Change, CommitPart, Edit, Field, Record, Value, Vector};
 use twinbox_replication_store::Store;
 
 use crate::{dir, edit, key, node, open, open_as, set, text};
@@ -174,6 +176,33 @@ async fn commit_is_applied_as_a_whole_or_not_at_all() {
     assert_eq!(shown(&b), 0);
     b.apply(vec![log[3].clone(), log[1].clone(), log[2].clone()]).await.expect("all of it");
     assert_eq!((shown(&b), b.vector().get(a.origin()), log_of(&b)), (3, 4, log));
+}
+
+#[tokio::test]
+async fn commit_is_whole_with_its_changes_that_are_here_beyond_a_gap() {
+    let dir = dir();
+    let (store, origin) = (open(dir.path()), Origin(5));
+    let change = |seq, before| {
+        let part = CommitPart { before, after: 0 };
+        Change { origin, seq, key: key("x"), delta: Record::new(), part }
+    };
+    store.apply(vec![change(3, 0), change(4, 0)]).await.expect("two commits");
+    store.apply(vec![change(5, 2), change(9, 1)]).await.expect("the end of one, and a part of another");
+    assert_eq!((store.has(origin, 5), store.has(origin, 9), store.first_missing(origin, 3)), (true, false, 6));
+}
+
+/// A peer that lies says of its change that all that is here belongs to the same commit: other commits wait for this one.
+#[tokio::test]
+async fn changes_of_a_commit_that_are_here_are_not_read_one_by_one() {
+    const HERE: u32 = 50_000_000;
+    let dir = dir();
+    let (store, origin) = (open(dir.path()), Origin(5));
+    store.take_vector(Vector::from_iter([(origin, u64::from(HERE))]), None).await.expect("taken");
+    let (seq, part) = (u64::from(HERE) + 1, CommitPart { before: HERE, after: 0 });
+    let change = Change { origin, seq, key: key("x"), delta: Record::new(), part };
+    let applied = tokio::time::timeout(Duration::from_secs(20), store.apply(vec![change]));
+    applied.await.expect("it takes no time").expect("a change");
+    assert_eq!(store.vector().get(origin), seq);
 }
 
 #[tokio::test]

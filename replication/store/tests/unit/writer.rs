@@ -18,8 +18,13 @@ fn chunk(key: TakeKey, offset: u64, bytes: &'static str, own: bool) -> Vec<Chunk
 
 impl Writer {
     fn put(&mut self, key: TakeKey, offset: u64, bytes: &'static str) {
-        self.shared.waiting.fetch_add(bytes.len() as u64, std::sync::atomic::Ordering::Relaxed);
-        self.write(chunk(key, offset, bytes, false));
+        self.put_all(chunk(key, offset, bytes, false));
+    }
+
+    fn put_all(&mut self, chunks: Vec<Chunk>) {
+        let queued = chunks.iter().map(|chunk| chunk.bytes.len() as u64 + CHUNK_BYTES).sum();
+        self.shared.waiting.fetch_add(queued, std::sync::atomic::Ordering::Relaxed);
+        self.write(chunks);
     }
 
     fn ready(&mut self, key: TakeKey) -> Box<Ready> {
@@ -84,6 +89,41 @@ async fn ended_takes_are_remembered_up_to_a_bound() {
         writer.put(key, 0, "late");
         assert!(shared.index().takes.is_empty());
     }
+}
+
+/// A peer that lies sends a byte of one take after the other.
+#[tokio::test]
+async fn chunks_of_peers_begin_takes_up_to_a_bound_and_own_takes_always_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let mut writer = writer(&store);
+    let (first, late, own) = (key(), key(), key());
+    let others = (1..MOST_OPEN).map(|_| key());
+    writer.put_all([first].into_iter().chain(others).flat_map(|key| chunk(key, 0, "x", false)).collect());
+    let is_open = |key: TakeKey| store.recordings().coverage(key.0, key.1).is_some();
+    writer.put(late, 0, "late");
+    assert!(is_open(first) && !is_open(late));
+    writer.put(first, 1, "more");
+    assert_eq!(store.recordings().coverage(first.0, first.1).map(|here| here.total()), Some(5));
+    writer.begin(own).unwrap();
+    writer.put_all(chunk(own, 0, "own", true));
+    assert_eq!(store.recordings().coverage(own.0, own.1).map(|here| here.total()), Some(3));
+    // With the end of takes there is room for others.
+    writer.discard(first, false);
+    writer.discard(own, false);
+    writer.put(late, 0, "late");
+    assert!(is_open(late));
+}
+
+#[test]
+fn chunk_counts_in_the_queue_even_without_audio() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let shared = store.recordings().shared();
+    shared.waiting.store(crate::recordings::QUEUE_BYTES, std::sync::atomic::Ordering::Relaxed);
+    let (id, take) = key();
+    let refused = store.recordings().insert(id, take, 0, Bytes::new());
+    assert!(matches!(refused, Err(StoreError::Overloaded { .. })), "{refused:?}");
 }
 
 #[tokio::test]

@@ -197,8 +197,8 @@ impl Ledger {
     }
 
     /// An order with this leader's facts about the node that it names.
-    pub fn with_facts(&self, now: Duration, wall_ms: u64, order: Order) -> Order {
-        let about = order.about();
+    pub fn with_facts(&self, now: Duration, wall_ms: u64, state: &State, order: Order) -> Order {
+        let about = order.about(state);
         let record = about.and_then(|name| self.nodes.get(name));
         // A node that a new leader has no contact with yet may be running: it must not be given up as lost.
         let may_be_live = |name: &NodeName| self.is_live(now, name) || (record.is_none() && !self.is_settled(now));

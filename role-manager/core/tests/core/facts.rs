@@ -26,11 +26,11 @@ fn a_new_leader_accepts_no_member_as_lost_before_its_wait_ends() {
         assert_eq!(state.apply(Command::Admit { name: name(who), kind, address, raft_id }), CommandOutcome::Done);
     }
     let ledger = Ledger::new(7, begun, &state, timing, &Exits::default());
-    let early = ledger.with_facts(begun, 0, lost("b"));
+    let early = ledger.with_facts(begun, 0, &state, lost("b"));
     let refused = state.clone().apply(Command::Operate { id: OrderId(1), order: early });
     assert_eq!(refused, CommandOutcome::Refused(Refusal::NotLost { name: name("b") }));
     // Nothing was heard of it for as long as any lease can have run: then it may be given up.
-    let late = ledger.with_facts(begun + timing.new_leader_wait() * 2, 0, lost("b"));
+    let late = ledger.with_facts(begun + timing.new_leader_wait() * 2, 0, &state, lost("b"));
     assert_eq!(state.apply(Command::Operate { id: OrderId(2), order: late }), CommandOutcome::Done);
     assert!(!state.members.contains_key(&name("b")));
 }

@@ -2,7 +2,7 @@
 
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
-    Command, CommandOutcome, Facts, MemberKind, Order, OrderId, Refusal, SUPPORTED_LEVELS, State,
+    Command, CommandOutcome, Facts, MemberKind, Order, OrderId, Refusal, SUPPORTED_LEVELS, State, Status,
 };
 
 const T0: u64 = 1_700_000_000_000;
@@ -118,6 +118,48 @@ fn a_used_token_is_no_longer_answered_once_its_member_has_come_or_was_removed() 
         Command::Admit { name: name("b"), kind: MemberKind::Node, address: address.to_owned(), raft_id: 1_000 };
     assert_eq!(world.state.apply(command), CommandOutcome::Done);
     assert_eq!(again(&mut world), CommandOutcome::Refused(Refusal::ForeignToken));
+}
+
+#[test]
+fn a_member_that_came_back_is_not_replaced_by_a_token_of_before() {
+    let mut world = World::new();
+    world.admit("b", MemberKind::Node, "10.0.0.2:7070");
+    let replaces = Some(name("b"));
+    let invite = Order::Invite { token: SECRET, kind: MemberKind::Node, valid_ms: HOUR, replaces, facts: at(T0) };
+    assert_eq!(world.order(invite), CommandOutcome::Done);
+    let redeem = |live| Order::Redeem {
+        token: SECRET,
+        name: name("c"),
+        kind: MemberKind::Node,
+        address: "10.0.0.3:7070".to_owned(),
+        key: [1; 32],
+        feature_levels: SUPPORTED_LEVELS,
+        facts: Facts { live, ..at(T0 + 1) },
+    };
+    assert_eq!(redeem(false).about(&world.state), Some(&name("b")), "the leader says whether it lives");
+    assert_eq!(world.order(redeem(true)), CommandOutcome::Refused(Refusal::StillThere { name: name("b") }));
+    assert!(world.state.members.contains_key(&name("b")));
+    assert_eq!(world.order(redeem(false)), CommandOutcome::Done, "the token was not used up");
+}
+
+#[test]
+fn a_new_machine_under_the_name_of_a_leaving_member_stays() {
+    let mut world = World::new();
+    world.admit("b", MemberKind::Node, "10.0.0.2:7070");
+    let leave = Order::Remove { name: name("b"), lost: false, within_ms: None, facts: at(T0) };
+    assert_eq!(world.order(leave), CommandOutcome::Done);
+    assert_eq!(world.state.members[&name("b")].status, Status::Leaving);
+    let replaces = Some(name("b"));
+    let invite = Order::Invite { token: SECRET, kind: MemberKind::Node, valid_ms: HOUR, replaces, facts: at(T0) };
+    assert_eq!(world.order(invite), CommandOutcome::Done);
+    let redeemed = world.redeem(SECRET, "b", MemberKind::Node, "10.0.0.4:7070", 1, T0 + 1);
+    assert_eq!(redeemed, CommandOutcome::Done);
+    let (kind, address) = (MemberKind::Node, "10.0.0.4:7070".to_owned());
+    let admit = Command::Admit { name: name("b"), kind, address, raft_id: 77 };
+    assert_eq!(world.state.apply(admit), CommandOutcome::Done);
+    let member = &world.state.members[&name("b")];
+    assert_eq!((member.raft_id, member.activated, member.status), (77, true, Status::Starting));
+    assert!(world.state.was_removed(u64::from(b'b')));
 }
 
 #[test]

@@ -39,6 +39,8 @@ pub struct Liar {
     pages: Pages,
     /// It says that its own first fill goes on, so it is no source.
     lacks_records: bool,
+    /// It sends these behind its greeting.
+    frames: Vec<Frame>,
     /// Pages that were sent.
     pub sent: Arc<AtomicU64>,
 }
@@ -46,28 +48,29 @@ pub struct Liar {
 impl Liar {
     /// Answers at the address of this node.
     pub async fn start(cluster: &Cluster, name: &str, origin: Origin, pages: Pages) -> Self {
-        let liar = Self {
-            origin,
-            cluster: cluster.authority.cluster(),
-            name: name.to_owned(),
-            pages,
-            lacks_records: false,
-            sent: Arc::new(AtomicU64::new(0)),
-        };
-        liar.serve(cluster).await
+        Self { origin, pages, ..Self::new(cluster, name) }.serve(cluster).await
     }
 
     /// Like [`Self::start`], and it says that it lacks records.
     pub async fn start_filling(cluster: &Cluster, name: &str) -> Self {
-        let liar = Self {
+        Self { lacks_records: true, ..Self::new(cluster, name) }.serve(cluster).await
+    }
+
+    /// Like [`Self::start`], and it sends these frames on each stream.
+    pub async fn start_sending(cluster: &Cluster, name: &str, frames: Vec<Frame>) -> Self {
+        Self { frames, ..Self::new(cluster, name) }.serve(cluster).await
+    }
+
+    fn new(cluster: &Cluster, name: &str) -> Self {
+        Self {
             origin: Origin::random(),
             cluster: cluster.authority.cluster(),
             name: name.to_owned(),
             pages: Arc::new(|_| None),
-            lacks_records: true,
+            lacks_records: false,
+            frames: Vec::new(),
             sent: Arc::default(),
-        };
-        liar.serve(cluster).await
+        }
     }
 
     async fn serve(self, cluster: &Cluster) -> Self {
@@ -108,20 +111,25 @@ impl Replication for Liar {
             log_begins: vector,
         };
         let (frames, receiver) = mpsc::channel(4);
+        let first: Vec<_> = [Frame::Welcome(welcome)].into_iter().chain(self.frames.clone()).collect();
         tokio::spawn(async move {
             let mut answers = request.into_inner();
-            let mut next = Frame::Welcome(welcome);
-            for number in 1.. {
-                if frames.send(Ok(SourceFrame { frame: Some(next) })).await.is_err() {
+            for frame in first {
+                if frames.send(Ok(SourceFrame { frame: Some(frame) })).await.is_err() {
                     return;
                 }
-                next = Frame::Probe(Probe { number, ..Probe::default() });
+            }
+            for number in 1.. {
                 // Whatever the follower says is read, and believed or not.
                 let _ = tokio::time::timeout(Duration::from_millis(500), async {
                     while let Ok(Some(_)) = answers.message().await {}
                     std::future::pending::<()>().await;
                 })
                 .await;
+                let probe = Frame::Probe(Probe { number, ..Probe::default() });
+                if frames.send(Ok(SourceFrame { frame: Some(probe) })).await.is_err() {
+                    return;
+                }
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))

@@ -12,7 +12,7 @@ use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD};
 use twinbox_replication_core::Ranges;
 use twinbox_replication_feed::FeedEntry;
 
-use super::{State, Writer};
+use super::{CHUNK_BYTES, MOST_OPEN, State, Writer};
 use crate::{
     StoreError,
     recordings::take::{HOLE, Pieces, TakeKey},
@@ -48,7 +48,7 @@ fn frame((id, take): TakeKey, offset: u64, payload: &[u8]) -> Frame<'_> {
 impl Writer {
     /// Writes chunks with one append, and announces those that were recorded here.
     pub(super) fn write(&mut self, mut chunks: Vec<Chunk>) {
-        let bytes: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64).sum();
+        let bytes: u64 = chunks.iter().map(|chunk| chunk.bytes.len() as u64 + CHUNK_BYTES).sum();
         self.shared.waiting.fetch_sub(bytes, Ordering::Relaxed);
         chunks.retain(|chunk| self.accepts(chunk));
         if chunks.is_empty() {
@@ -69,19 +69,19 @@ impl Writer {
         }
     }
 
-    /// False for a chunk of a take that has ended, or was never begun here.
+    /// False for a chunk of a take that has ended, or was never begun here and cannot be.
     fn accepts(&self, chunk: &Chunk) -> bool {
         match self.takes.get(&chunk.key) {
             Some(State::Open(_)) => true,
             Some(State::Sealed(_) | State::Ended) => false,
-            None => {
-                if chunk.own {
-                    let (id, take) = chunk.key;
-                    let error = StoreError::NoRecording { id, take };
-                    tracing::error!(recording = %id, take, %error, "chunk of a recording cannot be stored");
-                }
-                !chunk.own
+            None if chunk.own => {
+                let (id, take) = chunk.key;
+                let error = StoreError::NoRecording { id, take };
+                tracing::error!(recording = %id, take, %error, "chunk of a recording cannot be stored");
+                false
             }
+            // The blob of a take that is not begun is fetched when a record names it.
+            None => self.takes.len().saturating_sub(self.ended.len()) < MOST_OPEN,
         }
     }
 
