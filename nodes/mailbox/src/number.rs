@@ -72,6 +72,17 @@ impl Number {
         }
         Ok(None)
     }
+
+    /// Whether a mailbox that has this number holds it. Its record is not read again if no claim is earlier.
+    pub fn is_held_by<E>(
+        &self,
+        mailbox: MailboxId,
+        get: impl Fn(&Key) -> Result<Option<Record>, E>,
+    ) -> Result<bool, E> {
+        let claims = get(&schema::number_key(self))?.unwrap_or_default();
+        let is_first = claims.claim(schema::number::HOLDER).and_then(MailboxId::from_slice) == Some(mailbox);
+        Ok(is_first || self.holder(get)? == Some(mailbox))
+    }
 }
 
 impl fmt::Display for Number {

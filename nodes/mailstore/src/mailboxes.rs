@@ -193,7 +193,7 @@ impl Mailstore {
     /// The mailbox, and whether another one has its number.
     fn with_claim(&self, mut mailbox: Mailbox) -> Result<Mailbox, MailError> {
         mailbox.number_lost = match Number::normalise(&mailbox.number) {
-            Ok(number) => number.holder(|key| self.store().get(key))? != Some(mailbox.id),
+            Ok(number) => !number.is_held_by(mailbox.id, |key| self.store().get(key))?,
             Err(_) => true,
         };
         Ok(mailbox)

@@ -356,19 +356,19 @@ async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, re
 async fn trunks(config: &NodeConfig, runs: bool, timeout: Duration, report: &mut Report) {
     report.mark_checked("trunks");
     let shared = if runs { shared_trunks(&config.admin_socket).await } else { None };
-    // What a node uses has those of its file that count.
-    let (own, known, mistakes) = match shared {
-        Some(reply) => (&[][..], reply.trunks, reply.mistakes),
-        None => (&config.calls.trunks[..], Vec::new(), Vec::new()),
+    let (known, mistakes) = match shared {
+        Some(reply) => (reply.trunks, reply.mistakes),
+        None => (Vec::new(), Vec::new()),
     };
-    if own.is_empty() && known.is_empty() {
+    if config.calls.trunks.is_empty() && known.is_empty() {
         let what = "there is no trunk: every caller is refused with 403";
         let remedy = "name the addresses of the PBX: 'twinbox trunk add pbx addresses=…', or [[trunk]] in the file";
         report.add("trunks", [Finding::new("trunks", what, remedy)]);
     }
     let remedy = "mend it with 'twinbox trunk set', or in this node's file";
     report.add("trunks", mistakes.into_iter().map(|mistake| Finding::new("trunks", mistake, remedy)));
-    let of_file = own.iter().map(|trunk| (trunk.name.clone(), trunk.proxy.clone(), trunk.transport));
+    let of_file =
+        config.calls.trunks.iter().map(|trunk| (trunk.name.clone(), trunk.proxy.clone(), trunk.transport));
     let of_cluster = known.iter().map(|trunk| {
         let read = |wanted: Property| {
             let mut settings = trunk.settings.iter().filter_map(|text| Property::setting(text).ok());
