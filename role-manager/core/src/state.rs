@@ -26,7 +26,7 @@ const REASON_LIMIT: usize = 200;
 
 /// A reason as a member keeps it.
 pub(crate) fn shortened(mut reason: String) -> String {
-    reason.truncate(reason.floor_char_boundary(REASON_LIMIT));
+    while reason.len() > REASON_LIMIT && reason.pop().is_some() {}
     reason
 }
 
