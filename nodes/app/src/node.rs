@@ -122,12 +122,12 @@ impl Node {
         let nodes: Vec<_> = known.iter().filter(|m| m.kind == MemberKind::Node).collect();
 
         twinbox_backup::refuse_unfinished(&config.data_dir)?;
-        let opened = twinbox_rebuild::open(StoreConfig {
+        let opening = twinbox_rebuild::open(StoreConfig {
             dir: config.data_dir.join("store"),
             node: name.clone(),
             reserve_bytes: config.reserve_bytes,
         });
-        let store = SystemdNotifier::from_env().starting(opened).await?;
+        let store = SystemdNotifier::from_env().starting(opening).await?;
         store.set_cluster_id(cluster.id).await?;
         let founds = config.data_dir.join(FOUNDER_MARK).exists();
         let rebuilt = stores_set_aside::is_data_rebuilt(&config.data_dir);

@@ -45,7 +45,7 @@ fn contacts_a_node(command: &Command) -> bool {
     };
     match command {
         Command::Node(_) | Command::Witness(_) | Command::Demo(_) | Command::Config(_) | Command::Call(_) => false,
-        // It asks by a socket that only processes of the same machine reach.
+        // 'health' asks by a socket that only processes of the same machine reach.
         Command::Health(_) | Command::Doctor(_) | Command::Completion(_) | Command::Man(_) => false,
         Command::Cluster(Init(_) | Join(_) | Place(_)) => false,
         Command::Backup(BackupCommand::Verify { .. } | BackupCommand::Prune { .. }) => false,

@@ -253,7 +253,7 @@ impl<'a, R: Rows> Resolver<'a, R> {
         };
         let number = match Number::normalise(&mailbox.number) {
             Ok(number) => {
-                let own = number.holder(|key| self.rows.row(key))? == Some(mailbox.id);
+                let own = number.is_held_by(mailbox.id, |key| self.rows.row(key))?;
                 own.then(|| Pii::new(number.to_string()))
             }
             Err(_) => None,

@@ -20,8 +20,8 @@ impl SystemdNotifier {
         Self(ServiceManager::from_env())
     }
 
-    /// Waits for a part of the start that may take long, such as building a damaged store again, and asks for more time until
-    /// it ends: ended in the middle, it would begin anew for ever.
+    /// Waits for a part of the start that may take long, such as building a damaged store again, and asks for more time
+    /// meanwhile. Without that, systemd would end the process each time before the part is done.
     pub async fn starting<T>(&self, part: impl Future<Output = T>) -> T {
         let mut part = pin!(part);
         loop {

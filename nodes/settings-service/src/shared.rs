@@ -168,15 +168,18 @@ impl SharedSettings {
 
     /// Makes the trunks again. Takes them if the mistakes differ from those before; true then.
     fn retry_trunks(&self, state: &mut State) -> bool {
-        let parts = &self.0.parts;
-        let in_force = parts.trunks.in_force(&state.trunks);
+        let in_force = self.0.parts.trunks.in_force(&state.trunks);
         let differ = state.in_force.mistakes != in_force.mistakes;
         if differ {
-            let trunks = in_force.trunks.clone();
-            state.in_force = in_force;
-            parts.calls.reconfigure(|calls| calls.trunks = trunks);
+            self.use_trunks(in_force, state);
         }
         differ
+    }
+
+    fn use_trunks(&self, in_force: TrunksInForce, state: &mut State) {
+        let trunks = in_force.trunks.clone();
+        state.in_force = in_force;
+        self.0.parts.calls.reconfigure(|calls| calls.trunks = trunks);
     }
 
     /// Makes the services by these values those in force. True when the mistakes are others.
@@ -211,13 +214,12 @@ impl SharedSettings {
         let parts = &self.0.parts;
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         if first || state.trunks != trunks {
-            state.in_force = parts.trunks.in_force(&trunks);
-            let trunks = state.in_force.trunks.clone();
+            let in_force = parts.trunks.in_force(&trunks);
             if !first {
-                let names: Vec<_> = trunks.iter().map(|trunk| trunk.name.as_str()).collect();
+                let names: Vec<_> = in_force.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
                 info!(trunks = names.join(", "), "trunks of the cluster changed; these may call");
             }
-            parts.calls.reconfigure(|calls| calls.trunks = trunks);
+            self.use_trunks(in_force, &mut state);
         } else if state.rows == rows {
             return;
         }

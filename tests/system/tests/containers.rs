@@ -47,18 +47,24 @@ impl Watch {
     }
 }
 
+/// Two nodes and a witness of an image of their own, with the user Ada.
+fn two_nodes(name: &str, watch: &mut Watch) -> Compose {
+    let image = image(name);
+    watch.part("image built");
+    let cluster = Compose::up(&repository().join("deploy/compose/two-nodes.yaml"), &image);
+    cluster.wait_in_service("a");
+    add_ada(&cluster);
+    watch.part("formed, in service");
+    cluster
+}
+
 #[test]
 fn two_nodes_and_a_witness_from_first_start_to_a_lost_volume() {
     if !need::all(&[need::DOCKER]) {
         return;
     }
     let mut watch = Watch(BootInstant::now());
-    let image = image("two");
-    watch.part("image built");
-    let cluster = Compose::up(&repository().join("deploy/compose/two-nodes.yaml"), &image);
-    cluster.wait_in_service("a");
-    add_ada(&cluster);
-    watch.part("formed, in service");
+    let cluster = two_nodes("two", &mut watch);
     let (phones, a, b) = (cluster.phones(), cluster.sip(11), cluster.sip(12));
 
     // Audio in both directions, across nodes: a message left on one is heard from the other.
@@ -139,12 +145,7 @@ fn no_call_fails_while_all_members_are_upgraded_one_by_one() {
         return;
     }
     let mut watch = Watch(BootInstant::now());
-    let image = image("upgrade");
-    watch.part("image built");
-    let cluster = Compose::up(&repository().join("deploy/compose/two-nodes.yaml"), &image);
-    cluster.wait_in_service("a");
-    add_ada(&cluster);
-    watch.part("formed, in service");
+    let cluster = two_nodes("upgrade", &mut watch);
     let (phones, a, b) = (cluster.phones(), cluster.sip(11), cluster.sip(12));
     let dir = tempfile::tempdir().expect("a temporary folder");
     let kamailio = Kamailio::start(&phones, &[a, b], Transport::Udp, dir.path());

@@ -33,7 +33,7 @@ use crate::{
     wire::{Flow, local_address},
 };
 
-/// Time for the ACK, longer than its transaction's (64 T1): that says that it is late, if its word finds room in the queue.
+/// Time for the ACK. The transaction reports a late one before (after 64 T1), but a full queue may refuse that report.
 pub(super) const ACK_WITHIN: Duration = Duration::from_secs(34);
 
 /// Callee of a call.

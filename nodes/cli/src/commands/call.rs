@@ -4,7 +4,10 @@ use std::{path::Path, time::Duration};
 
 use twinbox_clock::BootInstant;
 use twinbox_phone::{Call, CallError, CallOptions, Codec, Phone, PhoneConfig, Transport};
-use twinbox_rtp::wav::{self, Wav};
+use twinbox_rtp::{
+    dtmf,
+    wav::{self, Wav},
+};
 
 use crate::output;
 use twinbox_admin_client::CliError;
@@ -25,6 +28,11 @@ const AFTER_PLAYING: Duration = Duration::from_millis(500);
 
 /// Calls, speaks, sends digits, records, and reports.
 pub async fn run(json: bool, args: CallArgs) -> Result<(), CliError> {
+    let mut keys = args.digits.iter().flat_map(|digits| digits.chars()).filter(|key| *key != ',');
+    if let Some(other) = keys.find(|key| dtmf::code(*key).is_none()) {
+        let keys = "0-9 * # A-D, and ',' to wait a second";
+        return Err(CliError::Usage(format!("--digits: '{other}' is no key: use {keys}")));
+    }
     let speech = args.play.as_deref().map(read_wav).transpose()?;
     let transport = if args.tcp { Transport::Tcp } else { Transport::Udp };
     let phone = Phone::bind(PhoneConfig::new(args.bind, transport))

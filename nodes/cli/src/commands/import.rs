@@ -322,7 +322,7 @@ fn report(
         println!("{alone} of them {}", output::acknowledged("alone"));
     }
     for path in &texts.written {
-        println!("template {}: {}", if args.dry_run { "would be written" } else { "written" }, path);
+        println!("template {}: {path}", if args.dry_run { "would be written" } else { "written" });
     }
     if !counts.not_taken.is_empty() {
         println!("not imported:\n  {}", counts.not_taken.join("\n  "));

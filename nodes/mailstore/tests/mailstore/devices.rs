@@ -4,10 +4,12 @@ use jiff::tz::TimeZone;
 use tempfile::TempDir;
 use twinbox_clock::wall;
 use twinbox_devices::{Device, DeviceChange, KindName, Schedule};
-use twinbox_ids::{DeviceId, MailboxId, MessageId, Pii, Timestamp};
-use twinbox_mailstore::{Audio, Codec, EffectOutcome, MailedMessage, NOTIFICATION_LIFE_MS, NewMessage, time};
+use twinbox_ids::{DeviceId, MailboxId, MessageId, Pii};
+use twinbox_mailstore::{EffectOutcome, MailedMessage, NOTIFICATION_LIFE_MS, time};
 use twinbox_outbox::Effect;
 use twinbox_store_kit::{Node, audio};
+
+use crate::two_nodes::mail;
 
 fn device(mailbox: MailboxId, name: &str, changes: &[DeviceChange]) -> Device {
     let address = DeviceChange::Address(Pii::new("anna@example.com".to_owned()));
@@ -61,17 +63,7 @@ async fn automatic_mail_is_a_new_message_that_no_device_notifies_of() {
     let mailbox = node.mailbox().await.id;
     node.mailstore.add_device(device(mailbox, "office", &[])).await.unwrap();
     for (id, is_automatic, notifications) in [(1, true, 0), (2, false, 1)] {
-        let new = NewMessage {
-            received: Timestamp(1),
-            caller: None,
-            caller_name: None,
-            codec: Codec::Pcma,
-            urgent: false,
-            private: false,
-            mail: None,
-        };
-        let audio = Audio { codec: Codec::Pcma, bytes: audio(1_500).into() };
-        let mail = MailedMessage { id: MessageId(id), mailbox, new, audio, is_automatic };
+        let mail = MailedMessage { is_automatic, ..mail(mailbox, MessageId(id)) };
         node.mailstore.receive_mail(mail).await.unwrap();
         assert_eq!(u128::from(node.mailstore.message_counts(mailbox).await.unwrap().new), id);
         assert_eq!(effects(&node).await.len(), notifications);

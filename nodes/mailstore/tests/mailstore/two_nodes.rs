@@ -2,6 +2,7 @@
 
 use tempfile::TempDir;
 use tokio::sync::oneshot;
+use twinbox_clock::wall;
 use twinbox_ids::{MailboxId, MessageId, Timestamp};
 use twinbox_mailbox::{purge, schema::message_key};
 use twinbox_mailstore::{
@@ -139,7 +140,8 @@ async fn number_that_a_mailbox_gave_up_in_a_split_leads_to_the_one_that_got_it()
     let (a, b, moved) = split(&dir).await;
     a.mailstore.renumber(moved, "1002").await.unwrap();
     // The later of two changes counts.
-    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    let renumbered = wall();
+    eventually("a later time", async || wall() > renumbered).await;
     b.mailstore.renumber(moved, "1003").await.unwrap();
     let new = b.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0.id;
     a.hand_over(&b).await;
@@ -208,7 +210,7 @@ async fn message_deleted_while_partial_is_new_once_it_is_complete() {
 }
 
 /// A message that came by mail.
-fn mail(mailbox: MailboxId, id: MessageId) -> MailedMessage {
+pub fn mail(mailbox: MailboxId, id: MessageId) -> MailedMessage {
     let new = NewMessage {
         received: Timestamp(1),
         caller: None,

@@ -68,7 +68,7 @@ fn new_data_is_refused_before_small_writes_are() {
     assert!(matches!(full.check(Need::Small), Err(DiskError::StoreFull { .. })));
 }
 
-/// Runs this test alone in a process of its own when the variable is set: others must not run out of files.
+/// Set in the process that runs only the test below: other tests must not run out of files.
 const FEW_FILES: &str = "TWINBOX_TEST_FEW_FILES";
 
 #[test]
