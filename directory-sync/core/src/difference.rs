@@ -9,9 +9,9 @@ use twinbox_ids::{DirectoryId, MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{BindingState, EntryId, SyncedField, mailbox_of};
 
 use crate::{
-    DirectorySettings, Notice, Person, Present, RefusedEntry, Step,
+    DirectorySettings, DirectoryStep, Notice, Person, Present, RefusedEntry,
     claims::{Claim, contested, handed_over, in_order},
-    exchange::Exchange,
+    number_exchange::NumberExchange,
     plan::{Plan, Target, label},
     present::Users,
 };
@@ -45,7 +45,7 @@ impl AdoptBy {
     }
 }
 
-/// The part of the directory that the people of a run are.
+/// Extent of a run: all people of the directory, or the changed ones.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// All people, of a search that ended with success: an absent entry is gone.
@@ -64,7 +64,7 @@ pub struct Difference {
     /// The directory.
     pub directory: DirectoryId,
     /// Steps, in the order in which they are applied.
-    pub steps: Vec<Step>,
+    pub steps: Vec<DirectoryStep>,
     /// Indices of steps that are applied together or not at all: users who exchange their numbers.
     pub exchanges: Vec<Range<usize>>,
     /// Entries of which nothing is taken, by id.
@@ -143,9 +143,9 @@ impl<'a> Run<'a> {
             let is_absent = reported.as_ref().is_none_or(|reported| reported.contains(&entry));
             let user = label(present);
             if before != BindingState::Gone && is_absent {
-                gone.insert(entry, Step::Gone { mailbox, entry, before, user });
+                gone.insert(entry, DirectoryStep::Gone { mailbox, entry, before, user });
             } else if before == BindingState::Gone && now.0.saturating_sub(binding.since.0) >= grace_ms {
-                released.insert(entry, Step::Release { mailbox, entry, user });
+                released.insert(entry, DirectoryStep::Release { mailbox, entry, user });
             }
         }
         self.found.steps.extend(gone.into_values().chain(released.into_values()));
@@ -280,7 +280,7 @@ impl<'a> Run<'a> {
             order.into_iter().filter(waits).collect::<Vec<usize>>()
         };
         let waiting: HashSet<usize> = later.iter().copied().collect();
-        let mut exchanges: BTreeMap<usize, Exchange> = BTreeMap::new();
+        let mut exchanges: BTreeMap<usize, NumberExchange> = BTreeMap::new();
         for (at, plan) in plans.iter_mut().enumerate() {
             for problem in plan.person.problems.iter().filter(|_| !plan.person.disabled) {
                 self.note(&plan.person, problem.field, problem.text.reveal().clone());

@@ -26,7 +26,7 @@ const ACCOUNT_DISABLE: i64 = 2;
 /// a temporary lock after wrong passwords, which disables no account.
 const LOCKED_FOR_EVER: &[u8] = b"000001010000Z";
 
-/// The attributes of an entry by name in lower case. What exceeds the limits of size is left out, and the attribute is
+/// The attributes of an entry by name in lower case. Values beyond the limits of size are left out, and the attribute is
 /// marked as cut.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Attributes {

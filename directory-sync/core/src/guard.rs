@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use twinbox_ids::{MailboxId, Timestamp};
 use twinbox_mailbox::{BindingState, EntryId, SyncedField};
 
-use crate::{Difference, Present, Step};
+use crate::{Difference, DirectoryStep, Present};
 
 /// Time over which losses are summed: 24 hours, in milliseconds.
 pub const GUARD_WINDOW_MS: u64 = 24 * 3_600_000;
@@ -108,7 +108,7 @@ fn check_losses(
     now: Timestamp,
 ) -> Result<(), HeldBack> {
     let losses: HashSet<MailboxId> =
-        difference.steps.iter().filter(|step| step.is_loss()).map(Step::mailbox).collect();
+        difference.steps.iter().filter(|step| step.is_loss()).map(DirectoryStep::mailbox).collect();
     if losses.is_empty() {
         return Ok(());
     }
@@ -163,7 +163,7 @@ impl Difference {
             .steps
             .iter()
             .filter(|step| step.is_loss())
-            .map(|step| (matches!(step, Step::Gone { .. }), step.entry().0, step.mailbox().0))
+            .map(|step| (matches!(step, DirectoryStep::Gone { .. }), step.entry().0, step.mailbox().0))
             .collect();
         let mut hasher = blake3::Hasher::new_derive_key("twinbox directory losses v1");
         hasher.update(&self.directory.to_bytes());
@@ -187,7 +187,7 @@ impl Difference {
     fn emptied(&self) -> BTreeMap<SyncedField, BTreeSet<(EntryId, MailboxId)>> {
         let mut emptied: BTreeMap<SyncedField, BTreeSet<(EntryId, MailboxId)>> = BTreeMap::new();
         for step in &self.steps {
-            let Step::Change { mailbox, entry, changes, .. } = step else { continue };
+            let DirectoryStep::Change { mailbox, entry, changes, .. } = step else { continue };
             for change in changes.iter().filter(|change| change.from.is_some() && change.to.is_none()) {
                 emptied.entry(change.field).or_default().insert((*entry, *mailbox));
             }

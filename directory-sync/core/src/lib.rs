@@ -16,7 +16,7 @@
 //! | `map`, `person` | the attribute map, and a person as the directory describes it |
 //! | `first_pin` | the first PIN of a new user |
 //! | `present`, `claims`, `difference`, `plan` | the users of the store, unique values, and the steps between both |
-//! | `exchange` | steps of users who exchange their numbers |
+//! | `number_exchange` | steps of users who exchange their numbers |
 //! | `step`, `lines` | steps, and their text for the administrator |
 //! | `guard` | limits of deletions, disablings and emptied fields |
 //!
@@ -27,11 +27,11 @@ mod difference;
 mod dn;
 mod entry;
 mod escape;
-mod exchange;
 mod first_pin;
 mod guard;
 mod lines;
 mod map;
+mod number_exchange;
 mod person;
 mod plan;
 mod present;
@@ -56,6 +56,6 @@ pub use person::{FieldProblem, Person};
 pub use present::Present;
 pub use setting::{Setting, SettingError};
 pub use settings::{DirectorySettings, DisabledCallers, Flavour, SearchSettings, ServerSettings};
-pub use step::{FieldChange, Notice, RefusedEntry, Step, UserLabel};
+pub use step::{DirectoryStep, FieldChange, Notice, RefusedEntry, UserLabel};
 pub use template::{Template, TemplateError};
 pub use url::{InvalidUrl, LdapUrl};

@@ -3,14 +3,14 @@
 use twinbox_ids::Pii;
 use twinbox_mailbox::{BindingState, RunCounts, SyncedField};
 
-use crate::{Difference, FieldChange, Person, Step, UserLabel};
+use crate::{Difference, DirectoryStep, FieldChange, Person, UserLabel};
 
 impl Difference {
     /// The difference in lines: new, adopted, changed, returned, disabled, gone and released users, then refused
     /// entries and values that are left out. They contain names and numbers: for the administrator, never for a log.
     /// Control characters of the directory are escaped.
     pub fn lines(&self) -> Vec<String> {
-        let mut steps: Vec<&Step> = self.steps.iter().collect();
+        let mut steps: Vec<&DirectoryStep> = self.steps.iter().collect();
         // A stable sort: within a group the order of the steps.
         steps.sort_by_key(|step| place(step));
         let steps = steps.into_iter().map(line);
@@ -32,11 +32,13 @@ impl Difference {
         let mut changed = std::collections::BTreeSet::new();
         for step in &self.steps {
             match step {
-                Step::Create { .. } => counts.new += 1,
-                Step::Disable { .. } => counts.disabled += 1,
-                Step::Gone { .. } => counts.gone += 1,
-                Step::Return { .. } => counts.returned += 1,
-                Step::Adopt { mailbox, .. } | Step::Change { mailbox, .. } | Step::Release { mailbox, .. } => {
+                DirectoryStep::Create { .. } => counts.new += 1,
+                DirectoryStep::Disable { .. } => counts.disabled += 1,
+                DirectoryStep::Gone { .. } => counts.gone += 1,
+                DirectoryStep::Return { .. } => counts.returned += 1,
+                DirectoryStep::Adopt { mailbox, .. }
+                | DirectoryStep::Change { mailbox, .. }
+                | DirectoryStep::Release { mailbox, .. } => {
                     changed.insert(*mailbox);
                 }
             }
@@ -47,28 +49,28 @@ impl Difference {
 }
 
 /// Place of a step's group in the text.
-fn place(step: &Step) -> u8 {
+fn place(step: &DirectoryStep) -> u8 {
     match step {
-        Step::Create { .. } => 0,
-        Step::Adopt { .. } => 1,
-        Step::Change { .. } => 2,
-        Step::Return { .. } => 3,
-        Step::Disable { .. } => 4,
-        Step::Gone { .. } => 5,
-        Step::Release { .. } => 6,
+        DirectoryStep::Create { .. } => 0,
+        DirectoryStep::Adopt { .. } => 1,
+        DirectoryStep::Change { .. } => 2,
+        DirectoryStep::Return { .. } => 3,
+        DirectoryStep::Disable { .. } => 4,
+        DirectoryStep::Gone { .. } => 5,
+        DirectoryStep::Release { .. } => 6,
     }
 }
 
-fn line(step: &Step) -> String {
+fn line(step: &DirectoryStep) -> String {
     match step {
-        Step::Create { person, .. } => {
+        DirectoryStep::Create { person, .. } => {
             let values: Vec<String> = SyncedField::ALL
                 .into_iter()
                 .filter_map(|field| Some(format!("{field} {}", shown(person.value(field)?))))
                 .collect();
             format!("new: {} ({})", values.join(", "), dn(person))
         }
-        Step::Adopt { person, changes, .. } => {
+        DirectoryStep::Adopt { person, changes, .. } => {
             let number = shown(person.value(SyncedField::Number).unwrap_or_default());
             let changes = match changes.is_empty() {
                 true => "no field changes".to_owned(),
@@ -76,7 +78,7 @@ fn line(step: &Step) -> String {
             };
             format!("adopted: {number} ({}): {changes}", dn(person))
         }
-        Step::Change { person, changes, user, .. } => {
+        DirectoryStep::Change { person, changes, user, .. } => {
             let mut parts = Vec::new();
             if !changes.is_empty() {
                 parts.push(shown_changes(changes));
@@ -90,13 +92,13 @@ fn line(step: &Step) -> String {
             }
             format!("changed: {}: {}", shown_user(user), parts.join(", "))
         }
-        Step::Disable { user, .. } => format!("disabled: {}", shown_user(user)),
-        Step::Gone { user, before, .. } => match before {
+        DirectoryStep::Disable { user, .. } => format!("disabled: {}", shown_user(user)),
+        DirectoryStep::Gone { user, before, .. } => match before {
             BindingState::Disabled => format!("gone: {}, disabled before", shown_user(user)),
             _ => format!("gone: {}", shown_user(user)),
         },
-        Step::Return { user, .. } => format!("returned: {}", shown_user(user)),
-        Step::Release { user, .. } => {
+        DirectoryStep::Return { user, .. } => format!("returned: {}", shown_user(user)),
+        DirectoryStep::Release { user, .. } => {
             format!("released: {}: the grace time is over; the user is local and stays disabled", shown_user(user))
         }
     }

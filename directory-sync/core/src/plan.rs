@@ -3,7 +3,7 @@
 use twinbox_ids::{MailboxId, Pii};
 use twinbox_mailbox::{Binding, BindingState, SyncedField, SyncedFields};
 
-use crate::{FieldChange, Person, Present, Step, UserLabel, claims::Claim};
+use crate::{DirectoryStep, FieldChange, Person, Present, UserLabel, claims::Claim};
 
 /// Relation of a person to the users of the store.
 #[derive(Debug, Clone, Copy)]
@@ -95,19 +95,23 @@ impl<'a> Plan<'a> {
     }
 
     /// The steps; none if the user is as the person is.
-    pub(crate) fn steps(&self) -> Vec<Step> {
+    pub(crate) fn steps(&self) -> Vec<DirectoryStep> {
         let (mailbox, entry, fields) = (self.mailbox, self.person.entry, self.fields());
         match self.target {
             Target::New => {
                 let mut person = self.person.clone();
                 person.mail = self.wants(SyncedField::Mail).map(str::to_owned);
-                vec![Step::Create { person, mailbox, fields }]
+                vec![DirectoryStep::Create { person, mailbox, fields }]
             }
             Target::Local(present) => {
-                let mut steps =
-                    vec![Step::Adopt { person: self.person.clone(), mailbox, changes: self.changes(), fields }];
+                let mut steps = vec![DirectoryStep::Adopt {
+                    person: self.person.clone(),
+                    mailbox,
+                    changes: self.changes(),
+                    fields,
+                }];
                 if present.disabled {
-                    steps.push(Step::Return { mailbox, entry, user: label(present) });
+                    steps.push(DirectoryStep::Return { mailbox, entry, user: label(present) });
                 }
                 steps
             }
@@ -115,8 +119,8 @@ impl<'a> Plan<'a> {
                 let (user, before) = (label(present), binding.state);
                 let mut steps = match (self.person.disabled, before) {
                     (true, BindingState::Disabled) | (false, BindingState::Active) => Vec::new(),
-                    (true, _) => vec![Step::Disable { mailbox, entry, before, user }],
-                    (false, _) => vec![Step::Return { mailbox, entry, user }],
+                    (true, _) => vec![DirectoryStep::Disable { mailbox, entry, before, user }],
+                    (false, _) => vec![DirectoryStep::Return { mailbox, entry, user }],
                 };
                 let changes = self.changes();
                 let names = (&self.person.dn, &self.person.login) == (&binding.dn, &binding.login);
@@ -129,7 +133,7 @@ impl<'a> Plan<'a> {
     }
 
     /// The step that writes the mail address alone, after [`Self::steps`] of a plan that kept it.
-    pub(crate) fn mail_step(&self) -> Step {
+    pub(crate) fn mail_step(&self) -> DirectoryStep {
         let mut changes = self.changes();
         changes.retain(|change| change.field == SyncedField::Mail);
         match self.present() {
@@ -145,13 +149,13 @@ impl<'a> Plan<'a> {
         }
     }
 
-    fn change(&self, present: &Present, changes: Vec<FieldChange>) -> Step {
+    fn change(&self, present: &Present, changes: Vec<FieldChange>) -> DirectoryStep {
         self.change_of(label(present), changes)
     }
 
-    fn change_of(&self, user: UserLabel, changes: Vec<FieldChange>) -> Step {
+    fn change_of(&self, user: UserLabel, changes: Vec<FieldChange>) -> DirectoryStep {
         let (person, mailbox, fields) = (self.person.clone(), self.mailbox, self.fields());
-        Step::Change { entry: person.entry, person, mailbox, changes, fields, user }
+        DirectoryStep::Change { entry: person.entry, person, mailbox, changes, fields, user }
     }
 }
 

@@ -29,7 +29,7 @@ pub struct UserLabel {
 
 /// A step of a run. Steps are applied in their order: a number is free when the next user takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum DirectoryStep {
     /// A new user.
     Create {
         /// The values of the new user; `None` is the default of the store.
@@ -108,7 +108,7 @@ pub enum Step {
     },
 }
 
-impl Step {
+impl DirectoryStep {
     /// The user of the step.
     pub fn mailbox(&self) -> MailboxId {
         match self {

@@ -16,7 +16,7 @@
 //! | `strip(TEXT)` | without TEXT at its begin, if it begins so | always |
 //! | `begins(TEXT)` | unchanged | if it begins with TEXT |
 //! | `before(TEXT)`, `after(TEXT)` | the part before, after the first TEXT | if it contains TEXT |
-//! | `first(N)`, `last(N)` | its first, last N characters | if it has so many |
+//! | `first(N)`, `last(N)` | its first, last N characters | if it has this many |
 //! | `length(N)`, `length(N-M)` | unchanged | if it has N (to M) characters |
 //!
 //! TEXT is compared without regard to the case of ASCII letters and cannot contain `)`. An empty result fits nothing.

@@ -52,6 +52,11 @@ fn plan(since: Since, invocation: Option<[u8; 16]>, highest: Option<u64>) -> Pla
     }
 }
 
+/// Whether a server has the database of this point, and fewer changes than it had then.
+pub(crate) fn is_older(since: Since, server: &ServerDescription) -> bool {
+    server.invocation_id == Some(since.invocation) && server.highest_usn.is_some_and(|highest| highest < since.usn)
+}
+
 /// Reads all entries. The numbers of the description were read before the search, so that changes during it are found
 /// by the next one.
 pub(crate) async fn full(
@@ -164,6 +169,8 @@ async fn deleted(
 
 #[cfg(test)]
 mod tests {
+    use twinbox_directory_core::Flavour;
+
     use super::*;
 
     #[test]
@@ -175,6 +182,28 @@ mod tests {
             [(Some([2; 16]), Some(500)), (Some([1; 16]), Some(99)), (None, Some(500)), (Some([1; 16]), None)]
         {
             assert!(matches!(plan(since, invocation, highest), Plan::Full(_)), "{invocation:?} {highest:?}");
+        }
+    }
+
+    #[test]
+    fn only_data_of_the_same_database_are_known_to_be_older() {
+        let since = Since { invocation: [1; 16], usn: 100 };
+        for (invocation_id, highest_usn, expected) in [
+            (Some([1; 16]), Some(99), true),
+            (Some([1; 16]), Some(100), false),
+            (Some([2; 16]), Some(7), false),
+            (None, Some(7), false),
+            (Some([1; 16]), None, false),
+        ] {
+            let server = ServerDescription {
+                flavour: Flavour::ActiveDirectory,
+                vendor: None,
+                controls: BTreeSet::new(),
+                naming_contexts: Vec::new(),
+                invocation_id,
+                highest_usn,
+            };
+            assert_eq!(is_older(since, &server), expected, "{invocation_id:?} {highest_usn:?}");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     Bounds, LdapError, Notes, ServerDescription, description,
     error::refusal,
     link,
-    message::{Outcome, shown},
+    message::{OperationResult, shown},
     relay::{Shared, relay},
 };
 
@@ -129,11 +129,11 @@ impl DirectoryConnection {
     }
 
     /// Signs in.
-    pub(crate) async fn bind(&self, name: &str, password: &str) -> Result<Outcome, LdapError> {
+    pub(crate) async fn bind(&self, name: &str, password: &str) -> Result<OperationResult, LdapError> {
         let mut ldap = self.ldap.clone();
         let answer = timeout(self.settings.timeout, ldap.simple_bind(name, password)).await;
         let result = answer.map_err(|_| self.timed_out())?.map_err(|_| self.ended())?;
-        Ok(Outcome { code: result.rc, text: shown(&result.text) })
+        Ok(OperationResult { code: result.rc, text: shown(&result.text) })
     }
 
     /// Address of the server.
@@ -198,7 +198,7 @@ impl DirectoryConnection {
         LdapError::Protocol { server: self.server.clone(), reason: reason.to_string() }
     }
 
-    pub(crate) fn refused(&self, operation: String, outcome: &Outcome) -> LdapError {
+    pub(crate) fn refused(&self, operation: String, outcome: &OperationResult) -> LdapError {
         LdapError::Refused {
             server: self.server.clone(),
             operation,

@@ -76,6 +76,23 @@ pub(crate) async fn compare(
     Ok(age(&csns(cookie), &server))
 }
 
+/// Whether a server's data in one of these bases are older than its cookie. Numbers that this account may not read tell nothing.
+pub(crate) async fn is_older(
+    connection: &DirectoryConnection,
+    description: &ServerDescription,
+    bases: &[String],
+    cookies: &[Vec<u8>],
+) -> Result<bool, LdapError> {
+    for (base, cookie) in bases.iter().zip(cookies) {
+        match compare(connection, description, base, cookie).await {
+            Ok(Age::Older) => return Ok(true),
+            Ok(Age::Same | Age::Newer) | Err(LdapError::Refused { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(false)
+}
+
 /// The reason for a full search if a container that existed at the time of the cookie has changed since.
 pub(crate) async fn moved(
     connection: &DirectoryConnection,

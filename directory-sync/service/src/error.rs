@@ -11,6 +11,16 @@ pub enum LdapError {
     /// The directory has no server.
     #[error("the directory names no server: set its addresses with `url`")]
     NoServer,
+    /// The data of the servers that answer are older than those of the latest search.
+    #[error(
+        "the data of {server} are older than those of the latest run: users whom it lacks may exist, and no user is \
+         changed until it has caught up; if a backup was restored there, or it has replaced another server, read the \
+         dry run (`twinbox directory sync NAME --dry-run`), then accept it with --accept-deletions RUN"
+    )]
+    Behind {
+        /// Address of the first of them.
+        server: String,
+    },
     /// The file with the password of the sign-in cannot be used.
     #[error("the password file '{path}' cannot be used: {reason}; it must hold the password alone")]
     PasswordFile {

@@ -28,7 +28,7 @@ pub(crate) struct Envelope<'a> {
 
 /// Code and text of a result.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct OperationResult {
     pub code: u32,
     pub text: String,
 }
@@ -66,7 +66,7 @@ pub(crate) fn request(message: &[u8]) -> Result<(i32, u8), Malformed> {
 }
 
 /// Checks the components of an LDAPResult.
-pub(crate) fn outcome(content: &[u8]) -> Result<Outcome, Malformed> {
+pub(crate) fn outcome(content: &[u8]) -> Result<OperationResult, Malformed> {
     let mut parts = Reader::new(content);
     let code = number(parts.expect(ENUMERATED, "a result code")?, "a result code")?;
     text(parts.expect(OCTETS, "a matched name")?, "a matched name")?;
@@ -89,7 +89,7 @@ pub(crate) fn outcome(content: &[u8]) -> Result<Outcome, Malformed> {
             _ => {}
         }
     }
-    Ok(Outcome { code: code.unsigned_abs(), text: shown(diagnostic) })
+    Ok(OperationResult { code: code.unsigned_abs(), text: shown(diagnostic) })
 }
 
 fn check_controls(content: &[u8]) -> Result<(), Malformed> {
@@ -134,7 +134,7 @@ mod tests {
         let bytes = message(2, BIND_RESPONSE, &content, None);
         let envelope = envelope(&bytes).expect("a result");
         assert_eq!((envelope.id, envelope.operation), (2, BIND_RESPONSE));
-        assert_eq!(outcome(envelope.content), Ok(Outcome { code: 49, text: "bad".to_owned() }));
+        assert_eq!(outcome(envelope.content), Ok(OperationResult { code: 49, text: "bad".to_owned() }));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     cursor::{Position, digest},
     entry::{RawEntry, wanted},
     error::refusal,
-    message::Outcome,
+    message::OperationResult,
     referral,
     search::{MOST_REFERENCES, Search, SearchItem},
     synchronize::{every_entry, ids_of, plain},
@@ -83,14 +83,14 @@ pub(crate) fn interpret(
 }
 
 /// The reason for a full search in the result of a synchronization.
-pub(crate) fn needs_full(outcome: &Outcome) -> Option<String> {
+pub(crate) fn needs_full(outcome: &OperationResult) -> Option<String> {
     matches!(outcome.code, REFRESH_REQUIRED | UNWILLING | UNAVAILABLE_CONTROL)
         .then(|| format!("the server cannot tell the changes: {}", refusal(outcome.code, &outcome.text)))
 }
 
 /// A refresh that has ended.
 struct Refresh {
-    outcome: Outcome,
+    outcome: OperationResult,
     cookie: Option<Vec<u8>>,
     /// Entries that the server found, unless it named those that are gone.
     present: Option<BTreeSet<EntryId>>,

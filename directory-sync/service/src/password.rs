@@ -3,7 +3,7 @@
 use tokio::io::AsyncReadExt;
 use twinbox_directory_core::ServerSettings;
 
-use crate::{LdapError, message::Outcome};
+use crate::{LdapError, message::OperationResult};
 
 /// Longest content of a password file, in bytes.
 const LONGEST: u64 = 4_096;
@@ -36,7 +36,7 @@ fn verdict(code: u32, text: &str) -> Option<BindVerdict> {
 }
 
 impl BindVerdict {
-    pub(crate) fn of(outcome: &Outcome) -> Option<Self> {
+    pub(crate) fn of(outcome: &OperationResult) -> Option<Self> {
         verdict(outcome.code, &outcome.text)
     }
 }

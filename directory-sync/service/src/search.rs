@@ -14,7 +14,7 @@ use crate::{
     DirectoryConnection, LdapError,
     controls::{next_page, paged},
     entry::RawEntry,
-    message::{Outcome, shown},
+    message::{OperationResult, shown},
 };
 
 /// References of one search that are kept.
@@ -175,9 +175,9 @@ impl Results<'_> {
     }
 
     /// Result and controls of the whole search, after the last result.
-    pub async fn finish(mut self) -> (Outcome, Vec<Control>) {
+    pub async fn finish(mut self) -> (OperationResult, Vec<Control>) {
         let result = self.stream.finish().await;
-        (Outcome { code: result.rc, text: shown(&result.text) }, result.ctrls)
+        (OperationResult { code: result.rc, text: shown(&result.text) }, result.ctrls)
     }
 }
 

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use tokio::time::timeout;
-use twinbox_directory_core::{LdapUrl, ServerSettings};
+use twinbox_directory_core::{LdapUrl, SearchSettings, ServerSettings};
 
-use crate::{BindVerdict, Bounds, DirectoryConnection, LdapError, connection::Failure, error::refusal, password};
+use crate::{
+    BindVerdict, Bounds, Cursor, DirectoryConnection, LdapError, connection::Failure, error::refusal, password,
+};
 
 /// The servers of a directory, tried in order. Each has the directory's time limit to connect and to sign in.
 #[derive(Clone)]
@@ -36,16 +38,46 @@ impl DirectoryServers {
 
     /// Connects to the first server that accepts, and signs in with the directory's own name and password.
     pub async fn connect(&self) -> Result<DirectoryConnection, LdapError> {
+        self.first(None).await
+    }
+
+    /// Connects as [`Self::connect`] does, to a server whose data are not known to be older than those at the cursor of a search.
+    /// Entries that such a server lacks may exist.
+    pub async fn connect_current(
+        &self,
+        search: &SearchSettings,
+        cursor: &Cursor,
+    ) -> Result<DirectoryConnection, LdapError> {
+        self.first(Some((search, cursor))).await
+    }
+
+    async fn first(&self, since: Option<(&SearchSettings, &Cursor)>) -> Result<DirectoryConnection, LdapError> {
         let password = password::own(&self.settings).await?;
-        let mut reasons = Vec::new();
+        let (mut reasons, mut behind) = (Vec::new(), None);
         for url in &self.settings.urls {
-            match DirectoryConnection::signed_in(url, &self.settings, self.bounds, password.as_deref()).await {
-                Ok(connection) => return Ok(connection),
+            match self.current(url, password.as_deref(), since).await {
+                Ok(Some(connection)) => return Ok(connection),
+                Ok(None) => behind = behind.or(Some(url)),
                 Err(Failure::Next(reason)) => reasons.push(format!("{url}: {reason}")),
                 Err(Failure::Final(error)) => return Err(error),
             }
         }
-        Err(unreachable(&reasons))
+        Err(behind.map_or_else(|| unreachable(&reasons), |url| LdapError::Behind { server: url.to_string() }))
+    }
+
+    /// A connection to this server; `None` if its data are older than those at the cursor.
+    async fn current(
+        &self,
+        url: &LdapUrl,
+        password: Option<&str>,
+        since: Option<(&SearchSettings, &Cursor)>,
+    ) -> Result<Option<DirectoryConnection>, Failure> {
+        let mut connection = DirectoryConnection::signed_in(url, &self.settings, self.bounds, password).await?;
+        let is_behind = match since {
+            Some((search, cursor)) => connection.is_behind(search, cursor).await?,
+            None => false,
+        };
+        Ok(Some(connection).filter(|_| !is_behind))
     }
 
     /// Checks a password by a simple bind on a connection of its own. An empty name or password is wrong before any

@@ -7,7 +7,7 @@ use twinbox_directory_core::{Entry, Flavour, SearchSettings};
 use twinbox_mailbox::EntryId;
 
 use crate::{
-    Cursor, DirectoryConnection, LdapError, ServerDescription, Stop, active_directory,
+    Cursor, DirectoryConnection, LdapError, ServerDescription, Stop, active_directory, containers,
     cursor::{self, Position},
     description::describe,
     entry::{RawEntry, id_attributes, wanted},
@@ -104,6 +104,32 @@ impl DirectoryConnection {
                     active_directory::changes(this, &description, search, since, known, deliver).await
                 }
                 _ => Ok(Changes::need_full("the server tells no changes since the last search")),
+            }
+        };
+        this.operation(work).await
+    }
+
+    /// Whether the server's data are known to be older than those at a cursor: it lags behind another server, or a backup was
+    /// restored. Data that cannot be compared are not known to be.
+    pub(crate) async fn is_behind(&mut self, search: &SearchSettings, cursor: &Cursor) -> Result<bool, LdapError> {
+        let this = &*self;
+        let work = async {
+            let (Position::Cookies { search: of, .. } | Position::Usn { search: of, .. }) = &cursor.0 else {
+                return Ok(false);
+            };
+            if *of != cursor::digest(search) {
+                return Ok(false);
+            }
+            let description = describe(this).await?;
+            match (&cursor.0, description.flavour) {
+                (Position::Cookies { cookies, .. }, Flavour::OpenLdap) => {
+                    containers::is_older(this, &description, &search.bases, cookies).await
+                }
+                (Position::Usn { invocation, usn, .. }, Flavour::ActiveDirectory) => {
+                    let since = active_directory::Since { invocation: *invocation, usn: *usn };
+                    Ok(active_directory::is_older(since, &description))
+                }
+                _ => Ok(false),
             }
         };
         this.operation(work).await

@@ -9,9 +9,8 @@ use tonic::{Request, Response, Status};
 use tracing::{error, info};
 use twinbox_admin_kit::{Part, part, part_of_sorted};
 use twinbox_enrollment::{Host, Tokens, certificates::Authorities};
-use twinbox_health::Health;
 use twinbox_ids::{ClassId, MailboxId, NodeName, Pii};
-use twinbox_mailbox::{Mailbox, MessageCounts, NewMailbox, UserAddress};
+use twinbox_mailbox::{Mailbox, NewMailbox, UserAddress};
 use twinbox_mailstore::{Acknowledgement, CreateError, MailError, Mailstore, Mark, Message, PinError};
 use twinbox_replication_admin::StorageService;
 use twinbox_roles::{CommandError, DutyState, MemberKind, Order, OrderId, Setting};
@@ -35,32 +34,31 @@ pub(crate) const PART: usize = 64 * 1024;
 /// Serves administrators.
 pub struct AdminService {
     node: AdminHandles,
-    health: Arc<Health>,
     facts: Arc<NodeFacts>,
     host: Arc<Host>,
 }
 
 impl AdminService {
     /// Creates the service for this node.
-    pub fn new(node: AdminHandles, health: Arc<Health>, facts: Arc<NodeFacts>, host: Arc<Host>) -> Self {
-        Self { node, health, facts, host }
+    pub fn new(node: AdminHandles, facts: Arc<NodeFacts>, host: Arc<Host>) -> Self {
+        Self { node, facts, host }
     }
 
     /// Serves on the socket, and to operators of other machines, until stopped; then removes the socket.
     pub async fn serve(self, socket: AdminSocket, operators: Operators, stop: CancellationToken) {
         let AdminSocket { listener, path } = socket;
-        let provisioning = provisioning::Service::new(self.node.clone()).server();
+        let provisioning = provisioning::ProvisioningService::new(self.node.clone()).server();
         let tokens = Tokens::new(self.host.clone()).server();
         let authorities = Authorities::new(self.host.clone()).server();
-        let steering = steering::Service::new(self.node.clone()).server();
-        let delivery = delivery::Service::new(self.node.clone()).server();
-        let sending = sending::Service::new(self.node.clone()).server();
-        let directories = directory::Service::new(self.node.clone()).server();
-        let mailbox_syncs = mailbox_sync::Service::new(self.node.clone()).server();
-        let timetables = timetable::Service::new(self.node.clone()).server();
-        let reports = reports::Service::new(self.node.clone()).server();
+        let steering = steering::SteeringService::new(self.node.clone()).server();
+        let delivery = delivery::DeliveryService::new(self.node.clone()).server();
+        let sending = sending::SendingService::new(self.node.clone()).server();
+        let directories = directory::DirectoryService::new(self.node.clone()).server();
+        let mailbox_syncs = mailbox_sync::MailboxSyncService::new(self.node.clone()).server();
+        let timetables = timetable::TimetableService::new(self.node.clone()).server();
+        let reports = reports::ReportsService::new(self.node.clone()).server();
         let storage = StorageService::new(self.node.storage()).server();
-        let backups = backup::Service::new(self.node.clone()).server();
+        let backups = backup::BackupService::new(self.node.clone()).server();
         let roles = self.node.roles.clone();
         let events = EventService::new(self.node.alarms.clone(), self.node.settings.clone()).server();
         let settings = SettingsService::new(self.node.settings.clone()).server();
@@ -150,7 +148,8 @@ pub(crate) async fn mailbox(node: &AdminHandles, number: &str) -> Result<Mailbox
 }
 
 fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
-    let MessageCounts { new, saved } = mailstore.message_counts_now(mailbox.id)?;
+    let usage = mailstore.usage_now(mailbox.id)?;
+    let greetings = mailbox.greetings.iter().map(|(_, greeting)| greeting.blob.length).sum::<u64>();
     let cos = mailstore.class_name_of(&mailbox)?;
     let lost = mailstore.lost_addresses(&mailbox)?;
     let text = |address: &UserAddress| address.as_str().to_owned();
@@ -162,8 +161,9 @@ fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
         timezone: mailbox.timezone,
         operator: mailbox.operator.unwrap_or_default(),
         must_change_pin: mailbox.pin.is_none_or(|pin| pin.must_change),
-        new_messages: new,
-        old_messages: saved,
+        new_messages: usage.counts.new,
+        old_messages: usage.counts.saved,
+        audio_bytes: usage.audio_bytes.saturating_add(greetings),
         cos,
         mail: mailbox.addresses.mail.as_ref().map(text).unwrap_or_default(),
         aliases: mailbox.addresses.aliases.iter().map(text).collect(),
@@ -274,7 +274,7 @@ impl Admin for AdminService {
     }
 
     async fn service_restart(&self, request: Request<ServiceRestartRequest>) -> Result<Response<Done>, Status> {
-        services::restart(&self.node, &self.health, request.into_inner()).await
+        services::restart(&self.node, &self.facts, request.into_inner()).await
     }
 
     async fn activate(&self, request: Request<NodeRequest>) -> Result<Response<Done>, Status> {

@@ -32,9 +32,9 @@ const UNDER_WAY: usize = 16;
 type Events = mpsc::Sender<Result<BackupEvent, Status>>;
 
 /// Serves administrators' requests about backups.
-pub(crate) struct Service(AdminHandles);
+pub(crate) struct BackupService(AdminHandles);
 
-impl Service {
+impl BackupService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         Self(node)
@@ -47,7 +47,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Backups for Service {
+impl Backups for BackupService {
     type CreateStream = ReceiverStream<Result<BackupEvent, Status>>;
 
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Self::CreateStream>, Status> {

@@ -25,9 +25,9 @@ pub use mwi::MwiResync;
 pub(crate) use mwi::answer as answer_resync;
 
 /// Serves administrators' requests about notifications and mail out.
-pub(crate) struct Service(AdminHandles);
+pub(crate) struct DeliveryService(AdminHandles);
 
-impl Service {
+impl DeliveryService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         Self(node)
@@ -40,7 +40,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Delivery for Service {
+impl Delivery for DeliveryService {
     async fn device_list(&self, request: Request<DeviceListRequest>) -> Result<Response<DeviceListReply>, Status> {
         devices::list(&self.0, request.into_inner()).await.map(Response::new)
     }

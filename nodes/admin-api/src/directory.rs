@@ -23,12 +23,12 @@ pub use runs::DirectoryOrders;
 pub(crate) use runs::answer as answer_sync;
 
 /// Serves administrators' requests about directories.
-pub(crate) struct Service {
+pub(crate) struct DirectoryService {
     node: AdminHandles,
     passwords: PasswordCheck,
 }
 
-impl Service {
+impl DirectoryService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         let passwords = PasswordCheck::new(node.mailstore.clone());
@@ -42,7 +42,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Directories for Service {
+impl Directories for DirectoryService {
     async fn directory_list(
         &self,
         _: Request<DirectoryListRequest>,

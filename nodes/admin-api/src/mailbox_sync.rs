@@ -27,13 +27,13 @@ use crate::{
 pub(crate) use runs::answer as answer_run;
 
 /// Serves administrators' requests about mailboxes in mail accounts.
-pub(crate) struct Service {
+pub(crate) struct MailboxSyncService {
     node: AdminHandles,
     /// One for all requests: it remembers the accounts.
     store: MailboxSyncStore,
 }
 
-impl Service {
+impl MailboxSyncService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         let store = MailboxSyncStore::of(&node.mailstore);
@@ -53,7 +53,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl MailboxSyncs for Service {
+impl MailboxSyncs for MailboxSyncService {
     async fn account_list(
         &self,
         request: Request<AccountListRequest>,

@@ -26,15 +26,6 @@ use twinbox_wire::admin::{
 
 use crate::{delivery::answer_resync, directory::answer_sync, mailbox_sync::answer_run};
 
-/// Outcome of a restart as an RPC result.
-pub fn restarted(outcome: Result<(), RestartRefused>) -> Result<Response<Done>, Status> {
-    match outcome {
-        Ok(()) => Ok(Response::new(Done {})),
-        Err(refused @ RestartRefused::Unknown { .. }) => Err(Status::not_found(refused.to_string())),
-        Err(refused) => Err(Status::failed_precondition(refused.to_string())),
-    }
-}
-
 /// Sources of the state of a node, in addition to what every member has.
 pub struct NodeState {
     /// Configuration as read at the start.
@@ -139,6 +130,16 @@ impl NodeFacts {
         reply
     }
 
+    /// Restarts a service of this member; with `force` also if that ends calls.
+    pub(crate) async fn restart(&self, service: &str, force: bool) -> Result<Response<Done>, Status> {
+        let node = self.node.as_ref().ok_or_else(|| Status::unimplemented("a witness has no services"))?;
+        match node.health.restart(service, force).await {
+            Ok(()) => Ok(Response::new(Done {})),
+            Err(refused @ RestartRefused::Unknown { .. }) => Err(Status::not_found(refused.to_string())),
+            Err(refused) => Err(Status::failed_precondition(refused.to_string())),
+        }
+    }
+
     /// Values that members compare with each other.
     pub fn compare(&self) -> CompareReply {
         match &self.node {
@@ -191,12 +192,9 @@ impl NodeInfo for NodeInfoService {
 
     async fn restart_service(&self, request: Request<ServiceRestartRequest>) -> Result<Response<Done>, Status> {
         let from = self.admit(&request)?;
-        let Some(node) = &self.facts.node else {
-            return Err(Status::unimplemented("a witness has no services"));
-        };
         let ServiceRestartRequest { service, force, .. } = request.into_inner();
         tracing::info!(%from, service, "administrator restarts service through another node");
-        restarted(node.health.restart(&service, force).await)
+        self.facts.restart(&service, force).await
     }
 
     async fn resync_mwi(&self, request: Request<ResyncMwiRequest>) -> Result<Response<ResyncMwiReply>, Status> {

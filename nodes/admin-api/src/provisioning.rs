@@ -29,11 +29,11 @@ use crate::{
 const LONGEST_AUDIO: usize = 64 << 20;
 
 /// Serves bulk requests.
-pub struct Service {
+pub struct ProvisioningService {
     node: AdminHandles,
 }
 
-impl Service {
+impl ProvisioningService {
     /// Creates the service for this node.
     pub fn new(node: AdminHandles) -> Self {
         Self { node }
@@ -67,7 +67,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Provisioning for Service {
+impl Provisioning for ProvisioningService {
     type UserImportStream = ReceiverStream<Result<UserImportEvent, Status>>;
 
     async fn user_import(

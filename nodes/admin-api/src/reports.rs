@@ -19,9 +19,9 @@ const PAGE: usize = 4_000;
 const USUAL_LAST: &str = "7d";
 
 /// Serves administrators' requests for reports.
-pub(crate) struct Service(AdminHandles);
+pub(crate) struct ReportsService(AdminHandles);
 
-impl Service {
+impl ReportsService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         Self(node)
@@ -34,7 +34,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Reports for Service {
+impl Reports for ReportsService {
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
         let node = &self.0;
         all_records(node)?;

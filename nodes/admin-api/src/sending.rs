@@ -12,9 +12,9 @@ use twinbox_wire::sending::{
 use crate::{AdminHandles, provisioning::gather};
 
 /// Serves administrators' requests about locations, and sends messages.
-pub(crate) struct Service(AdminHandles);
+pub(crate) struct SendingService(AdminHandles);
 
-impl Service {
+impl SendingService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         Self(node)
@@ -27,7 +27,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Sending for Service {
+impl Sending for SendingService {
     async fn location_list(&self, _: Request<LocationListRequest>) -> Result<Response<LocationListReply>, Status> {
         locations::list(&self.0).map(Response::new)
     }

@@ -4,15 +4,11 @@ use std::sync::Arc;
 
 use tonic::{Response, Status};
 use twinbox_config::nearest;
-use twinbox_health::Health;
 use twinbox_ids::NodeName;
 use twinbox_roles::{MemberKind, RolesView};
 use twinbox_wire::admin::{Done, NodeServices, ServiceListReply, ServiceRestartRequest};
 
-use crate::{
-    AdminHandles,
-    node_info::{NodeFacts, restarted},
-};
+use crate::{AdminHandles, node_info::NodeFacts};
 
 /// Services of one node, or of all nodes.
 pub async fn list(
@@ -43,13 +39,13 @@ pub async fn list(
 /// Restarts a service here or on another node.
 pub async fn restart(
     node: &AdminHandles,
-    health: &Health,
+    facts: &NodeFacts,
     request: ServiceRestartRequest,
 ) -> Result<Response<Done>, Status> {
     let ServiceRestartRequest { node: at, service, force } = request;
     let at = if at.is_empty() { node.name.clone() } else { named(&nodes(node), &at)? };
     if at == node.name {
-        return restarted(health.restart(&service, force).await);
+        return facts.restart(&service, force).await;
     }
     node.members.restart_service(&at, &service, force).await?;
     Ok(Response::new(Done {}))

@@ -6,9 +6,10 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 use twinbox_alarms::{Code, Kind};
 use twinbox_ids::{NodeName, ParseIdError};
+use twinbox_replication_store::Filled;
 use twinbox_roles::{
-    CallHeir, CommandError, Duty, DutyView, LongestGap, MemberView, Order, OrderId, RolesView, Setting, Settings,
-    Status as MemberStatus, Timing,
+    CallHeir, CommandError, Duty, DutyView, LongestGap, MemberView, Order, OrderId, RoleSettings, RolesView,
+    Setting, Status as MemberStatus, Timing,
 };
 use twinbox_wire::admin::{Heir, NodeInfoReply};
 use twinbox_wire::steering::{
@@ -21,9 +22,9 @@ use twinbox_wire::steering::{
 use crate::AdminHandles;
 
 /// Serves administrators' requests about roles.
-pub(crate) struct Service(AdminHandles);
+pub(crate) struct SteeringService(AdminHandles);
 
-impl Service {
+impl SteeringService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         Self(node)
@@ -88,22 +89,29 @@ impl Service {
         let Some(peer) = self.0.peers.status().into_iter().find(|peer| peer.name == *name) else {
             return format!("{name} held no data");
         };
-        match peer.last_contact_ms {
+        let alone = match peer.last_contact_ms {
             Some(ms) => format!(
                 "what {name} took or recorded alone after its last contact with this node, {} s ago, is \
-                 lost with its disk; everything that was acknowledged on two is here",
+                 lost with its disk",
                 ms / 1_000
             ),
             None => format!(
                 "{name} has had no contact with this node since this node started: what it took alone is \
-                 lost with its disk; everything that was acknowledged on two is on two"
+                 lost with its disk"
             ),
-        }
+        };
+        let other = match self.0.store.filled() {
+            Filled::Complete => "everything that was acknowledged on two is on another node",
+            Filled::Partly | Filled::Records => {
+                "this node still lacks data itself: what no other node has of it is lost, too"
+            }
+        };
+        format!("{alone}; {other}")
     }
 }
 
 #[tonic::async_trait]
-impl Steering for Service {
+impl Steering for SteeringService {
     async fn give(&self, request: Request<OrderRequest>) -> Result<Response<OrderReply>, Status> {
         let OrderRequest { id, order } = request.into_inner();
         let id = match id.is_empty() {
@@ -149,7 +157,7 @@ impl Steering for Service {
 
     async fn settings(&self, _: Request<SettingsRequest>) -> Result<Response<SettingsReply>, Status> {
         let view = self.0.roles.watch().borrow().clone();
-        let defaults = Settings::default().list();
+        let defaults = RoleSettings::default().list();
         let default =
             |name: &str| defaults.iter().find(|s| s.name() == name).map(Setting::value).unwrap_or_default();
         let settings = view.settings.list().into_iter().map(|setting| wire::Setting {

@@ -14,9 +14,9 @@ use twinbox_wire::timetable::{
 use crate::AdminHandles;
 
 /// Serves administrators' requests about the timetable.
-pub(crate) struct Service(AdminHandles);
+pub(crate) struct TimetableService(AdminHandles);
 
-impl Service {
+impl TimetableService {
     /// Creates the service for this node.
     pub(crate) fn new(node: AdminHandles) -> Self {
         Self(node)
@@ -29,7 +29,7 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Timetables for Service {
+impl Timetables for TimetableService {
     async fn job_list(&self, _: Request<JobListRequest>) -> Result<Response<JobListReply>, Status> {
         jobs::list(&self.0).await.map(Response::new)
     }

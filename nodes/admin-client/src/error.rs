@@ -38,7 +38,7 @@ impl CliError {
 
 impl From<tonic::Status> for CliError {
     fn from(status: tonic::Status) -> Self {
-        // What this end says of the connection has a source; what the node says has none.
+        // An error of this end of the connection has a source; an answer of the node has none.
         if std::error::Error::source(&status).is_some() {
             let text = status.message();
             return Self::Unreachable(match status.code() {

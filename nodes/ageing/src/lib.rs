@@ -1,4 +1,4 @@
-//! Ageing: deletes messages whose time by their class of service is over. What was deleted is purged elsewhere, by each node.
+//! Ageing: deletes messages whose time by their class of service has ended. Each node purges deleted messages elsewhere.
 
 use std::ops::AddAssign;
 
@@ -58,7 +58,7 @@ fn due_messages(
     now: Timestamp,
 ) -> Result<Vec<MessageId>, MailError> {
     let mut due = Vec::new();
-    for row in mailstore.store().rows(schema::MESSAGE, &mailbox.to_bytes()) {
+    for row in mailstore.store().present_rows(&mailbox.to_bytes()) {
         let (key, record) = row?;
         // A message that cannot be read stays: a later release may read it.
         if let Ok(message) = Message::read(&key, &record, |_| None)

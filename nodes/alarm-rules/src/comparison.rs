@@ -7,7 +7,7 @@ use std::{
 
 use twinbox_alarms::Code;
 use twinbox_ids::{NodeName, Timestamp};
-use twinbox_replication_peer::{ComparisonReport, Outcome, Subject};
+use twinbox_replication_peer::{ComparisonReport, DifferenceOutcome, Subject};
 
 use crate::roles::Report;
 
@@ -36,7 +36,8 @@ impl ComparisonRule {
 
 /// The detail of the alarm; `None` if nothing was lost. A row that is not decided may be equal.
 fn detail(report: &ComparisonReport) -> Option<String> {
-    let found = || report.differences.iter().filter(|difference| difference.outcome != Outcome::Undecided);
+    let found =
+        || report.differences.iter().filter(|difference| difference.outcome != DifferenceOutcome::Undecided);
     let nodes: BTreeSet<&str> = found().map(|difference| difference.node.as_str()).collect();
     if nodes.is_empty() {
         return None;
@@ -44,7 +45,7 @@ fn detail(report: &ComparisonReport) -> Option<String> {
     let rows =
         found().filter(|difference| matches!(difference.subject, Subject::Row(_))).count() as u64 + report.more;
     let audio = found().filter(|difference| matches!(difference.subject, Subject::Audio(_))).count();
-    let left = found().filter(|difference| difference.outcome == Outcome::NotRepaired).count();
+    let left = found().filter(|difference| difference.outcome == DifferenceOutcome::NotRepaired).count();
     let nodes: Vec<&str> = nodes.into_iter().collect();
     let left = if left > 0 { format!("; {left} of them could not be repaired") } else { String::new() };
     Some(format!("{} lacked {rows} records and {audio} recordings{left}", nodes.join(" and ")))
@@ -59,9 +60,9 @@ mod tests {
 
     use super::*;
 
-    fn report(began: u64, outcomes: &[Outcome]) -> Vec<(NodeName, Option<Arc<ComparisonReport>>, u64)> {
+    fn report(began: u64, outcomes: &[DifferenceOutcome]) -> Vec<(NodeName, Option<Arc<ComparisonReport>>, u64)> {
         let peer: NodeName = "b".parse().expect("a name");
-        let difference = |subject: Subject, outcome: Outcome| Difference {
+        let difference = |subject: Subject, outcome: DifferenceOutcome| Difference {
             subject,
             node: peer.clone(),
             fault: RowFault::Missing,
@@ -70,8 +71,8 @@ mod tests {
         };
         let mut differences: Vec<_> =
             outcomes.iter().map(|outcome| difference(Subject::Row(Key::new(Table(2), "x")), *outcome)).collect();
-        if outcomes.contains(&Outcome::NotRepaired) {
-            differences.push(difference(Subject::Audio(BlobHash([1; 32])), Outcome::Repaired));
+        if outcomes.contains(&DifferenceOutcome::NotRepaired) {
+            differences.push(difference(Subject::Audio(BlobHash([1; 32])), DifferenceOutcome::Repaired));
         }
         let report = ComparisonReport {
             peer: peer.clone(),
@@ -91,11 +92,14 @@ mod tests {
         assert_eq!(rule.look(vec![("b".parse().expect("a name"), None, 0)]), []);
         assert_eq!(rule.look(report(1, &[])), []);
         let raised = |detail: &str| [Report::Raise(Code::ReplicationRepaired, "b".to_owned(), detail.to_owned())];
-        assert_eq!(rule.look(report(2, &[Outcome::Repaired; 2])), raised("b lacked 2 records and 0 recordings"));
-        assert_eq!(rule.look(report(2, &[Outcome::Repaired; 2])), [], "the same one");
-        assert_eq!(rule.look(report(3, &[Outcome::Undecided])), [], "changes on their way");
         assert_eq!(
-            rule.look(report(4, &[Outcome::Repaired, Outcome::NotRepaired])),
+            rule.look(report(2, &[DifferenceOutcome::Repaired; 2])),
+            raised("b lacked 2 records and 0 recordings")
+        );
+        assert_eq!(rule.look(report(2, &[DifferenceOutcome::Repaired; 2])), [], "the same one");
+        assert_eq!(rule.look(report(3, &[DifferenceOutcome::Undecided])), [], "changes on their way");
+        assert_eq!(
+            rule.look(report(4, &[DifferenceOutcome::Repaired, DifferenceOutcome::NotRepaired])),
             raised("b lacked 2 records and 1 recordings; 1 of them could not be repaired")
         );
     }

@@ -115,7 +115,7 @@ impl RolesRules {
         seen: &impl AlarmSource,
         now: BootInstant,
     ) -> Vec<Report> {
-        // What a member raised at its end may arrive by way of another node, after the removal.
+        // Alarms that a member raised at its end may arrive by way of another node, after the removal.
         let is_due = self.removed.0 != *removed || now.since(self.removed.1) >= REMOVED_AGAIN;
         if removed.is_empty() || !is_due || !self.is_reporter(view) {
             return Vec::new();

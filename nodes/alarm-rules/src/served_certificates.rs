@@ -41,8 +41,8 @@ pub async fn watch(
         }
         let now = i64::try_from(wall().0 / 1_000).unwrap_or(i64::MAX);
         match rule.look(read.err(), certificate.validity(), now) {
-            Some(Verdict::Fine) => alarms.clear(Code::CertificateExpiry, subject),
-            Some(Verdict::Wrong(detail)) => {
+            Some(CertificateFinding::Fine) => alarms.clear(Code::CertificateExpiry, subject),
+            Some(CertificateFinding::Wrong(detail)) => {
                 warn!(subject, file = %certificate.path().display(), detail, "ALARM: renew the certificate");
                 alarms.raise(Code::CertificateExpiry, subject, detail);
             }
@@ -57,7 +57,7 @@ pub async fn watch(
 
 /// Result of a look at a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
+enum CertificateFinding {
     Fine,
     /// The alarm's detail.
     Wrong(String),
@@ -67,7 +67,7 @@ enum Verdict {
 #[derive(Debug, Default)]
 struct CertificateRule {
     unusable_before: bool,
-    reported: Option<Verdict>,
+    reported: Option<CertificateFinding>,
 }
 
 impl CertificateRule {
@@ -75,17 +75,22 @@ impl CertificateRule {
     /// certificate of before is in use. `validity` and `now` are in seconds from the epoch.
     ///
     /// The two files are not replaced in one moment, so they count as unusable from the second look on.
-    fn look(&mut self, unusable: Option<String>, (begins, ends): (i64, i64), now: i64) -> Option<Verdict> {
+    fn look(
+        &mut self,
+        unusable: Option<String>,
+        (begins, ends): (i64, i64),
+        now: i64,
+    ) -> Option<CertificateFinding> {
         let stays = std::mem::replace(&mut self.unusable_before, unusable.is_some());
         let left = ends.saturating_sub(now);
         let is_soon = left < SOON_SECONDS.min(ends.saturating_sub(begins) / 4);
         let verdict = match unusable.filter(|_| stays) {
-            Some(reason) => Verdict::Wrong(format!(
+            Some(reason) => CertificateFinding::Wrong(format!(
                 "{reason}; the certificate of before is in use, and {}",
                 remaining_text(left)
             )),
-            None if is_soon => Verdict::Wrong(remaining_text(left)),
-            None => Verdict::Fine,
+            None if is_soon => CertificateFinding::Wrong(remaining_text(left)),
+            None => CertificateFinding::Fine,
         };
         (self.reported.as_ref() != Some(&verdict)).then(|| self.reported.insert(verdict).clone())
     }
@@ -105,25 +110,25 @@ mod tests {
 
     const LIFE: (i64, i64) = (0, 90 * DAY_SECONDS);
 
-    fn wrong(detail: &str) -> Option<Verdict> {
-        Some(Verdict::Wrong(detail.to_owned()))
+    fn wrong(detail: &str) -> Option<CertificateFinding> {
+        Some(CertificateFinding::Wrong(detail.to_owned()))
     }
 
     #[test]
     fn alarm_begins_two_weeks_before_the_end_and_ends_with_a_new_certificate() {
         let mut rule = CertificateRule::default();
-        assert_eq!(rule.look(None, LIFE, 0), Some(Verdict::Fine));
+        assert_eq!(rule.look(None, LIFE, 0), Some(CertificateFinding::Fine));
         assert_eq!(rule.look(None, LIFE, 76 * DAY_SECONDS), None);
         assert_eq!(rule.look(None, LIFE, 76 * DAY_SECONDS + 1), wrong("it ends within 14 days"));
         assert_eq!(rule.look(None, LIFE, 76 * DAY_SECONDS + 60), None, "the same");
         assert_eq!(rule.look(None, LIFE, LIFE.1), wrong("it has expired"));
-        assert_eq!(rule.look(None, (LIFE.1, 2 * LIFE.1), LIFE.1), Some(Verdict::Fine));
+        assert_eq!(rule.look(None, (LIFE.1, 2 * LIFE.1), LIFE.1), Some(CertificateFinding::Fine));
     }
 
     #[test]
     fn certificates_of_days_are_no_alarm_from_their_first_day() {
         let mut rule = CertificateRule::default();
-        assert_eq!(rule.look(None, (0, 6 * DAY_SECONDS), 0), Some(Verdict::Fine));
+        assert_eq!(rule.look(None, (0, 6 * DAY_SECONDS), 0), Some(CertificateFinding::Fine));
         assert_eq!(rule.look(None, (0, 6 * DAY_SECONDS), 5 * DAY_SECONDS), wrong("it ends within 2 days"));
     }
 
@@ -131,12 +136,12 @@ mod tests {
     fn files_between_two_certificates_are_no_alarm_and_unusable_ones_are() {
         let mut rule = CertificateRule::default();
         let unusable = || Some("mail.pem is not usable: x".to_owned());
-        assert_eq!(rule.look(None, LIFE, 0), Some(Verdict::Fine));
+        assert_eq!(rule.look(None, LIFE, 0), Some(CertificateFinding::Fine));
         assert_eq!(rule.look(unusable(), LIFE, 60), None);
         assert_eq!(rule.look(None, LIFE, 120), None);
         assert_eq!(rule.look(unusable(), LIFE, 180), None);
         let detail = "mail.pem is not usable: x; the certificate of before is in use, and it ends within 90 days";
         assert_eq!(rule.look(unusable(), LIFE, 240), wrong(detail));
-        assert_eq!(rule.look(None, LIFE, 300), Some(Verdict::Fine));
+        assert_eq!(rule.look(None, LIFE, 300), Some(CertificateFinding::Fine));
     }
 }

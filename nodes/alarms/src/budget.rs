@@ -1,4 +1,4 @@
-//! Rate limit of writes: a flood must not fill disks, because the log keeps every change.
+//! Rate limit of writes: a flood must not fill disks. Each write is a change that every node stores and keeps in its log.
 
 use std::time::Duration;
 

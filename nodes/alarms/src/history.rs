@@ -285,19 +285,19 @@ mod tests {
     }
 
     #[derive(Debug, Clone)]
-    enum Step {
+    enum FeedStep {
         Report(usize),
         Restart(usize),
         Receive(usize, usize),
         Read(usize),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = FeedStep> {
         prop_oneof![
-            4 => (0..2_usize).prop_map(Step::Report),
-            1 => (0..2_usize).prop_map(Step::Restart),
-            8 => (0..2_usize, 0..1_000_usize).prop_map(|(node, which)| Step::Receive(node, which)),
-            2 => (0..2_usize).prop_map(Step::Read),
+            4 => (0..2_usize).prop_map(FeedStep::Report),
+            1 => (0..2_usize).prop_map(FeedStep::Restart),
+            8 => (0..2_usize, 0..1_000_usize).prop_map(|(node, which)| FeedStep::Receive(node, which)),
+            2 => (0..2_usize).prop_map(FeedStep::Read),
         ]
     }
 
@@ -314,9 +314,9 @@ mod tests {
             let carry = |cursor: &Cursor| cursor.to_string().parse::<Cursor>().expect("a cursor");
             for step in steps {
                 match step {
-                    Step::Report(node) => reporters[node].report(),
-                    Step::Restart(node) => reporters[node].restart(),
-                    Step::Receive(node, which) => {
+                    FeedStep::Report(node) => reporters[node].report(),
+                    FeedStep::Restart(node) => reporters[node].restart(),
+                    FeedStep::Receive(node, which) => {
                         let all: usize = reporters.iter().map(|reporter| reporter.log.len()).sum();
                         let mut which = which % all;
                         for reporter in &reporters {
@@ -329,7 +329,7 @@ mod tests {
                             }
                         }
                     }
-                    Step::Read(node) => {
+                    FeedStep::Read(node) => {
                         items.extend(observers[node].read(&mut cursor));
                         cursor = carry(&cursor);
                     }

@@ -51,7 +51,7 @@ pub use follow::{FollowError, Follower, Since};
 pub use history::Item;
 pub use kind::{Kind, UnknownKind};
 pub use notice::{ENTERPRISE, Notice};
-pub use outbound::{DeliveryError, DutyGate, Outbound};
+pub use outbound::{DeliveryError, Outbound};
 pub use syslog::{Facility, Syslog, SyslogError, SyslogTarget};
 pub use trap::{TrapAuthentication, TrapError, TrapPrivacy, TrapReceivers, TrapSecurity};
 pub use webhook::{Webhook, WebhookError};

@@ -3,21 +3,14 @@
 //! next holder continues from it (rule E1). Without a majority no node holds the duty: alarms wait and are
 //! delivered afterwards.
 
-use std::{
-    any::Any,
-    os::fd::BorrowedFd,
-    sync::{Arc, atomic::Ordering::Relaxed},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use twinbox_clock::wall;
-use twinbox_ids::Epoch;
+use twinbox_gate::{Gate, NotHolder, Permit};
+use twinbox_ids::{Backoff, Epoch};
 use twinbox_replication_store::{CommitError, StoreError};
 
 use crate::{
@@ -31,27 +24,14 @@ use crate::{
 
 /// Transitions older than this are not delivered: by then administrators have learned of them otherwise.
 const STALE: Duration = Duration::from_secs(24 * 3_600);
-/// Wait between attempts while a receiver is unreachable: first wait, doubled up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Waits between attempts while a receiver is unreachable.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
 /// Maximum attempts at a transition that the receiver refuses.
 const ATTEMPTS: u32 = 5;
 /// Attempts at a transition before those of other alarms go first: a receiver that fails at one of them gets the others.
 const IN_TURN: u32 = 3;
 /// Poll interval for due transitions, without a change.
 const POLL_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Right to write to the outside: the gate of the duty, for this crate that does not depend on the role manager.
-pub trait DutyGate: Send + Sync + 'static {
-    /// Epoch in which this node holds the duty.
-    fn holding(&self) -> watch::Receiver<Option<Epoch>>;
-
-    /// Begins a short write; the duty is not handed over while the returned guard exists. `None`: this node does
-    /// not hold the duty in that epoch.
-    fn enter(&self, epoch: &Epoch) -> Option<Box<dyn Any + Send>>;
-
-    /// Like [`Self::enter`], for a connection, which is reset when the duty ends.
-    fn own(&self, epoch: &Epoch, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>>;
-}
 
 /// Reason why a delivery failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,20 +47,9 @@ pub enum DeliveryError {
     NotHolder,
 }
 
-/// Right to write in one epoch.
-#[derive(Clone)]
-pub(crate) struct Permit {
-    gate: Arc<dyn DutyGate>,
-    epoch: Epoch,
-}
-
-impl Permit {
-    pub(crate) fn enter(&self) -> Result<Box<dyn Any + Send>, DeliveryError> {
-        self.gate.enter(&self.epoch).ok_or(DeliveryError::NotHolder)
-    }
-
-    pub(crate) fn own(&self, socket: BorrowedFd<'_>) -> Result<Box<dyn Any + Send>, DeliveryError> {
-        self.gate.own(&self.epoch, socket).ok_or(DeliveryError::NotHolder)
+impl From<NotHolder> for DeliveryError {
+    fn from(_: NotHolder) -> Self {
+        Self::NotHolder
     }
 }
 
@@ -109,13 +78,13 @@ impl Receiver {
 pub struct Outbound {
     cluster: String,
     alarms: Alarms,
-    gate: Arc<dyn DutyGate>,
+    gate: Gate,
 }
 
 impl Outbound {
-    /// Creates the service for the cluster of this name.
-    pub fn new(cluster: &str, alarms: Alarms, gate: impl DutyGate) -> Self {
-        Self { cluster: cluster.to_owned(), alarms, gate: Arc::new(gate) }
+    /// Creates the service for the cluster of this name, behind the gate of the duty.
+    pub fn new(cluster: &str, alarms: Alarms, gate: Gate) -> Self {
+        Self { cluster: cluster.to_owned(), alarms, gate }
     }
 
     /// Serves the configured receivers, each at its own pace, until stopped.
@@ -138,20 +107,19 @@ impl Outbound {
                 Err(_) => return,
             };
             let Some(epoch) = epoch else { continue };
-            let permit = Permit { gate: self.gate.clone(), epoch: epoch.clone() };
             tokio::select! {
                 biased;
-                _ = holding.wait_for(|held| held.as_ref() != Some(&epoch)) => {}
-                () = self.hold(&receiver, &permit) => {}
+                () = self.gate.lost(&epoch) => {}
+                () = self.hold(&receiver, &epoch) => {}
             }
         }
     }
 
     /// Delivers due transitions while the duty is held.
-    async fn hold(&self, receiver: &Receiver, permit: &Permit) {
+    async fn hold(&self, receiver: &Receiver, epoch: &Epoch) {
         let channel = receiver.channel();
         let mut changed = self.alarms.inner().changed.subscribe();
-        let mut pause = RETRY.0;
+        let mut retry = RETRY;
         loop {
             changed.mark_unchanged();
             let outcome = match self.next_due(channel) {
@@ -160,16 +128,15 @@ impl Outbound {
                     let _ = timeout(POLL_INTERVAL, changed.changed()).await;
                     continue;
                 }
-                Ok(Some((alarm, transition))) => self.deliver(receiver, permit, alarm, transition).await,
+                Ok(Some((alarm, transition))) => self.deliver(receiver, epoch, alarm, transition).await,
                 Err(error) => Err(DeliveryError::Later(error.to_string())),
             };
             match outcome {
-                Ok(()) => pause = RETRY.0,
+                Ok(()) => retry.reset(),
                 Err(DeliveryError::NotHolder) => return,
                 Err(error) => {
                     debug!(channel = channel.word(), %error, "alarm delivery failed; retrying");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(RETRY.1);
+                    sleep(retry.failed()).await;
                 }
             }
         }
@@ -192,7 +159,7 @@ impl Outbound {
     async fn deliver(
         &self,
         receiver: &Receiver,
-        permit: &Permit,
+        epoch: &Epoch,
         alarm: Alarm,
         transition: Transition,
     ) -> Result<(), DeliveryError> {
@@ -205,12 +172,12 @@ impl Outbound {
             info!(alarm = %alarm.id, channel = channel.word(), "alarm is too old; not delivered to outside receiver");
             return self.mark(&alarm, channel, done).await;
         }
-        // The guard spans delivery and mark: the duty is not handed over between them.
-        let _entered = permit.enter()?;
+        // The permit spans delivery and mark: the duty is not handed over between them.
+        let permit = self.gate.enter(epoch)?;
         let attempts = tried.saturating_add(1);
         self.mark(&alarm, channel, Sent { done: before.done, tried: transition.0, attempts }).await?;
         let notice = Notice { cluster: self.cluster.clone(), alarm, transition };
-        let delivered = receiver.deliver(&notice, permit).await;
+        let delivered = receiver.deliver(&notice, &permit).await;
         let Notice { alarm, .. } = notice;
         match delivered {
             Ok(()) => {

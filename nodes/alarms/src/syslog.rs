@@ -11,6 +11,7 @@ use tokio::{
 };
 use tracing::warn;
 use twinbox_clock::wall;
+use twinbox_ids::Backoff;
 
 use crate::{
     Code, Severity,
@@ -22,8 +23,8 @@ use crate::{
 const WAITING: usize = 256;
 /// Timeout of one line.
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Wait between attempts to reach the receiver: first wait, doubled up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Waits between attempts to reach the receiver.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
 /// Maximum attempts per line.
 const ATTEMPTS: u32 = 8;
 /// Default port of syslog.
@@ -197,7 +198,7 @@ enum Connection {
 async fn send_all(target: SyslogTarget, mut lines: mpsc::Receiver<Vec<u8>>) {
     let mut connection = Connection::None;
     while let Some(line) = lines.recv().await {
-        let mut pause = RETRY.0;
+        let mut retry = RETRY;
         for attempt in 1..=ATTEMPTS {
             let sent = timeout(TIMEOUT, send(&mut connection, &target, &line)).await;
             let error = match sent {
@@ -210,8 +211,7 @@ async fn send_all(target: SyslogTarget, mut lines: mpsc::Receiver<Vec<u8>>) {
                 warn!(?target, %error, "syslog cannot be reached; line dropped");
                 break;
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(RETRY.1);
+            sleep(retry.failed()).await;
         }
     }
 }

@@ -8,12 +8,13 @@ use async_snmp::{
 };
 use tokio::time::timeout;
 use twinbox_clock::{BootInstant, wall};
+use twinbox_gate::Permit;
 use twinbox_ids::NodeName;
 
 use crate::{
     Severity,
     notice::{ENTERPRISE, Notice},
-    outbound::{DeliveryError, Permit},
+    outbound::DeliveryError,
     syslog::with_port,
 };
 
@@ -152,7 +153,7 @@ impl TrapReceivers {
         let uptime = (BootInstant::now().as_nanos() / 10_000_000) as u32;
         let kind = oid(&[0, if notice.transition.is_raised() { 1 } else { 2 }]);
         // Checked immediately before the write (rule R6).
-        let _entered = permit.enter()?;
+        permit.check()?;
         client.send_trap(&kind, uptime, bindings(notice)).await.map_err(|error| later(&error))
     }
 }

@@ -1,13 +1,11 @@
 //! Delivery by HTTP POST: JSON, one request per transition, over TLS if the URL is `https`.
 
-use std::{any::Any, os::fd::BorrowedFd, path::PathBuf};
+use std::{os::fd::BorrowedFd, path::PathBuf};
 
+use twinbox_gate::Permit;
 use twinbox_http_post::{HttpTarget, Post, PostFailure};
 
-use crate::{
-    notice::Notice,
-    outbound::{DeliveryError, Permit},
-};
+use crate::{notice::Notice, outbound::DeliveryError};
 
 pub use twinbox_http_post::TargetError as WebhookError;
 
@@ -28,7 +26,7 @@ impl Webhook {
             headers: vec![("idempotency-key", notice.key())],
             body: notice.json().to_string().into(),
         };
-        let owner = |socket: BorrowedFd<'_>| -> Option<Box<dyn Any + Send>> { permit.own(socket).ok() };
+        let owner = |socket: BorrowedFd<'_>| permit.own_opaque(socket);
         // The caller drops the request when the duty is lost, and the next holder repeats the notice: it has a key.
         self.0.post(&post, &owner, std::future::pending()).await.map_err(|failure| match failure {
             PostFailure::Unreachable(reason)

@@ -1,17 +1,18 @@
 //! Builds the duties and mail in from the configuration.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_admin_api::{DirectoryOrders, MwiResync};
 use twinbox_alarm_rules::served_certificates;
 use twinbox_alarms::Alarms;
+use twinbox_cluster_settings::Key;
 use twinbox_config::{MailInConfig, NodeConfig, Services};
 use twinbox_diagnostics::comparison::Comparison;
 use twinbox_directory_duty::DirectoryDuty;
 use twinbox_duty::{Notifications, OutboxDuty};
 use twinbox_health::DutyHandles;
-use twinbox_mail_gateway::{Gateway, MailFiling, MailListener, Settings};
+use twinbox_mail_gateway::{Gateway, GatewaySettings, MailFiling, MailListener};
 use twinbox_mailbox_sync_duty::{MailboxSyncConfig, MailboxSyncDuty};
 use twinbox_mailstore::{Mailstore, Returns};
 use twinbox_mta::MailChannels;
@@ -45,7 +46,8 @@ pub(crate) fn build(
     let out = settings.current(|services| services.mail_out.clone());
     let mail = MailChannels::new(notifications, Arc::new(out), returns(config, mailstore), source.clone());
     let has_mail_out = || settings.current(|services| services.mail_out.is_configured());
-    let report = ReportWork { source, mails: SystemMails::new(mailstore.clone(), has_mail_out()) };
+    let mails = SystemMails::new(mailstore.clone(), has_mail_out());
+    let report = ReportWork { source, mails, keep: Arc::new(keep_of_call_records(settings)) };
     let (name, members) = (mwi.node.clone(), mwi.members.clone());
     let notifier = NotifierService::new(mailstore.clone(), roles.gate(Duty::Notifier), mwi, devices);
     let gate = roles.gate(Duty::DirectorySync);
@@ -65,6 +67,12 @@ pub(crate) fn build(
         directory_sync,
         mailbox_sync: mailbox_sync(config, settings, mailstore, roles, alarms),
     }
+}
+
+/// Time for which call records are kept, as it is whenever the function is called.
+pub(crate) fn keep_of_call_records(settings: &SharedSettings) -> impl Fn() -> Duration + Send + Sync + use<> {
+    let days = settings.seconds(Key::KeepDays);
+    move || days() * 86_400
 }
 
 fn mailbox_sync(
@@ -98,8 +106,8 @@ pub(crate) fn mail_gateway(
     Some(gateway.with_tls(incoming.tls.as_ref().map(ServedCertificate::config)))
 }
 
-fn gateway_settings(incoming: &MailInConfig, services: &Services) -> Settings {
-    Settings {
+fn gateway_settings(incoming: &MailInConfig, services: &Services) -> GatewaySettings {
+    GatewaySettings {
         hostname: services.hello.clone(),
         networks: incoming.networks.clone(),
         open: incoming.open,

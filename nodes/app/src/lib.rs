@@ -2,7 +2,6 @@
 //!
 //! The composition root: it builds the parts, gives each the handles that it needs, and starts and stops them.
 
-mod alert_gate;
 mod bound;
 mod duties;
 mod links;

@@ -12,16 +12,12 @@ use twinbox_alarms::{Alarms, Code, Kind, Outbound, Syslog};
 use twinbox_calls::{CallsDeps, CallsService};
 use twinbox_cluster_settings::Key;
 use twinbox_config::{NodeConfig, members_file};
-use twinbox_diagnostics::{ProbeCounts, SipProber, comparison::Comparison};
-use twinbox_enrollment::{
-    Host,
-    certificates::{CertificateRenewer, Signer},
-    init::FOUNDER_MARK,
-};
+use twinbox_diagnostics::{ProbeCounts, comparison::Comparison};
+use twinbox_enrollment::{Host, certificates::Signer, init::FOUNDER_MARK};
 use twinbox_health::{DutyHandles, Health, NodeHandles, failed_store, liveness, watchdog};
 use twinbox_ids::Incarnation;
 use twinbox_mail_gateway::{Gateway, MailFiling};
-use twinbox_mailstore::{Mailstore, PromptsWatch, Settings};
+use twinbox_mailstore::{Mailstore, MailstoreSettings, PromptsWatch};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
 use twinbox_notifier::mwi::ClusterMwiSender;
@@ -40,7 +36,6 @@ use twinbox_supervisor::EXIT_DISK_FAILED;
 
 use crate::{
     AppError,
-    alert_gate::AlertGate,
     bound::{Bound, Sockets},
     duties,
     peering::{self, NodeServices},
@@ -156,7 +151,7 @@ impl Node {
         roles.measure(first_measures(&store));
         bound.supervised.opened(roles.raft_id_and_run());
         let members = Arc::new(MemberClients::new(name, &roles, &cluster.tls));
-        let start = Settings::new(name.clone(), incarnation, nodes.len() as u64);
+        let start = MailstoreSettings::new(name.clone(), incarnation);
         let mailstore = Mailstore::new(store.clone(), peers.clone(), start);
         let media = Engine::start(media_config(&config))?;
         let calls = CallsService::new(
@@ -169,18 +164,7 @@ impl Node {
                 media: media.clone(),
             },
         );
-        let settings = SharedSettings::open(SettingsParts {
-            name: name.clone(),
-            file: config.shared.clone(),
-            trunks: config.trunks.clone(),
-            wan: cluster.is_wan(),
-            secrets: config.alarms.secrets.clone(),
-            services: config.services.clone(),
-            mailstore: mailstore.clone(),
-            peers: peers.clone(),
-            calls: calls.clone(),
-            alarms: alarms.clone(),
-        })?;
+        let settings = SharedSettings::open(SettingsParts::of(&config, &mailstore, &peers, &calls, &alarms))?;
         let sender = ClusterMwiSender {
             node: name.clone(),
             calls: calls.clone(),
@@ -279,14 +263,7 @@ impl Node {
         let peers = self.peers.clone();
         let tell = move |everyone: &[MemberAddress]| follow_members(&peers, everyone);
         tasks.spawn(members_file::watch(cluster.clone(), self.roles.clone(), tell, stop.clone()));
-        let renewer = CertificateRenewer {
-            tls: cluster.tls.clone(),
-            tls_dir: cluster.tls_dir.clone(),
-            signer: Some(signer),
-            roles: self.roles.clone(),
-            alarms: Some(self.alarms.clone()),
-        };
-        tasks.spawn(renewer.watch(stop.clone()));
+        tasks.spawn(self.renewer(signer).watch(stop.clone()));
         let probe_counts = Arc::new(ProbeCounts::default());
         tasks.spawn(self.sip_prober(probe_counts.clone()).run(stop.clone()));
 
@@ -305,17 +282,16 @@ impl Node {
         ));
         self.start_alarms(&tasks, &stop);
 
-        // What was agreed on and replicated.
+        // Tasks that follow the agreed and replicated state.
         tasks.spawn(self.reconciler().run(stop.clone()));
         tasks.spawn(file_orphans(self.lost_nodes(), stop.clone()));
         let (name, mailstore) = (config.name.clone(), self.mailstore.clone());
         tasks.spawn(retry_unfiled(name, mailstore, self.alarms.clone(), stop.clone()));
         tasks.spawn(self.settings.clone().follow(stop.clone()));
-        let keep = self.settings.seconds(Key::KeepDays);
-        let keep = move || keep() * 86_400;
+        let keep = duties::keep_of_call_records(&self.settings);
         tasks.spawn(keep_call_records(self.mailstore.clone(), self.roles.clone(), keep, stop.clone()));
         tasks.spawn(purge_deleted(self.purge(), stop.clone()));
-        let uids = UidKeeper::new(config.name.clone(), self.mailstore.clone(), self.roles.clone());
+        let uids = UidKeeper::new(config.name.clone(), self.mailstore.clone(), self.roles.watch());
         tasks.spawn(uids.run(stop.clone()));
         let (custom, changes) = prompts;
         tasks.spawn(custom.follow(changes, stop.clone()));
@@ -323,8 +299,7 @@ impl Node {
         tasks.spawn(forget_founding(config.data_dir.join(FOUNDER_MARK), self.roles.clone(), stop.clone()));
         #[cfg(debug_assertions)]
         {
-            let (store, peers) = (self.store.clone(), self.peers.clone());
-            twinbox_health::wedge::obey(store, peers, self.duties.notifier.clone());
+            twinbox_health::wedge::obey(self.store.clone(), self.duties.notifier.clone());
             tasks.spawn(crate::next_release::write(self.mailstore.clone(), stop.clone()));
         }
 
@@ -336,7 +311,7 @@ impl Node {
             let serving = twinbox_metrics::serve(page, self.pages(&facts, &probe_counts), stop.clone());
             tasks.spawn_on(serving, &probes);
         }
-        let admin = AdminService::new(self.admin_handles(), self.health.clone(), facts, host);
+        let admin = AdminService::new(self.admin_handles(), facts, host);
         tasks.spawn(admin.serve(administrators, operators, stop.clone()));
 
         // Reports of the start to supervisor and service manager.
@@ -393,7 +368,8 @@ impl Node {
         tasks.spawn(async move { alarms.serve(syslog, writing).await });
         let (node, data_dir) = (self.config.name.clone(), self.config.data_dir.clone());
         tasks.spawn(stores_set_aside::watch(self.alarms.clone(), node, data_dir, stop.clone()));
-        let gate = AlertGate(self.roles.gate(Duty::Notifier));
+        // The holder of that duty delivers alarms, too.
+        let gate = self.roles.gate(Duty::Notifier);
         let outbound = Outbound::new(&self.config.cluster.name, self.alarms.clone(), gate);
         tasks.spawn(self.settings.clone().deliver_alarms(outbound, stop.clone()));
         let starts = format!("version {}, incarnation {}", env!("CARGO_PKG_VERSION"), self.incarnation);
@@ -420,17 +396,8 @@ impl Node {
         });
     }
 
-    fn sip_prober(&self, counts: Arc<ProbeCounts>) -> SipProber {
-        SipProber {
-            own: self.config.name.clone(),
-            roles: self.roles.clone(),
-            timing: self.config.cluster.timing,
-            members: self.members.clone(),
-            counts,
-        }
-    }
-
     fn reconciler(&self) -> NodeReconciler {
+        let health = self.health.clone();
         NodeReconciler::new(ReconcilerParts {
             name: self.config.name.clone(),
             timing: self.config.cluster.timing,
@@ -439,7 +406,7 @@ impl Node {
             roles: self.roles.clone(),
             calls: self.calls.clone(),
             alarms: self.alarms.clone(),
-            health: self.health.clone(),
+            measured: Box::new(move || health.measured()),
             drain: self.drain.clone(),
             store_rebuilt: self.rebuilt,
         })

@@ -106,8 +106,9 @@ impl PeerListener {
         node: Option<NodeServices>,
         members: NodeInfoService,
     ) {
-        let certificates =
-            node.as_ref().map(|n| certificates::Service::new(n.signer.clone(), n.host.roles.clone()).into_server());
+        let certificates = node
+            .as_ref()
+            .map(|n| certificates::CertificateService::new(n.signer.clone(), n.host.roles.clone()).into_server());
         let for_roles = self.tls.server().add_service(roles.clone()).add_service(exits.clone());
         let routes = self
             .tls

@@ -19,7 +19,7 @@ pub(crate) fn build(
     directories: DirectoryOrders,
     comparison: Arc<Comparison>,
 ) -> TimetableDuty {
-    let ReportWork { source: ReportSource { mailstore, alarms }, mails } = work.clone();
+    let ReportWork { source: ReportSource { mailstore, alarms }, mails, .. } = work.clone();
     let services = settings.clone();
     let open = move |destination: &str| services.services().backup_folder(destination);
     let works = Works::default()
@@ -52,7 +52,7 @@ fn report(work: ReportWork) -> impl JobWork {
         let work = work.clone();
         async move {
             order.check()?;
-            work.carry_out(&order.job, order.due).await
+            work.carry_out(&order.job, order.due, order.missed).await
         }
     }
 }

@@ -8,10 +8,10 @@ use tracing::{error, info};
 use twinbox_admin_api::{NodeFacts, NodeInfoService};
 use twinbox_config::{ClusterConfig, WitnessConfig, members_file};
 use twinbox_diagnostics::{
-    ProbeCounts, SipProber,
+    ProbedMembers, SipProber,
     folder::{Folder, Owner},
 };
-use twinbox_enrollment::certificates::CertificateRenewer;
+use twinbox_enrollment::certificates::{CertificateRenewer, MemberCluster, RenewerParts};
 use twinbox_health::failed_store;
 use twinbox_ids::Incarnation;
 use twinbox_members::MemberClients;
@@ -78,16 +78,14 @@ async fn run(config: WitnessConfig) -> Result<(), AppError> {
         let facts = Arc::new(NodeFacts::of_witness(&config.name));
         let (stop, service) = (listener.stop(), NodeInfoService::new(facts, cluster.tls.clone()));
         let (tls, tls_dir) = (cluster.tls.clone(), cluster.tls_dir.clone());
-        let renewer = CertificateRenewer { tls, tls_dir, signer: None, roles: roles.clone(), alarms: None };
+        let group = MemberCluster { roles: roles.clone(), tls: tls.clone() };
+        let renewer =
+            CertificateRenewer::new(RenewerParts { tls, tls_dir, signer: None, cluster: group, alarms: None });
         servers.spawn(renewer.watch(stop.clone()));
         servers.spawn(members_file::watch(cluster.clone(), roles.clone(), |_| {}, stop.clone()));
-        let prober = SipProber {
-            own: config.name.clone(),
-            roles: roles.clone(),
-            timing: cluster.timing,
-            members: Arc::new(MemberClients::new(&config.name, &roles, &cluster.tls)),
-            counts: Arc::new(ProbeCounts::default()),
-        };
+        let members = Arc::new(MemberClients::new(&config.name, &roles, &cluster.tls));
+        let probed = ProbedMembers { roles: roles.clone(), timing: cluster.timing, members };
+        let prober = SipProber { own: config.name.clone(), cluster: Arc::new(probed), counts: Arc::default() };
         servers.spawn(prober.run(stop.clone()));
         servers.spawn(listener.serve((roles.service(), roles.exits()), None, service));
         served.push(roles);

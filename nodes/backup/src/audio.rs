@@ -7,7 +7,7 @@ use twinbox_ids::BlobHash;
 
 use crate::{
     BackupError,
-    place::{Lock, Place, SharedPlace, UNFINISHED},
+    place::{BackupPlace, Lock, SharedPlace, UNFINISHED},
 };
 
 /// Folder of the audio.
@@ -139,7 +139,7 @@ pub(crate) struct AudioList(pub(crate) BTreeMap<BlobHash, u64>);
 
 impl AudioList {
     /// Writes the list into a backup's folder. Returns its hash.
-    pub(crate) fn write(&self, place: &dyn Place, dir: &str) -> Result<String, BackupError> {
+    pub(crate) fn write(&self, place: &dyn BackupPlace, dir: &str) -> Result<String, BackupError> {
         let mut bytes = Vec::with_capacity(MAGIC.len() + self.0.len() * ENTRY);
         bytes.extend_from_slice(MAGIC);
         for (hash, length) in &self.0 {
@@ -152,7 +152,7 @@ impl AudioList {
     }
 
     /// Reads the list of a backup, whose hash the manifest has.
-    pub(crate) fn read(place: &dyn Place, dir: &str, hash: &str) -> Result<Self, BackupError> {
+    pub(crate) fn read(place: &dyn BackupPlace, dir: &str, hash: &str) -> Result<Self, BackupError> {
         let file = format!("{dir}/{LIST}");
         let path = place.locate(&file);
         let bytes = place.read(&file, LARGEST_LIST)?.ok_or_else(|| BackupError::absent(&path))?;

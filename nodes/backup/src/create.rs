@@ -21,7 +21,7 @@ use crate::{
     audio::{AudioList, AudioPool},
     blocking,
     manifest::{AudioSummary, FORMAT, MissingAudio, RowsSummary},
-    place::Place,
+    place::BackupPlace,
     prune::remove_copied,
     room::Room,
     rows::RowsWriter,
@@ -194,7 +194,7 @@ struct Scan {
 }
 
 impl Scan {
-    fn begin(store: &Store, place: &dyn Place, dir: &str, watched: Watched) -> Result<Self, BackupError> {
+    fn begin(store: &Store, place: &dyn BackupPlace, dir: &str, watched: Watched) -> Result<Self, BackupError> {
         watched.room.check(0)?;
         let (pin, writer) = (store.pin_log(), RowsWriter::create(place, dir)?);
         let before = store.vector();

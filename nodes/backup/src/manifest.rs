@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use twinbox_ids::NodeName;
 use twinbox_mailbox::schema::{MAILBOX, MESSAGE};
 
-use crate::{BackupError, place::Place};
+use crate::{BackupError, place::BackupPlace};
 
 /// Version of the format of all files of a backup.
 pub const FORMAT: u32 = 3;
@@ -111,7 +111,7 @@ impl Manifest {
     }
 
     /// Reads the manifest in a backup's folder; `None` if there is none.
-    pub(crate) fn read(place: &dyn Place, dir: &str) -> Result<Option<Self>, BackupError> {
+    pub(crate) fn read(place: &dyn BackupPlace, dir: &str) -> Result<Option<Self>, BackupError> {
         let file = format!("{dir}/{MANIFEST}");
         let path = place.locate(&file);
         let Some(bytes) = place.read(&file, LARGEST)? else { return Ok(None) };
@@ -125,7 +125,7 @@ impl Manifest {
     }
 
     /// Writes the manifest: from now on the backup is complete.
-    pub(crate) fn write(&self, place: &dyn Place, dir: &str) -> Result<(), BackupError> {
+    pub(crate) fn write(&self, place: &dyn BackupPlace, dir: &str) -> Result<(), BackupError> {
         let file = format!("{dir}/{MANIFEST}");
         let text = serde_json::to_vec_pretty(self)
             .map_err(|error| BackupError::damaged(&place.locate(&file), error.to_string()))?;

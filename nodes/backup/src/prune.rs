@@ -156,7 +156,7 @@ mod tests {
 
     use super::*;
 
-    /// A lock that is lost after so many checks.
+    /// A lock that is lost after this many checks.
     struct Lost(AtomicU32);
 
     impl Lock for Lost {

@@ -36,7 +36,7 @@ impl Room {
         self.store.is_some()
     }
 
-    /// Fails if writing so many bytes would leave the node too little space.
+    /// Fails if writing this many bytes would leave the node too little space.
     pub(crate) fn check(&self, bytes: u64) -> Result<(), BackupError> {
         let Some(store) = &self.store else { return Ok(()) };
         let space = store.space()?;

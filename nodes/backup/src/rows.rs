@@ -13,7 +13,7 @@ use twinbox_replication_store::codec;
 use crate::{
     Backup, BackupError,
     manifest::RowsSummary,
-    place::{NewFile, OldFile, Place},
+    place::{BackupPlace, NewFile, OldFile},
 };
 
 /// Name of the file in the folder of a backup.
@@ -49,7 +49,7 @@ pub(crate) struct RowsWriter {
 
 impl RowsWriter {
     /// Begins the file in the folder of a backup.
-    pub(crate) fn create(place: &dyn Place, dir: &str) -> Result<Self, BackupError> {
+    pub(crate) fn create(place: &dyn BackupPlace, dir: &str) -> Result<Self, BackupError> {
         let name = format!("{dir}/{ROWS}");
         let (path, file) = (place.locate(&name), place.create(&name)?);
         let (hasher, summary) = Default::default();

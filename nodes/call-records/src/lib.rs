@@ -24,7 +24,7 @@ mod users;
 pub use fail_overs::FailOver;
 pub use kind::{Period, ReportKind, UnknownKind};
 pub use progress::CallProgress;
-pub use record::{CallRecord, Outcome, Purpose};
+pub use record::{CallOutcome, CallRecord, Purpose};
 pub use render::{Format, csv, headings, json, text};
 pub use report::{Column, MOST_ROWS, Query, Report, fail_overs, report};
 pub use times::{LONGEST_RANGE_MS, RangeError, ReportRange, duration_ms, range_start, time, zone};

@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use twinbox_ids::{MailboxId, Pii};
 
-use crate::{CallRecord, Outcome, Purpose, Query, Report, times::shown};
+use crate::{CallOutcome, CallRecord, Purpose, Query, Report, times::shown};
 
 const UNANSWERED: [&str; 6] = ["time", "node", "mailbox", "caller", "outcome", "#seconds"];
 const SIGN_INS: [&str; 5] = ["time", "node", "mailbox", "caller", "#seconds"];
@@ -21,7 +21,7 @@ pub(crate) fn unanswered(records: impl IntoIterator<Item = CallRecord>, query: &
 
 /// Calls whose caller failed to sign in.
 pub(crate) fn failed_sign_ins(records: impl IntoIterator<Item = CallRecord>, query: &Query) -> Report {
-    let wanted = |record: &CallRecord| record.outcome == Outcome::FailedSignIn;
+    let wanted = |record: &CallRecord| record.outcome == CallOutcome::FailedSignIn;
     list(&SIGN_INS, records, query, wanted, |record, zone| {
         let mut row = first_cells(record, zone);
         row.push(record.seconds().to_string());

@@ -3,14 +3,14 @@
 use twinbox_conversation::{Answer, Entry, Input, MailboxView, Output, Purpose as Recorded, Question};
 use twinbox_ids::{CallId, NodeName, Pii, Timestamp};
 
-use crate::{CallRecord, Outcome, Purpose};
+use crate::{CallOutcome, CallRecord, Purpose};
 
 /// A call in progress.
 #[derive(Debug)]
 pub struct CallProgress {
     record: CallRecord,
     /// Outcome if nothing more happens.
-    otherwise: Outcome,
+    otherwise: CallOutcome,
     /// Kind of the open question.
     open: OpenQuestion,
     /// Length of the latest recording, in milliseconds.
@@ -39,10 +39,10 @@ impl CallProgress {
             mailbox: None,
             number: None,
             caller,
-            outcome: Outcome::Refused,
+            outcome: CallOutcome::Refused,
             message_ms: 0,
         };
-        Self { record, otherwise: Outcome::Refused, open: OpenQuestion::Other, length_ms: 0 }
+        Self { record, otherwise: CallOutcome::Refused, open: OpenQuestion::Other, length_ms: 0 }
     }
 
     /// The call.
@@ -61,8 +61,8 @@ impl CallProgress {
         self.record.purpose = purpose;
         let full = purpose == Purpose::Leave && mailbox.is_some_and(|mailbox| mailbox.full);
         self.otherwise = match purpose {
-            Purpose::Leave | Purpose::SignIn if !full => Outcome::HungUp,
-            _ => Outcome::Refused,
+            Purpose::Leave | Purpose::SignIn if !full => CallOutcome::HungUp,
+            _ => CallOutcome::Refused,
         };
         self.record.outcome = self.otherwise;
         if let Some(mailbox) = mailbox {
@@ -75,9 +75,9 @@ impl CallProgress {
         for output in outputs {
             match output {
                 Output::Record { purpose: Recorded::Message(_), .. } if self.is_undecided() => {
-                    self.record.outcome = Outcome::NothingLeft;
+                    self.record.outcome = CallOutcome::NothingLeft;
                 }
-                Output::Transfer(_) if self.is_undecided() => self.record.outcome = Outcome::Transferred,
+                Output::Transfer(_) if self.is_undecided() => self.record.outcome = CallOutcome::Transferred,
                 Output::Ask(question) => {
                     self.open = match question {
                         Question::FileMessage(_) => OpenQuestion::FileMessage,
@@ -100,7 +100,7 @@ impl CallProgress {
     pub fn note_input(&mut self, input: &Input) {
         match input {
             Input::RecordingEnded { length_ms, .. } => self.length_ms = *length_ms,
-            Input::TransferFailed | Input::TimerFired if self.record.outcome == Outcome::Transferred => {
+            Input::TransferFailed | Input::TimerFired if self.record.outcome == CallOutcome::Transferred => {
                 self.record.outcome = self.otherwise;
             }
             Input::Answer(answer) => self.answered(answer),
@@ -110,8 +110,8 @@ impl CallProgress {
 
     /// The call ends from this side; `broken`: not because its conversation has ended.
     pub fn ends(&mut self, broken: bool) {
-        if broken && self.is_undecided() && self.record.outcome != Outcome::Transferred {
-            self.record.outcome = Outcome::Failed;
+        if broken && self.is_undecided() && self.record.outcome != CallOutcome::Transferred {
+            self.record.outcome = CallOutcome::Failed;
         }
     }
 
@@ -121,21 +121,21 @@ impl CallProgress {
     }
 
     fn answered(&mut self, answer: &Answer) {
-        let signed_in = self.record.outcome == Outcome::SignedIn;
+        let signed_in = self.record.outcome == CallOutcome::SignedIn;
         match (std::mem::replace(&mut self.open, OpenQuestion::Other), answer) {
             // An owner that sends a message after the sign-in has signed in.
             _ if signed_in => {}
             (OpenQuestion::FileMessage, Answer::Done) => {
-                self.record.outcome = Outcome::MessageLeft;
+                self.record.outcome = CallOutcome::MessageLeft;
                 self.record.message_ms = self.length_ms;
             }
-            (OpenQuestion::FileMessage, _) => self.record.outcome = Outcome::Failed,
-            (OpenQuestion::CheckPin, Answer::PinOk { .. }) => self.record.outcome = Outcome::SignedIn,
+            (OpenQuestion::FileMessage, _) => self.record.outcome = CallOutcome::Failed,
+            (OpenQuestion::CheckPin, Answer::PinOk { .. }) => self.record.outcome = CallOutcome::SignedIn,
             (OpenQuestion::CheckPin, Answer::PinWrong | Answer::PinBackOff { .. }) => {
-                self.record.outcome = Outcome::FailedSignIn;
+                self.record.outcome = CallOutcome::FailedSignIn;
             }
             (OpenQuestion::FindMailbox, Answer::Mailbox(Some(mailbox))) => self.set_mailbox(mailbox),
-            (OpenQuestion::FindMailbox, Answer::Mailbox(None)) => self.record.outcome = Outcome::FailedSignIn,
+            (OpenQuestion::FindMailbox, Answer::Mailbox(None)) => self.record.outcome = CallOutcome::FailedSignIn,
             _ => {}
         }
     }
@@ -149,7 +149,7 @@ impl CallProgress {
     fn is_undecided(&self) -> bool {
         matches!(
             self.record.outcome,
-            Outcome::HungUp | Outcome::Refused | Outcome::NothingLeft | Outcome::Transferred
+            CallOutcome::HungUp | CallOutcome::Refused | CallOutcome::NothingLeft | CallOutcome::Transferred
         )
     }
 }

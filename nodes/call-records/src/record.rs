@@ -46,7 +46,7 @@ impl Purpose {
 
 /// Outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Outcome {
+pub enum CallOutcome {
     /// A message was filed.
     MessageLeft,
     /// The caller heard the tone and left no message, or one that is too short.
@@ -67,7 +67,7 @@ pub enum Outcome {
     Transferred,
 }
 
-impl Outcome {
+impl CallOutcome {
     /// All outcomes.
     pub const ALL: [Self; 9] = [
         Self::MessageLeft,
@@ -139,7 +139,7 @@ pub struct CallRecord {
     /// The caller's number, if known.
     pub caller: Option<Pii<String>>,
     /// Its outcome.
-    pub outcome: Outcome,
+    pub outcome: CallOutcome,
     /// Length of the message, in milliseconds; 0 without one.
     pub message_ms: u64,
 }
@@ -157,7 +157,7 @@ impl CallRecord {
 
     /// The edits that write its record. Texts above 128 bytes are cut.
     pub fn edits(&self) -> Vec<Edit> {
-        let tag = if self.outcome == Outcome::NodeDied { tag::DIED } else { tag::ENDED };
+        let tag = if self.outcome == CallOutcome::NodeDied { tag::DIED } else { tag::ENDED };
         let mut parts = Vec::new();
         put(&mut parts, part::NODE, self.node.as_str().as_bytes());
         put(&mut parts, part::ENDED, &self.ended.0.to_be_bytes());
@@ -213,7 +213,7 @@ fn parse(began: Timestamp, call: CallId, mut rest: &[u8]) -> Option<CallRecord> 
             part::MAILBOX => mailbox = Some(MailboxId::from_slice(value)?),
             part::NUMBER => number = Some(text(value)?.to_owned()),
             part::CALLER => caller = Some(Pii::new(text(value)?.to_owned())),
-            part::OUTCOME => outcome = Some(Outcome::ALL.into_iter().find(|o| value == [o.number()])?),
+            part::OUTCOME => outcome = Some(CallOutcome::ALL.into_iter().find(|o| value == [o.number()])?),
             part::MESSAGE_MS => message_ms = u64::from_be_bytes(value.try_into().ok()?),
             _ => {}
         }

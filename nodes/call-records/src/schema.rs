@@ -34,7 +34,7 @@ pub mod part {
     pub const NUMBER: u8 = 5;
     /// Text: the caller's number; absent if it is not known.
     pub const CALLER: u8 = 6;
-    /// One byte: the outcome, see [`Outcome`](crate::Outcome).
+    /// One byte: the outcome, see [`CallOutcome`](crate::CallOutcome).
     pub const OUTCOME: u8 = 7;
     /// 8 bytes, big endian: length of the message, in milliseconds; absent if there is none.
     pub const MESSAGE_MS: u8 = 8;

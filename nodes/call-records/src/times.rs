@@ -73,7 +73,7 @@ pub fn duration_ms(text: &str) -> Result<u64, RangeError> {
 }
 
 /// The begin of the range of a duration, such as `24h` or `7d`, up to this end. Days and weeks are those of the calendar in
-/// the zone: the same time of day so many days before, of which one may have 23 or 25 hours.
+/// the zone: the range begins at the same time of day, and one of its days may have 23 or 25 hours.
 pub fn range_start(to: Timestamp, last: &str, zone: &TimeZone) -> Result<Timestamp, RangeError> {
     let length = duration_ms(last)?;
     let days = last.ends_with(['d', 'w']).then_some(length / DAY_MS);

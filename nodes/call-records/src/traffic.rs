@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use twinbox_ids::{NodeName, Timestamp};
 
 use crate::{
-    CallRecord, Outcome, Period, Report,
+    CallOutcome, CallRecord, Period, Report,
     report::MOST_ROWS,
     times::{period_start, shown},
 };
@@ -28,16 +28,16 @@ const COLUMNS: [&str; 14] = [
     "#message_seconds",
 ];
 /// Outcomes in the order of their columns.
-const OUTCOMES: [Outcome; 9] = [
-    Outcome::MessageLeft,
-    Outcome::NothingLeft,
-    Outcome::HungUp,
-    Outcome::Refused,
-    Outcome::Failed,
-    Outcome::NodeDied,
-    Outcome::Transferred,
-    Outcome::SignedIn,
-    Outcome::FailedSignIn,
+const OUTCOMES: [CallOutcome; 9] = [
+    CallOutcome::MessageLeft,
+    CallOutcome::NothingLeft,
+    CallOutcome::HungUp,
+    CallOutcome::Refused,
+    CallOutcome::Failed,
+    CallOutcome::NodeDied,
+    CallOutcome::Transferred,
+    CallOutcome::SignedIn,
+    CallOutcome::FailedSignIn,
 ];
 
 /// Sums of a period and node.

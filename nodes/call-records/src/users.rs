@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 use twinbox_ids::{MailboxId, Timestamp};
 
-use crate::{CallRecord, Outcome, Purpose, Report, report::MOST_ROWS, times::shown};
+use crate::{CallOutcome, CallRecord, Purpose, Report, report::MOST_ROWS, times::shown};
 
 const COLUMNS: [&str; 9] = [
     "mailbox",
@@ -47,13 +47,13 @@ pub(crate) fn report(records: impl IntoIterator<Item = CallRecord>, zone: &TimeZ
         }
         let sums = mailboxes.entry(mailbox).or_default();
         sums.calls += 1;
-        sums.messages += u64::from(record.outcome == Outcome::MessageLeft);
+        sums.messages += u64::from(record.outcome == CallOutcome::MessageLeft);
         sums.message_ms = sums.message_ms.saturating_add(record.message_ms);
         // An owner that hangs up before the PIN is no caller without an answer.
         sums.unanswered += u64::from(record.outcome.is_unanswered() && record.purpose != Purpose::SignIn);
-        sums.transferred += u64::from(record.outcome == Outcome::Transferred);
-        sums.signed_in += u64::from(record.outcome == Outcome::SignedIn);
-        sums.failed += u64::from(record.outcome == Outcome::FailedSignIn);
+        sums.transferred += u64::from(record.outcome == CallOutcome::Transferred);
+        sums.signed_in += u64::from(record.outcome == CallOutcome::SignedIn);
+        sums.failed += u64::from(record.outcome == CallOutcome::FailedSignIn);
         sums.last = sums.last.max(record.began);
         if record.number.is_some() {
             sums.number = record.number;

@@ -1,11 +1,18 @@
-//! Access control: a list of trunks, by address and transport (rule S3).
+//! Access control: a list of trunks, by address and transport (rule S3); the settings, which it is a part of; and requests with
+//! their trunks.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::{Arc, PoisonError, RwLock},
+};
 
+use tokio::sync::watch;
+use twinbox_clock::BootInstant;
 use twinbox_ids::Network;
-use twinbox_sip::digest::Credentials;
+use twinbox_sip::{Request, digest::Credentials, transaction::ServerId};
+use twinbox_sip_transport::Flow;
 
-use crate::{Transport, TrunkConfig, wire::Flow};
+use crate::{CallsConfig, Transport, TrunkConfig};
 
 /// A configured trunk with its credentials.
 pub(crate) struct Trunk {
@@ -24,6 +31,58 @@ impl Trunk {
     /// Contact or a route can name any host.
     pub(crate) fn credentials_for(&self, flow: &Flow) -> Option<&Credentials> {
         self.credentials.as_ref().filter(|_| self.covers(flow.remote().ip(), flow.transport()))
+    }
+}
+
+/// A received request with its flow, trunk and arrival time.
+pub(crate) struct IncomingRequest {
+    pub(crate) id: ServerId,
+    pub(crate) request: Request,
+    pub(crate) flow: Flow,
+    pub(crate) trunk: Arc<Trunk>,
+    pub(crate) at: BootInstant,
+}
+
+impl IncomingRequest {
+    /// Whether it came from an address of its trunk, which may have been removed since its dialog began.
+    pub(crate) fn is_from_trunk(&self) -> bool {
+        self.trunk.covers(self.flow.remote().ip(), self.flow.transport())
+    }
+}
+
+/// The settings with their trunks; both may change while the SIP server runs.
+pub(crate) struct CallsSettings {
+    config: RwLock<Arc<CallsConfig>>,
+    access: watch::Sender<Arc<Access>>,
+}
+
+impl CallsSettings {
+    pub(crate) fn new(config: CallsConfig) -> Self {
+        let access = watch::Sender::new(Arc::new(Access::default().renewed(&config.trunks)));
+        Self { config: RwLock::new(Arc::new(config)), access }
+    }
+
+    /// The settings, as they are now.
+    pub(crate) fn config(&self) -> Arc<CallsConfig> {
+        self.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes the settings. Calls in progress keep the trunk that they have.
+    pub(crate) fn change(&self, config: Arc<CallsConfig>) {
+        if self.config().trunks != config.trunks {
+            self.access.send_modify(|access| *access = Arc::new(access.renewed(&config.trunks)));
+        }
+        *self.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+
+    /// The trunks, as they are now.
+    pub(crate) fn access(&self) -> Arc<Access> {
+        self.access.borrow().clone()
+    }
+
+    /// The trunks, with their changes.
+    pub(crate) fn watch_access(&self) -> watch::Receiver<Arc<Access>> {
+        self.access.subscribe()
     }
 }
 

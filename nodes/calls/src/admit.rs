@@ -1,6 +1,8 @@
 //! Admission of new requests: decided from the request alone, before it costs resources. A refusal keeps no state
 //! here.
 
+use std::sync::atomic::AtomicU64;
+
 use twinbox_clock::BootInstant;
 use twinbox_overload::admission::{CallPermit, Full, Passive};
 use twinbox_sip::{
@@ -25,14 +27,15 @@ const BROKEN: u32 = 30;
 
 type Refusal = Box<Response>;
 
+fn refuse<T>(counter: &AtomicU64, response: Response) -> Result<T, Refusal> {
+    count(counter);
+    Err(Box::new(response))
+}
+
 impl SipServer {
     /// Admits a request (with a permit, if it is a new call), or returns the answer.
     pub(crate) fn admit(&self, request: &Request, at: BootInstant) -> Result<Option<CallPermit>, Refusal> {
-        let stats = &self.stats;
-        let refuse = |counter, response| {
-            count(counter);
-            Err(Box::new(response))
-        };
+        let stats = &self.calls.stats;
         let known = match &request.method {
             Method::Other(_) => Some(501),
             Method::Refer | Method::Message | Method::Register | Method::Publish | Method::Prack => Some(405),
@@ -64,7 +67,9 @@ impl SipServer {
         match request.method {
             Method::Invite => self.admit_call(request, at).map(Some),
             Method::Subscribe if !self.admission.others.take(at) => refuse(&stats.refused_rate, busy(request, 5)),
-            Method::Subscribe if self.lacks_records() => refuse(&stats.refused_filling, busy(request, FILLING)),
+            Method::Subscribe if self.calls.lacks_records() => {
+                refuse(&stats.refused_filling, busy(request, FILLING))
+            }
             Method::Subscribe => Ok(None),
             Method::Options => Err(self.options(request, at)),
             // BYE, INFO, UPDATE and NOTIFY are not allowed outside of a dialog.
@@ -73,12 +78,8 @@ impl SipServer {
     }
 
     fn admit_call(&self, request: &Request, at: BootInstant) -> Result<CallPermit, Refusal> {
-        let stats = &self.stats;
-        let refuse = |counter, response| {
-            count(counter);
-            Err(Box::new(response))
-        };
-        if self.dialogs.is_merged(request) {
+        let stats = &self.calls.stats;
+        if self.calls.dialogs.is_merged(request) {
             return refuse(&stats.refused_merged, request.respond(482));
         }
         if self.admission.draining() {
@@ -94,14 +95,14 @@ impl SipServer {
                 return refuse(&stats.refused_draining, busy(request, retry_after));
             }
         }
-        if !self.deps.mailstore.accepts_calls() {
+        if !self.calls.deps.mailstore.accepts_calls() {
             return refuse(&stats.refused_store, busy(request, BROKEN));
         }
-        let deposit = matches!(purpose(request, self.config().rules()), Purpose::Leave { .. });
-        if self.lacks_records() && !(deposit && self.admission.sole()) {
+        let deposit = matches!(purpose(request, self.calls.settings.config().rules()), Purpose::Leave { .. });
+        if self.calls.lacks_records() && !(deposit && self.admission.sole()) {
             return refuse(&stats.refused_filling, busy(request, FILLING));
         }
-        if deposit && !self.deps.mailstore.accepts_messages() {
+        if deposit && !self.calls.deps.mailstore.accepts_messages() {
             return refuse(&stats.refused_alone, busy(request, 5));
         }
         if !self.admission.calls.take(at) {
@@ -114,21 +115,16 @@ impl SipServer {
         }
     }
 
-    /// Whether this node lacks records. Then it does not deny a mailbox or message, which may exist (rule D13).
-    pub(crate) fn lacks_records(&self) -> bool {
-        !self.deps.mailstore.has_all_records()
-    }
-
     /// `481`. Exception: `500` for the call of another node or another incarnation, recognized by the Contact in the
     /// Request-URI, since it may yet be taken over (rule C4). A subscription is not: its telephone makes a new one after `481`,
     /// and keeps the old one after `500` (RFC 6665 section 4.1.2.2).
     fn no_dialog(&self, request: &Request) -> Refusal {
         let is_call = request.method != Method::Subscribe && request.headers.tag("To").is_some();
         if is_call && self.is_foreign(request) {
-            count(&self.stats.refused_other_incarnation);
+            count(&self.calls.stats.refused_other_incarnation);
             return Box::new(request.respond(500).with("Retry-After", "2"));
         }
-        count(&self.stats.refused_no_dialog);
+        count(&self.calls.stats.refused_no_dialog);
         Box::new(request.respond(481))
     }
 
@@ -140,7 +136,7 @@ impl SipServer {
     fn is_of_this_incarnation(&self, request: &Request) -> Option<bool> {
         let uri = Uri::parse(&request.uri)?;
         let (node, incarnation) = (uri.param(NODE_PARAM)?, uri.param(INCARNATION_PARAM)?);
-        Some(node == self.deps.node.as_str() && incarnation == self.deps.incarnation.to_string())
+        Some(node == self.calls.deps.node.as_str() && incarnation == self.calls.deps.incarnation.to_string())
     }
 
     /// Whether the request is a member's probe of this incarnation, which strangers do not know.
@@ -153,23 +149,23 @@ impl SipServer {
     pub(crate) fn with_node_name(&self, request: &Request, response: Response) -> Response {
         let names_node = || Uri::parse(&request.uri).is_some_and(|uri| uri.param(NODE_PARAM).is_some());
         match request.method == Method::Options && names_node() {
-            true => response.with("Server", format!("{NODE_PARAM}/{}", self.deps.node)),
+            true => response.with("Server", format!("{NODE_PARAM}/{}", self.calls.deps.node)),
             false => response,
         }
     }
 
     /// Answers OPTIONS with the status that an INVITE would get now (RFC 3261 section 11.2).
     fn options(&self, request: &Request, at: BootInstant) -> Refusal {
-        let full = self.admission.active() >= self.config().max_calls;
+        let full = self.admission.active() >= self.calls.settings.config().max_calls;
         let retry_after =
             self.admission.passive().filter(|passive| !passive.on_call).map(|passive| passive.retry_after);
         let response = match () {
             () if !self.admission.others.take(at) => busy(request, 5),
             () if self.admission.draining() => busy(request, 10),
-            () if self.lacks_records() && !self.admission.sole() => busy(request, FILLING),
+            () if self.calls.lacks_records() && !self.admission.sole() => busy(request, FILLING),
             () if retry_after.is_some() => busy(request, retry_after.unwrap_or_default()),
             () if full => busy(request, 5),
-            () if self.broken().is_some() || !self.deps.mailstore.accepts_calls() => busy(request, BROKEN),
+            () if self.broken().is_some() || !self.calls.deps.mailstore.accepts_calls() => busy(request, BROKEN),
             () => capabilities(request.respond(200)),
         };
         Box::new(self.with_node_name(request, response))

@@ -10,8 +10,7 @@ use std::{
 pub use twinbox_dns::Transport;
 use twinbox_ids::{Network, Pii};
 use twinbox_sip::redirect::{RedirectOrder, Rules};
-
-use crate::wire;
+use twinbox_sip_transport::{Advertised, local_address};
 
 /// Configuration of the SIP server.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,10 +121,10 @@ pub struct ListenerConfig {
 impl ListenerConfig {
     /// External transport and address, such as `udp 10.0.0.1:5060`.
     pub fn external_address(&self) -> String {
-        let advertised = wire::Advertised::new(self.advertise.as_deref(), self.bind);
+        let advertised = Advertised::new(self.advertise.as_deref(), self.bind);
         let address = match advertised {
-            wire::Advertised::Fixed(address) => address.to_string(),
-            wire::Advertised::Routed(_) => self.bind.to_string(),
+            Advertised::Fixed(address) => address.to_string(),
+            Advertised::Routed(_) => self.bind.to_string(),
         };
         format!("{} {address}", self.transport.label())
     }
@@ -255,7 +254,7 @@ impl CallsConfig {
     /// none: the local addresses on the routes to the trunks' networks.
     pub fn external_addresses(&self) -> Vec<String> {
         let networks = self.trunks.iter().flat_map(|trunk| &trunk.addresses);
-        let own: BTreeSet<IpAddr> = networks.filter_map(|network| wire::local_address(network.a_host())).collect();
+        let own: BTreeSet<IpAddr> = networks.filter_map(|network| local_address(network.a_host())).collect();
         let on_all_addresses =
             |listener: &&ListenerConfig| listener.advertise.is_none() && listener.bind.ip().is_unspecified();
         let addresses = |listener: &ListenerConfig| {

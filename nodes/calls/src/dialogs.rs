@@ -9,9 +9,9 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 use twinbox_sip::{Method, Request, dialog::Dialog, transaction::ServerId};
 
 use crate::{
-    access::Trunk,
+    access::{IncomingRequest, Trunk},
     call::Input,
-    sip_server::{IncomingRequest, lock},
+    lock,
 };
 
 /// (Call-ID, local tag): identifies a dialog on this node. The dialog compares the peer's tag.

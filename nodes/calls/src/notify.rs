@@ -1,16 +1,22 @@
 //! NOTIFYs for MWI: in the dialog of a subscription, and unsolicited to a trunk. Their content and the right to send
 //! them are decided elsewhere (rules E2, R6).
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
-use twinbox_ids::MailboxId;
 use twinbox_sip::{
     Headers, Method, Request, mwi,
     transaction::Guard,
     uri::{HostPort, Uri},
 };
+use twinbox_sip_transport::Flow;
 
-use crate::{Transport, TrunkConfig, outgoing::SendError, sip_server::SipServer, stats::count, wire::Flow};
+use crate::{
+    Transport, TrunkConfig,
+    access::CallsSettings,
+    outgoing::Outgoing,
+    stats::{Stats, count},
+    transactions::SendError,
+};
 
 /// Header with the epoch of the decision to send a NOTIFY, so that a receiver recognizes one of an old epoch.
 pub(crate) const EPOCH_HEADER: &str = "X-Twinbox-Epoch";
@@ -23,17 +29,6 @@ impl fmt::Display for SubscriptionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
-}
-
-/// State of a subscription.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Subscription {
-    /// ID of the subscription.
-    pub id: SubscriptionId,
-    /// Mailbox of the MWI.
-    pub mailbox: MailboxId,
-    /// Time until the subscription expires.
-    pub expires: Duration,
 }
 
 /// Error: a NOTIFY was not accepted.
@@ -79,10 +74,17 @@ impl TrunkConfig {
     }
 }
 
-impl SipServer {
-    /// Sends a NOTIFY without a subscription, as many PBXs expect it.
-    pub(crate) async fn notify_unsolicited(
-        self: &Arc<Self>,
+/// Sender of MWI to trunks: NOTIFYs without a subscription, as many PBXs expect them.
+pub(crate) struct TrunkMwi {
+    pub(crate) settings: Arc<CallsSettings>,
+    pub(crate) outgoing: Arc<Outgoing>,
+    pub(crate) stats: Arc<Stats>,
+}
+
+impl TrunkMwi {
+    /// Sends a NOTIFY to the trunk of this name.
+    pub(crate) async fn notify(
+        &self,
         trunk: &str,
         number: &str,
         body: &str,
@@ -90,7 +92,7 @@ impl SipServer {
         guard: Guard,
     ) -> Result<(), NotifyError> {
         let none = || NotifyError::NoTrunk(trunk.to_owned());
-        let trunk = self.access().named(trunk).ok_or_else(none)?.clone();
+        let trunk = self.settings.access().named(trunk).ok_or_else(none)?.clone();
         let (template, proxy) = trunk.config.mwi.as_ref().zip(trunk.config.proxy.as_ref()).ok_or_else(none)?;
         let proxy = HostPort::parse(proxy).ok_or_else(none)?;
         let uri = template.replace("{mailbox}", number);
@@ -98,7 +100,7 @@ impl SipServer {
             let wanted = Uri::parse(&uri)?.param("transport")?.to_ascii_lowercase();
             [Transport::Udp, Transport::Tcp].into_iter().find(|t| t.label() == wanted)
         });
-        let targets = self.targets(proxy.host, proxy.port, transport).await?;
+        let targets = self.outgoing.targets(proxy.host, proxy.port, transport).await?;
         let (tag, call_id) =
             (format!("{:016x}", rand::random::<u64>()), format!("{:032x}", rand::random::<u128>()));
         let make = |flow: &Flow| {
@@ -108,30 +110,30 @@ impl SipServer {
             headers.push("To", format!("<{uri}>"));
             headers.push("Call-ID", call_id.as_str());
             headers.push("CSeq", "1 NOTIFY");
-            headers.push("Contact", self.contact(flow));
+            headers.push("Contact", self.outgoing.contact(flow));
             headers.push("Subscription-State", "active");
             let request = Request { method: Method::Notify, uri: uri.clone(), headers, body: Default::default() };
             with_summary(request, mwi::EVENT, body, epoch)
         };
         // The proxy is the addressed host, whatever the trunk's source addresses are.
         let credentials = trunk.credentials.as_ref();
-        let sent = self.send_to_any(&targets, &make, credentials, Some(guard)).await;
-        self.outcome(sent.map(|response| response.code))
+        let sent = self.outgoing.send_to_any(&targets, &make, credentials, Some(guard)).await;
+        note_outcome(&self.stats, sent.map(|response| response.code))
     }
+}
 
-    /// Counts the outcome of a NOTIFY.
-    pub(crate) fn outcome(&self, sent: Result<u16, SendError>) -> Result<(), NotifyError> {
-        let outcome = match sent {
-            Ok(200..=299) => Ok(()),
-            Ok(code) => Err(NotifyError::Refused(code)),
-            Err(error) => Err(error.into()),
-        };
-        count(match outcome {
-            Ok(()) => &self.stats.notifies_sent,
-            Err(_) => &self.stats.notifies_failed,
-        });
-        outcome
-    }
+/// Counts the outcome of a NOTIFY.
+pub(crate) fn note_outcome(stats: &Stats, sent: Result<u16, SendError>) -> Result<(), NotifyError> {
+    let outcome = match sent {
+        Ok(200..=299) => Ok(()),
+        Ok(code) => Err(NotifyError::Refused(code)),
+        Err(error) => Err(error.into()),
+    };
+    count(match outcome {
+        Ok(()) => &stats.notifies_sent,
+        Err(_) => &stats.notifies_failed,
+    });
+    outcome
 }
 
 /// Puts a message summary into a NOTIFY with this Event header.

@@ -8,6 +8,7 @@ use std::{
 
 use twinbox_ids::Pii;
 use twinbox_sip::{Method, Request, addr::NameAddr, uri::Uri};
+use twinbox_sip_transport::local_address;
 
 use crate::{Transport, TrunkConfig, access::Trunk};
 
@@ -96,7 +97,7 @@ impl SelfTest {
         let local = match listener.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             // A dual-stack socket takes IPv4 too, and the machine may have no IPv6.
-            IpAddr::V6(ip) if ip.is_unspecified() => match crate::wire::local_address(Ipv6Addr::LOCALHOST.into()) {
+            IpAddr::V6(ip) if ip.is_unspecified() => match local_address(Ipv6Addr::LOCALHOST.into()) {
                 Some(ip) => ip,
                 None => Ipv4Addr::LOCALHOST.into(),
             },
@@ -120,7 +121,7 @@ fn same(one: &str, other: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use twinbox_sip::strict::{self, Verdict};
+    use twinbox_sip::strict::{self, MessageVerdict};
 
     use super::*;
 
@@ -131,7 +132,7 @@ mod tests {
              CSeq: 1 INVITE\r\nContact: <sip:a@127.0.0.1:9>\r\nContent-Length: 0\r\n\r\n"
         );
         match strict::read(text.as_bytes()) {
-            Verdict::Request(request) => request,
+            MessageVerdict::Request(request) => request,
             other => panic!("{other:?}"),
         }
     }

@@ -38,7 +38,7 @@ pub enum SteeringCommand {
     Replace(ReplaceArgs),
     /// Remove a node or the witness from the cluster
     Remove(RemoveArgs),
-    /// Let the contacted node go on alone, if so many members are lost for good that no majority can return
+    /// Let the contacted node go on alone, if too many members are lost for good for a majority to return
     GoOnAlone(GoOnAloneArgs),
 }
 

@@ -22,7 +22,7 @@ pub(super) fn take(table: &mut Table, base: &Path, mistakes: &Mistakes) -> FileV
     }
     for register in Register::ALL {
         match found.entries(register).check(register) {
-            // What is left of a section that moved is no mistake.
+            // The rest of a section whose other keys moved is no mistake.
             Ok(()) | Err(GroupError::Without(..)) => {}
             Err(error) => mistakes.add("", error.to_string()),
         }

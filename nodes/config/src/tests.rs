@@ -242,7 +242,7 @@ fn a_trunks_password_is_the_nodes_own_before_it_is_the_clusters() {
     writeln!(secret, "s3cret").expect("written");
     let path = secret.path().display().to_string();
     let shared = |file: &str| format!("username = \"shared\"\npassword_file = \"{file}\"");
-    // What the cluster has, as another node's file brought it.
+    // The cluster's trunk, as another node's file brought it.
     let trunk =
         |lines: &str| load_node(&with_account(lines)).unwrap_or_else(|e| panic!("{e}")).trunks.trunks()[0].clone();
     let (account, none) = (trunk(&shared(&path)), trunk(""));

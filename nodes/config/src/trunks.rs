@@ -65,7 +65,7 @@ impl FileTrunks {
             let username = trunk.get(Property::Username).map(str::to_owned);
             self.credentials.insert(trunk.name().to_owned(), (username, password));
         }
-        // What is left of a trunk whose other keys are the cluster's.
+        // Only the secret is left of a trunk whose other keys are the cluster's.
         if !only_secret {
             trunk.set(Property::PasswordFile, path);
             self.trunks.push(trunk);

@@ -11,7 +11,7 @@ pub struct Start {
     /// The caller, as far as the trunk is trusted.
     pub caller: Caller,
     /// The settings in force for this call.
-    pub settings: Settings,
+    pub settings: ConversationSettings,
     /// Current time.
     pub now: Timestamp,
 }
@@ -77,11 +77,11 @@ pub struct MailboxView {
     pub unavailable: bool,
     /// Operator number, reached by key `0`, if any.
     pub operator: Option<String>,
-    /// Values of the class of service that override the [`Settings`].
+    /// Values of the class of service that override the [`ConversationSettings`].
     pub limits: Limits,
 }
 
-/// Values of a mailbox's class of service that override the [`Settings`] of the same names.
+/// Values of a mailbox's class of service that override the [`ConversationSettings`] of the same names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Maximum message length, in milliseconds.
@@ -111,7 +111,7 @@ pub struct MessageView {
 
 /// Settings of a conversation. All times in milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Settings {
+pub struct ConversationSettings {
     /// Name of the key map: `asterisk` or `unity`.
     pub key_map: String,
     /// Maximum message length.

@@ -21,7 +21,8 @@ mod record;
 mod sign_in;
 
 pub use input::{
-    Answer, Caller, Entry, GreetingKind, Input, Limits, MailboxView, MessageView, RecordingEnd, Settings, Start,
+    Answer, Caller, ConversationSettings, Entry, GreetingKind, Input, Limits, MailboxView, MessageView,
+    RecordingEnd, Start,
 };
 pub use machine::Conversation;
 pub use output::{Mark, Output, Prompt, Purpose, Question};

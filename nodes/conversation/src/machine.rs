@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use twinbox_ids::Timestamp;
 
 use crate::{
-    Entry, Input, Output, Prompt, Settings, Start,
+    ConversationSettings, Entry, Input, Output, Prompt, Start,
     leave::Leave,
     listen::Listen,
     menu::Menus,
@@ -27,7 +27,7 @@ use crate::{
 /// `StopRecording`, `Ask(FileMessage)`, then `HangUp`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Conversation {
-    settings: Settings,
+    settings: ConversationSettings,
     #[serde(rename = "line")]
     requests: PendingRequests,
     state: State,

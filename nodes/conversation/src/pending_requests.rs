@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{Pii, Timestamp};
 
-use crate::{Input, Output, Prompt, Purpose, Question, Settings, keymap::KeyMap};
+use crate::{ConversationSettings, Input, Output, Prompt, Purpose, Question, keymap::KeyMap};
 
 /// Maximum number of keys stored while an answer is pending.
 const MAX_TYPED_AHEAD: usize = 32;
@@ -174,7 +174,7 @@ impl PendingRequests {
 
 /// Data available to a state when it handles an input.
 pub(crate) struct Context<'a> {
-    pub(crate) settings: &'a Settings,
+    pub(crate) settings: &'a ConversationSettings,
     pub(crate) requests: &'a mut PendingRequests,
     pub(crate) now: Timestamp,
 }

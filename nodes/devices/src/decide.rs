@@ -33,9 +33,9 @@ impl NotBefore {
     }
 }
 
-/// Result of a notification, once it is final. Temporary failures are tried again by the sender, and are none.
+/// Result of a notification, once it is final. The sender retries temporary failures: they are no outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum NotificationOutcome {
     /// The next system took it.
     Delivered,
     /// It failed for good: refused, or its time is over.
@@ -91,7 +91,7 @@ pub fn still_wanted(device: &Device, facts: &MessageFacts) -> bool {
 /// so that devices which name each other end.
 pub fn after(
     device: &Device,
-    outcome: Outcome,
+    outcome: NotificationOutcome,
     facts: &MessageFacts,
     attempt: &Attempt,
     now: Timestamp,
@@ -107,11 +107,11 @@ pub fn after(
         _ => Next::Nothing,
     };
     match (outcome, device.repeat) {
-        (Outcome::Failed, _) => fallback(now),
-        (Outcome::Delivered, None) => Next::Nothing,
+        (NotificationOutcome::Failed, _) => fallback(now),
+        (NotificationOutcome::Delivered, None) => Next::Nothing,
         // A message that its mail deletes needs no reminder.
-        (Outcome::Delivered, Some(_)) if !device.enabled || device.deletes_after() => Next::Nothing,
-        (Outcome::Delivered, Some(repeat)) => {
+        (NotificationOutcome::Delivered, Some(_)) if !device.enabled || device.deletes_after() => Next::Nothing,
+        (NotificationOutcome::Delivered, Some(repeat)) => {
             // After the last repeat the user has the same time to hear the message.
             let due = later(now, repeat.every_s);
             match opens(device, due, zone) {

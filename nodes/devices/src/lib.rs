@@ -26,7 +26,9 @@ mod value;
 pub mod webhook;
 
 pub use change::DeviceChange;
-pub use decide::{Attempt, MessageFacts, Next, NotBefore, Outcome, after, digest, first, opens, still_wanted};
+pub use decide::{
+    Attempt, MessageFacts, Next, NotBefore, NotificationOutcome, after, digest, first, opens, still_wanted,
+};
 pub use device::{Device, DeviceError, Repeat};
 pub use fallbacks::{check_fallbacks, notified_first};
 pub use filter::{CallerPattern, CallerPatternError, Filter};

@@ -33,9 +33,9 @@ const COMPARED_WITHIN: Duration = Duration::from_secs(30);
 const SEEN: u32 = 2;
 /// A raised overload ends below this share of the other nodes' capacity, in percent.
 const CALM: u64 = 90;
-/// A clock further than this from the members' median is wrong …
+/// Distance from the members' median above which a clock is wrong.
 const FAR_MS: u64 = 2_000;
-/// … until its distance is below this.
+/// Distance below which such a clock is right again.
 const NEAR_MS: u64 = 1_000;
 
 /// Values of this node that members compare with each other.

@@ -10,4 +10,4 @@ pub mod ports;
 mod sip_probe;
 
 pub use open_files::{allow_open_files, open_files_for};
-pub use sip_probe::{ProbeCounts, SipProber};
+pub use sip_probe::{ProbeCounts, ProbedCluster, ProbedMembers, SipProber};

@@ -5,10 +5,12 @@
 //! A member probes only nodes that it has not heard for longer than any of their leases can run. Nodes with an exit
 //! proof are not probed: the proof is sufficient. A node reports its SIP addresses while it runs ([`targets`]), and
 //! the member probes each address once while the node is heard. Silence counts only if every address has answered
-//! this member in this incarnation of the node. Request and answer: [`request`], [`probe`]; schedule and results:
-//! [`rounds`].
+//! this member in this incarnation of the node. Request and answer: [`request`], [`probe`]; decisions:
+//! [`probe_state`]; schedule and results: [`rounds`].
 
+mod cluster;
 mod probe;
+mod probe_state;
 mod request;
 mod rounds;
 mod targets;
@@ -23,22 +25,18 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_clock::BootInstant;
-use twinbox_ids::{Incarnation, NodeName};
-use twinbox_members::MemberClients;
-use twinbox_roles::{MemberKind, Roles, RolesView, Timing};
+use twinbox_ids::NodeName;
+use twinbox_roles::{MemberKind, RolesView};
 use twinbox_runtime as runtime;
 
+pub use cluster::{ProbedCluster, ProbedMembers};
+use probe_state::{NodeContact, ProbeState};
 use request::ProbeRequest;
-use rounds::{Outcome, Round, RoundResult, Rounds};
+use rounds::{ProbeOutcome, Round, RoundResult};
 use targets::SipTargets;
 
 /// Poll interval.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// First wait before a node is asked again for its SIP addresses, if it has not reported them or does not answer
-/// there.
-const LEARN_AGAIN: Duration = Duration::from_secs(2);
-/// Upper limit of this wait, which doubles each time: members may never reach the node there.
-const LEARN_AGAIN_AT_LAST: Duration = Duration::from_secs(60);
 
 /// Number of rounds by result, for each probed node: for `/metrics`.
 #[derive(Debug, Default)]
@@ -71,36 +69,21 @@ impl ProbeCounts {
 }
 
 /// Prober of one member in one cluster.
-pub struct SipProber {
+pub struct SipProber<C> {
     /// Name of this member.
     pub own: NodeName,
-    /// Source of the members' last contacts, and receiver of the results.
-    pub roles: Roles,
-    /// Lease times.
-    pub timing: Timing,
-    /// Connections to the members, to read their SIP addresses.
-    pub members: Arc<MemberClients>,
+    /// Source of the members and of their last contacts, and receiver of the results.
+    pub cluster: Arc<C>,
     /// Results of the rounds.
     pub counts: Arc<ProbeCounts>,
 }
 
-/// Probe state. Bounded by the number of members.
-#[derive(Default)]
-struct ProbeState {
-    known: BTreeMap<NodeName, SipTargets>,
-    /// Nodes that were asked for their SIP addresses, with the time of the next request and the wait after that.
-    asked: BTreeMap<NodeName, (BootInstant, Duration)>,
-    rounds: Rounds,
-    /// Latest conclusive results for lost nodes.
-    shown: BTreeMap<NodeName, RoundResult>,
-}
-
-impl SipProber {
+impl<C: ProbedCluster> SipProber<C> {
     /// Probes silent nodes until stopped.
     pub async fn run(self, stop: CancellationToken) {
-        let mut knowledge = ProbeState::default();
+        let mut state = ProbeState::default();
         let mut learning: JoinSet<Option<(NodeName, SipTargets)>> = JoinSet::new();
-        let mut asking: JoinSet<(Round, Outcome)> = JoinSet::new();
+        let mut asking: JoinSet<(Round, ProbeOutcome)> = JoinSet::new();
         let mut look = runtime::every(LOOK_EVERY);
         loop {
             tokio::select! {
@@ -110,102 +93,80 @@ impl SipProber {
                 Some(learned) = learning.join_next() => {
                     if let Ok(Some((node, known))) = learned {
                         info!(%node, addresses = known.targets.len(), "node reported its SIP addresses");
-                        knowledge.asked.remove(&node);
-                        knowledge.known.insert(node, known);
+                        state.learned(node, known);
                     }
                 }
                 Some(asked) = asking.join_next() => {
                     if let Ok((round, outcome)) = asked {
-                        self.note(&mut knowledge, &round, outcome);
+                        self.note(&mut state, &round, outcome);
                     }
                 }
                 _ = look.tick() => {
-                    let view = self.roles.watch().borrow().clone();
-                    self.learn(&view, &mut knowledge, &mut learning);
-                    self.look(&view, &mut knowledge, &mut asking);
+                    let (view, now) = (self.cluster.view(), BootInstant::now());
+                    let is_member = |node: &NodeName| view.member(node).is_some();
+                    state.retain(is_member);
+                    self.counts.lock().retain(|node, _| is_member(node));
+                    let nodes = self.nodes(&view);
+                    self.learn(&mut state, now, &nodes, &mut learning);
+                    for (round, known) in state.begin_rounds(now, &nodes, view.members.len()) {
+                        probe_all(&round, &known, &mut asking);
+                    }
                 }
             }
-            self.roles.unanswered(knowledge.rounds.unanswered());
+            self.cluster.unanswered(state.unanswered());
         }
     }
 
-    /// Other nodes, with their incarnations.
-    fn nodes<'a>(&'a self, view: &'a RolesView) -> impl Iterator<Item = (&'a NodeName, Incarnation)> {
+    /// Other nodes that have an incarnation.
+    fn nodes(&self, view: &RolesView) -> BTreeMap<NodeName, NodeContact> {
         let others = view.members.iter().filter(|m| m.kind == MemberKind::Node && m.name != self.own);
-        others.filter_map(|member| Some((&member.name, member.incarnation?)))
+        let contact = |name: &NodeName, incarnation| NodeContact {
+            incarnation,
+            is_heard: self.cluster.is_heard(name),
+            has_exited: self.cluster.has_exited(name),
+        };
+        others.filter_map(|node| Some((node.name.clone(), contact(&node.name, node.incarnation?)))).collect()
     }
 
-    fn is_heard(&self, node: &NodeName) -> bool {
-        self.roles.since_contact(node).is_some_and(|ago| ago <= self.timing.silence_limit(&self.roles.agreed()))
-    }
-
-    /// Reads the SIP addresses of nodes that are heard, once per incarnation.
+    /// Reads the SIP addresses of nodes that are heard, and whether they answer there.
     fn learn(
         &self,
-        view: &RolesView,
-        knowledge: &mut ProbeState,
+        state: &mut ProbeState,
+        now: BootInstant,
+        nodes: &BTreeMap<NodeName, NodeContact>,
         learning: &mut JoinSet<Option<(NodeName, SipTargets)>>,
     ) {
-        let ProbeState { known, asked, shown, .. } = knowledge;
-        let is_member = |node: &NodeName| view.member(node).is_some();
-        known.retain(|node, _| is_member(node));
-        asked.retain(|node, _| is_member(node));
-        shown.retain(|node, _| is_member(node));
-        self.counts.lock().retain(|node, _| is_member(node));
-        let now = BootInstant::now();
-        for (node, incarnation) in self.nodes(view) {
-            let knows = known.get(node).is_some_and(|known| known.incarnation == incarnation);
-            let (again, pause) = asked.get(node).copied().unwrap_or((now, LEARN_AGAIN));
-            if knows || now < again || !self.is_heard(node) {
-                continue;
-            }
-            asked.insert(node.clone(), (now + pause, (pause * 2).min(LEARN_AGAIN_AT_LAST)));
-            let (node, members) = (node.clone(), self.members.clone());
+        for (node, incarnation) in state.take_unasked(now, nodes) {
+            let cluster = self.cluster.clone();
             learning.spawn(async move {
-                let member = members.address(&node)?;
-                let info = members.show(&node).await?;
+                let (member, info) = cluster.info(&node).await?;
                 let known = targets::learn(&info, incarnation, &member).await?;
                 answers(&node, &known).await.then_some((node, known))
             });
         }
     }
 
-    /// Begins the rounds that are due.
-    fn look(&self, view: &RolesView, knowledge: &mut ProbeState, asking: &mut JoinSet<(Round, Outcome)>) {
-        let ProbeState { known, rounds, shown, .. } = knowledge;
-        // In a pair the survivor inherits by exit proof alone (rule C4): no probe is needed.
-        let pair = view.members.len() < 3;
-        let lost = |(node, incarnation): (&NodeName, Incarnation)| {
-            let known = known.get(node).filter(|known| known.incarnation == incarnation)?;
-            let silent = !pair && !self.is_heard(node) && !self.roles.has_exited(node);
-            silent.then(|| (node.clone(), (incarnation, known.targets.len())))
-        };
-        let lost: BTreeMap<_, _> = self.nodes(view).filter_map(lost).collect();
-        shown.retain(|node, _| lost.contains_key(node));
-        for round in rounds.look(BootInstant::now(), &lost) {
-            let Some(known) = known.get(&round.node) else { continue };
-            for target in &known.targets {
-                let probe_request = ProbeRequest::new(&round.node, known.incarnation, rand::random());
-                let (target, round) = (*target, round.clone());
-                asking.spawn(async move {
-                    let outcome = probe::probe_target(&target, &probe_request).await;
-                    (round, outcome)
-                });
-            }
-        }
-    }
-
-    fn note(&self, knowledge: &mut ProbeState, round: &Round, outcome: Outcome) {
-        let Some(now) = knowledge.rounds.note(BootInstant::now(), round, outcome) else { return };
+    fn note(&self, state: &mut ProbeState, round: &Round, outcome: ProbeOutcome) {
+        let Some((result, is_news)) = state.note(BootInstant::now(), round, outcome) else { return };
         let node = &round.node;
-        self.counts.note(node, now);
-        if now == RoundResult::Inconclusive || knowledge.shown.insert(node.clone(), now) == Some(now) {
-            return;
-        }
-        match now {
+        self.counts.note(node, result);
+        match result {
+            _ if !is_news => {}
             RoundResult::Answers => info!(%node, "node is unreachable but answers SIP: its calls stay with it"),
             _ => warn!(%node, "node is unreachable and answers at none of its SIP addresses"),
         }
+    }
+}
+
+/// Begins the probes of a round.
+fn probe_all(round: &Round, known: &SipTargets, asking: &mut JoinSet<(Round, ProbeOutcome)>) {
+    for target in &known.targets {
+        let probe_request = ProbeRequest::new(&round.node, known.incarnation, rand::random());
+        let (target, round) = (*target, round.clone());
+        asking.spawn(async move {
+            let outcome = probe::probe_target(&target, &probe_request).await;
+            (round, outcome)
+        });
     }
 }
 
@@ -215,7 +176,7 @@ async fn answers(node: &NodeName, known: &SipTargets) -> bool {
     let mut asked = JoinSet::new();
     for target in &known.targets {
         let (target, probe_request) = (*target, ProbeRequest::new(node, known.incarnation, rand::random()));
-        asked.spawn(async move { probe::probe_target(&target, &probe_request).await == Outcome::Answered });
+        asked.spawn(async move { probe::probe_target(&target, &probe_request).await == ProbeOutcome::Answered });
     }
     asked.join_all().await.into_iter().all(|answered| answered)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use twinbox_ids::Timestamp;
+use twinbox_ids::{Backoff, Timestamp};
 
 /// Intervals between two comparisons of ids with a server that does not report deletions to every account.
 const COMPARE_EVERY: u32 = 2;
@@ -10,10 +10,8 @@ const COMPARE_EVERY: u32 = 2;
 const SETTLE_EVERY: u32 = 4;
 /// Interval of the full search of a server that only tells changes.
 const REREAD_EVERY: Duration = Duration::from_secs(24 * 3_600);
-/// Pause after the first failure; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_secs(30);
-/// Longest pause between attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3_600);
+/// Pauses between attempts.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(30), Duration::from_secs(3_600));
 /// Longest wait without another decision: settings may change meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(3_600);
 
@@ -74,16 +72,16 @@ pub(crate) fn decide(facts: &Facts, now: Timestamp) -> Next {
         return Next::Run(Work::Full);
     }
     if !facts.enabled {
-        return Next::Wait(after(now, LONGEST_WAIT));
+        return Next::Wait(now + LONGEST_WAIT);
     }
     if let Some(until) = facts.not_before.filter(|until| *until > now) {
         // A clock that was set back must not keep the directory waiting for long.
-        return Next::Wait(until.min(after(now, LONGEST_PAUSE)));
+        return Next::Wait(until.min(now + RETRY.longest()));
     }
     if !facts.has_cursor {
         // A server whose position cannot be kept is read as a whole at each interval, not without a pause.
         return match facts.full_at {
-            Some(last) if !is_due(Some(last), facts.every, now) => Next::Wait(after(last, facts.every)),
+            Some(last) if !is_due(Some(last), facts.every, now) => Next::Wait(last + facts.every),
             _ => Next::Run(Work::Full),
         };
     }
@@ -100,7 +98,7 @@ pub(crate) fn decide(facts: &Facts, now: Timestamp) -> Next {
         return Next::Run(Work::Follow);
     }
     match facts.succeeded {
-        Some(last) if !is_due(Some(last), facts.every, now) => Next::Wait(after(last, facts.every)),
+        Some(last) if !is_due(Some(last), facts.every, now) => Next::Wait(last + facts.every),
         _ => Next::Run(Work::Changes),
     }
 }
@@ -116,21 +114,15 @@ pub(crate) fn settling_is_due(full_at: Option<Timestamp>, every: Duration, now: 
     is_due(full_at, every.saturating_mul(SETTLE_EVERY), now)
 }
 
-/// Time of the next attempt after so many failures in a row, from 1. `random` is from 0 to 1 and spreads the attempts
+/// Time of the next attempt after this many failures in a row, from 1. `random` is from 0 to 1 and spreads the attempts
 /// over the second half of the pause.
 pub(crate) fn retry_at(failures: u32, random: f64, now: Timestamp) -> Timestamp {
-    let doublings = failures.saturating_sub(1).min(16);
-    let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    after(now, pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0))
+    now + Backoff::spread(RETRY.after(failures), 0.5..=1.0, random)
 }
 
 /// Whether the interval since `last` is over. A time in the future is of a clock that was set back: then it is.
 fn is_due(last: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
-    last.is_none_or(|last| last > now || after(last, every) <= now)
-}
-
-fn after(time: Timestamp, pause: Duration) -> Timestamp {
-    Timestamp(time.0.saturating_add(u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)))
+    last.is_none_or(|last| last > now || last + every <= now)
 }
 
 #[cfg(test)]

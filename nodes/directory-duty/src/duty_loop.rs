@@ -19,7 +19,6 @@ use twinbox_ids::{DirectoryId, Epoch};
 use twinbox_mailbox::StoredDirectory;
 
 use crate::{
-    lost::lost,
     service::DutyParts,
     worker::{ALARMS, Worker},
 };
@@ -74,7 +73,7 @@ impl DutyLoop {
             let gate = self.parts.gate.clone();
             tokio::select! {
                 biased;
-                () = lost(&gate, &epoch) => {}
+                () = gate.lost(&epoch) => {}
                 () = self.hold(&epoch, &mut workers) => {}
             }
             self.parts.orders.close("the duty moved to another node, which goes on: see 'twinbox directory runs'");

@@ -42,7 +42,7 @@ impl Drop for Follower {
 }
 
 impl Follower {
-    /// Follows the first server that answers.
+    /// Follows the first server that answers and has the data of the cursor.
     pub(crate) fn begin(settings: &DirectorySettings, cursor: Cursor, known: &BTreeSet<EntryId>) -> Self {
         let (sender, reports) = channel(MOST_WAITING);
         let (settings, known) = (settings.clone(), known.iter().copied().collect());
@@ -103,7 +103,8 @@ async fn forward(
     known: Vec<EntryId>,
     sender: &Sender<Result<Followed, LdapError>>,
 ) -> Result<(), LdapError> {
-    let mut connection = DirectoryServers::new(settings.servers.clone()).connect().await?;
+    let servers = DirectoryServers::new(settings.servers.clone());
+    let mut connection = servers.connect_current(&settings.search, cursor).await?;
     let mut following = connection.persist(&settings.search, cursor, &known).await?;
     loop {
         let report = following.next().await?;

@@ -23,6 +23,8 @@ pub(crate) struct Found {
 pub(crate) struct Answer {
     pub found: Found,
     pub flavour: Flavour,
+    /// A line about the server for the report.
+    pub note: Option<String>,
 }
 
 /// Bytes of the people that an operation found, with their bound.
@@ -93,15 +95,15 @@ impl Collected {
 }
 
 /// Reads what a run needs. `known` has the entries that users come from. Changes that the server cannot tell are read
-/// by a full search.
+/// by a full search. `is_judged`: an administrator reads or has accepted what would be lost.
 pub(crate) async fn read(
     settings: &DirectorySettings,
     work: Work,
     cursor: Option<&Cursor>,
     known: &BTreeSet<EntryId>,
+    is_judged: bool,
 ) -> Result<Answer, LdapError> {
-    let servers = DirectoryServers::new(settings.servers.clone());
-    let mut connection = servers.connect().await?;
+    let (mut connection, note) = connect(settings, cursor, is_judged).await?;
     let flavour = connection.describe().await?.flavour;
     let found = match (work, cursor) {
         (Work::Compare, Some(cursor)) => compare(&mut connection, settings, cursor, known).await?,
@@ -120,7 +122,24 @@ pub(crate) async fn read(
         });
     }
     connection.close().await;
-    Ok(Answer { found, flavour })
+    Ok(Answer { found, flavour, note })
+}
+
+/// Connects to a server whose data are not known to be older than those of the latest run. With older data a run would disable
+/// users that exist: such a server serves only runs that an administrator judges, with a line in their report.
+async fn connect(
+    settings: &DirectorySettings,
+    cursor: Option<&Cursor>,
+    is_judged: bool,
+) -> Result<(DirectoryConnection, Option<String>), LdapError> {
+    let servers = DirectoryServers::new(settings.servers.clone());
+    let Some(cursor) = cursor else { return Ok((servers.connect().await?, None)) };
+    match servers.connect_current(&settings.search, cursor).await {
+        Err(behind @ LdapError::Behind { .. }) if is_judged => {
+            Ok((servers.connect().await?, Some(behind.to_string())))
+        }
+        connected => Ok((connected?, None)),
+    }
 }
 
 async fn full(connection: &mut DirectoryConnection, settings: &DirectorySettings) -> Result<Found, LdapError> {

@@ -16,7 +16,6 @@ mod duty_loop;
 mod entry_names;
 mod follow;
 mod found;
-mod lost;
 mod orders;
 mod probe;
 mod run;

@@ -14,7 +14,7 @@ use twinbox_directory_core::{
 };
 use twinbox_directory_service::LdapError;
 use twinbox_directory_store::{DirectoryStore, DirectoryStoreError};
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::Epoch;
 use twinbox_mailbox::{EntryId, RunCounts, StoredDirectory};
 use twinbox_mailstore::{MailError, PinError};
@@ -184,7 +184,7 @@ impl Run<'_> {
     }
 
     /// Permission to write in this epoch.
-    pub(crate) fn permit(&self) -> Option<InFlight> {
+    pub(crate) fn permit(&self) -> Option<Permit> {
         self.parts.gate.enter(self.epoch).ok()
     }
 }

@@ -1,6 +1,6 @@
 //! From the steps of the core to those of the store.
 
-use twinbox_directory_core::{FieldChange, FirstPin, FirstPinError, FirstPinStep, Person, Present, Step};
+use twinbox_directory_core::{DirectoryStep, FieldChange, FirstPin, FirstPinError, FirstPinStep, Person, Present};
 use twinbox_directory_store::{AppliedStep, PresentUser, StepAction, SuppliedValues};
 use twinbox_ids::Pii;
 use twinbox_mailbox::{
@@ -27,18 +27,23 @@ pub(crate) fn present(user: PresentUser) -> Present {
 /// The step for the store, outside an exchange, and the reason why a new user gets no first PIN. `mail_out`: mail out is
 /// configured.
 pub(crate) fn applied(
-    step: &Step,
+    step: &DirectoryStep,
     first_pin: &FirstPin,
     min_pin_length: u8,
     mail_out: bool,
 ) -> (AppliedStep, Option<String>) {
     let mut problem = None;
     let person = match step {
-        Step::Create { person, .. } | Step::Adopt { person, .. } | Step::Change { person, .. } => Some(person),
-        Step::Disable { .. } | Step::Gone { .. } | Step::Return { .. } | Step::Release { .. } => None,
+        DirectoryStep::Create { person, .. }
+        | DirectoryStep::Adopt { person, .. }
+        | DirectoryStep::Change { person, .. } => Some(person),
+        DirectoryStep::Disable { .. }
+        | DirectoryStep::Gone { .. }
+        | DirectoryStep::Return { .. }
+        | DirectoryStep::Release { .. } => None,
     };
     let action = match step {
-        Step::Create { person, fields, .. } => {
+        DirectoryStep::Create { person, fields, .. } => {
             let step = match first_pin.step(person, min_pin_length) {
                 Ok(FirstPinStep::Mail(_)) if !mail_out => Err(FirstPinError::NoMailOut),
                 step => step,
@@ -58,14 +63,16 @@ pub(crate) fn applied(
             };
             StepAction::Create { values: values(person, *fields), fields: *fields, pin, mail_pin }
         }
-        Step::Adopt { mailbox, changes, fields, .. } => {
+        DirectoryStep::Adopt { mailbox, changes, fields, .. } => {
             StepAction::Adopt { mailbox: *mailbox, changes: changed(changes), fields: *fields }
         }
-        Step::Change { changes, fields, .. } => StepAction::Change { changes: changed(changes), fields: *fields },
-        Step::Disable { .. } => StepAction::Disable,
-        Step::Gone { .. } => StepAction::Gone,
-        Step::Return { .. } => StepAction::Return,
-        Step::Release { .. } => StepAction::Release,
+        DirectoryStep::Change { changes, fields, .. } => {
+            StepAction::Change { changes: changed(changes), fields: *fields }
+        }
+        DirectoryStep::Disable { .. } => StepAction::Disable,
+        DirectoryStep::Gone { .. } => StepAction::Gone,
+        DirectoryStep::Return { .. } => StepAction::Return,
+        DirectoryStep::Release { .. } => StepAction::Release,
     };
     let empty = || Pii::new(String::new());
     let step = AppliedStep {
@@ -116,7 +123,7 @@ mod tests {
     fn new_user_gets_the_supplied_values_and_the_first_pin_by_pattern() {
         let fields: SyncedFields =
             [SyncedField::Number, SyncedField::Name, SyncedField::Mail].into_iter().collect();
-        let step = Step::Create { person: person(), mailbox: MailboxId(1), fields };
+        let step = DirectoryStep::Create { person: person(), mailbox: MailboxId(1), fields };
         let pattern = FirstPin::Pattern("{employeeNumber}".parse().expect("a template"));
         for (policy, expected) in [(&pattern, Some("482913")), (&FirstPin::None, None)] {
             let (applied, problem) = applied(&step, policy, 4, true);
@@ -134,7 +141,7 @@ mod tests {
         let fields: SyncedFields = [SyncedField::Number, SyncedField::Mail].into_iter().collect();
         let step = |mail: Option<&str>| {
             let person = Person { mail: mail.map(str::to_owned), ..person() };
-            Step::Create { person, mailbox: MailboxId(1), fields }
+            DirectoryStep::Create { person, mailbox: MailboxId(1), fields }
         };
         let with_mail = step(Some("anna@example.test"));
         let (first, problem) = applied(&with_mail, &FirstPin::Mail, 4, true);
@@ -152,7 +159,7 @@ mod tests {
     fn removed_value_is_written_as_an_empty_text() {
         let change = FieldChange { field: SyncedField::Mail, from: Some(Pii::new("a@b.c".to_owned())), to: None };
         let fields = SyncedFields::default().with(SyncedField::Mail);
-        let step = Step::Adopt { person: person(), mailbox: MailboxId(5), changes: vec![change], fields };
+        let step = DirectoryStep::Adopt { person: person(), mailbox: MailboxId(5), changes: vec![change], fields };
         let StepAction::Adopt { mailbox, changes, .. } = applied(&step, &FirstPin::None, 4, true).0.action else {
             panic!("another action")
         };

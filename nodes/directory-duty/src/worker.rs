@@ -25,7 +25,6 @@ use crate::{
     decide::{Facts, Next, Work, decide, reread_is_due, retry_at, settling_is_due},
     follow::{Follower, Gathered},
     found::{Answer, Found, read},
-    lost::lost,
     orders::{Ordered, RunReport},
     run::{Ended, Run, RunError},
     service::DutyParts,
@@ -110,7 +109,7 @@ impl Worker {
                 }
             };
             tokio::select! {
-                () = lost(&gate, &epoch) => return,
+                () = gate.lost(&epoch) => return,
                 _ = orders.changed() => {}
                 // Never without a pause, whatever the clock says.
                 () = sleep(pause.max(Duration::from_millis(10))) => {}
@@ -226,12 +225,13 @@ impl Worker {
         if work == Work::Full && order.is_none_or(|order| !order.dry_run) {
             DirectoryStore::of(&parts.mailstore).settle_directory(self.id, || run.permit()).await?;
         }
+        let is_judged = order.is_some_and(|order| order.dry_run || order.accept_deletions.is_some());
         // Of more directories than may run at a time, some wait here.
         let reading = async {
             let turn = take_turn(&runs).await?;
             let users = run.users().await?;
             let entries = known(&users, self.id);
-            let mut reading = pin!(read(&settings, work, cursor.as_ref(), &entries));
+            let mut reading = pin!(read(&settings, work, cursor.as_ref(), &entries, is_judged));
             let at_turn = match timeout(LONGEST_TURN, &mut reading).await {
                 Ok(answer) => (turn, users, answer?),
                 // A server may take its time: it holds up no other directory meanwhile, and the users are read again.
@@ -244,13 +244,17 @@ impl Worker {
             };
             Ok::<_, RunError>(at_turn)
         };
-        let (_turn, users, Answer { found, flavour }) = tokio::select! {
+        let (_turn, users, Answer { found, flavour, note }) = tokio::select! {
             biased;
-            () = lost(&parts.gate, &epoch) => return Err(RunError::DutyLost),
+            () = parts.gate.lost(&epoch) => return Err(RunError::DutyLost),
             read = reading => read?,
         };
         self.flavour = Some(flavour);
-        self.finish(&run, found, users, ordered).await
+        let mut ended = self.finish(&run, found, users, ordered).await?;
+        if let Some(note) = note {
+            ended.lines.insert(0, note);
+        }
+        Ok(ended)
     }
 
     /// Applies what a search found, and stores the position after it.
@@ -291,7 +295,7 @@ impl Worker {
         loop {
             let gathered = tokio::select! {
                 biased;
-                () = lost(&parts.gate, &epoch) => return Err(RunError::DutyLost),
+                () = parts.gate.lost(&epoch) => return Err(RunError::DutyLost),
                 () = self.is_disturbed(run.directory) => return Ok(Ended::default()),
                 gathered = follower.next(run.settings) => gathered?,
             };

@@ -119,7 +119,7 @@ pub(crate) struct ReadyStep {
 impl DirectoryStore {
     /// Applies steps of a directory in their order, under an epoch of the duty. New users have the settings of `usual`
     /// where the directory supplies none. `permit` is asked before each commit, and its result is kept until the commit
-    /// is acknowledged; `None` ends the call with [`MailError::DutyLost`]. What was written until then stays.
+    /// is acknowledged; `None` ends the call with [`MailError::DutyLost`]. Rows written until then stay.
     pub async fn apply_directory_steps<P: Send>(
         &self,
         directory: DirectoryId,

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::{EffectId, Epoch, Timestamp};
 use twinbox_mailstore::{MailError, ReturnedMessage};
 use twinbox_outbox::{Channel, Effect, NewEffect};
@@ -99,7 +99,7 @@ pub trait Channels: Send + Sync + 'static {
         &self,
         effect: &Effect,
         work: Self::Work,
-        permit: Arc<InFlight>,
+        permit: Arc<Permit>,
     ) -> impl Future<Output = ActOutcome> + Send;
 
     /// The effects that follow when an effect is given up without the outcome of an attempt: it has expired, or the result of

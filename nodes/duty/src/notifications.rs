@@ -10,8 +10,8 @@ use jiff::tz::TimeZone;
 use tokio::time::sleep;
 use twinbox_clock::wall;
 use twinbox_devices::{
-    Attempt, Device, MessageFacts, MessageText, Next, Notification, Outcome, Templates, after, digest, first,
-    still_wanted,
+    Attempt, Device, MessageFacts, MessageText, Next, Notification, NotificationOutcome, Templates, after, digest,
+    first, still_wanted,
 };
 use twinbox_ids::{DeviceId, EffectId, MessageId, Timestamp};
 use twinbox_mailstore::{
@@ -290,18 +290,18 @@ impl Notifications {
         if due.device.per_hour > 0 {
             self.sent().entry(due.device.id).or_default().add(effect.id, wall());
         }
-        self.following(effect, &due.gathered, &due.device, Outcome::Delivered).await
+        self.following(effect, &due.gathered, &due.device, NotificationOutcome::Delivered).await
     }
 
     /// The effects that follow when the receiver may have the notification, which is not repeated, for each message in it.
     pub async fn given_up(&self, effect: &Effect, due: &DueNotification) -> Vec<NewEffect> {
-        self.following(effect, &due.gathered, &due.device, Outcome::Failed).await
+        self.following(effect, &due.gathered, &due.device, NotificationOutcome::Failed).await
     }
 
     /// The effects that follow when the receiver refused the notification for good. Those that it
     /// covered are attempted alone.
     pub async fn refused(&self, effect: &Effect, device: &Device) -> Vec<NewEffect> {
-        self.following(effect, &[], device, Outcome::Failed).await
+        self.following(effect, &[], device, NotificationOutcome::Failed).await
     }
 
     /// The effects that follow when a notification is given up without the outcome of an attempt. Messages that it covers are
@@ -327,7 +327,7 @@ impl Notifications {
                 covered.extend(self.mailstore.effect(*id)?.filter(|other| effect.gathers(other)));
             }
         }
-        self.following_all(effect, &covered, &device, Outcome::Failed).await
+        self.following_all(effect, &covered, &device, NotificationOutcome::Failed).await
     }
 
     /// Whether a mail with its recording replaces the message of an effect, by the device and the class of service. A part of a
@@ -359,7 +359,7 @@ impl Notifications {
         effect: &Effect,
         covered: &[Effect],
         device: &Device,
-        outcome: Outcome,
+        outcome: NotificationOutcome,
     ) -> Vec<NewEffect> {
         loop {
             match self.following_all(effect, covered, device, outcome).await {
@@ -378,7 +378,7 @@ impl Notifications {
         effect: &Effect,
         covered: &[Effect],
         device: &Device,
-        outcome: Outcome,
+        outcome: NotificationOutcome,
     ) -> Result<Vec<NewEffect>, MailError> {
         let mut next = Vec::new();
         for effect in std::iter::once(effect).chain(covered) {
@@ -401,7 +401,7 @@ impl Notifications {
         &self,
         effect: &Effect,
         device: &Device,
-        outcome: Outcome,
+        outcome: NotificationOutcome,
     ) -> Result<Option<NewEffect>, MailError> {
         let Cause { mailbox, message, .. } = effect.new.cause;
         let Some(owner) = self.mailstore.get(mailbox).await? else { return Ok(None) };

@@ -14,10 +14,12 @@ use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_duty_service::Progress;
-use twinbox_gate::{Gate, InFlight};
+use twinbox_gate::{Gate, Permit};
 use twinbox_ids::{DeviceId, EffectId, Epoch, Timestamp};
 use twinbox_mailstore::{Acknowledgement, EffectOutcome, MailError, Mailstore, OutboxChange, OutboxWatch};
-use twinbox_outbox::{Effect, Limits, OutboxQueue, RouteFailure, RouteWorks, Routes, TakeOver, Waiting, take_over};
+use twinbox_outbox::{
+    Effect, Limits, OutboxQueue, RouteFailure, RouteWorks, Routes, TakeOver, WaitingEffect, take_over,
+};
 
 use crate::{ActOutcome, Channels, DutyCounts, Prepared, earlier::EarlierAttempts, sweep::Sweep};
 
@@ -107,7 +109,7 @@ impl<C: Channels> OutboxLoop<C> {
         *self.earlier() = EarlierAttempts::default();
         loop {
             self.progress.turn();
-            // What has waited for that is placed again.
+            // Effects that waited for the attempts of earlier holders are placed again.
             read |= self.learn_attempts(epoch).await;
             if read {
                 match self.read_all(&mut queue, &mut taken_over).await {
@@ -385,7 +387,7 @@ impl<C: Channels> OutboxLoop<C> {
         Ok(Attempted::Ended)
     }
 
-    async fn act(&self, effect: &Effect, work: C::Work, permit: &Arc<InFlight>) -> ActOutcome {
+    async fn act(&self, effect: &Effect, work: C::Work, permit: &Arc<Permit>) -> ActOutcome {
         if permit.check().is_err() {
             return ActOutcome::NotHolder;
         }
@@ -421,6 +423,6 @@ impl Attempts {
     }
 }
 
-fn waiting(effect: &Effect, due: Timestamp) -> Waiting {
-    Waiting { id: effect.id, due, group: effect.new.cause.mailbox.0, alone: effect.is_suspect() }
+fn waiting(effect: &Effect, due: Timestamp) -> WaitingEffect {
+    WaitingEffect { id: effect.id, due, group: effect.new.cause.mailbox.0, alone: effect.is_suspect() }
 }

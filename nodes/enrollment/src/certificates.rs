@@ -2,6 +2,8 @@
 //! CA key on every node, and CA rotation without an interruption.
 
 mod authorities;
+mod certificate_times;
+mod cluster;
 mod renewer;
 mod rotation;
 mod rotation_action;
@@ -9,13 +11,13 @@ mod service;
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use twinbox_clock::wall;
 use twinbox_ids::{NodeName, Timestamp};
 use twinbox_pki::{CertificateAuthority, NodeIdentity, PkiError, Seal};
 
 pub use authorities::Authorities;
-pub use renewer::CertificateRenewer;
-pub use service::Service;
+pub use cluster::{CertificateCluster, MemberCluster};
+pub use renewer::{CertificateRenewer, RenewerParts};
+pub use service::CertificateService;
 
 /// CA keys with which a node signs certificates.
 pub struct Signer {
@@ -32,6 +34,11 @@ impl Signer {
     /// Name of this node.
     pub fn node(&self) -> &NodeName {
         &self.tls.name
+    }
+
+    /// Present time by the clock of this node's certificates: what it signs is valid from then on.
+    pub(crate) fn time(&self) -> Timestamp {
+        self.tls.time()
     }
 
     /// Certificate of the CA that this node signs with, as PEM.
@@ -51,7 +58,7 @@ impl Signer {
     }
 }
 
-/// Time left until then; zero if it has passed.
-pub fn left(until: Timestamp) -> Duration {
-    Duration::from_millis(until.0.saturating_sub(wall().0))
+/// Time left from `now` until then; zero if it has passed.
+pub fn left(until: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_millis(until.0.saturating_sub(now.0))
 }

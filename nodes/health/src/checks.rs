@@ -16,7 +16,7 @@ use twinbox_roles::Duty;
 use crate::{
     cpu::Reading,
     health::{Health, NodeHandles, lock},
-    probe::{Probe, ProbeInterval, Verdict},
+    probe::{CheckResult, Probe, ProbeInterval},
     services::ROLE_MANAGER,
 };
 
@@ -32,7 +32,7 @@ const DUTY_HANGS: Duration = Duration::from_secs(3);
 /// Starts all checks.
 pub(crate) fn start(health: &Arc<Health>, tasks: &TaskTracker, stop: &CancellationToken) -> Vec<Probe> {
     let node = &health.node;
-    let quick = |name, check: fn(&NodeHandles) -> Verdict| quick(name, node.clone(), tasks, stop, check);
+    let quick = |name, check: fn(&NodeHandles) -> CheckResult| quick(name, node.clone(), tasks, stop, check);
     let mut checks = vec![
         quick("calls", calls),
         self_test(health, tasks, stop),
@@ -57,7 +57,7 @@ fn quick(
     node: NodeHandles,
     tasks: &TaskTracker,
     stop: &CancellationToken,
-    check: impl Fn(&NodeHandles) -> Verdict + Send + 'static,
+    check: impl Fn(&NodeHandles) -> CheckResult + Send + 'static,
 ) -> Probe {
     Probe::start(name, QUICK, tasks, stop.clone(), move || {
         let verdict = check(&node);
@@ -65,34 +65,34 @@ fn quick(
     })
 }
 
-fn well(ok: bool, why_not: impl Into<String>) -> Verdict {
+fn well(ok: bool, why_not: impl Into<String>) -> CheckResult {
     if ok { Ok(()) } else { Err(why_not.into()) }
 }
 
-fn calls(node: &NodeHandles) -> Verdict {
+fn calls(node: &NodeHandles) -> CheckResult {
     let Some(calls) = node.calls.running() else { return Err("the SIP server does not run".to_owned()) };
     let health = calls.health();
     well(health.ok, health.detail)
 }
 
-fn media(node: &NodeHandles) -> Verdict {
+fn media(node: &NodeHandles) -> CheckResult {
     let health = node.media.health();
     well(health.ok, health.detail)
 }
 
-fn store(node: &NodeHandles) -> Verdict {
+fn store(node: &NodeHandles) -> CheckResult {
     node.store.health().broken.map_or(Ok(()), Err)
 }
 
 /// An absent peer is no fault of this node's replication. A stream that a peer stopped because this disk has lost
 /// acknowledged changes is a fault (rule D1).
-fn replication(node: &NodeHandles) -> Verdict {
+fn replication(node: &NodeHandles) -> CheckResult {
     let stopped = node.peers.counters().own_origin_alarms > 0;
     well(!stopped, "a peer knows more of this node's changes than this node: its disk was rolled back; rejoin it")
 }
 
 /// The loop of a duty turns, whether this node holds the duty or not. `None`: its task has ended.
-fn turns(still_for: Option<Duration>) -> Verdict {
+fn turns(still_for: Option<Duration>) -> CheckResult {
     match still_for {
         None => Err("its task has ended".to_owned()),
         Some(still) if still >= DUTY_HANGS => {

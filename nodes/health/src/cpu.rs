@@ -12,9 +12,9 @@ use twinbox_clock::BootInstant;
 
 /// Period over which a share is averaged.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Above this share, in ‰, over the whole window, the CPU is overloaded …
+/// Share in ‰ above which, over the whole window, the CPU is overloaded.
 const TOO_MUCH: u32 = 950;
-/// … until the share is below this.
+/// Share in ‰ below which the overload ends.
 const ENOUGH: u32 = 850;
 
 const GROUPS: &str = "/sys/fs/cgroup";

@@ -21,8 +21,8 @@ pub async fn of_node(store: &Store, roles: &Roles, calls: &CallsService, drain: 
     ended(|| failure(store.health().broken, [roles.broken()]), || calls.active(), drain).await
 }
 
-/// Waits until Raft's store of one of these clusters takes no more writes, and until the others have been told. Returns the
-/// reason. A witness votes in its other clusters again as soon as it has started.
+/// Waits until Raft's store of one of these clusters takes no more writes, and until the other members are notified. Returns
+/// the reason. A witness votes in its other clusters again as soon as it has started.
 pub async fn of_witness(roles: &[Roles]) -> String {
     ended(|| failure(None, roles.iter().map(Roles::broken)), || 0, Duration::ZERO).await
 }
@@ -48,7 +48,7 @@ fn failure(data: Option<String>, raft: impl IntoIterator<Item = Option<String>>)
     data.or_else(raft)
 }
 
-/// Whether the process ends, this long after the failure and with so many calls in progress.
+/// Whether the process ends, this long after the failure and with this many calls in progress.
 fn ends(since: Duration, calls: usize, drain: Duration) -> bool {
     since >= TOLD && (calls == 0 || since >= TOLD + drain)
 }

@@ -30,7 +30,7 @@ use crate::{
     checks,
     cpu::Load,
     duties::DutyHandles,
-    probe::{Probe, Verdict},
+    probe::{CheckResult, Probe},
     self_test::SelfTests,
     service_monitor::ServiceMonitor,
     services::{ROLE_MANAGER, Restart, RestartRefused, SERVICES, ServiceSpec, may_restart},
@@ -207,7 +207,7 @@ impl Health {
     }
 
     /// Judges a service by its checks, and begins a restart where that may help.
-    fn judge(self: &Arc<Self>, about: &ServiceSpec, verdict: Verdict) -> ServiceState {
+    fn judge(self: &Arc<Self>, about: &ServiceSpec, verdict: CheckResult) -> ServiceState {
         // A restart of the SIP server ends every call: permitted only if the server has failed, or has no calls.
         let harmless = about.restart != Ok(Restart::Calls)
             || self.node.calls.running().is_none_or(|calls| {
@@ -390,13 +390,13 @@ fn report(alarms: &Alarms, node: &str, services: &[ServiceState], seen: &mut [Se
 
 /// Results of the checks per service, in the order of [`SERVICES`]; `None` until each check has one result. A
 /// service with several checks is as healthy as the worst result.
-fn gather(probes: &[Probe], now: BootInstant) -> Option<Vec<Verdict>> {
+fn gather(probes: &[Probe], now: BootInstant) -> Option<Vec<CheckResult>> {
     let of =
         |name: &str| probes.iter().filter(|probe| probe.service == name).map(|probe| probe.verdict(now)).collect();
     SERVICES
         .iter()
         .map(|about| of(about.name))
-        .map(|all: Option<Vec<Verdict>>| Some(all?.into_iter().collect()))
+        .map(|all: Option<Vec<CheckResult>>| Some(all?.into_iter().collect()))
         .collect()
 }
 

@@ -18,7 +18,7 @@ pub mod wedge;
 
 pub use duties::DutyHandles;
 pub use health::{Health, Measured, NodeHandles, ServiceState, serves_elsewhere};
-pub use probe::Verdict;
+pub use probe::CheckResult;
 pub use self_test::SelfTests;
 pub use services::{ROLE_MANAGER, RestartRefused};
 pub use watchdog::LoopHeartbeat;

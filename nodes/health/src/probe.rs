@@ -12,7 +12,7 @@ use twinbox_runtime as runtime;
 
 /// Result of a check: success, or the reason of the failure as text. Equal faults give equal texts: every change is
 /// reported to the whole cluster.
-pub type Verdict = Result<(), String>;
+pub type CheckResult = Result<(), String>;
 
 /// A periodic check.
 pub struct Probe {
@@ -26,7 +26,7 @@ pub struct Probe {
 struct ProbeState {
     /// Start of the check in progress.
     open_since: Option<BootInstant>,
-    last: Option<Verdict>,
+    last: Option<CheckResult>,
 }
 
 /// Interval and timeout of a check.
@@ -48,7 +48,7 @@ impl Probe {
         check: impl Fn() -> F + Send + 'static,
     ) -> Self
     where
-        F: Future<Output = Verdict> + Send + 'static,
+        F: Future<Output = CheckResult> + Send + 'static,
     {
         let state = Arc::new(Mutex::new(ProbeState::default()));
         let written = state.clone();
@@ -66,7 +66,7 @@ impl Probe {
     }
 
     /// Latest verdict; `None` before the first result, however long that takes.
-    pub fn verdict(&self, now: BootInstant) -> Option<Verdict> {
+    pub fn verdict(&self, now: BootInstant) -> Option<CheckResult> {
         let state = lock(&self.state);
         match state.open_since {
             Some(since) if now.since(since) >= self.timeout => {
@@ -90,7 +90,7 @@ mod tests {
     const INTERVAL: ProbeInterval =
         ProbeInterval { every: Duration::from_millis(1), timeout: Duration::from_millis(50) };
 
-    async fn until(probe: &Probe, what: impl Fn(&Option<Verdict>) -> bool) -> Option<Verdict> {
+    async fn until(probe: &Probe, what: impl Fn(&Option<CheckResult>) -> bool) -> Option<CheckResult> {
         let begun = BootInstant::now();
         loop {
             let verdict = probe.verdict(BootInstant::now());

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
+use twinbox_ids::Backoff;
 
 /// Maximum number of starts within [`WINDOW`]; then the service is given up, and tried only every `NOW_AND_THEN`.
 const MOST: usize = 5;
 const WINDOW: Duration = Duration::from_secs(300);
 const NOW_AND_THEN: Duration = Duration::from_secs(30);
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Pauses after starts, by their number in the window.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_millis(3_200));
 
 /// Restarts of one service.
 #[derive(Debug, Default)]
@@ -35,8 +37,8 @@ impl Restarts {
             return Decision::GiveUp;
         }
         if let Some(last) = self.recent.last() {
-            let pause = FIRST_PAUSE * (1 << self.recent.len().min(MOST));
-            if now.since(*last) < pause {
+            let starts = u32::try_from(self.recent.len()).unwrap_or(u32::MAX);
+            if now.since(*last) < PAUSES.after(starts) {
                 return Decision::Wait;
             }
         }

@@ -15,11 +15,11 @@ use twinbox_clock::{BootInstant, DurationHistogram};
 use twinbox_phone::{CallOptions, Phone, PhoneConfig, Target};
 use twinbox_rtp::g711;
 
-use crate::{health::BOUNDS_US, probe::Verdict};
+use crate::{health::BOUNDS_US, probe::CheckResult};
 
-/// Pause after a failed test …
+/// Pause after a failed test.
 const AGAIN: Duration = Duration::from_secs(1);
-/// … and number of consecutive failures that count: a single failure may be a busy moment.
+/// Number of consecutive failures that count: a single failure may be a busy moment.
 const BELIEVED: u32 = 2;
 /// Timeouts of the answer, the tone, and the answer to the BYE.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -60,7 +60,7 @@ impl Default for SelfTests {
 
 impl SelfTests {
     /// Whether the node can take calls, by the self-tests.
-    pub fn verdict(&self) -> Verdict {
+    pub fn verdict(&self) -> CheckResult {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.failed < BELIEVED { Ok(()) } else { Err(format!("the self-test call failed: {}", state.why)) }
     }

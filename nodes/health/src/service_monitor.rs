@@ -5,7 +5,7 @@ use std::time::Duration;
 use twinbox_clock::BootInstant;
 
 use crate::{
-    probe::Verdict,
+    probe::CheckResult,
     restart::{Decision, Restarts},
 };
 
@@ -24,8 +24,8 @@ pub struct ServiceMonitor {
 }
 
 impl ServiceMonitor {
-    /// Judges the result of the checks. True: restart the service now, and call [`Self::restarted`] aftermonitors.
-    pub fn judge(&mut self, now: BootInstant, checked: Verdict, restartable: bool) -> (Verdict, bool) {
+    /// Judges the result of the checks. True: restart the service now, and call [`Self::restarted`] afterwards.
+    pub fn judge(&mut self, now: BootInstant, checked: CheckResult, restartable: bool) -> (CheckResult, bool) {
         if self.restarting {
             return (checked, false);
         }
@@ -81,7 +81,7 @@ mod tests {
         BootInstant::from_nanos(ms * 1_000_000)
     }
 
-    fn fault() -> Verdict {
+    fn fault() -> CheckResult {
         Err("hangs".to_owned())
     }
 

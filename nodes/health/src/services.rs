@@ -3,7 +3,7 @@
 use twinbox_config::nearest;
 use twinbox_roles::Duty;
 
-use crate::Verdict;
+use crate::CheckResult;
 
 /// Fixed properties of a service.
 pub(crate) struct ServiceSpec {
@@ -101,7 +101,7 @@ const fn duty(duty: Duty) -> ServiceSpec {
 
 impl ServiceSpec {
     /// Judges the result of a check: a service ended by an orderly stop has not failed.
-    pub fn judge(&self, checked: Verdict, stopping: bool) -> Verdict {
+    pub fn judge(&self, checked: CheckResult, stopping: bool) -> CheckResult {
         if stopping && self.ends_first { Ok(()) } else { checked }
     }
 }

@@ -35,11 +35,11 @@ const LOOK: Duration = Duration::from_millis(500);
 const LAST_LINE: Duration = Duration::from_millis(200);
 /// Time without a heartbeat after which the loop counts as hung: well above the delays of a busy machine.
 const HUNG: Duration = Duration::from_secs(3);
-/// A hung process ends after this time without a packet of any caller, …
+/// Time without a packet of any caller after which a hung process ends.
 const SILENT: Duration = Duration::from_secs(10);
-/// … or when a media thread has not turned for this time, …
+/// Time without a turn of a media thread after which a hung process ends.
 const STUCK: Duration = Duration::from_secs(5);
-/// … but not before this time, so that a loop that recovers is not killed.
+/// Minimum time before a hung process ends, so that a loop that recovers is not killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Heartbeat of the event loop.

@@ -1,7 +1,6 @@
-//! Test hook: makes parts of a running node hang, or cuts its log. It exists only in builds with debug assertions, never in a
-//! release, and only when `TWINBOX_TEST_WEDGE` names a file. While a line of the file is `notifier`, `store` or
-//! `executor`, that part hangs. (A hung notifier stays so until it is restarted, and the next one hangs too.) While a line is `cut-log`, changes leave
-//! the log at once, as they do after weeks.
+//! Test hook: makes parts of a running node hang. It exists only in builds with debug assertions, never in a release, and
+//! only when `TWINBOX_TEST_WEDGE` names a file. While a line of the file is `notifier`, `store` or `executor`, that part
+//! hangs. (A hung notifier stays so until it is restarted, and the next one hangs too.)
 
 use std::{
     fs,
@@ -13,13 +12,12 @@ use std::{
 use tokio::runtime::Handle;
 use tracing::warn;
 use twinbox_notifier::NotifierService;
-use twinbox_replication_peer::{LogPolicy, Peers};
 use twinbox_replication_store::Store;
 
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Follows the file from now on.
-pub fn obey(store: Store, peers: Peers, notifier: NotifierService) {
+pub fn obey(store: Store, notifier: NotifierService) {
     let Some(file) = std::env::var_os("TWINBOX_TEST_WEDGE").map(PathBuf::from) else { return };
     let runtime = Handle::current();
     warn!(file = %file.display(), "a test makes parts of this node hang");
@@ -31,9 +29,6 @@ pub fn obey(store: Store, peers: Peers, notifier: NotifierService) {
             }
             if says(&file, "store") {
                 wedge_store(&store, &runtime, &file);
-            }
-            if says(&file, "cut-log") {
-                let _ = runtime.block_on(peers.cut_log(&LogPolicy::new(Duration::ZERO, 0)));
             }
             if says(&file, "executor") {
                 wedge_executor(&runtime, &file);

@@ -191,7 +191,7 @@ impl<H: MailHandler> Connection<H> {
 
     async fn start_tls(&mut self) -> Result<(), End> {
         self.flush().await?;
-        // What came in clear may come from an attacker between client and server.
+        // Bytes that came in clear may come from an attacker between client and server.
         self.input.clear();
         let Some(config) = self.tls.clone() else { return Err(End::Ours) };
         let clear = std::mem::replace(&mut self.stream, Box::new(tokio::io::empty()));

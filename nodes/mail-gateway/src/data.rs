@@ -30,7 +30,7 @@ pub enum Discard {
 
 /// Place in the input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum LineState {
     LineStart,
     Line,
     /// After a carriage return.
@@ -46,7 +46,7 @@ enum Place {
 /// Reads the content of one mail in chunks of any size.
 #[derive(Debug)]
 pub struct DataReader {
-    place: Place,
+    place: LineState,
     out: Vec<u8>,
     /// Bytes of content so far, also those that were thrown away.
     size: usize,
@@ -59,7 +59,7 @@ impl DataReader {
     /// A reader of a mail of at most `limit` bytes, which is returned behind `prefix`. Up to `overrun` more bytes are
     /// read, but not kept.
     pub fn new(prefix: Vec<u8>, limit: usize, overrun: usize) -> Self {
-        Self { place: Place::LineStart, out: prefix, size: 0, limit, overrun, discarded: None }
+        Self { place: LineState::LineStart, out: prefix, size: 0, limit, overrun, discarded: None }
     }
 
     /// Takes a chunk. Returns the number of bytes that belong to this mail, and the outcome once it is known.
@@ -67,8 +67,8 @@ impl DataReader {
         let mut taken = 0;
         while let Some(&byte) = chunk.get(taken) {
             taken += match (self.place, byte) {
-                (Place::End, _) => return (taken, None),
-                (Place::DotReturn, b'\n') => {
+                (LineState::End, _) => return (taken, None),
+                (LineState::DotReturn, b'\n') => {
                     let out = std::mem::take(&mut self.out);
                     let outcome = match self.discarded {
                         Some(reason) => DataOutcome::Discarded { reason, endless: false },
@@ -76,28 +76,28 @@ impl DataReader {
                     };
                     return self.end(taken + 1, outcome);
                 }
-                (Place::Return, b'\n') => {
+                (LineState::Return, b'\n') => {
                     self.keep(b"\r\n");
-                    self.place = Place::LineStart;
+                    self.place = LineState::LineStart;
                     1
                 }
-                (Place::Return | Place::DotReturn, _) | (_, b'\n') => {
+                (LineState::Return | LineState::DotReturn, _) | (_, b'\n') => {
                     return self.end(taken, DataOutcome::BareLineEnd);
                 }
-                (Place::Dot, b'\r') => {
-                    self.place = Place::DotReturn;
+                (LineState::Dot, b'\r') => {
+                    self.place = LineState::DotReturn;
                     1
                 }
-                (Place::LineStart | Place::Line, b'\r') => {
-                    self.place = Place::Return;
+                (LineState::LineStart | LineState::Line, b'\r') => {
+                    self.place = LineState::Return;
                     1
                 }
-                (Place::LineStart, b'.') => {
-                    self.place = Place::Dot;
+                (LineState::LineStart, b'.') => {
+                    self.place = LineState::Dot;
                     1
                 }
-                (Place::LineStart | Place::Line | Place::Dot, _) => {
-                    self.place = Place::Line;
+                (LineState::LineStart | LineState::Line | LineState::Dot, _) => {
+                    self.place = LineState::Line;
                     self.keep_run(chunk.get(taken..).unwrap_or_default())
                 }
             };
@@ -146,7 +146,7 @@ impl DataReader {
     }
 
     fn end(&mut self, taken: usize, outcome: DataOutcome) -> (usize, Option<DataOutcome>) {
-        self.place = Place::End;
+        self.place = LineState::End;
         self.out = Vec::new();
         (taken, Some(outcome))
     }

@@ -1,6 +1,6 @@
 //! Delivery reports that a client requests (RFC 3461): parameters of `MAIL` and `RCPT`, taken off their lines.
 //!
-//! `RET` is checked and has no effect: it is about reports of failure, and a failure is told by the reply to the command
+//! `RET` is checked and has no effect: it is about reports of failure, and a failure is reported by the reply to the command
 //! or to the mail. A report of success returns the header alone (section 4.3).
 
 use std::mem;

@@ -443,10 +443,11 @@ fn message_id(delivery: [u8; 16], index: usize) -> MessageId {
     MessageId(u128::from_be_bytes(delivery).wrapping_add(index as u128))
 }
 
-/// The effect whose mail has this Message-ID.
+/// The effect whose mail has this Message-ID: the name of a mail with a part of a recording goes on after a full stop.
 fn effect_of(message_id: &str, domain: &str) -> Option<EffectId> {
     let (local, at) = message_id.rsplit_once('@')?;
-    at.eq_ignore_ascii_case(domain).then(|| local.parse().ok()).flatten()
+    let id = local.split_once('.').map_or(local, |(id, _)| id);
+    at.eq_ignore_ascii_case(domain).then(|| id.parse().ok()).flatten()
 }
 
 /// The header of a mail, or the lines at its beginning that are short enough together.

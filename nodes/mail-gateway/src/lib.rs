@@ -39,4 +39,4 @@ pub use lines::LineError;
 pub use listener::{Gateway, GatewayError, MailListener};
 pub use networks::Networks;
 pub use reply::Reply;
-pub use session::{Protocol, Settings};
+pub use session::{GatewaySettings, Protocol};

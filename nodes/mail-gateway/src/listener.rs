@@ -20,7 +20,7 @@ use crate::{
     counts::{Counter, GatewayCounts},
     handler::MailHandler,
     limits::Limits,
-    session::{Protocol, Session, Settings, Start},
+    session::{GatewaySettings, Protocol, Session, Start},
     slots::{Memory, Slots},
 };
 
@@ -65,7 +65,7 @@ impl MailListener {
 pub struct Gateway<H> {
     handler: H,
     limits: Arc<Limits>,
-    settings: Arc<RwLock<Arc<Settings>>>,
+    settings: Arc<RwLock<Arc<GatewaySettings>>>,
     tls: Option<Arc<ServerConfig>>,
     counts: Arc<GatewayCounts>,
     slots: Arc<Slots>,
@@ -74,7 +74,7 @@ pub struct Gateway<H> {
 
 impl<H: MailHandler> Gateway<H> {
     /// A gateway without a certificate.
-    pub fn new(handler: H, settings: Settings, limits: Limits) -> Self {
+    pub fn new(handler: H, settings: GatewaySettings, limits: Limits) -> Self {
         Self {
             handler,
             memory: Memory::new(limits.memory),
@@ -102,7 +102,7 @@ impl<H: MailHandler> Gateway<H> {
     }
 
     /// Replaces the settings for new connections.
-    pub fn set_settings(&self, settings: Settings) {
+    pub fn set_settings(&self, settings: GatewaySettings) {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
     }
 
@@ -195,8 +195,12 @@ mod tests {
     #[tokio::test]
     async fn waiting_connection_needs_little_memory() {
         let listener = MailListener::bind("127.0.0.1:0".parse().unwrap(), Protocol::Smtp).await.unwrap();
-        let settings =
-            Settings { hostname: "localhost".into(), networks: Default::default(), open: false, reports: false };
+        let settings = GatewaySettings {
+            hostname: "localhost".into(),
+            networks: Default::default(),
+            open: false,
+            reports: false,
+        };
         let gateway = Gateway::new(Nothing, settings, Limits::default());
         let _client = TcpStream::connect(listener.address()).await.unwrap();
         let (stream, client) = listener.listener.accept().await.unwrap();

@@ -19,7 +19,7 @@ use crate::{
 };
 use mail::Transaction;
 pub use sign_in::Credentials;
-use sign_in::Step;
+use sign_in::SignInStep;
 
 /// Protocol of a listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub enum Protocol {
 
 /// Settings by the administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settings {
+pub struct GatewaySettings {
     /// Name of this server in greetings and headers.
     pub hostname: String,
     /// Networks whose hosts may send without a password.
@@ -119,13 +119,13 @@ pub enum Reads {
 #[derive(Debug)]
 enum Phase {
     Command,
-    SignIn(Step),
+    SignIn(SignInStep),
     Data(DataReader),
     /// The handler looks for the recipient with this address, about which these reports are wanted.
     Recipient(String, Option<RecipientRequest>),
     /// The handler checks the password of this user.
     Password(String),
-    /// The handler files a mail for so many recipients.
+    /// The handler files a mail for this many recipients.
     Deliveries(usize),
     Tls,
     Closed,
@@ -134,7 +134,7 @@ enum Phase {
 /// One connection.
 #[derive(Debug)]
 pub struct Session<R> {
-    settings: Arc<Settings>,
+    settings: Arc<GatewaySettings>,
     limits: Arc<Limits>,
     start: Start,
     phase: Phase,
@@ -151,7 +151,7 @@ pub struct Session<R> {
 
 impl<R: Clone> Session<R> {
     /// A session of a new connection.
-    pub fn new(settings: Arc<Settings>, limits: Arc<Limits>, start: Start) -> Self {
+    pub fn new(settings: Arc<GatewaySettings>, limits: Arc<Limits>, start: Start) -> Self {
         let trusted_network = settings.networks.contains(start.address);
         let (address, helo) = (start.address.to_canonical(), String::new());
         let sender = Sender { address, trusted_network, user: None, tls: false, helo };
@@ -362,7 +362,7 @@ impl<R: Clone> Session<R> {
         vec![Action::Reply(reply)]
     }
 
-    /// Closes the connection because of a bare line end, with so many replies.
+    /// Closes the connection because of a bare line end, with this many replies.
     fn smuggled(&mut self, replies: usize) -> Vec<Action<R>> {
         let reply = Reply::new(554, "5.6.11", LineError::BareLineEnd.to_string());
         let mut actions = vec![Action::Count(Counter::MailsSmuggled)];

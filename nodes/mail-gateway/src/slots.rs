@@ -96,7 +96,7 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Holds so many bytes from now on; `false` and no change if that is too much.
+    /// Holds this many bytes from now on; `false` and no change if that is too much.
     pub(crate) fn hold(&mut self, bytes: usize) -> bool {
         let (held, most) = (self.held, self.memory.most);
         let change = |used: usize| {

@@ -16,7 +16,7 @@ pub(crate) struct Sound {
 }
 
 impl Sound {
-    /// Whether this is the whole sound, and no longer than so many milliseconds.
+    /// Whether this is the whole sound, and no longer than this many milliseconds.
     pub(crate) fn is_within(&self, max_ms: u64) -> bool {
         !self.is_cut && self.bytes.len() as u64 <= max_ms.saturating_mul(u64::from(SAMPLES_PER_MS))
     }

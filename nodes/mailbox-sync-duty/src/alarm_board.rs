@@ -35,11 +35,11 @@ impl AlarmChange {
 pub(crate) struct AlarmBoard {
     /// By name of the server.
     servers: BTreeMap<String, FailingAccounts>,
-    /// Looks in a row that only found refused steps which wait.
+    /// Number of looks in a row in which only refused steps waited.
     waiting: BTreeMap<MailboxId, u32>,
     /// Numbers of deletions that are held back.
     held: BTreeMap<MailboxId, u32>,
-    /// Alarms to be cleared that belong to nothing any more.
+    /// Alarms to be cleared whose server or mailbox is not synchronised any more.
     over: Vec<AlarmChange>,
     /// Servers without an alarm of an earlier process.
     checked: BTreeSet<String>,
@@ -53,7 +53,7 @@ struct FailingAccounts {
 }
 
 impl AlarmBoard {
-    /// An account has failed so many times in a row.
+    /// Notes an account that has failed this many times in a row.
     pub(crate) fn failed(
         &mut self,
         server: &str,
@@ -68,7 +68,7 @@ impl AlarmBoard {
         }
     }
 
-    /// An account works but for steps that wait since their refusal, also in so many looks before.
+    /// Notes an account that works except for refused steps that wait, and counts such looks in a row.
     pub(crate) fn waits(&mut self, server: &str, mailbox: MailboxId, reason: String) {
         let looks = self.waiting.entry(mailbox).or_default();
         *looks = looks.saturating_add(1);
@@ -76,7 +76,7 @@ impl AlarmBoard {
         self.failed(server, mailbox, looks, false, reason);
     }
 
-    /// An account works. The first of a server in an epoch clears an alarm of an earlier process, unless others fail.
+    /// Notes an account that works. The first one of a server in an epoch clears an alarm of an earlier process, unless others fail.
     pub(crate) fn well(&mut self, server: &str, mailbox: MailboxId) {
         self.leave_others(server, mailbox);
         self.waiting.remove(&mailbox);
@@ -97,7 +97,7 @@ impl AlarmBoard {
         }
     }
 
-    /// So many deletions of a mailbox are held back. Returns the change of its alarm, if any: with 0 always the end,
+    /// Notes the number of deletions of a mailbox that are held back. Returns the change of its alarm, if any: with 0 always the end,
     /// because the alarm may be of an earlier process. Its subject is the id of the mailbox, because alarms go to
     /// logs and receivers, which see no numbers of users.
     pub(crate) fn held_back(&mut self, mailbox: MailboxId, held: u32) -> Option<AlarmChange> {

@@ -12,9 +12,9 @@ use twinbox_clock::BootInstant;
 use twinbox_duty_service::Progress;
 use twinbox_mailstore::MailError;
 
-use crate::{epoch_loop::EpochLoop, lease::Lease, service::DutyParts};
+use crate::{duty_lease::DutyLease, epoch_loop::EpochLoop, service::DutyParts};
 
-/// Interval of the loop, so that a hung loop differs from an idle one.
+/// Maximum interval of turns of the loop, so that a hung loop differs from an idle one.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(500);
 /// Maximum wait for commits under way after the duty was lost.
 const FINISH_WITHIN: Duration = Duration::from_secs(4);
@@ -46,7 +46,7 @@ impl DutyLoop {
             };
             let Some(epoch) = epoch else { continue };
             info!(%epoch, "duty held; synchronising mailboxes with mail accounts");
-            let lease = Lease { gate: self.parts.gate.clone(), epoch: epoch.clone() };
+            let lease = DutyLease { gate: self.parts.gate.clone(), epoch: epoch.clone() };
             if !cleared && let Err(error) = self.clear_alarms() {
                 warn!(%error, "alarms of an earlier process of this node stay until the duty moves");
             }

@@ -26,10 +26,10 @@ use twinbox_mailstore::MailError;
 
 use crate::{
     alarm_board::AlarmBoard,
+    duty_lease::DutyLease,
     duty_loop::HEARTBEAT,
     error::SyncError,
     folder::ImapFolder,
-    lease::Lease,
     look::LookOptions,
     mail_server::MailServer,
     orders::SyncReport,
@@ -45,7 +45,7 @@ const SETTLE: Duration = Duration::from_millis(200);
 const SETTLE_THERE: Duration = Duration::from_secs(1);
 /// Pause after the store could not be read.
 const READ_AGAIN: Duration = Duration::from_secs(1);
-/// Longest IDLE before a look: a dead connection is found by it.
+/// Longest IDLE before a look, which detects a dead connection.
 const LONGEST_IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// Outcome of an order for a mailbox without an account.
@@ -54,7 +54,7 @@ const NOT_SYNCED: &str = "the mailbox is not synchronised: see 'twinbox mailbox-
 /// The accounts of an epoch.
 pub(crate) struct EpochLoop {
     parts: DutyParts,
-    lease: Lease,
+    lease: DutyLease,
     progress: Arc<Progress>,
     schedule: Schedule,
     board: AlarmBoard,
@@ -70,7 +70,7 @@ pub(crate) struct EpochLoop {
     stops: HashMap<MailboxId, oneshot::Sender<()>>,
     /// Accounts whose work under way was ordered, with the counts of its rounds.
     ordered: HashMap<MailboxId, RoundCounts>,
-    /// Orders for accounts whose look goes on.
+    /// Orders for accounts whose look is continued in a further round.
     going_on: HashMap<MailboxId, LookOptions>,
 }
 
@@ -82,7 +82,7 @@ enum Use {
 }
 
 impl EpochLoop {
-    pub(crate) fn new(parts: DutyParts, lease: Lease, progress: Arc<Progress>) -> Self {
+    pub(crate) fn new(parts: DutyParts, lease: DutyLease, progress: Arc<Progress>) -> Self {
         Self {
             parts,
             lease,
@@ -101,7 +101,7 @@ impl EpochLoop {
         }
     }
 
-    /// Synchronises until it is dropped.
+    /// Synchronises until dropped.
     pub(crate) async fn hold(&mut self) {
         // Before the accounts are read, so that no change is missed.
         let mut changes = self.parts.store.watch();
@@ -127,7 +127,7 @@ impl EpochLoop {
                 },
                 Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = orders.changed() => {}
-                // Never without a pause, whatever the clock says.
+                // Never without a pause, whatever the clock.
                 () = sleep(pause.max(Duration::from_millis(1))) => {}
             }
         }
@@ -183,7 +183,7 @@ impl EpochLoop {
         read
     }
 
-    /// Reads servers and accounts. Those that changed are tried now.
+    /// Reads servers and accounts. Changed accounts are due now.
     async fn read(&mut self) -> Result<(), MailError> {
         if !self.parts.mailstore.has_all_records() {
             return Err(MailError::LacksRecords);
@@ -269,7 +269,7 @@ impl EpochLoop {
                 Command::Start(mailbox) => self.work(mailbox, None, false),
                 Command::Stop(mailbox) => {
                     if let Some(stop) = self.stops.remove(&mailbox) {
-                        // One that has ended already is in the set of tasks.
+                        // An IDLE that has ended already is in the set of tasks.
                         let _ = stop.send(());
                     }
                 }
@@ -318,7 +318,7 @@ impl EpochLoop {
                 is_stopped = true;
             };
             let mut end = folder.idle(until, longest.min(LONGEST_IDLE)).await;
-            // A change here does not wait for further ones there.
+            // A change here does not wait for further changes on the server.
             if matches!(end, Ok(IdleEnd::Changed { .. })) && !is_stopped {
                 let pause = async {
                     let _ = timeout(SETTLE_THERE, stopped).await;
@@ -346,7 +346,7 @@ impl EpochLoop {
         self.mailboxes.insert(handle.id(), mailbox);
     }
 
-    /// A task has ended.
+    /// Handles the end of a task.
     fn ended(&mut self, ended: Result<(Id, (MailboxId, Use)), JoinError>) {
         let now = BootInstant::now();
         let (mailbox, end) = match ended {
@@ -391,7 +391,7 @@ impl EpochLoop {
 
     fn worked(&mut self, mailbox: MailboxId, end: JobEnd, now: BootInstant) {
         let JobEnd { options, counts, result, refused, held_back } = end;
-        // Also after a refused step: otherwise it would keep an alarm open that has no cause any more.
+        // Also after a refused step: otherwise an alarm without a cause would stay open.
         if let Some(change) = held_back.and_then(|held| self.board.held_back(mailbox, held)) {
             change.apply(&self.parts.alarms);
         }
@@ -422,9 +422,9 @@ impl EpochLoop {
                 let next = self.schedule.worked(mailbox, worked, now);
                 self.go_on(mailbox, next, folder, false);
             }
-            // Its new settings, or the loss of the duty, come by other ways.
+            // Its new settings, or the loss of the duty, are handled elsewhere.
             Err(error) if error.is_of_the_duty() => self.schedule.closed(mailbox, now),
-            // The account is not to blame, and the alarm names the refusal that began the pause.
+            // The account is not the cause, and the alarm names the refusal that began the pause.
             Err(SyncError::Paused(until)) => self.schedule.paused(mailbox, until, rand::random()),
             Err(error) => {
                 let permanent = error.is_permanent();

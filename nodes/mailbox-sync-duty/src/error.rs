@@ -52,7 +52,7 @@ pub(crate) enum SyncError {
 }
 
 impl SyncError {
-    /// Begin of the text of a refused step, also of those that wait.
+    /// Begin of the text of a refused step, also of steps that wait.
     pub(crate) const REFUSAL: &str = "the server refused ";
 
     /// Whether only an administrator or the user of the account can remove the cause.
@@ -67,7 +67,7 @@ impl SyncError {
         }
     }
 
-    /// Whether the failure says nothing about the account.
+    /// Whether the failure is no fault of the account.
     pub(crate) fn is_of_the_duty(&self) -> bool {
         matches!(self, Self::DutyLost | Self::AccountChanged)
     }

@@ -6,14 +6,14 @@ use twinbox_ids::Timestamp;
 use twinbox_imap::{AppendUid, Client, FetchedFlags, FetchedId, IdleEnd, ImapError, ImapFlags, Resume, Selected};
 use twinbox_mailbox_sync::{Account, RemoteFlags};
 
-use crate::{lease::Lease, mail_server::MailServer};
+use crate::{duty_lease::DutyLease, mail_server::MailServer};
 
-/// A folder on a mail server. After an error for which [`is_usable_after`] is false, the connection is of no use.
+/// A folder on a mail server. After an error for which [`is_usable_after`] is false, the connection is not used again.
 pub(crate) trait Folder: Send {
-    /// Opens the folder, which is made if it does not exist.
+    /// Opens the folder, which is created if it does not exist.
     fn select(&mut self, resume: Option<Resume>) -> impl Future<Output = Result<Selected, ImapError>> + Send;
 
-    /// Flags of those of the mails that are there.
+    /// Flags of these mails, without the absent ones.
     fn flags(&mut self, uids: &BTreeSet<u32>) -> impl Future<Output = Result<Vec<FetchedFlags>, ImapError>> + Send;
 
     /// Message-IDs of at most `most` mails, from this UID on.
@@ -70,8 +70,8 @@ pub(crate) fn imap(flags: RemoteFlags) -> ImapFlags {
     ImapFlags { seen: flags.seen, flagged: flags.flagged, deleted: flags.deleted }
 }
 
-/// Makes a folder that is missing, as far as known. If the server refuses that too, the first refusal is the reason: the
-/// folder may be there, and not be opened.
+/// Creates a folder that appears to be missing. If the server refuses that too, the first refusal is the reason: the folder
+/// may exist, and the server may refuse to open it.
 async fn create(client: &mut Client, folder: &str, missing: ImapError) -> Result<(), ImapError> {
     match client.create(folder).await {
         Err(ImapError::No { .. }) => Err(missing),
@@ -84,11 +84,11 @@ pub(crate) struct ImapFolder {
     client: Client,
     server: Arc<MailServer>,
     account: Account,
-    lease: Lease,
+    lease: DutyLease,
 }
 
 impl ImapFolder {
-    pub(crate) fn new(client: Client, server: Arc<MailServer>, account: Account, lease: Lease) -> Self {
+    pub(crate) fn new(client: Client, server: Arc<MailServer>, account: Account, lease: DutyLease) -> Self {
         Self { client, server, account, lease }
     }
 

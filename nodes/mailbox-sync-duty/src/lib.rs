@@ -9,16 +9,16 @@
 //! ```
 //!
 //! One loop serves all accounts: an account at rest is an entry in a queue, without a task and without a connection.
-//! Every connection belongs to the gate of the duty, every commit and every command there is under its permit (rule R6).
-//! A round that is cut at any point is repeated by this or the next holder without a second mail and without a loss: see
-//! `session`.
+//! Every connection belongs to the gate of the duty, every commit and every command on it is under its permit (rule R6).
+//! A round that is interrupted at any point is repeated by this or the next holder without a second mail and without a loss:
+//! see `session`.
 
 mod alarm_board;
+mod duty_lease;
 mod duty_loop;
 mod epoch_loop;
 mod error;
 mod folder;
-mod lease;
 mod look;
 mod mail;
 mod mail_server;

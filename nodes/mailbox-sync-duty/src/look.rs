@@ -30,7 +30,7 @@ const PAGE: usize = 1_000;
 const MOST_PAGES: usize = 20;
 /// Time from which on a look reads no further page.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
-/// Maximum number of our messages that a folder is believed to have: the server must not fill the memory.
+/// Maximum number of our messages that are taken from one folder: the server must not fill the memory.
 const MOST_FOUND: usize = 100_000;
 
 /// Circumstances of a look.
@@ -48,9 +48,9 @@ pub(crate) struct LookOptions {
 pub(crate) enum LookEnd {
     /// The folder, for a plan.
     View(Box<RemoteView>),
-    /// A part of the folder was read: these rows hold what was found, and the next look goes on.
+    /// A part of the folder was read: these rows hold the mails found so far, and the next look continues.
     Part(Vec<(MessageId, Option<MessageState>)>, Scan, UidChanges),
-    /// The folder got new UIDs in too many looks in a row: nothing was read.
+    /// The folder got new UIDs in too many looks in a row: no mail was read.
     UidsChange(UidChanges),
 }
 
@@ -68,7 +68,7 @@ pub(crate) struct BeforeLook<'a> {
 pub(crate) struct Found {
     pub whole: BTreeMap<MessageId, (u32, RemoteFlags)>,
     pub parts: BTreeMap<MessageId, (u32, RemoteFlags)>,
-    /// The UID at which the search ended early; 0: it saw all.
+    /// The UID at which the search ended early; 0: it reached the end of the folder.
     pub next: u32,
 }
 
@@ -118,8 +118,8 @@ pub(crate) async fn look<F: Folder>(
         };
     }
     let bound = bound(rows, selected.uid_validity);
-    // Below the position, only the mails of interrupted APPENDs are new. That of a part that its row names goes when the
-    // whole is there.
+    // Below the position, only the mails of interrupted APPENDs are new. The mail of a part that its row names is removed
+    // once that of the whole is there.
     let is_new = |uid: u32, id: MessageId| {
         let appending = || rows.get(&id).is_some_and(|row| matches!(row.link, Link::Appending { .. }));
         let is_known_part = rows.get(&id).is_some_and(|row| row.mail.part == uid);
@@ -127,7 +127,7 @@ pub(crate) async fn look<F: Folder>(
     };
     let from = first_unknown(before, rows, selected.uid_validity);
     let found = find(folder, &selected, from, names, is_new).await?;
-    // The stored flags of a flag that the server begins to keep are none that it has.
+    // For a flag that the server begins to keep, the stored state is not the server's.
     let all_known = selected.resumed && before.unkept.without(unkept).is_empty();
     let (flags, gone) = if all_known {
         let (mut flags, mut gone) = read_all(folder, &unreported(rows)).await?;
@@ -143,14 +143,14 @@ pub(crate) async fn look<F: Folder>(
     {
         view.reused = names.is_reused(folder, uid, id, alias).await?;
     }
-    // What left the folder may be among the mails that were not looked at yet.
+    // A missing mail may be among those that were not examined yet.
     view.gone = if found.next == 0 { gone } else { BTreeSet::new() };
     (view.flags, view.found, view.found_parts, view.looked) = (flags, found.whole, found.parts, found.next);
     Ok(LookEnd::View(Box::new(view)))
 }
 
 /// The bound message of the highest UID that is there, with its alias. An old copy of a folder has the same mails below
-/// its UIDNEXT, so where this one is right, all are.
+/// its UIDNEXT, so if this one is right, all are.
 fn highest(rows: &BTreeMap<MessageId, MessageState>, gone: &BTreeSet<u32>) -> Option<(u32, MessageId, u64)> {
     let bound = rows.iter().filter_map(|(id, row)| match row.link {
         Link::Bound { uid, .. } => Some((uid, *id, row.mail.alias)).filter(|(uid, ..)| !gone.contains(uid)),
@@ -169,7 +169,7 @@ fn bound(rows: &BTreeMap<MessageId, MessageState>, validity: u32) -> BTreeSet<u3
     rows.values().filter_map(uid).filter(|uid| *uid != 0).collect()
 }
 
-/// UIDs of the mails whose changes no report may have: those that are held back, and those with a refused step, whose
+/// UIDs of the mails whose changes may be missing in the report: held-back ones, and those with a refused step, whose
 /// changes were reported to an earlier look.
 fn unreported(rows: &BTreeMap<MessageId, MessageState>) -> BTreeSet<u32> {
     let uid = |state: &MessageState| match state.link {
@@ -180,7 +180,7 @@ fn unreported(rows: &BTreeMap<MessageId, MessageState>) -> BTreeSet<u32> {
     rows.values().filter_map(uid).collect()
 }
 
-/// The first UID that was not looked at, or at which an interrupted APPEND may have left its mail.
+/// The first UID that was not examined, or at which an interrupted APPEND may have left its mail.
 fn first_unknown(before: &AccountState, rows: &BTreeMap<MessageId, MessageState>, validity: u32) -> u32 {
     let appending = rows.values().filter_map(|state| match state.link {
         Link::Appending { uid_validity, from_uid } if uid_validity == validity => Some(from_uid),

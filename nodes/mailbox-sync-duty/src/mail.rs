@@ -1,4 +1,4 @@
-//! The mail that a message becomes in the folder there: text and WAV, with the same bytes at every attempt.
+//! The mail of a message in the folder on the server: text and WAV, with the same bytes at every attempt.
 
 use twinbox_ids::{ClusterId, Pii};
 use twinbox_imap::OWN_ID;
@@ -10,7 +10,7 @@ use twinbox_mail::{
 use twinbox_mailbox_sync::{Extent, message_id};
 use twinbox_mailstore::{Mailbox, Message, time, zone_of};
 
-/// Address of all senders: the given one, else one that does not exist (RFC 6761 section 6.4).
+/// Address of all senders: the given one, else an address that does not exist (RFC 6761 section 6.4).
 pub(crate) fn sender(cluster: ClusterId, from: Option<&str>) -> Result<Address, AddressError> {
     let given = from.and_then(|from| Address::parse(from).ok());
     given.map_or_else(|| Address::parse(&format!("voicemail@{cluster}.twinbox.invalid")), Ok)

@@ -13,9 +13,11 @@ use twinbox_mailbox_sync::{Account, Auth, OAuthGrant, OAuthSettings, ServerSetti
 use twinbox_mailstore::blocking;
 use twinbox_oauth::{Grant, TokenEndpoint, TokenSource};
 
-use crate::{error::SyncError, folder::ImapFolder, lease::Lease, refusals::Refusals, schedule::ServerRules};
+use crate::{
+    duty_lease::DutyLease, error::SyncError, folder::ImapFolder, refusals::Refusals, schedule::ServerRules,
+};
 
-/// Mails of a server that are in memory at a time, to be appended.
+/// Maximum number of mails to be appended to a server that are in memory concurrently.
 const APPENDS_AT_A_TIME: usize = 8;
 
 /// A mail server.
@@ -40,7 +42,7 @@ impl MailServer {
     }
 
     /// The same server with a new name or new settings. Tokens are kept unless the settings of their requests changed (a
-    /// provider may have replaced the refresh token of the file, and refuses that one), refusals unless `auth` changed.
+    /// provider that has replaced the refresh token refuses the one in the file), refusals unless `auth` changed.
     pub(crate) fn changed(&self, name: String, settings: ServerSettings) -> Self {
         let (old, new) = (&self.settings, &settings);
         let same_auth = old.auth == new.auth;
@@ -65,7 +67,7 @@ impl MailServer {
     pub(crate) async fn connect(
         self: &Arc<Self>,
         account: &Account,
-        lease: &Lease,
+        lease: &DutyLease,
     ) -> Result<ImapFolder, SyncError> {
         let ticket = match shared_secret(&self.settings, account) {
             Some(file) => {

@@ -1,4 +1,4 @@
-//! Recognises the mails of messages: by our names, or by those that a server wrote in place of them.
+//! Recognises the mails of messages: by our names, or by the names that a server wrote in place of ours.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,7 +10,7 @@ use crate::folder::{Folder, is_usable_after};
 
 /// The names of the mails of an account.
 pub(crate) struct Names {
-    /// Messages of the mailbox, and those that have a row.
+    /// Messages of the mailbox, and messages that have a row.
     messages: HashSet<MessageId>,
     /// Mails by the fingerprint of the Message-ID that the server gave them.
     aliases: HashMap<u64, (MessageId, Extent)>,
@@ -19,11 +19,11 @@ pub(crate) struct Names {
 /// A mail that was read by its UID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mail {
-    /// There is none.
+    /// There is no mail of this UID.
     Absent,
-    /// It is one of this message, and may be flagged as deleted.
+    /// The mail is one of this message, and may be flagged as deleted.
     Of { extent: Extent, is_deleted: bool },
-    /// It is another one: the UID was given again.
+    /// The mail is another one: the UID was given again.
     Other,
 }
 
@@ -36,9 +36,9 @@ impl Names {
     }
 
     /// The message of this account that a name of ours has. The cluster in the name does not count: after a full
-    /// restore, the mails have that of the cluster that was backed up. Ids of messages are random, or hashes of what the
-    /// messages come from, so no other mail has one by accident. A test copy of a cluster shares the mails with the
-    /// original, as docs/backup.md warns: nothing tells it from a cluster whose original is lost.
+    /// restore, the mails have that of the cluster that was backed up. Ids of messages are random, or hashes of the source
+    /// of the message, so no other mail has one by accident. A test copy of a cluster shares the mails with the
+    /// original, as docs/backup.md warns: it cannot be distinguished from a cluster whose original is lost.
     fn named(&self, name: Option<&str>) -> Option<(MessageId, Extent)> {
         parse_message_id(name?).filter(|(id, _)| self.messages.contains(id))
     }
@@ -69,7 +69,7 @@ impl Names {
         })
     }
 
-    /// Whether this UID is of another mail now. One that the server refuses to read says nothing.
+    /// Whether this UID is of another mail now; false if the server refuses to read the mail.
     pub(crate) async fn is_reused<F: Folder>(
         &self,
         folder: &mut F,

@@ -6,26 +6,26 @@ use twinbox_ids::MailboxId;
 /// Report on an ordered round.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SyncReport {
-    /// The round has ended, and the rest is filled.
+    /// The round has ended, and the other fields are set.
     pub ended: bool,
     /// `done`, `held-back`, or `failed: ` and the reason.
     pub outcome: String,
-    /// Messages that were appended to the folder there.
+    /// Messages that were appended to the folder on the server.
     pub appended: u64,
     /// Messages that were changed here.
     pub marked_here: u64,
-    /// Messages whose flags were changed there.
+    /// Messages whose flags were changed on the server.
     pub flagged_there: u64,
-    /// Messages that were removed there.
+    /// Messages that were removed on the server.
     pub removed_there: u64,
-    /// Messages that are missing there, and whose deletion is not believed.
+    /// Messages that are missing on the server, and whose deletion is held back.
     pub held_back: u32,
 }
 
 /// The orders that wait, each with the acceptance of deletions, and the latest report of each mailbox.
 pub(crate) type Orders = orders::Orders<RoundOrders>;
 
-/// Orders by mailbox: a second one for a mailbox joins one that waits.
+/// Orders by mailbox: a second order for a mailbox joins one that waits.
 pub(crate) struct RoundOrders;
 
 impl OrderKind for RoundOrders {

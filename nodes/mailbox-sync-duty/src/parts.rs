@@ -1,7 +1,7 @@
-//! Reads the whole of a folder, in parts if it is large: each look goes on where the one before ended.
+//! Reads the whole of a folder, in parts if it is large: each look continues where the one before ended.
 //!
 //! The rows of the messages that were found name the number of the reading. So a UID of an earlier reading, which may be
-//! of another mail now, does not count, and what was found outlives the process. When the last part was read, the flags
+//! of another mail now, does not count, and the mails found so far outlive the process. When the last part was read, the flags
 //! of the earlier parts are read again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::{
 /// Rows of a part that was read, and the progress.
 type Progress = (Vec<(MessageId, Option<MessageState>)>, Scan);
 
-/// Reads the folder, or a further part of it: then the inner result is the progress.
+/// Reads the folder, or a further part of it; for a part the inner error is the progress.
 pub(crate) async fn read<F: Folder>(
     folder: &mut F,
     known: BeforeLook<'_>,
@@ -110,7 +110,7 @@ fn rows(
     let ids: BTreeSet<MessageId> = found.whole.keys().chain(found.parts.keys()).copied().collect();
     let row = |id: MessageId| {
         let before = known.rows.get(&id);
-        // One that was deleted before it was known there gets no row: nothing says that it came back.
+        // A message that was deleted before the server had it gets no row: there is no sign that it came back.
         let kept = || here.get(&id).copied().filter(|local| !local.deleted);
         let local = before.map(|row| row.local).or_else(kept)?;
         let (whole, part) = earlier.get(&id).map(places).unwrap_or_default();

@@ -22,7 +22,7 @@ pub(crate) struct Refusals {
     keys: RandomState,
 }
 
-/// Permission to sign in. Dropping it gives the place back, as after a failure that is no refusal.
+/// Permission to sign in. Dropping it returns the turn, as after a failure that is no refusal.
 #[derive(Debug)]
 pub(crate) struct SignInTicket<'a> {
     refusals: &'a Refusals,
@@ -30,8 +30,8 @@ pub(crate) struct SignInTicket<'a> {
 }
 
 impl Refusals {
-    /// Permission for a mailbox to sign in with this secret, as soon as it is its turn. During a pause, the time until
-    /// which it has to wait.
+    /// Permission for a mailbox to sign in with this secret, in its turn. During a pause the error is the time until which
+    /// the mailbox has to wait.
     pub(crate) async fn ticket(
         &self,
         mailbox: MailboxId,
@@ -61,12 +61,12 @@ fn now() -> Duration {
 }
 
 impl SignInTicket<'_> {
-    /// The sign-in succeeded: the secret is right.
+    /// Notes that the sign-in succeeded: the secret is right.
     pub(crate) fn succeeded(self) {
         self.refusals.brake().succeeded(self.mailbox);
     }
 
-    /// The server refused the sign-in.
+    /// Notes that the server refused the sign-in.
     pub(crate) fn refused(self) {
         self.refusals.brake().refused(self.mailbox, now());
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
-use twinbox_ids::{MailServerId, MailboxId};
+use twinbox_ids::{Backoff, MailServerId, MailboxId};
 
 use self::server::Server;
 pub(crate) use self::server::ServerRules;
@@ -19,7 +19,7 @@ mod server;
 
 /// Pause after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// First pause after a failure that an administrator must end: repeated sign-ins may lock the account there.
+/// First pause after a failure that an administrator must end: repeated sign-ins may lock the account on the server.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause between attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 60);
@@ -52,12 +52,12 @@ pub(crate) enum Next {
     Close,
 }
 
-/// Result of work on an account whose connection is still there.
+/// Result of work on an account whose connection is still open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Worked {
-    /// Something changed on one of the sides.
+    /// One of the sides changed.
     pub changed: bool,
-    /// Something is left to do.
+    /// Work is left.
     pub again: bool,
     /// The server can report changes (IDLE).
     pub can_watch: bool,
@@ -167,7 +167,7 @@ impl Schedule {
         }
     }
 
-    /// The mailbox has changed here. It is due now, but not before the end of a pause after failures.
+    /// Notes a change of the mailbox here. It is due now, but not before the end of a pause after failures.
     pub(crate) fn changed_here(&mut self, mailbox: MailboxId, now: BootInstant) {
         if let Some(entry) = self.accounts.get_mut(&mailbox) {
             entry.active = Some(now);
@@ -175,7 +175,7 @@ impl Schedule {
         self.want(mailbox, now);
     }
 
-    /// An administrator has ordered a round; it is due now. False if the account is not in the schedule.
+    /// Takes the order of an administrator: the account is due now. False if it is not in the schedule.
     pub(crate) fn ordered(&mut self, mailbox: MailboxId, now: BootInstant) -> bool {
         if let Some(entry) = self.accounts.get_mut(&mailbox) {
             (entry.active, entry.not_before) = (Some(now), None);
@@ -183,7 +183,7 @@ impl Schedule {
         self.want(mailbox, now)
     }
 
-    /// Every account is due now: changes here may have been missed.
+    /// Makes every account due now: changes here may have been missed.
     pub(crate) fn all_changed_here(&mut self, now: BootInstant) {
         let known: Vec<MailboxId> = self.accounts.keys().copied().collect();
         for mailbox in known {
@@ -222,7 +222,7 @@ impl Schedule {
                 return Some(Command::Stop(mailbox));
             }
         }
-        // The longest idle account gives way.
+        // The account that is idle for longest gives way.
         let over = self.servers.values().find(|server| server.watching.len() > server.most_watched());
         if let Some((_, mailbox)) = over.and_then(|server| server.watching.first().copied())
             && self.stop(mailbox)
@@ -257,7 +257,7 @@ impl Schedule {
         free.flat_map(|server| [server.urgent.first(), server.polls.first()]).flatten().map(|(due, _)| *due).min()
     }
 
-    /// Work has ended, and the connection is still there.
+    /// Notes the end of work whose connection is still open.
     pub(crate) fn worked(&mut self, mailbox: MailboxId, worked: Worked, now: BootInstant) -> Next {
         let Some(entry) = self.accounts.get_mut(&mailbox) else { return Next::Close };
         (entry.failures, entry.not_before) = (0, None);
@@ -309,7 +309,7 @@ impl Schedule {
         Next::Work
     }
 
-    /// IDLE has ended, and the connection is still there. `changed`: the server reported a change.
+    /// Notes the end of an IDLE whose connection is still open. `changed`: the server reported a change.
     pub(crate) fn watched(&mut self, mailbox: MailboxId, changed: bool, now: BootInstant) -> Next {
         let Some(entry) = self.accounts.get(&mailbox) else { return Next::Close };
         let stopping = matches!(entry.phase, Phase::Watches { stopping: true, .. });
@@ -336,7 +336,7 @@ impl Schedule {
         }
     }
 
-    /// The connection is closed, without a failure.
+    /// Notes that the connection is closed, without a failure.
     pub(crate) fn closed(&mut self, mailbox: MailboxId, now: BootInstant) {
         let Some(entry) = self.accounts.get(&mailbox) else { return };
         let (again, moves) = (entry.again, entry.target != Some(entry.server));
@@ -346,12 +346,12 @@ impl Schedule {
         self.disconnected(mailbox, due, again);
     }
 
-    /// The connection is lost, or could not be made. `permanent`: only an administrator ends the failure. `random` is
+    /// Notes a connection that is lost, or could not be made. `permanent`: only an administrator ends the failure. `random` is
     /// from 0 to 1 and spreads the attempts over the second half of the pause. Returns the number of failures in a row.
     pub(crate) fn failed(&mut self, mailbox: MailboxId, permanent: bool, random: f64, now: BootInstant) -> u32 {
         let Some(entry) = self.accounts.get_mut(&mailbox) else { return 0 };
         if matches!(entry.phase, Phase::Watches { .. }) {
-            // Servers end connections that wait. A failure is one that the next attempt finds.
+            // Servers end connections that wait. Only a failure of the next attempt counts.
             entry.broken_watches = entry.broken_watches.saturating_add(1);
             if entry.broken_watches >= MOST_BROKEN_WATCHES {
                 (entry.broken_watches, entry.unwatched_until) = (0, Some(now + UNWATCHED));
@@ -369,7 +369,7 @@ impl Schedule {
         failures
     }
 
-    /// The server refused a step, and the other steps were done; the connection is closed. The pause is at most that
+    /// Notes that the server refused a step while the others were done; the connection is closed. The pause is at most that
     /// of a poll, and changes here do not wait for its end. Returns the number of failures in a row.
     pub(crate) fn refused(&mut self, mailbox: MailboxId, permanent: bool, random: f64, now: BootInstant) -> u32 {
         let Some(entry) = self.accounts.get_mut(&mailbox) else { return 0 };
@@ -383,7 +383,7 @@ impl Schedule {
         failures
     }
 
-    /// The sign-ins of the server pause until then. That is no failure of the account, and begins no longer pause.
+    /// Notes that the sign-ins of the server pause until then. This is no failure of the account, and lengthens no pause.
     pub(crate) fn paused(&mut self, mailbox: MailboxId, until: BootInstant, random: f64) {
         let Some(entry) = self.accounts.get_mut(&mailbox) else { return };
         let until = until + SPREAD.mul_f64(random.clamp(0.0, 1.0));
@@ -408,7 +408,7 @@ impl Schedule {
         }
     }
 
-    /// Number of connections, and of those that watch.
+    /// Number of connections, and number of those that watch.
     pub(crate) fn connections(&self) -> (usize, usize) {
         self.servers
             .values()
@@ -455,12 +455,10 @@ impl Entry {
     }
 }
 
-/// Pause after so many failures in a row, from 1.
+/// Pause after this number of failures in a row, from 1.
 fn pause(failures: u32, permanent: bool, random: f64) -> Duration {
     let first = if permanent { REFUSED_PAUSE } else { FIRST_PAUSE };
-    let doublings = failures.saturating_sub(1).min(16);
-    let pause = first.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    pause.mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    Backoff::spread(Backoff::new(first, LONGEST_PAUSE).after(failures), 0.5..=1.0, random)
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ use crate::{
 pub struct MailboxSyncConfig {
     /// The cluster, which Message-IDs name.
     pub cluster: ClusterId,
-    /// Address of the senders of all mails as it is now, whose display names are those of the callers; `None`, or one that
-    /// is not valid: an address that does not exist.
+    /// Present address of the senders of all mails, whose display names are those of the callers; `None`, or an invalid
+    /// one: an address that does not exist.
     pub from: Arc<dyn Fn() -> Option<String> + Send + Sync>,
 }
 
@@ -38,9 +38,9 @@ pub struct MailboxSyncCounts {
     pub appended: AtomicU64,
     /// Messages that were changed here.
     pub marked_here: AtomicU64,
-    /// Messages whose flags were changed there.
+    /// Messages whose flags were changed on the server.
     pub flagged_there: AtomicU64,
-    /// Messages that were removed there.
+    /// Messages that were removed on the server.
     pub removed_there: AtomicU64,
     /// Connections now.
     pub connections: AtomicU64,

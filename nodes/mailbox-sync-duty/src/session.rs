@@ -5,10 +5,10 @@
 //!                    └─► that side: APPEND, flags, removal; the rows after them in groups
 //! ```
 //!
-//! A round may be cut at any point. Before an APPEND its attempt is durable, so that the next look finds the mail. A row
-//! that was not written after any other step is found to be out of date by the next look, which comes to the same
+//! A round may be interrupted at any point. Before an APPEND its attempt is durable, so that the next look finds the mail. If
+//! the row was not written after any other step, the next look finds it out of date and comes to the same
 //! result. The position in the folder is stored last, and only when every step was done or refused: the changes since
-//! then are read again. The row of a refused step has what the next attempt needs, and its time.
+//! then are read again. The row of a refused step has the data and the time of the next attempt.
 
 mod append;
 
@@ -27,9 +27,9 @@ use twinbox_mailbox_sync_store::{MailboxSyncStore, MarkedHere, SyncedMailbox};
 use twinbox_mailstore::Mailstore;
 
 use crate::{
+    duty_lease::DutyLease,
     error::SyncError,
     folder::{Folder, is_usable_after},
-    lease::Lease,
     look::{BeforeLook, LookEnd, LookOptions, look},
     names::{Mail, Names},
 };
@@ -51,7 +51,7 @@ impl RoundCounts {
         *self != Self::default()
     }
 
-    /// Adds those of another round.
+    /// Adds the numbers of another round.
     pub(crate) fn add(&mut self, other: &Self) {
         self.appended += other.appended;
         self.marked_here += other.marked_here;
@@ -65,11 +65,11 @@ impl RoundCounts {
 pub(crate) struct RoundEnd {
     /// Deletions that are held back.
     pub held_back: u32,
-    /// Something is left to do.
+    /// Work is left.
     pub again: bool,
-    /// The look ended early: the next one goes on, with what an administrator ordered.
+    /// The look ended early: the next one continues, with the options that an administrator ordered.
     pub goes_on: bool,
-    /// The first step that the server refused, or the mail that it does not show; the other steps were done.
+    /// The first step that the server refused, or the mail that the server does not show; the other steps were done.
     pub refused: Option<SyncError>,
 }
 
@@ -79,7 +79,7 @@ pub(crate) struct Session<'a> {
     pub mailstore: &'a Mailstore,
     pub store: &'a MailboxSyncStore,
     pub account: &'a Account,
-    pub lease: &'a Lease,
+    pub lease: &'a DutyLease,
     pub cluster: ClusterId,
     /// Address of the mails' senders.
     pub from: &'a Address,
@@ -118,7 +118,7 @@ struct Round<'a, F> {
 }
 
 impl Session<'_> {
-    /// Does one round.
+    /// Performs one round.
     pub(crate) async fn round<F: Folder>(
         self,
         folder: &mut F,
@@ -181,7 +181,7 @@ impl Session<'_> {
         };
         let acted = round.act(&plan.actions).await;
         if let Err(error) = acted {
-            // What was done stays known, as far as this node may still write.
+            // The rows of completed steps are written, as far as this node may still write.
             if !error.is_of_the_duty() {
                 let names = round.names_kept;
                 let state = (names != before.names).then(|| AccountState { names, ..before.clone() });
@@ -200,7 +200,7 @@ impl Session<'_> {
         }
         let state = if round.reused {
             let names = round.names_kept;
-            // A reading of the folder that went on saw the mails before.
+            // A continued reading of the folder saw the earlier mails.
             let scan = Scan { number: before.scan.number, ..Scan::default() };
             Some(AccountState { names, scan, ..before.with_uids_given_again(remote.uid_validity) })
         } else {
@@ -259,7 +259,7 @@ impl<F: Folder> Round<'_, F> {
     /// Makes the attempts of all APPENDs durable before the first of them.
     async fn note_attempts(&mut self, actions: &[Action]) -> Result<(), SyncError> {
         if self.names_kept == NamesKept::Nothing {
-            // An attempt whose mail no look can find is noted alone: the others have not begun.
+            // If no look can find the mails of attempts, each is noted alone: the others have not begun.
             return Ok(());
         }
         let appends = actions.iter().filter_map(|action| match action {
@@ -286,7 +286,7 @@ impl<F: Folder> Round<'_, F> {
 
     /// The first UID that the mail of an APPEND may have. This look found no mail of an earlier attempt, so a later one
     /// has a UID from its UIDNEXT on (RFC 3501 section 2.3.1.1); a stored attempt is renewed now and then, so that looks
-    /// do not begin further and further back.
+    /// do not begin ever further back.
     fn first_uid(&self, message: MessageId) -> u32 {
         let next = self.remote.uid_next;
         match self.rows.get(&message).map(|row| row.link) {
@@ -324,7 +324,7 @@ impl<F: Folder> Round<'_, F> {
                 }
             }
             Action::Remove { message, uid, then, refused } => {
-                // Somebody's mail must not go because its UID was one of ours in a copy of the folder.
+                // A mail of others must not be removed because its UID was one of ours in a copy of the folder.
                 let removed = match self.names.read(self.folder, *uid, *message, then.mail.alias).await {
                     Ok(Mail::Other) => {
                         self.reused = true;
@@ -347,7 +347,7 @@ impl<F: Folder> Round<'_, F> {
                 }
             }
             Action::RemovePart { message, uid, then, refused } => {
-                // Only what is certainly the part goes. Anything else there stays, and is not asked about again.
+                // Removes the mail only if it is proved to be the partial message. Any other mail stays and is not read again.
                 let (is_part, removed) = match self.names.read(self.folder, *uid, *message, 0).await {
                     Ok(Mail::Of { extent: Extent::Part, .. }) => (true, self.remove(*uid).await),
                     Ok(_) => (false, Ok(())),
@@ -369,7 +369,7 @@ impl<F: Folder> Round<'_, F> {
         }
     }
 
-    /// Whether a step there was done. A refused one is left to a later round, for which the row is `refused`.
+    /// Whether the server carried out the step. A refused one is left to a later round, for which the row is `refused`.
     fn is_done(
         &mut self,
         message: MessageId,
@@ -401,7 +401,7 @@ impl<F: Folder> Round<'_, F> {
         self.end.again = true;
     }
 
-    /// Notes the first refusal. A mail that is not shown counts before all others: its pause is the longest.
+    /// Notes the first refusal. A mail that is not shown takes precedence: its pause is the longest.
     fn refuse(&mut self, error: SyncError) {
         if self.end.refused.is_none() || matches!(error, SyncError::NotShown) {
             self.end.refused = Some(error);

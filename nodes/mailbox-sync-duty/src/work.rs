@@ -9,9 +9,9 @@ use twinbox_mailbox_sync::Account;
 use twinbox_mailbox_sync_store::SyncedMailbox;
 
 use crate::{
+    duty_lease::DutyLease,
     error::SyncError,
     folder::ImapFolder,
-    lease::Lease,
     look::LookOptions,
     mail::sender,
     mail_server::MailServer,
@@ -19,7 +19,7 @@ use crate::{
     session::{RoundCounts, RoundEnd, Session},
 };
 
-/// Longest work on an account at a time, in minutes. Each step has a limit of its own; this one bounds their sum.
+/// Maximum duration of one work on an account, in minutes. Each step has a limit of its own; this one bounds their sum.
 const LONGEST_MINUTES: u64 = 120;
 /// Longest text of a stored error, in characters.
 const LONGEST_ERROR: usize = 300;
@@ -27,7 +27,7 @@ const LONGEST_ERROR: usize = 300;
 /// An account that is to be worked on.
 pub(crate) struct Job {
     pub parts: DutyParts,
-    pub lease: Lease,
+    pub lease: DutyLease,
     pub server: Arc<MailServer>,
     pub account: Account,
     pub options: LookOptions,
@@ -38,14 +38,14 @@ pub(crate) struct JobEnd {
     pub options: LookOptions,
     pub counts: RoundCounts,
     pub result: Result<(ImapFolder, RoundEnd), SyncError>,
-    /// The error is that of a refused step; the other steps were done.
+    /// The error is of a refused step; the other steps were done.
     pub refused: bool,
     /// Deletions that are held back, if the look came to a result.
     pub held_back: Option<u32>,
 }
 
 impl Job {
-    /// Does a round on the given connection, or on a new one.
+    /// Performs a round on the given connection, or on a new one.
     pub(crate) async fn work(self, folder: Option<ImapFolder>) -> JobEnd {
         let mut counts = RoundCounts::default();
         let limit = Duration::from_secs(60 * LONGEST_MINUTES);
@@ -55,11 +55,11 @@ impl Job {
         };
         let held_back = result.as_ref().ok().map(|(_, end)| end.held_back);
         let (result, refused) = match result {
-            // Nothing was refused in this round: the connection goes on.
+            // No step was refused in this round: the connection stays open.
             Ok((folder, end)) if matches!(end.refused, Some(SyncError::StepsWait(_))) => (Ok((folder, end)), false),
             Ok((folder, RoundEnd { refused: Some(error), .. })) => {
                 folder.close().await;
-                // A server that hides what it took gets its copies with growing pauses.
+                // A server that hides the mails it took gets further copies with growing pauses.
                 let refused = !matches!(error, SyncError::NotShown);
                 (Err(error), refused)
             }
@@ -107,7 +107,7 @@ impl Job {
         Ok((folder, end))
     }
 
-    /// Stores an error that is not stored yet. A pause of its server replaces no reason.
+    /// Stores an error that is not stored yet. A pause of the server does not replace a stored reason.
     async fn note_failure(&self, error: &SyncError) -> Result<(), SyncError> {
         let store = &self.parts.store;
         let Some(SyncedMailbox::Account(account, mut state)) = store.effective_of(self.account.mailbox)? else {
@@ -115,7 +115,7 @@ impl Job {
         };
         let text: String = error.to_string().chars().take(LONGEST_ERROR).collect();
         let is_known = match error {
-            // They replace no reason: a pause none at all, steps that wait none of a refusal.
+            // A pause replaces no stored reason; waiting steps do not replace that of a refusal.
             SyncError::Paused(_) => state.error.is_some(),
             SyncError::StepsWait(_) => state.error.as_deref().is_some_and(|text| self.is_refusal(text)),
             _ => state.error.as_ref() == Some(&text),

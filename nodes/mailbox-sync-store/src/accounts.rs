@@ -11,8 +11,9 @@ use twinbox_replication_core::{Key, Record};
 use twinbox_replication_store::Draft;
 
 use crate::{
-    MailboxSyncError, MailboxSyncStore, changed,
-    place::place_edit,
+    MailboxSyncError, MailboxSyncStore,
+    account_place::place_edit,
+    changed,
     resolve::{Resolver, Servers},
     server_in,
     state::{clear_in, stored_in},
@@ -23,7 +24,7 @@ const GROUP: usize = 4;
 
 impl MailboxSyncStore {
     /// All rows of accounts, by mailbox id: those of single users, and those that only hold the state of a user whom a
-    /// server names. One that this release cannot read is skipped, and logged.
+    /// server names. A row that this release cannot read is skipped, and logged.
     pub fn accounts(&self) -> Result<Vec<(StoredAccount, AccountState)>, MailError> {
         let mut accounts = Vec::new();
         for row in self.mailstore.store().rows(schema::SYNC_ACCOUNT, &[]) {
@@ -105,7 +106,7 @@ impl MailboxSyncStore {
         Ok(all.filter(|(_, of)| *of == Some(server)).map(|(mailbox, _)| mailbox).collect())
     }
 
-    /// Removes accounts of a server that was removed. Those that have another server meanwhile stay.
+    /// Removes accounts of a server that was removed. Accounts that have another server meanwhile stay.
     pub(crate) async fn release_accounts(
         &self,
         server: MailServerId,

@@ -44,8 +44,8 @@ struct Index {
 impl MailboxSyncStore {
     /// All accounts in force, and the mailboxes that are left out with the reason: those with an account of their
     /// own, and those that the setting `users` of a server names. The first call reads all users if a server names
-    /// users. Later calls read those that changed; after a change of a server or a class, and after thousands of
-    /// changes of any kind, all of them.
+    /// users. Later calls read the users that changed; after a change of a server or a class, and after thousands
+    /// of changes of any kind, all users.
     pub async fn effective(&self) -> Result<EffectiveAccounts, MailError> {
         let store = self.clone();
         blocking(move || store.effective_now()).await?

@@ -1,9 +1,9 @@
 //! Mailbox sync in the store of a node: mail servers, accounts, and the last state seen of each message. The settings,
 //! and which accounts are in force, are for every node; states are written by the duty, under its epoch.
 
+mod account_place;
 mod accounts;
 mod effective;
-mod place;
 mod reader;
 mod resolve;
 mod state;
@@ -78,7 +78,7 @@ impl MailboxSyncStore {
         Self { mailstore: mailstore.clone(), cache: Arc::default() }
     }
 
-    /// All servers, by name. One that this release cannot read is skipped, and logged.
+    /// All servers, by name. A server that this release cannot read is skipped, and logged.
     pub fn servers(&self) -> Result<Vec<StoredServer>, MailError> {
         Ok(readable_servers(&self.mailstore.store().scan(schema::MAIL_SERVER, &[])?))
     }
@@ -90,7 +90,7 @@ impl MailboxSyncStore {
         Ok(record.map(|record| StoredServer::read(&key, &record)).transpose()?.flatten())
     }
 
-    /// The server of that name; of two that got one name on both sides of a split, the earlier.
+    /// The server of that name; of two servers that got one name on both sides of a split, the earlier one.
     pub fn server_by_name(&self, name: &str) -> Result<Option<StoredServer>, MailError> {
         Ok(self.servers()?.into_iter().find(|server| server.name == name))
     }
@@ -116,8 +116,8 @@ impl MailboxSyncStore {
         refused.map_or(Ok(acknowledgement), Err)
     }
 
-    /// Changes settings of a server; `None` unsets one. Where the host, or the folder of accounts, is another one now,
-    /// messages are found again by their Message-IDs.
+    /// Changes settings of a server; `None` unsets one. If this changes the host, or the folder of accounts, messages
+    /// are found again by their Message-IDs.
     pub async fn change_server(
         &self,
         id: MailServerId,
@@ -142,7 +142,7 @@ impl MailboxSyncStore {
     }
 
     /// Removes a server, its accounts, and the states of their messages; messages stay on both sides. Returns the
-    /// number of accounts. If it fails in between, the server is gone, and its remaining accounts are left out with
+    /// number of accounts. If it fails in between, the server is removed, and its remaining accounts are left out with
     /// [`LeftOutReason::ServerGone`].
     pub async fn remove_server(&self, id: MailServerId) -> Result<(u64, Acknowledgement), MailboxSyncError> {
         let accounts = self.mailboxes_of(id).await?;

@@ -9,14 +9,14 @@ use twinbox_mailbox::{
     schema as mailbox_schema,
 };
 use twinbox_mailbox_sync::{
-    Account, AccountSettings, AccountState, Owner, Place, ServerSettings, StoredAccount, StoredServer, Users,
-    account_of, schema,
+    Account, AccountPlace, AccountSettings, AccountState, Owner, ServerSettings, StoredAccount, StoredServer,
+    Users, account_of, schema,
 };
 use twinbox_mailstore::MailError;
 use twinbox_replication_core::{Key, Record};
 
 use crate::{
-    place::{is_in, place_of},
+    account_place::{is_in, place_of},
     reader::Rows,
 };
 
@@ -106,7 +106,7 @@ impl Servers {
         Ok(Self(servers.map(|stored| Server { settings: settings(&stored), stored }).collect()))
     }
 
-    /// Whether a server names users beside the listed ones.
+    /// Whether a server names users in addition to the listed ones.
     pub(crate) fn name_users(&self) -> bool {
         self.0.iter().filter_map(|server| server.settings.as_ref().ok()).any(|server| server.users != Users::Listed)
     }
@@ -125,7 +125,7 @@ impl Servers {
     }
 }
 
-/// The servers of these rows, by name. One that this release cannot read is left out, and logged.
+/// The servers of these rows, by name. A server that this release cannot read is left out, and logged.
 pub(crate) fn readable_servers(rows: &[(Key, Record)]) -> Vec<StoredServer> {
     let mut servers = Vec::new();
     for (key, record) in rows {
@@ -156,7 +156,7 @@ pub(crate) struct Resolver<'a, R> {
 pub(crate) struct Resolved {
     pub(crate) account: Account,
     pub(crate) state: AccountState,
-    pub(crate) place: Place,
+    pub(crate) place: AccountPlace,
     /// The stored states of messages are of this place.
     pub(crate) in_place: bool,
 }

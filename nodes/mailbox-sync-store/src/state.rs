@@ -1,4 +1,4 @@
-//! The states of accounts and messages: what the duty saw last, and its marks of messages here.
+//! The states of accounts and messages, as the duty saw them last, and its marks of messages here.
 //!
 //! Each write is checked against the account as it is in the same commit: a pass that began before a change of the
 //! account writes nothing after it.
@@ -11,7 +11,7 @@ use twinbox_mailbox::{
     Mark,
     by_epoch::{self, Author},
 };
-use twinbox_mailbox_sync::{Account, AccountState, LocalMessage, LocalState, MessageState, Place, schema};
+use twinbox_mailbox_sync::{Account, AccountPlace, AccountState, LocalMessage, LocalState, MessageState, schema};
 use twinbox_mailstore::{
     Acknowledgement, MailError, blocking,
     rows::{mark_in, message_in},
@@ -21,21 +21,21 @@ use twinbox_replication_store::Draft;
 
 use crate::{
     MailboxSyncError, MailboxSyncStore,
-    place::place_edit,
+    account_place::place_edit,
     resolve::{Resolver, Servers},
 };
 
 /// Rows of messages in one commit.
 const GROUP: usize = 128;
 
-/// Marks of a message here, for a change that was seen there.
+/// Marks of a message here, for a change that was seen on the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MarkedHere {
     /// The message.
     pub message: MessageId,
     /// State of the message from which the marks were planned.
     pub expected: LocalState,
-    /// Whether it was partial then: a deletion of a part is none of audio that came since.
+    /// Whether it was partial then: the deletion of a part does not delete audio that came since.
     pub partial: bool,
     /// The marks, in their order.
     pub marks: Vec<Mark>,
@@ -68,7 +68,7 @@ impl MailboxSyncStore {
     }
 
     /// The messages of a mailbox as the plan of a pass needs them, oldest first; deleted ones too. Fails with
-    /// [`MailError::LacksRecords`] until this node has all records: a message that is not here yet is not gone.
+    /// [`MailError::LacksRecords`] until this node has all records: a message that has not arrived yet is not removed.
     pub async fn local(&self, mailbox: MailboxId) -> Result<Vec<LocalMessage>, MailError> {
         self.check_complete()?;
         let messages = self.mailstore.messages(mailbox).await?.into_iter();
@@ -86,7 +86,7 @@ impl MailboxSyncStore {
         if self.mailstore.has_all_records() { Ok(()) } else { Err(MailError::LacksRecords) }
     }
 
-    /// Stores states of messages (`None`: the message has none any more), then the state of the account, under the
+    /// Stores states of messages (`None`: the state is removed), then the state of the account, under the
     /// epoch of the duty. `permit` is asked before each commit, and its result is kept until the commit is
     /// acknowledged; `None` ends the call with [`MailError::DutyLost`]. Refused with [`MailError::StaleEpoch`] when a
     /// newer epoch has written, and with [`MailboxSyncError::AccountChanged`] when the mailbox does not have this
@@ -166,7 +166,7 @@ struct Writer {
     mailbox: MailboxId,
     author: Author,
     now: Timestamp,
-    place: Place,
+    place: AccountPlace,
 }
 
 impl Writer {

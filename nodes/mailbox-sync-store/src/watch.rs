@@ -16,16 +16,16 @@ use twinbox_mailbox_sync::schema;
 use twinbox_mailstore::Mailstore;
 use twinbox_replication_core::{Change, Key, Record, Tag};
 
-use crate::place::PLACE;
+use crate::account_place::PLACE;
 
-/// A change of what is synchronised.
+/// A change that the synchronisation must follow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SyncChange {
     /// Messages of this mailbox, which may have no account. Marks of the duty are among them.
     Mailbox(MailboxId),
     /// The set of accounts, or settings of a server or an account.
     Settings,
-    /// Any of them: changes were missed.
+    /// Any change: some were missed.
     Everything,
 }
 
@@ -87,7 +87,7 @@ fn has_value_by_epoch(delta: &Record) -> bool {
 pub struct MailboxSyncWatch {
     mailstore: Mailstore,
     changes: Receiver<Arc<Change>>,
-    /// A change that came behind reported ones.
+    /// A change that came after reported ones.
     pending: Option<SyncChange>,
 }
 

@@ -1,19 +1,19 @@
-//! A message with a row that is not in the folder there.
+//! A message with a row that is absent from the folder on the server.
 
 use crate::{Action, Extent, Link, LocalMessage, LocalState, MailState, MessageState, NamesKept, RemoteFlags};
 
-/// Belief in the absence of messages.
+/// Meaning of the absence of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Absence {
-    /// The message left the folder.
+    /// The message left the folder: it is deleted here.
     Counts,
-    /// The folder is another one, or an old copy: nothing is deleted because of it.
+    /// The folder is another one, or an old copy: absent messages are not deleted here.
     Reset,
     /// The folder is empty: deletions are held back.
     HeldBack,
 }
 
-/// The actions for a message that is absent there.
+/// The actions for a message that is absent on the server.
 pub(crate) fn absent(
     message: &LocalMessage,
     row: &MessageState,
@@ -29,14 +29,14 @@ pub(crate) fn absent(
         let then = MessageState { mail: MailState { part: 0, ..mail }, ..*row };
         return vec![Action::RemovePart { message: id, uid: row.mail.part, then, refused: *row }];
     }
-    // The absence is that of the part: a deletion of it is none of the audio that came since.
+    // Only the mail of the part is absent: its deletion does not delete audio that came since.
     if row.mail.extent == Extent::Part && !message.partial && !now.deleted {
         return vec![append(message, Some(row))];
     }
-    // Mails that have no name of ours are not appended again because they are not found.
+    // Mails without a name of ours cannot be found, so they are not appended again.
     if !now.deleted {
         match row.link {
-            // The server left no name: it may be there, and no look would find it.
+            // The server left no name: the mail may be there, and no look would find it.
             Link::Held { uid: 0, .. } if changed && names == NamesKept::Nothing && row.mail.alias == 0 => {
                 return vec![];
             }
@@ -46,7 +46,7 @@ pub(crate) fn absent(
             {
                 return store(Link::Held { uid: 0, remote });
             }
-            // The server may have taken it: no look would find it.
+            // The server may have taken the mail: no look would find it.
             Link::Appending { .. } if names == NamesKept::Nothing && row.mail.refusal.is_none() => {
                 return store(Link::Held { uid: 0, remote: RemoteFlags::of(now.folder) });
             }
@@ -54,9 +54,9 @@ pub(crate) fn absent(
         }
     }
     match row.link {
-        // The APPEND may yet be found: the row waits for that.
+        // The appended mail may still be found: the row waits for that.
         Link::Appending { .. } | Link::Gone if now.deleted => vec![],
-        // The server took it and does not show it in the folder: each further attempt would leave a copy elsewhere. The
+        // The server took the mail and does not show it in the folder: each further attempt would leave a copy elsewhere. The
         // row keeps the bases, so that changes here are pushed when it shows up.
         Link::Gone if !row.local.deleted => vec![],
         Link::Bound { .. } | Link::Held { .. } if now.deleted => store(Link::Gone),

@@ -5,7 +5,7 @@ use twinbox_mailbox::by_epoch::{self, Author, StaleEpoch};
 use twinbox_replication_core::{Edit, Record};
 
 use crate::{
-    Place, RemoteFlags, UidChanges,
+    AccountPlace, RemoteFlags, UidChanges,
     value::{put_text, take_text, take_u32, take_u64},
 };
 
@@ -21,8 +21,8 @@ pub enum NamesKept {
     MessageId,
     /// The server rewrites Message-IDs, and keeps the header field of our own.
     OwnField,
-    /// Neither: a mail is recognised by its UID, and by the Message-ID that the server gave it. One that is not found
-    /// is never appended a second time.
+    /// Neither name: a mail is recognised by its UID, and by the Message-ID that the server gave it. A mail that is not
+    /// found is never appended a second time.
     Nothing,
 }
 
@@ -33,7 +33,7 @@ pub struct Scan {
     pub number: u32,
     /// UIDVALIDITY of the folder.
     pub uid_validity: u32,
-    /// UIDs below were read; 0: no reading is under way.
+    /// UIDs below this one were read; 0: no reading is under way.
     pub next: u32,
 }
 
@@ -43,7 +43,7 @@ pub struct AccountState {
     /// UIDVALIDITY of the folder; 0 before the first look and when stored UIDs are not to be trusted: the next look
     /// is a full one.
     pub uid_validity: u32,
-    /// UIDs below were looked at.
+    /// UIDs below this one were examined.
     pub uid_next: u32,
     /// HIGHESTMODSEQ of the folder (RFC 7162); 0 for none.
     pub modseq: u64,
@@ -57,7 +57,7 @@ pub struct AccountState {
     pub held_back: u32,
     /// Number of messages whose next step the server refused; each is repeated after a growing pause.
     pub refused: u32,
-    /// Flags that the server did not keep when it was asked last.
+    /// Flags that the server did not keep at the last attempt.
     pub unkept: RemoteFlags,
     /// The names that the server leaves to mails.
     pub names: NamesKept,
@@ -77,7 +77,7 @@ impl AccountState {
         current: &Record,
         author: &Author,
         at: Timestamp,
-        place: Place,
+        place: AccountPlace,
     ) -> Result<Vec<Edit>, StaleEpoch> {
         let time = |at: Option<Timestamp>| at.map_or(0, |at| at.0).to_be_bytes();
         let mut bytes = [self.uid_validity, self.uid_next, self.held_back].map(u32::to_be_bytes).concat();
@@ -93,7 +93,7 @@ impl AccountState {
         let Scan { number, uid_validity, next } = self.scan;
         bytes.extend_from_slice(&[self.refused, number, uid_validity, next].map(u32::to_be_bytes).concat());
         bytes.extend_from_slice(&place.0);
-        // After the place: a release before this one reads no further.
+        // After the place: an earlier release reads only up to there.
         let UidChanges { count, latest } = self.uid_changes;
         bytes.extend_from_slice(&[count, latest].map(u32::to_be_bytes).concat());
         Ok(vec![by_epoch::put(current, author, at, &bytes)?])
@@ -109,7 +109,7 @@ impl AccountState {
 
     /// Reads it from an account's record; the empty state before the first run, when it cannot be read, and when it
     /// was seen in another place: the next look is a full one.
-    pub fn read(record: &Record, place: Place) -> Self {
+    pub fn read(record: &Record, place: AccountPlace) -> Self {
         let stored = by_epoch::newest(record).and_then(|newest| read(newest.value));
         stored.filter(|(_, rest)| place.holds(rest)).map(|(state, _)| state).unwrap_or_default()
     }

@@ -68,7 +68,7 @@ pub enum Auth {
 /// Source of access tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OAuthSettings {
-    /// Grant by which tokens are asked for.
+    /// Grant by which tokens are requested.
     pub grant: OAuthGrant,
     /// Address of the token endpoint; `http://` only with `insecure=yes`, and only to this machine.
     pub token_url: String,
@@ -80,7 +80,7 @@ pub struct OAuthSettings {
     pub scope: String,
 }
 
-/// Grant by which tokens are asked for.
+/// Grant by which tokens are requested.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum OAuthGrant {
     /// Client credentials (RFC 6749 section 4.4), as for Exchange Online: one token for all accounts.

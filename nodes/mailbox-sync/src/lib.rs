@@ -15,7 +15,7 @@
 //! | `account` | the account of one user: sign-in name, folder, file of the secret |
 //! | `stored` | servers and accounts as stored |
 //! | `flags`, `message_state`, `account_state` | the last state seen of messages and accounts, stored by epoch |
-//! | `place` | the folder that stored UIDs are of |
+//! | `account_place` | the folder that stored UIDs are of |
 //! | `refusal` | pauses after steps that the server refused |
 //! | `sign_in_brake` | sign-ins with a secret that accounts share |
 //! | `message_id` | Message-IDs that are the same at each APPEND |
@@ -30,11 +30,12 @@
 //! | saved | `\Seen` and `\Flagged` |
 //! | deleted | not in the folder, or `\Deleted` |
 //!
-//! IMAP flags carry no time, so a change is what differs from the last state seen, stored per message and side.
+//! IMAP flags carry no time, so a change is a difference from the last state seen, stored per message and side.
 //! No clock, no socket, no disk: the time is an argument.
 
 mod absent;
 mod account;
+mod account_place;
 mod account_settings;
 mod account_state;
 mod auth;
@@ -42,7 +43,6 @@ mod flags;
 mod merge;
 mod message_id;
 mod message_state;
-mod place;
 mod plan;
 mod refusal;
 pub mod schema;
@@ -56,13 +56,13 @@ mod values;
 mod view;
 
 pub use account::{Account, AccountError, AccountTemplate, Owner, account_of};
+pub use account_place::AccountPlace;
 pub use account_settings::{AccountSettings, Trash};
 pub use account_state::{AccountState, NamesKept, Scan};
 pub use auth::{Auth, AuthKind, OAuthGrant, OAuthSettings};
 pub use flags::{LocalState, RemoteFlags};
 pub use message_id::{Extent, fingerprint, message_id, parse_message_id};
 pub use message_state::{Link, MailState, MessageState};
-pub use place::Place;
 pub use plan::{PARTIAL_WAIT_MS, RENEWED_AFTER, needs_full_look, plan};
 pub use refusal::Refusal;
 pub use setting::{AccountSetting, ServerSetting, SettingError, account_change, server_change};

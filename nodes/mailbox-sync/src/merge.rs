@@ -1,8 +1,8 @@
 //! A message that is on both sides: from the bases and the present states to actions.
 //!
-//! A change of one side is what differs from that side's base. Changes here are pushed flag by flag, so that a flag
-//! that only the other side changed stays; a flag that both sides changed becomes as it is here. A save here asserts
-//! both flags. When neither side changed and they still differ, both become as it is here.
+//! A change of one side is a difference from that side's base. Changes here are pushed flag by flag, so that a flag that
+//! only the other side changed stays; for a flag that both sides changed, the value here wins. A save here asserts both
+//! flags. When neither side changed and they still differ, the state here wins.
 
 use twinbox_ids::MessageId;
 use twinbox_mailbox::Folder;
@@ -16,7 +16,7 @@ pub(crate) struct Sides {
     pub remote: RemoteFlags,
 }
 
-/// A message that is in the folder there.
+/// A message that is in the folder on the server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Present {
     pub message: MessageId,
@@ -35,13 +35,13 @@ pub(crate) struct Present {
 }
 
 impl Present {
-    /// The actions that make both sides agree; none if they do, and the row says so.
+    /// The actions that make both sides agree; none if they agree and the row records it.
     pub(crate) fn actions(&self, row: Option<&MessageState>) -> Vec<Action> {
         let (message, uid, now) = (self.message, self.uid, self.now);
         // The bases, so that the next look comes to the same step.
         let kept = |remote| MessageState { mail: self.mail, ..self.row(self.base.local, remote) };
         let Some(goal) = goal(self.base, now) else {
-            // A removal first sets \Deleted, which may stay: that is no deletion there of a message that is undeleted
+            // A removal first sets \Deleted, which may stay: that flag does not delete a message that is undeleted
             // here later.
             let refused = kept(RemoteFlags { deleted: true, ..self.base.remote });
             let mail = MailState { refusal: None, ..self.mail };
@@ -55,7 +55,7 @@ impl Present {
         let add = goal.remote.without(now.remote).without(self.unkept);
         let remove = now.remote.without(goal.remote).without(self.unkept);
         if !add.with(remove).is_empty() {
-            // The bases keep what is still to be marked here.
+            // The bases keep the marks that are still to be made here.
             let remote = RemoteFlags { deleted: self.base.remote.deleted, ..goal.remote };
             let then = if marks.is_empty() { last } else { self.row(self.base.local, remote) };
             actions.push(Action::Flags { message, uid, add, remove, then, refused });
@@ -68,7 +68,7 @@ impl Present {
             actions.push(Action::Store { message, state: last });
         }
         if last.mail.part != 0 && actions.iter().all(|action| matches!(action, Action::Store { .. })) {
-            // The mail of the whole was seen in this look: that of the part goes.
+            // The mail of the whole was seen in this look: the mail of the part is removed.
             let then = MessageState { mail: MailState { part: 0, ..last.mail }, ..last };
             let refused = MessageState { mail: MailState { refusal: self.mail.refusal, ..last.mail }, ..last };
             return vec![Action::RemovePart { message, uid: last.mail.part, then, refused }];
@@ -76,8 +76,8 @@ impl Present {
         actions
     }
 
-    /// The actions for a mail of the part of a message that is whole here: its flags count, its removal does not. The
-    /// mail of the whole is appended, and a later look that sees it removes this one.
+    /// The actions for the mail of a part of a message that is whole here: its flags count, its removal does not. The mail
+    /// of the whole is appended, and a later look that sees that mail removes this one.
     pub(crate) fn replaced(&self) -> Vec<Action> {
         let kept = |sides: Sides| Sides {
             local: LocalState { deleted: false, ..sides.local },
@@ -106,14 +106,14 @@ impl Present {
 /// The states that both sides get; `None`: the message leaves the folder there.
 fn goal(base: Sides, now: Sides) -> Option<Sides> {
     match (now.local.deleted, now.remote.deleted) {
-        // Deleted here since, also where a cut left it flagged there and not yet expunged.
+        // Deleted here since, also if a lost connection left the mail flagged on the server and not yet expunged.
         (true, _) if !base.local.deleted => None,
         (true, true) => Some(now),
-        // A deletion that was seen before has been undone there.
-        // Deleted there since. A message that was changed here outlives that.
+        // Deleted on the server since. A message that was changed here survives that.
         (false, true) if now.local == base.local && !base.remote.deleted => {
             Some(Sides { local: LocalState { deleted: true, ..now.local }, ..now })
         }
+        // Not deleted, or no longer: undeleted on the server, or changed here.
         _ => Some(same_folder(base, now)),
     }
 }
@@ -132,7 +132,7 @@ fn same_folder(base: Sides, now: Sides) -> Sides {
     Sides { local: LocalState { folder: remote.folder(), deleted: false }, remote }
 }
 
-/// The flags there after a change of the folder here.
+/// The flags on the server after a change of the folder here.
 fn pushed(was: Folder, is: Folder, there: RemoteFlags) -> RemoteFlags {
     let (old, new) = (RemoteFlags::of(was), RemoteFlags::of(is));
     let push = |old: bool, new: bool, there: bool| if new != old || is == Folder::Saved { new } else { there };

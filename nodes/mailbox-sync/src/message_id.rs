@@ -1,4 +1,4 @@
-//! Names of mails: the same at each APPEND of a message, so that a repeated one is found.
+//! Names of mails: the same at each APPEND of a message, so that a repeated APPEND is recognised.
 
 use twinbox_ids::{ClusterId, MessageId};
 
@@ -42,8 +42,8 @@ pub fn parse_message_id(text: &str) -> Option<(MessageId, Extent)> {
     Some((id.parse().ok()?, extent))
 }
 
-/// Short form of a Message-ID that a server wrote in place of ours, never 0 (64-bit FNV-1a). It recognises a mail that
-/// was appended here; one with the same Message-ID is a copy of it.
+/// Short form of a Message-ID that a server wrote in place of ours, never 0 (64-bit FNV-1a). It identifies a mail that
+/// was appended from here; another mail with the same Message-ID is a copy of it.
 pub fn fingerprint(text: &str) -> u64 {
     let hash = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     text.trim().bytes().fold(0xcbf2_9ce4_8422_2325, hash).max(1)

@@ -5,7 +5,7 @@ use twinbox_mailbox::by_epoch::{self, Author, StaleEpoch};
 use twinbox_replication_core::{Edit, Record};
 
 use crate::{
-    Extent, LocalState, Place, Refusal, RemoteFlags,
+    AccountPlace, Extent, LocalState, Refusal, RemoteFlags,
     value::{take_u32, take_u64},
 };
 
@@ -36,10 +36,10 @@ pub enum Link {
         /// Base of that side: its flags as seen or set last.
         remote: RemoteFlags,
     },
-    /// The message left the folder, and is deleted here; or, if the base here is not deleted, the server took it and
-    /// does not show it in the folder.
+    /// The message left the folder, and is deleted here; or, if the base here is not deleted, the server took the mail
+    /// and does not show it in the folder.
     Gone,
-    /// The message is absent, and its deletion is not believed: the folder is empty, or the mail cannot be recognised.
+    /// The message is absent, and its deletion is held back: the folder is empty, or the mail cannot be recognised.
     Held {
         /// Its last UID; 0 if the UID does not count any more.
         uid: u32,
@@ -55,16 +55,16 @@ pub struct MessageState {
     pub local: LocalState,
     /// Its connection to the folder there, with the base of that side.
     pub link: Link,
-    /// More about its mail there.
+    /// Facts of its mail on the server.
     pub mail: MailState,
 }
 
-/// Facts of the mail of a message there.
+/// Facts of the mail of a message on the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct MailState {
     /// The audio of the mail that the link is about.
     pub extent: Extent,
-    /// UID of the mail of the part, which goes when that of the whole is there; 0 for none.
+    /// UID of the mail of the part, which is removed once the mail of the whole is there; 0 for none.
     pub part: u32,
     /// [`fingerprint`](crate::fingerprint) of the Message-ID that the server wrote in place of ours; 0 for none.
     pub alias: u64,
@@ -95,7 +95,7 @@ impl MessageState {
         current: &Record,
         author: &Author,
         at: Timestamp,
-        place: Place,
+        place: AccountPlace,
     ) -> Result<Vec<Edit>, StaleEpoch> {
         let mut bytes = vec![self.local.byte()];
         let (kind, numbers, flags) = match self.link {
@@ -122,7 +122,7 @@ impl MessageState {
 
     /// Reads it from a message's record; `None` if there is none, if it was removed, if it cannot be read, and if it
     /// was seen in another place.
-    pub fn read(record: &Record, place: Place) -> Option<Self> {
+    pub fn read(record: &Record, place: AccountPlace) -> Option<Self> {
         let (state, rest) = read(by_epoch::newest(record)?.value)?;
         place.holds(rest).then_some(state)
     }

@@ -14,11 +14,11 @@ use crate::{
 /// Time for which a partial message waits for its complete audio, in milliseconds after it was received.
 pub const PARTIAL_WAIT_MS: u64 = 10 * 60_000;
 
-/// Mails after a stored attempt from which on it is renewed, so that looks do not begin further and further back.
+/// Mails after a stored attempt from which on it is renewed, so that looks do not begin ever further back.
 pub const RENEWED_AFTER: u32 = 1_000;
 
-/// Whether the next look reads the Message-IDs of the whole folder: it is the first one, or the folder is not the one
-/// that was looked at before (UIDVALIDITY changed, or UIDNEXT fell).
+/// Whether the next look reads the Message-IDs of the whole folder: it is the first one, or the folder is not that
+/// of the look before (UIDVALIDITY changed, or UIDNEXT fell).
 pub fn needs_full_look(before: &AccountState, remote_uid_validity: u32, remote_uid_next: u32) -> bool {
     before.uid_validity == 0 || before.uid_validity != remote_uid_validity || remote_uid_next < before.uid_next
 }
@@ -123,7 +123,7 @@ fn is_void(
     remote.reused || older || rows.values().map(|row| &row.link).any(impossible)
 }
 
-/// Messages that were found, without UIDs that cannot be right: 0, one UID for two messages, or, unless the whole
+/// Messages that were found, without impossible UIDs: 0, one UID for two messages, or, unless the whole
 /// folder was read, the UID of another bound message.
 fn believable(
     rows: &BTreeMap<MessageId, MessageState>,
@@ -148,7 +148,7 @@ fn believable(
     found.iter().filter(|(id, (uid, _))| fine(id, uid)).map(|(id, at)| (*id, *at)).collect()
 }
 
-/// Belief in the absence of messages. A folder that is empty while more than one message is gone may have been lost, so
+/// Whether absent messages count as deleted. A folder that is empty while more than one message is gone may have been lost, so
 /// deletions are held back.
 fn absence(rows: &BTreeMap<MessageId, MessageState>, remote: &RemoteView, full: bool) -> Absence {
     if full {
@@ -171,7 +171,7 @@ fn absence(rows: &BTreeMap<MessageId, MessageState>, remote: &RemoteView, full: 
 struct Look<'a> {
     now: Timestamp,
     remote: &'a RemoteView,
-    /// The whole folder was read, and rows do not say where messages are.
+    /// The whole folder was read, and the UIDs of rows do not count.
     full: bool,
     /// Flags that the server did not keep in the look before.
     unkept_before: RemoteFlags,
@@ -181,7 +181,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// The actions without what lost audio makes impossible. That is no failure of the account, and has its own alarm.
+    /// The actions without those that lost audio makes impossible. Lost audio is no failure of the account, and has its own alarm.
     fn possible(&self, message: &LocalMessage, row: Option<&MessageState>) -> Vec<Action> {
         let mut actions = self.actions(message, row);
         actions.retain(|action| !message.audio_lost || !matches!(action, Action::Append { .. }));
@@ -198,7 +198,7 @@ impl Look<'_> {
                 // UIDs of another folder do not count.
                 let part = if self.full { 0 } else { row.mail.part };
                 let row = MessageState { mail: MailState { part, ..row.mail }, ..*row };
-                // What is missing may be among the mails that were not looked at yet.
+                // A missing message may be among the mails that were not examined yet.
                 let accepted = self.remote.accepted && self.remote.looked == 0;
                 absent(message, &row, self.absence, accepted, self.remote.names)
             }
@@ -208,7 +208,7 @@ impl Look<'_> {
     }
 
     /// The actions up to the first that waits because the server refused it, and whether there is one. The row keeps
-    /// what the next attempt needs. An APPEND waits only for a refused APPEND, whose attempt the row has: after the
+    /// the data of the next attempt. An APPEND waits only for a refused APPEND, whose attempt the row has: after the
     /// refusal of another step, the row must not stay as it is in the folder before.
     fn unless_refused(&self, actions: Vec<Action>, row: Option<&MessageState>) -> (Vec<Action>, bool) {
         let waits = row.and_then(|row| row.mail.refusal).is_some_and(|refusal| refusal.waits(self.now));
@@ -220,7 +220,7 @@ impl Look<'_> {
         }
         let Some(step) = actions.iter().find(|action| is_there(action)) else { return (actions, false) };
         if attempted && self.place(step.message(), row).is_some() {
-            // The mail of the attempt came after all: it was the APPEND that waited.
+            // The mail of the attempt came after all: only the APPEND had to wait.
             return (actions, false);
         }
         let kept = step.refused().filter(|state| row != Some(state));
@@ -252,18 +252,18 @@ impl Look<'_> {
         message.partial && self.now.0 < message.received.0.saturating_add(PARTIAL_WAIT_MS)
     }
 
-    /// The message in the folder there, with the bases of both sides.
+    /// The message in the folder on the server, with the bases of both sides.
     fn present(&self, message: &LocalMessage, row: Option<&MessageState>) -> Option<Present> {
         let local = message.state;
         if row.is_none() && local.deleted {
-            // Deleted before it was known there: nothing says that it came back.
+            // Deleted before it was known on the server: there is no sign that it came back.
             return None;
         }
         let (uid, remote, extent) = self.place(message.id, row)?;
         let mail = self.mail(message.id, row, extent);
         let base = match row {
             Some(row) if !self.full => Sides { local: row.local, remote: base_there(row) },
-            // The flags of an old copy are no change there: it is as here, and what was deleted before has come back.
+            // The flags of an old copy are no change on the server: the state here counts, and a deleted message has come back.
             _ => {
                 let deleted = row.map_or(local, |row| row.local).deleted;
                 Sides {
@@ -277,8 +277,8 @@ impl Look<'_> {
         Some(Present { message: message.id, uid_validity, uid, mail, partial: message.partial, unkept, base, now })
     }
 
-    /// Bases and present states, with only those flags as evidence that the server keeps. One that it does not keep is
-    /// as the base here has it, and one that it begins to keep has not changed there.
+    /// Bases and present states, with only those flags as evidence that the server keeps. For a flag that it does not keep,
+    /// the base here counts; a flag that it begins to keep has not changed on the server.
     fn evidence(&self, base: Sides, now: Sides) -> (Sides, Sides) {
         let unkept = self.remote.unkept;
         let known = base.remote.replaced(self.unkept_before.without(unkept), now.remote);
@@ -298,7 +298,7 @@ impl Look<'_> {
                         if self.remote.gone.contains(&uid) { found() } else { uid }
                     }
                     Link::Bound { .. } | Link::Gone | Link::Held { .. } if row.mail.part == 0 => 0,
-                    // It may have left the folder and come back.
+                    // The mail may have left the folder and come back.
                     _ => Some(found()).filter(|uid| *uid != 0).unwrap_or(row.mail.part),
                 },
                 _ => found(),
@@ -333,7 +333,7 @@ impl Look<'_> {
     }
 
     /// The action for a row without a message here: the message is purged, or its record has not arrived yet. The row
-    /// goes only if the message was deleted or is not in the folder, so that a message that arrives later is not
+    /// is removed only if the message was deleted or is not in the folder, so that a message that arrives later is not
     /// appended a second time.
     fn without_message(&self, id: MessageId, row: &MessageState) -> Option<Action> {
         if row.local.deleted {
@@ -345,14 +345,14 @@ impl Look<'_> {
             let state = MessageState { link, mail: self.mail(id, Some(row), extent), ..*row };
             return (state != *row).then_some(Action::Store { message: id, state });
         }
-        // A mail that comes after this look has a UID from its UIDNEXT on (RFC 3501 section 2.3.1.1). One that is there
-        // may be above the end of a look that ended early.
+        // A mail that comes after this look has a UID from its UIDNEXT on (RFC 3501 section 2.3.1.1). A mail that is in the
+        // folder may be above the end of a look that ended early.
         let coming = |from: u32| self.remote.looked != 0 || self.remote.uid_next <= from;
         let waits = matches!(row.link, Link::Appending { from_uid, .. } if coming(from_uid)) && !self.full;
         (!waits).then(|| self.forgotten(id, row))
     }
 
-    /// The end of a row: first the mail of the part goes, of which nothing else knows.
+    /// The end of a row: first the mail of the part is removed, which only this row names.
     fn forgotten(&self, id: MessageId, row: &MessageState) -> Action {
         let mail = row.mail;
         // UIDs of another folder do not count.
@@ -373,8 +373,8 @@ fn base_there(row: &MessageState) -> RemoteFlags {
     }
 }
 
-/// Position in the plan: rows that hold deletions back come first, so that a cut never leaves a single absent message,
-/// which would be believed. What needs the connection least comes next.
+/// Position in the plan: rows that hold deletions back come first, so that a lost connection never leaves a single absent
+/// message, which would count as deleted. Actions that need the connection least come next.
 fn rank(actions: &[Action]) -> u8 {
     let rank = |action: &Action| match action {
         Action::Store { state: MessageState { link: Link::Held { .. }, .. }, .. } => 0,

@@ -1,16 +1,15 @@
 //! A brake for a wrong shared secret: otherwise each account of the server would try it, and servers lock such clients.
 //!
 //! Before the first sign-in with a secret succeeds, and from a refusal that counts to the next success, a few accounts at a
-//! time try it. Once mailboxes have signed in with it, only their refusals count: a refusal of any other says that the user has no account there. After a pause one
-//! account tries at a time, at first one that has signed in before.
-//!
-//! Times are those of a clock that is never set, since any moment before the first of them.
+//! time try it. Once mailboxes have signed in with it, only their refusals count: a refusal of another mailbox means that the user
+//! has no account there. After a pause one account tries at a time, first one that has signed in before.
+//! Times are of a clock that is never set, since any moment before the first of them.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use twinbox_ids::MailboxId;
 
-/// Refused sign-ins in a row from which the accounts pause. As many try a secret at a time that has never been right.
+/// Refused sign-ins in a row from which the accounts pause. Up to this many try a secret concurrently before it has succeeded.
 pub const MOST_REFUSED: u32 = 5;
 /// Pause of the accounts.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(5 * 60);
@@ -33,11 +32,11 @@ pub struct SignInBrake {
 /// Answer to a mailbox that wants to sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SignInTurn {
-    /// It may; [`SignInBrake::ended`] follows.
+    /// The mailbox may sign in; [`SignInBrake::ended`] follows.
     Now,
-    /// It asks again when another sign-in has ended.
+    /// The mailbox asks again when another sign-in has ended.
     AfterOthers,
-    /// It waits until then.
+    /// The mailbox waits until this time.
     NotBefore(Duration),
 }
 
@@ -51,7 +50,7 @@ impl SignInBrake {
         let waits = match self.pause {
             Some(until) if now < until => return SignInTurn::NotBefore(until),
             Some(_) if self.trying > 0 => true,
-            // For the length of a pause, those go first whose refusal says something about the secret.
+            // For the length of a pause, mailboxes whose refusal is evidence about the secret go first.
             Some(until) if !self.proven.is_empty() && !self.proven.contains(&mailbox) => {
                 let until = until.saturating_add(REFUSED_PAUSE);
                 if now < until {
@@ -73,16 +72,16 @@ impl SignInBrake {
         SignInTurn::Now
     }
 
-    /// The sign-in of a mailbox succeeded: the secret is right.
+    /// Notes that a mailbox signed in: the secret is right.
     pub fn succeeded(&mut self, mailbox: MailboxId) {
         (self.refused, self.pause) = (0, None);
         self.proven.insert(mailbox);
     }
 
-    /// The server refused the sign-in of a mailbox.
+    /// Notes that the server refused the sign-in of a mailbox.
     pub fn refused(&mut self, mailbox: MailboxId, now: Duration) {
         if self.pause.is_some() {
-            // It goes first no more: its account may have been removed.
+            // The mailbox no longer goes first: its account may have been removed.
             self.proven.remove(&mailbox);
         } else if !self.proven.is_empty() && !self.proven.contains(&mailbox) {
             return;
@@ -93,7 +92,7 @@ impl SignInBrake {
         }
     }
 
-    /// A sign-in has ended, whatever its result.
+    /// Notes the end of a sign-in, whatever its result.
     pub fn ended(&mut self) {
         self.trying = self.trying.saturating_sub(1);
     }

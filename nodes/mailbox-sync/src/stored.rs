@@ -23,7 +23,7 @@ pub struct StoredServer {
     pub id: MailServerId,
     /// The name in lists.
     pub name: String,
-    /// Time of its creation: of two with one name, made on both sides of a split, the earlier has it.
+    /// Time of its creation: of two servers with one name, made on both sides of a split, the earlier one keeps it.
     pub created: Timestamp,
     /// Settings by permanent number (0 to 4,095); unset ones are left out.
     pub settings: BTreeMap<u16, String>,

@@ -1,11 +1,11 @@
-//! Servers that give the mails of a folder new UIDs again and again.
+//! Servers that repeatedly give new UIDs to the mails of a folder.
 
 use crate::AccountState;
 
-/// Looks in a row that find new UIDs, from which on no message is appended: a server on which nothing is found again
+/// Looks in a row that find new UIDs, from which on no message is appended: a server on which no mail is found again
 /// would get each message at each look.
 pub const MOST_UID_CHANGES: u32 = 3;
-/// Maximum of the count, so that a folder is trusted again some time after its UIDs stay.
+/// Maximum of the count, so that a folder is trusted again some time after its UIDs have become stable.
 const MOST_COUNTED: u32 = 10;
 
 /// Changes of the UIDs of a folder, from look to look.
@@ -21,7 +21,7 @@ impl AccountState {
     /// The changes of UIDs after a full look at a folder of this UIDVALIDITY.
     ///
     /// # Errors
-    /// Too many looks in a row found new UIDs: nothing is appended, and the state gets the changes in the error, which
+    /// Too many looks in a row found new UIDs: no message is appended, and the state gets the changes in the error, which
     /// count down while the UIDVALIDITY stays.
     pub fn changes_after_full_look(&self, uid_validity: u32) -> Result<UidChanges, UidChanges> {
         let UidChanges { count, latest } = self.uid_changes;

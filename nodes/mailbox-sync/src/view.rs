@@ -38,19 +38,19 @@ pub struct RemoteView {
     pub flags: BTreeMap<u32, RemoteFlags>,
     /// Bound UIDs that are not in the folder. Not used in a full look.
     pub gone: BTreeSet<u32>,
-    /// Mails of the whole of messages of this cluster, by their Message-ID: among UIDs from [`AccountState::uid_next`] on that are not bound,
-    /// or in a full look in the whole folder.
+    /// Mails of the whole of messages of this cluster, by their Message-ID: among unbound UIDs from
+    /// [`AccountState::uid_next`] on, or in a full look in the whole folder.
     pub found: BTreeMap<MessageId, (u32, RemoteFlags)>,
     /// As `found`, the mails of parts of messages.
     pub found_parts: BTreeMap<MessageId, (u32, RemoteFlags)>,
-    /// The look ended before this UID, because the folder has too many new mails for one look; 0: it saw all. Such a
+    /// The look ended before this UID, because the folder has too many new mails for one look; 0: it examined all. Such a
     /// look is no full one, and its `gone` is empty.
     pub looked: u32,
-    /// Flags that the server does not keep: they are no evidence, and are not set.
+    /// Flags that the server does not keep: they are ignored, and are not set.
     pub unkept: RemoteFlags,
     /// The names that the server leaves to mails.
     pub names: NamesKept,
-    /// An administrator wants refused steps to be tried again now.
+    /// An administrator has ordered that refused steps are retried now.
     pub retry: bool,
     /// Expunges were seen live (IDLE).
     pub watched: bool,
@@ -76,7 +76,7 @@ pub enum Action {
         message: MessageId,
         /// State of the message in this plan.
         expected: LocalState,
-        /// Whether it was partial in this plan: a deletion of a part is none of audio that came since.
+        /// Whether it was partial in this plan: the deletion of a part does not delete audio that came since.
         partial: bool,
         /// Marks, in order.
         marks: Vec<Mark>,
@@ -87,12 +87,12 @@ pub enum Action {
     Append {
         /// The message.
         message: MessageId,
-        /// Flags of the new message there.
+        /// Flags of the new mail.
         flags: RemoteFlags,
         /// Facts of the new mail for the row: its audio, and the mail of the part that it replaces.
         mail: MailState,
     },
-    /// Changes flags there.
+    /// Changes flags on the server.
     Flags {
         /// The message.
         message: MessageId,
@@ -107,7 +107,7 @@ pub enum Action {
         /// The row if the server refuses: the next look comes to the same step.
         refused: MessageState,
     },
-    /// Takes the message out of the folder there: moves it to the trash folder, or expunges it.
+    /// Takes the message out of the folder on the server: moves it to the trash folder, or expunges it.
     Remove {
         /// The message.
         message: MessageId,
@@ -119,8 +119,8 @@ pub enum Action {
         /// as seen there, which the first half of a removal sets.
         refused: MessageState,
     },
-    /// Takes the mail of the part out of the folder there, because that of the whole is there, or the message is
-    /// deleted here. It is no deletion of the message.
+    /// Takes the mail of the part out of the folder on the server, because the mail of the whole is there, or the message
+    /// is deleted here. This does not delete the message.
     RemovePart {
         /// The message.
         message: MessageId,

@@ -1,5 +1,5 @@
-//! Message counts per mailbox: counted by reading the messages once, kept, and adjusted by the messages that change.
-//! Pure: the owner of the records passes them in.
+//! Message counts per mailbox, and the space of its audio: counted by reading the present messages once, kept, and adjusted by the
+//! messages that change. Pure: the owner of the records passes them in.
 //!
 //! Every change that is durable here, this node's own and those of peers, is reported to [`Counts::changed`] before any
 //! other reader sees it. A change has only its delta, and the record of a recording may overrule a partial message: so
@@ -33,6 +33,8 @@ pub struct MailboxUsage {
     pub counts: MessageCounts,
     /// Their total length, in milliseconds.
     pub total_ms: u64,
+    /// Bytes of their audio. Audio that several of them have is counted for each, though it is stored once.
+    pub audio_bytes: u64,
 }
 
 impl MailboxUsage {
@@ -42,7 +44,12 @@ impl MailboxUsage {
             new: self.counts.new.saturating_sub(without.counts.new).saturating_add(with.counts.new),
             saved: self.counts.saved.saturating_sub(without.counts.saved).saturating_add(with.counts.saved),
         };
-        Self { counts, total_ms: self.total_ms.saturating_sub(without.total_ms).saturating_add(with.total_ms) }
+        let replace = |sum: u64, without, with| sum.saturating_sub(without).saturating_add(with);
+        Self {
+            counts,
+            total_ms: replace(self.total_ms, without.total_ms, with.total_ms),
+            audio_bytes: replace(self.audio_bytes, without.audio_bytes, with.audio_bytes),
+        }
     }
 }
 
@@ -50,6 +57,7 @@ impl MailboxUsage {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Share {
     length_ms: u32,
+    audio_bytes: u32,
     new: bool,
     saved: bool,
     /// Its recording may still overrule its audio ([`Message::read`]); a deleted message counts in no case.
@@ -60,10 +68,12 @@ impl Share {
     fn of(message: &Message) -> Self {
         let mut counts = MessageCounts::default();
         counts.add(message);
-        let length_ms = if message.is_present() { message.length_ms } else { 0 };
+        let audio = message.audio.as_ref().filter(|_| message.is_present());
+        // 49 days, 4 GiB: no message is as long.
+        let bounded = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         Self {
-            // 49 days: no message is as long.
-            length_ms: u32::try_from(length_ms).unwrap_or(u32::MAX),
+            length_ms: audio.map_or(0, |_| bounded(message.length_ms)),
+            audio_bytes: audio.map_or(0, |audio| bounded(audio.blob.length)),
             new: counts.new > 0,
             saved: counts.saved > 0,
             partial: !message.deleted && message.audio.as_ref().is_none_or(|audio| audio.partial),
@@ -72,7 +82,7 @@ impl Share {
 
     fn usage(self) -> MailboxUsage {
         let counts = MessageCounts { new: u32::from(self.new), saved: u32::from(self.saved) };
-        MailboxUsage { counts, total_ms: u64::from(self.length_ms) }
+        MailboxUsage { counts, total_ms: self.length_ms.into(), audio_bytes: self.audio_bytes.into() }
     }
 
     /// It adds nothing, and only a change of its own record can alter that.
@@ -155,7 +165,7 @@ pub struct Begun {
 /// An adjustment that has begun.
 #[derive(Debug)]
 pub struct Adjusting {
-    /// The messages to read.
+    /// The messages to read, as far as they are present.
     pub changed: Vec<MessageId>,
     version: u64,
     recordings: u64,
@@ -187,7 +197,7 @@ impl Counts {
         }
     }
 
-    /// Adjusts the counts by the present form of the changed messages; `found` lacks those that cannot be read. `None`
+    /// Adjusts the counts by the present form of the changed messages; `found` lacks those that are deleted or cannot be read. `None`
     /// if something has changed since the look: then look again.
     pub fn adjust(&self, mailbox: MailboxId, adjusting: &Adjusting, found: &[Message]) -> Option<MailboxUsage> {
         self.read.fetch_add(adjusting.changed.len() as u64, Ordering::Relaxed);
@@ -242,8 +252,8 @@ impl Counts {
         Begun { number, recordings }
     }
 
-    /// Keeps the counts of these messages, which must be all of the mailbox, unless something has changed since the
-    /// begin.
+    /// Keeps the counts of these messages, which must be all present ones of the mailbox, unless something has changed since
+    /// the begin.
     pub fn end(&self, mailbox: MailboxId, begun: Begun, counted: Counting) -> MailboxUsage {
         let Counting { usage, partial, mut shares, read } = counted;
         self.read.fetch_add(read, Ordering::Relaxed);
@@ -376,7 +386,8 @@ mod tests {
         let counts = Counts::default();
         let messages = [message(1, Folder::New, false), message(2, Folder::Saved, false)];
         count(&counts, &messages);
-        let expected = MailboxUsage { counts: MessageCounts { new: 1, saved: 1 }, total_ms: 2_000 };
+        let expected =
+            MailboxUsage { counts: MessageCounts { new: 1, saved: 1 }, total_ms: 2_000, audio_bytes: 16_000 };
         counts.changed(&change(schema::message_key(MailboxId(2), MessageId(1))));
         counts.changed(&change(schema::recording_key(RecordingId(1))));
         assert_eq!((known(&counts, BOX), known(&counts, MailboxId(2))), (Some(expected), None));

@@ -10,7 +10,7 @@ use argon2::{
     password_hash::{Error, Output, ParamsString, Salt, SaltString},
 };
 
-pub use attempts::{AttemptCounts, AttemptPolicy, Verdict, WrongAttempts, begin, right_answer};
+pub use attempts::{AttemptCounts, AttemptPolicy, TryVerdict, WrongAttempts, begin, right_answer};
 pub use memory::HashMemory;
 use twinbox_ids::MailboxId;
 

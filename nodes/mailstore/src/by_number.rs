@@ -23,7 +23,7 @@ const PLACES: usize = 128;
 pub(crate) struct ByNumber {
     /// `None` until the first list. Locked while the places are brought up to date.
     places: Mutex<Option<Places>>,
-    /// Mailboxes that changed since then; `None` while nobody needs to know.
+    /// Mailboxes that changed since then; `None` while they are not needed.
     changed: Mutex<Option<HashSet<MailboxId>>>,
 }
 
@@ -71,7 +71,7 @@ fn place(Mailbox { number, id, .. }: &Mailbox) -> Arc<str> {
     format!("{:03}{number}.{id}", number.len()).into()
 }
 
-/// The mailboxes behind a place, in order. What changes meanwhile may be in it or not.
+/// The mailboxes behind a place, in order. Mailboxes that change meanwhile may be included or not.
 pub struct MailboxesByNumber<'a> {
     mailstore: &'a Mailstore,
     after: Arc<str>,

@@ -17,7 +17,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use twinbox_call_records::{CallProgress, CallRecord, Outcome, Purpose, ReportRange, schema};
+use twinbox_call_records::{CallOutcome, CallProgress, CallRecord, Purpose, ReportRange, schema};
 use twinbox_clock::wall;
 use twinbox_ids::{CallId, Pii, Timestamp};
 use twinbox_mailbox::Recording;
@@ -136,7 +136,7 @@ impl Mailstore {
             mailbox: Some(recording.mailbox),
             number: None,
             caller: recording.caller.clone(),
-            outcome: Outcome::NodeDied,
+            outcome: CallOutcome::NodeDied,
             message_ms,
         });
     }
@@ -280,7 +280,7 @@ impl Mailstore {
 /// before `oldest` was removed, and is not made again.
 fn write(draft: &mut Draft<'_>, mut record: CallRecord, oldest: Timestamp) -> Result<(), MailError> {
     let key = record.key();
-    if record.outcome == Outcome::NodeDied {
+    if record.outcome == CallOutcome::NodeDied {
         if record.began < oldest || draft.get(&key)?.is_some() {
             return Ok(());
         }

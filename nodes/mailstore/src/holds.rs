@@ -137,7 +137,7 @@ impl Mailstore {
         Ok(holds.holding(&self.destinations(effect)?).cloned())
     }
 
-    /// Whether the life of an effect is over. One that waited for a hold lives a day longer than the hold.
+    /// Whether the effect has expired. One that waited for a hold expires a day after the hold.
     pub fn is_expired(&self, effect: &Effect) -> Result<bool, MailError> {
         let now = wall();
         if effect.new.expires >= now {

@@ -61,7 +61,7 @@ pub use recordings::{Filed, LiveRecording, RecordingMeta};
 pub use restored::RestoredMessage;
 pub use returns::{ReturnedMessage, Returns};
 pub use sending::{OutgoingRecord, SendOrder, SendTo, SentMessage};
-pub use settings::{LiveSettings, Settings};
+pub use settings::{LiveSettings, MailstoreSettings};
 pub use twinbox_mailbox::{
     Class, Codec, Folder, GreetingKind, MailOrigin, Mailbox, MailboxChange, Mark, Message, MessageCounts,
     NewMailbox, NewMessage, PromptKey, Quota, Rule, Rules, UserAddress, UserAddresses,
@@ -94,7 +94,7 @@ pub struct Mailstore {
 struct Inner {
     store: Store,
     peers: Peers,
-    settings: Settings,
+    settings: MailstoreSettings,
     live: RwLock<Arc<LiveSettings>>,
     checks: pins::Checks,
     counts: Arc<Counts>,
@@ -111,7 +111,7 @@ struct Inner {
 
 impl Mailstore {
     /// An interface to this store, whose changes `peers` replicates.
-    pub fn new(store: Store, peers: Peers, settings: Settings) -> Self {
+    pub fn new(store: Store, peers: Peers, settings: MailstoreSettings) -> Self {
         let counts = Arc::new(Counts::default());
         let cached = counts.clone();
         store.observe(move |change| cached.changed(change));
@@ -168,7 +168,7 @@ impl Mailstore {
     }
 
     /// The settings of the start.
-    pub fn settings(&self) -> &Settings {
+    pub fn settings(&self) -> &MailstoreSettings {
         &self.inner.settings
     }
 
@@ -189,12 +189,13 @@ impl Mailstore {
 
     /// Whether every other node is reachable: then the data here is complete.
     pub fn together(&self) -> bool {
-        self.inner.peers.counting() as u64 + 1 >= self.nodes()
+        self.inner.peers.status().iter().all(|peer| peer.counts)
     }
 
-    /// Number of nodes that hold data, including those that joined since the start.
+    /// Number of nodes that hold data, reachable or not. Only an agreed removal makes it smaller: a split does not raise
+    /// this node's share of attempts (rule S1).
     fn nodes(&self) -> u64 {
-        self.inner.settings.nodes.max(self.inner.peers.known() as u64 + 1)
+        self.inner.peers.known() as u64 + 1
     }
 
     /// Makes a change durable here.
@@ -214,7 +215,7 @@ impl Mailstore {
         Ok((result, self.inner.peers.acknowledge(&committed).await))
     }
 
-    /// Makes a change durable here that no caller waits for: behind those that somebody waits for.
+    /// Makes a change durable here that no caller waits for: behind the changes that callers wait for.
     pub async fn commit_in_background<R: Send + 'static>(
         &self,
         change: impl FnOnce(&mut Draft<'_>) -> Result<R, MailError> + Send + 'static,

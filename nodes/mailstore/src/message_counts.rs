@@ -41,12 +41,6 @@ impl Mailstore {
         Ok(self.usage(mailbox).await?.counts)
     }
 
-    /// As [`Self::message_counts`], for a thread that may block: reads the messages that changed since the last count, or
-    /// all of the mailbox.
-    pub fn message_counts_now(&self, mailbox: MailboxId) -> Result<MessageCounts, MailError> {
-        Ok(self.usage_now(mailbox)?.counts)
-    }
-
     /// Number of messages read since the start to count them. A list of users reads none, unless they changed.
     pub fn messages_counted(&self) -> u64 {
         self.inner.counts.read()
@@ -67,7 +61,9 @@ impl Mailstore {
         blocking(move || store.usage_now(mailbox)).await?
     }
 
-    fn usage_now(&self, mailbox: MailboxId) -> Result<MailboxUsage, MailError> {
+    /// Counts and space of a mailbox; zero if it does not exist. For a thread that may block: reads the messages that changed
+    /// since the last count, or all present ones of the mailbox.
+    pub fn usage_now(&self, mailbox: MailboxId) -> Result<MailboxUsage, MailError> {
         let counts = &self.inner.counts;
         for _ in 0..ADJUSTMENTS {
             match counts.look(mailbox) {
@@ -83,7 +79,10 @@ impl Mailstore {
         }
         let begun = counts.begin(mailbox);
         let mut counting = Counting::default();
-        self.each_message(mailbox, |message| counting.add(&message))?;
+        // One at a time: a count of a large mailbox needs memory for one.
+        for row in self.store().present_rows(&mailbox.to_bytes()) {
+            self.readable(mailbox, &row?)?.iter().for_each(|message| counting.add(message));
+        }
         Ok(counts.end(mailbox, begun, counting))
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use twinbox_ids::{BlobHash, MailboxId, MessageId, RecordingId};
 use twinbox_mailbox::{Mark, Message, Numbers, Recording, is_purged, schema};
 use twinbox_replication_core::{BlobRef, Key, Record};
-use twinbox_replication_store::Draft;
+use twinbox_replication_store::{Draft, StoreError};
 
 use crate::{Acknowledgement, Audio, MailError, Mailstore, work::blocking};
 
@@ -17,47 +17,45 @@ impl Mailstore {
     /// The messages of a mailbox, oldest first; deleted ones too, flagged. Messages that cannot be played (content
     /// removed, discarded by the caller, not readable by this release) are skipped.
     pub async fn messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
-        let store = self.clone();
-        blocking(move || store.messages_now(mailbox)).await?
+        let (store, rows) = (self.clone(), self.store().rows(schema::MESSAGE, &mailbox.to_bytes()));
+        let is_listed = |message: &Message| message.audio.is_some() && !message.purged;
+        blocking(move || store.oldest_first(mailbox, rows, is_listed)).await?
     }
 
-    pub(crate) fn messages_now(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
-        let mut messages = self.read_messages(mailbox)?;
-        messages.retain(|message| message.audio.is_some() && !message.purged);
+    /// As [`Self::messages`], without the deleted ones. Their records are not read, however many there are.
+    pub async fn present_messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
+        let (store, rows) = (self.clone(), self.store().present_rows(&mailbox.to_bytes()));
+        blocking(move || store.oldest_first(mailbox, rows, Message::is_present)).await?
+    }
+
+    fn oldest_first(
+        &self,
+        mailbox: MailboxId,
+        rows: impl Iterator<Item = Result<(Key, Record), StoreError>>,
+        is_listed: impl Fn(&Message) -> bool,
+    ) -> Result<Vec<Message>, MailError> {
+        let mut messages = Vec::new();
+        for row in rows {
+            messages.extend(self.readable(mailbox, &row?)?.filter(&is_listed));
+        }
         messages.sort_by_key(|message| (message.received, message.id));
         Ok(messages)
     }
 
-    /// All messages that this release can read, unordered, including those without audio.
-    pub(crate) fn read_messages(&self, mailbox: MailboxId) -> Result<Vec<Message>, MailError> {
-        let mut messages = Vec::new();
-        self.each_message(mailbox, |message| messages.push(message))?;
-        Ok(messages)
-    }
-
-    /// Passes every message of a mailbox to `take`, one at a time: a count of a large mailbox needs memory for one.
-    pub(crate) fn each_message(&self, mailbox: MailboxId, mut take: impl FnMut(Message)) -> Result<(), MailError> {
-        for row in self.store().rows(schema::MESSAGE, &mailbox.to_bytes()) {
-            let (key, record) = row?;
-            self.readable(mailbox, &key, &record)?.into_iter().for_each(&mut take);
-        }
-        Ok(())
-    }
-
-    /// The messages with these ids, as [`Self::read_messages`] has them.
+    /// The messages with these ids that are not deleted and that this release can read, also those without audio.
     pub(crate) fn read_these(&self, mailbox: MailboxId, ids: &[MessageId]) -> Result<Vec<Message>, MailError> {
         let mut messages = Vec::with_capacity(ids.len());
         for key in ids.iter().map(|id| schema::message_key(mailbox, *id)) {
-            if let Some(record) = self.store().get(&key)?.filter(|record| !record.is_empty()) {
-                messages.extend(self.readable(mailbox, &key, &record)?);
+            if let Some(record) = self.store().get_present(&key)? {
+                messages.extend(self.readable(mailbox, &(key, record))?);
             }
         }
         Ok(messages)
     }
 
     /// A message; `None` if this release cannot read it.
-    fn readable(&self, mailbox: MailboxId, key: &Key, record: &Record) -> Result<Option<Message>, MailError> {
-        match self.read_message(key, record) {
+    pub(crate) fn readable(&self, mailbox: MailboxId, row: &(Key, Record)) -> Result<Option<Message>, MailError> {
+        match self.read_message(&row.0, &row.1) {
             Ok(message) => Ok(Some(message)),
             Err(MailError::View(error)) => {
                 tracing::warn!(%mailbox, %error, "message cannot be read; it is not listed");

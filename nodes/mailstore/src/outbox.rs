@@ -235,7 +235,7 @@ impl Mailstore {
         let (status, others) = (peers.status(), peers.known());
         // The one that is left out must be away: another may have come back with an empty disk.
         let waits = status.iter().any(|peer| (peer.connected || peer.following) && silent.contains(&peer.name));
-        // What this disk's predecessor had may be on a member that was away when this one was filled.
+        // Attempts of this disk's predecessor may be on a member that was away when this disk was filled.
         let missed = !self.store().fill_missed().is_empty();
         !waits && !missed && knows_all_attempts(others.saturating_add(1), others.saturating_sub(silent.len()))
     }
@@ -267,7 +267,7 @@ impl Mailstore {
             });
             effects.extend(over.await??);
         }
-        // What was read is durable after a commit, even an empty one, and so among the changes of the mark.
+        // The effects that were read are durable after a commit, even an empty one, and so among the changes of the mark.
         self.commit_here(|_| Ok(())).await?;
         Ok(DoneEffects { effects, mark: self.inner.peers.mark() })
     }

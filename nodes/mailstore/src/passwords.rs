@@ -7,7 +7,7 @@ use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Binding, BindingState, Mailbox,
     directory::{LONGEST_PASSWORD, PasswordVerifier, schema},
-    pin::{self, AttemptPolicy, Subject, Verdict},
+    pin::{self, Subject, TryVerdict},
 };
 use twinbox_pin_hashing::Lane;
 use twinbox_replication_core::Key;
@@ -41,13 +41,13 @@ impl Mailstore {
         now: Timestamp,
     ) -> Result<Result<PasswordTry, u64>, MailError> {
         let _turn = self.inner.checks.turn(mailbox).await;
-        let policy = AttemptPolicy { nodes: self.nodes(), ..self.settings().mailbox_attempts };
-        let (node, together) = (self.settings().node.clone(), self.together());
+        let (node, policy) = (self.settings().node.clone(), self.settings().mailbox_attempts);
+        let (nodes, together) = (self.nodes(), self.together());
         let (begun, committed) = self
             .commit_here(move |draft| {
                 let generation = mailbox_in(draft, mailbox)?.pin_generation;
                 let (attempts, key) = attempt_counts(draft, subject(mailbox), generation, &policy, now)?;
-                if let Verdict::BackOff { seconds } = attempts.verdict(&policy, &node, together, now) {
+                if let TryVerdict::BackOff { seconds } = attempts.verdict(&policy, &node, nodes, together, now) {
                     return Ok(Err(seconds));
                 }
                 draft.edit(key.clone(), pin::begin(now))?;

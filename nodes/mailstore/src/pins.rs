@@ -9,7 +9,9 @@ use tokio::sync::OwnedMutexGuard;
 use twinbox_ids::{ClassId, MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{
     Mailbox, MailboxChange, Rule, Rules,
-    pin::{self, AttemptCounts, AttemptPolicy, HashCost, PinRecord, PinRefused, RANDOM_DIGITS, Subject, Verdict},
+    pin::{
+        self, AttemptCounts, AttemptPolicy, HashCost, PinRecord, PinRefused, RANDOM_DIGITS, Subject, TryVerdict,
+    },
     schema,
 };
 use twinbox_pin_hashing::{Hashing, Lane};
@@ -68,13 +70,12 @@ impl Mailstore {
     /// counted together. Empty if unknown.
     pub async fn check_pin(&self, id: MailboxId, pin: &Pii<String>, source: &str) -> Result<PinCheck, MailError> {
         let _turn = self.inner.checks.turn(id).await;
-        let (now, together) = (twinbox_clock::wall(), self.together());
-        let shared = |policy| AttemptPolicy { nodes: self.nodes(), ..policy };
-        let mut subjects = vec![(Subject::Mailbox(id), shared(self.settings().mailbox_attempts))];
+        let (now, nodes, together) = (twinbox_clock::wall(), self.nodes(), self.together());
+        let mut subjects = vec![(Subject::Mailbox(id), self.settings().mailbox_attempts)];
         if !source.is_empty() {
             let mut hash = [0; 16];
             hash.copy_from_slice(&blake3::hash(source.as_bytes()).as_bytes()[..16]);
-            subjects.push((Subject::Source(hash), shared(self.settings().source_attempts)));
+            subjects.push((Subject::Source(hash), self.settings().source_attempts));
         }
         let node = self.settings().node.clone();
         let rules = self.get(id).await?.map(|mailbox| self.rules(&mailbox)).transpose()?.unwrap_or_default();
@@ -88,7 +89,7 @@ impl Mailstore {
                 for (subject, policy) in &subjects {
                     let generation = if matches!(subject, Subject::Mailbox(_)) { generation } else { 0 };
                     let (attempts, key) = attempt_counts(draft, *subject, generation, policy, now)?;
-                    if let Verdict::BackOff { seconds } = attempts.verdict(policy, &node, together, now) {
+                    if let TryVerdict::BackOff { seconds } = attempts.verdict(policy, &node, nodes, together, now) {
                         wait = wait.max(Some(seconds));
                     }
                     keys.push(key);

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use twinbox_ids::{MailboxId, MessageId};
-use twinbox_mailbox::{Filing, Folder, Mark, NewMessage, Numbers, restored_from, schema, set_restored_from};
+use twinbox_mailbox::{
+    Filing, Folder, Mark, Message, NewMessage, Numbers, restored_from, schema, set_restored_from,
+};
 use twinbox_replication_core::Record;
 
 use crate::{Acknowledgement, MailError, Mailstore, mailboxes::mailbox_in, work::blocking};
@@ -29,18 +31,18 @@ pub struct RestoredMessage {
 impl Mailstore {
     /// Ids of the messages that are present in a mailbox, and of those from which present ones were restored.
     pub async fn present_or_restored(&self, mailbox: MailboxId) -> Result<HashSet<MessageId>, MailError> {
-        let store = self.clone();
-        blocking(move || store.present_or_restored_now(mailbox)).await?
-    }
-
-    fn present_or_restored_now(&self, mailbox: MailboxId) -> Result<HashSet<MessageId>, MailError> {
-        let mut ids = HashSet::new();
-        for message in self.messages_now(mailbox)?.into_iter().filter(|message| message.is_present()) {
-            ids.insert(message.id);
-            let record = self.store().get(&schema::message_key(mailbox, message.id))?;
-            ids.extend(record.as_ref().and_then(restored_from));
-        }
-        Ok(ids)
+        let (store, rows) = (self.clone(), self.store().present_rows(&mailbox.to_bytes()));
+        let read = move || -> Result<HashSet<MessageId>, MailError> {
+            let mut ids = HashSet::new();
+            for row in rows {
+                let row = row?;
+                if let Some(message) = store.readable(mailbox, &row)?.filter(Message::is_present) {
+                    ids.extend([message.id].into_iter().chain(restored_from(&row.1)));
+                }
+            }
+            Ok(ids)
+        };
+        blocking(read).await?
     }
 
     /// Files a message of a backup under a new id and a new UID; durable when this returns. A full mailbox accepts it all

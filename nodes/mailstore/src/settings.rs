@@ -8,13 +8,11 @@ use twinbox_mailbox::{
 
 /// Settings of the mail store.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct MailstoreSettings {
     /// This node.
     pub node: NodeName,
     /// This incarnation of its process, as the role manager knows it.
     pub incarnation: Incarnation,
-    /// Number of nodes that hold data (the witness does not) at the start; others may join.
-    pub nodes: u64,
     /// Refuse messages while no peer counts (rule A3).
     pub require_two: bool,
     /// Minimum length of a message, in milliseconds.
@@ -46,7 +44,7 @@ pub struct LiveSettings {
 
 impl LiveSettings {
     /// The settings of the start.
-    pub(crate) fn of(settings: &Settings) -> Self {
+    pub(crate) fn of(settings: &MailstoreSettings) -> Self {
         Self {
             require_two: settings.require_two,
             min_message_ms: settings.min_message_ms,
@@ -57,19 +55,18 @@ impl LiveSettings {
     }
 }
 
-impl Settings {
-    /// The usual settings of a node among `nodes`.
-    pub fn new(node: NodeName, incarnation: Incarnation, nodes: u64) -> Self {
+impl MailstoreSettings {
+    /// The usual settings of a node.
+    pub fn new(node: NodeName, incarnation: Incarnation) -> Self {
         Self {
             node,
             incarnation,
-            nodes,
             require_two: false,
             min_message_ms: 1_000,
             min_pin_length: 4,
             pin_cost: HashCost::default(),
-            mailbox_attempts: AttemptPolicy::mailbox(nodes),
-            source_attempts: AttemptPolicy::source(nodes),
+            mailbox_attempts: AttemptPolicy::mailbox(),
+            source_attempts: AttemptPolicy::source(),
         }
     }
 }

@@ -10,7 +10,7 @@ use twinbox_rtp::{
     dtmf::Detector,
     g711,
     packet::{Header, Packet, PacketError},
-    recorder::{EndReason, Finished, Recorder, Settings},
+    recorder::{EndReason, Finished, Recorder, RecorderSettings},
     sequence::{Order, Sequence},
 };
 
@@ -18,8 +18,8 @@ use crate::{
     ChunkSink, Clip, MediaEvent, MediaStats, RecordSpec, Remote, StopCause,
     lateness::waited,
     outgoing::Outgoing,
-    pace::{Phase, Shift},
     playback::Playback,
+    poll_phase::{PollPhase, Shift},
     ports::{Pair, ReservedPort},
     reports::{Media, Reports},
     session::SharedCounters,
@@ -64,7 +64,7 @@ pub(crate) struct RtpSession {
     source: RtpSource,
     sequence: Sequence,
     detector: Detector,
-    pub(crate) phase: Phase,
+    pub(crate) phase: PollPhase,
     /// The session's packets count towards the engine's totals.
     pub(crate) counted: bool,
     /// Time of the last received packet, or of the start of receiving.
@@ -105,7 +105,7 @@ impl RtpSession {
             source: RtpSource::new(Terms::new(None, None, false), now),
             sequence: Sequence::default(),
             detector: Detector::default(),
-            phase: Phase::new(),
+            phase: PollPhase::new(),
             counted: true,
             last_packet: now,
             timeout_reported: false,
@@ -222,7 +222,7 @@ impl RtpSession {
     pub(crate) fn record(&mut self, now: BootInstant, spec: RecordSpec, stats: &mut MediaStats) {
         self.stop_record(stats);
         let samples = |d: Duration| (d.as_millis() as u64).saturating_mul(u64::from(SAMPLE_RATE)) / 1_000;
-        let settings = Settings {
+        let settings = RecorderSettings {
             codec: self.remote.map_or(Codec::Pcmu, |r| r.codec),
             limit: samples(spec.max),
             end_silence: spec.end_silence.map(samples),
@@ -318,7 +318,7 @@ impl RtpSession {
             }
         } else if let Some(codec) = codec {
             self.reports.received(datagram.arrived, &packet.header);
-            // What came before has waited for the answer, and not for this thread.
+            // Earlier packets have waited for the answer, and not for this thread.
             if datagram.arrived >= self.negotiated {
                 stats.lateness.add(waited(datagram.arrived, kernel_time()));
             }

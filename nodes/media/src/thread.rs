@@ -19,7 +19,7 @@ use twinbox_clock::BootInstant;
 
 use crate::{
     Clip, MediaError, MediaStats, RecordSpec, Remote,
-    pace::Shift,
+    poll_phase::Shift,
     rtp_session::{RtpSession, ThreadContext},
     socket::{Batch, Waker, raise_priority},
 };

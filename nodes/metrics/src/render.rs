@@ -73,11 +73,13 @@ pub fn render(pages: &Pages) -> String {
         info.services.iter().map(|s| (format!("service=\"{}\"", s.name), f64::from(s.restarts))),
     );
     render_health(&mut page, &pages.health);
+    let tls = &pages.config.cluster.tls;
     page.gauge(
         "twinbox_certificate_expires_seconds",
         "Until a certificate ends; the node's own is renewed at two thirds of its life.",
-        [("node", pages.config.cluster.tls.expires()), ("authority", pages.config.cluster.tls.authority_expires())]
-            .map(|(which, end)| (format!("certificate=\"{which}\""), certificates::left(end).as_secs_f64())),
+        [("node", tls.expires()), ("authority", tls.authority_expires())].map(|(which, end)| {
+            (format!("certificate=\"{which}\""), certificates::left(end, tls.time()).as_secs_f64())
+        }),
     );
     let now = i64::try_from(twinbox_clock::wall().0 / 1_000).unwrap_or(i64::MAX);
     let served = [
@@ -103,6 +105,11 @@ pub fn render(pages: &Pages) -> String {
         "twinbox_syncs_total",
         "Syncs of files by this process: each waits for the disk.",
         [plain(Disk::fsync_count() as f64)],
+    );
+    page.counter(
+        "twinbox_sync_seconds_total",
+        "Time of these syncs, added up over threads.",
+        [plain(Disk::fsync_time().as_secs_f64())],
     );
     let purged = pages.mailstore.store().purge_counts();
     page.counter(

@@ -1,11 +1,11 @@
 //! The channels of the duty `mta`: all that leaves by mail.
 
-use std::{any::Any, os::fd::BorrowedFd, sync::Arc};
+use std::sync::Arc;
 
 use twinbox_clock::wall;
 use twinbox_devices::{Kind, Text};
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::{EffectId, Epoch, Timestamp};
 use twinbox_mail::{
     Address,
@@ -13,12 +13,12 @@ use twinbox_mail::{
     dkim,
     incoming::{Importance, Sensitivity},
 };
-use twinbox_mailstore::{MailError, ReturnedMessage, Returns};
+use twinbox_mailstore::{MailError, Message, ReturnedMessage, Returns};
 use twinbox_outbox::{Channel, Effect, NewEffect};
 use twinbox_reports::ReportSource;
 
 use crate::{
-    Mailer, Notify, Outgoing, SendFailure, SocketOwner,
+    Mailer, Notify, Outgoing, SendFailure,
     audio_room::{AudioRoom, ROOM_MIB, ROOM_PAUSE_MS, RoomTaken},
     report, system, voice,
 };
@@ -107,19 +107,6 @@ pub struct MailChannels {
     room: AudioRoom,
 }
 
-/// The permit of an attempt, for connections.
-struct PermitOwner(Arc<InFlight>);
-
-impl SocketOwner for PermitOwner {
-    fn own(&self, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>> {
-        self.0.own_socket(&socket).ok().map(|owned| Box::new(owned) as Box<dyn Any + Send>)
-    }
-
-    fn may_write(&self) -> bool {
-        self.0.check().is_ok()
-    }
-}
-
 impl MailSender {
     /// A mail with its DKIM signature in front, if mails are signed.
     pub(crate) fn signed(&self, mut mail: Vec<u8>, date_unix: i64) -> Result<Vec<u8>, String> {
@@ -160,8 +147,9 @@ impl MailChannels {
         let templates = self.notifications.templates();
         let Text { subject, body } =
             templates.compose(form, due.language(), &due.content, &due.zone).map_err(|error| never(&error))?;
-        let message_id = format!("{}@{}", effect.receiver_id(), sender.domain);
         let (audio, room) = self.audio(&due).await?.unzip();
+        let attached = due.message.as_ref().filter(|_| audio.is_some());
+        let message_id = format!("{}@{}", mail_name(effect, attached), sender.domain);
         let notice = Notice {
             from: sender.from.clone(),
             from_name: sender.from_name.clone(),
@@ -201,10 +189,24 @@ impl MailChannels {
     }
 }
 
+/// Left part of the Message-ID of the mail of an effect, the same at each attempt with this recording. Mail in finds the effect
+/// of a report by the characters before the full stop. The mail with a part of a recording has a name of its own: a server
+/// that has it, and whose answer was lost, would take the mail with the whole for a repeat, and drop it (rule E1).
+fn mail_name(effect: &Effect, attached: Option<&Message>) -> String {
+    let id = effect.receiver_id();
+    match attached.and_then(|message| message.audio.as_ref()).filter(|audio| audio.partial) {
+        Some(part) => {
+            let hash = part.blob.hash.to_string();
+            format!("{id}.part-{hash:.16}")
+        }
+        None => id.to_string(),
+    }
+}
+
 /// Reason why a mail cannot be made.
 enum MailRefused {
     Never(String),
-    /// After that pause, in milliseconds.
+    /// Retry after this pause, in milliseconds.
     Later(u64, String),
 }
 
@@ -277,7 +279,7 @@ impl Channels for MailChannels {
         (self.out)().sender().map(|sender| sender.mailer.route_to(&outgoing.recipient)).unwrap_or_default()
     }
 
-    async fn act(&self, effect: &Effect, work: MailWork, permit: Arc<InFlight>) -> ActOutcome {
+    async fn act(&self, effect: &Effect, work: MailWork, permit: Arc<Permit>) -> ActOutcome {
         let sender = match (self.out)() {
             MailOut::Ready(sender) => sender,
             MailOut::Unusable(reason) => return ActOutcome::Failed(reason),
@@ -289,7 +291,7 @@ impl Channels for MailChannels {
             MailWork::Voice(outgoing, room) => (outgoing, None, Some(room)),
             MailWork::Report(outgoing) | MailWork::System(outgoing) => (outgoing, None, None),
         };
-        match sender.mailer.send(&outgoing, &PermitOwner(permit)).await {
+        match sender.mailer.send(&outgoing, &*permit).await {
             Ok(delivered) => {
                 let next = match &due {
                     Some(due) => self.notifications.delivered(effect, due).await,

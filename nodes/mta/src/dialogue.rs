@@ -6,7 +6,7 @@ use crate::{
     encoding::xtext,
     envelope::{Envelope, Notify},
     extensions::Extensions,
-    failure::{Delivered, Problem, SendFailure, Step},
+    failure::{Delivered, Problem, SendFailure, SendStep},
     reply::Reply,
 };
 
@@ -86,16 +86,16 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Step of the awaited reply.
-    pub fn step(&self) -> Step {
+    pub fn step(&self) -> SendStep {
         match self.awaiting {
-            Awaiting::Greeting => Step::Greeting,
-            Awaiting::Ehlo | Awaiting::Helo => Step::Hello,
-            Awaiting::StartTls => Step::Tls,
-            Awaiting::Login | Awaiting::LoginUser | Awaiting::LoginPassword => Step::Authentication,
-            Awaiting::Mail => Step::Sender,
-            Awaiting::Rcpt => Step::Recipient,
-            Awaiting::Data => Step::Data,
-            Awaiting::Message => Step::Message,
+            Awaiting::Greeting => SendStep::Greeting,
+            Awaiting::Ehlo | Awaiting::Helo => SendStep::Hello,
+            Awaiting::StartTls => SendStep::Tls,
+            Awaiting::Login | Awaiting::LoginUser | Awaiting::LoginPassword => SendStep::Authentication,
+            Awaiting::Mail => SendStep::Sender,
+            Awaiting::Rcpt => SendStep::Recipient,
+            Awaiting::Data => SendStep::Data,
+            Awaiting::Message => SendStep::Message,
         }
     }
 
@@ -155,7 +155,7 @@ impl<'a> Dialogue<'a> {
             Encryption::IfOffered => self.authenticate(),
             Encryption::Required => {
                 let text = "does not offer STARTTLS, which is required: enable TLS on the server";
-                self.temporary(Step::Tls, text)
+                self.temporary(SendStep::Tls, text)
             }
         }
     }
@@ -164,7 +164,7 @@ impl<'a> Dialogue<'a> {
         let Some((user, password)) = self.plan.login else { return self.mail() };
         if !self.secure && !self.plan.loopback {
             let text = "has no TLS, without which no password is sent: require TLS for the smarthost";
-            return self.temporary(Step::Authentication, text);
+            return self.temporary(SendStep::Authentication, text);
         }
         if self.extensions.plain {
             let token = STANDARD.encode(format!("\0{user}\0{password}"));
@@ -173,7 +173,7 @@ impl<'a> Dialogue<'a> {
             self.command(Awaiting::Login, "AUTH LOGIN".to_owned())
         } else {
             let text = "offers neither AUTH PLAIN nor AUTH LOGIN: remove the login, or enable it on the server";
-            self.temporary(Step::Authentication, text)
+            self.temporary(SendStep::Authentication, text)
         }
     }
 
@@ -191,14 +191,15 @@ impl<'a> Dialogue<'a> {
         let (envelope, offered) = (self.plan.envelope, &self.extensions);
         if let Some(limit) = offered.max_size.filter(|limit| envelope.size > *limit) {
             let text = format!("accepts messages of at most {limit} bytes, this one has {}", envelope.size);
-            return self.permanent(Step::Sender, &text);
+            return self.permanent(SendStep::Sender, &text);
         }
         if envelope.eight_bit && !offered.eight_bit_mime {
-            return self.permanent(Step::Sender, "does not accept 8-bit messages (8BITMIME), which this one is");
+            return self
+                .permanent(SendStep::Sender, "does not accept 8-bit messages (8BITMIME), which this one is");
         }
         if envelope.utf8 && !offered.smtp_utf8 {
             let text = "does not accept addresses above ASCII (SMTPUTF8): use another address for this recipient";
-            return self.permanent(Step::Recipient, text);
+            return self.permanent(SendStep::Recipient, text);
         }
         let mut line = format!("MAIL FROM:<{}>", envelope.sender);
         if offered.size && envelope.size > 0 {
@@ -245,15 +246,15 @@ impl<'a> Dialogue<'a> {
         Delivered { by: self.plan.host.to_owned(), reply: reply.summary() }
     }
 
-    fn temporary(&self, step: Step, text: &str) -> Action {
+    fn temporary(&self, step: SendStep, text: &str) -> Action {
         Action::Finish(Err(SendFailure::Temporary(self.problem(step, text))))
     }
 
-    fn permanent(&self, step: Step, text: &str) -> Action {
+    fn permanent(&self, step: SendStep, text: &str) -> Action {
         Action::Finish(Err(SendFailure::Permanent(self.problem(step, text))))
     }
 
-    fn problem(&self, step: Step, text: &str) -> Problem {
+    fn problem(&self, step: SendStep, text: &str) -> Problem {
         Problem::new(self.plan.host, step, format!("{} {text}", self.plan.host))
     }
 }

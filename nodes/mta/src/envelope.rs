@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 
 use crate::{
-    failure::{Problem, SendFailure, Step},
+    failure::{Problem, SendFailure, SendStep},
     reply::shown,
 };
 
@@ -94,7 +94,7 @@ fn check(address: &str) -> Result<Domain, SendFailure> {
     parse(address).ok_or_else(|| {
         let shown = shown(&address.escape_debug().to_string());
         let text = format!("'{shown}' is not a mail address: write NAME@DOMAIN, at most {MAX_ADDRESS} bytes");
-        SendFailure::Permanent(Problem { host: None, step: Step::Envelope, code: None, enhanced: None, text })
+        SendFailure::Permanent(Problem { host: None, step: SendStep::Envelope, code: None, enhanced: None, text })
     })
 }
 
@@ -219,7 +219,7 @@ mod tests {
     fn refused_address_is_permanent_and_named() {
         for mail in [mail(None, "a@b\r\nRCPT"), mail(Some("a@b\r\nRCPT"), "b@example.com")] {
             let Err(SendFailure::Permanent(problem)) = Envelope::of(&mail) else { panic!("accepted") };
-            assert_eq!(problem.step, Step::Envelope);
+            assert_eq!(problem.step, SendStep::Envelope);
             assert!(problem.text.contains(r"'a@b\r\nRCPT'") && problem.text.contains("NAME@DOMAIN"), "{problem}");
         }
     }

@@ -6,7 +6,7 @@ use crate::reply::{EnhancedStatus, Reply};
 
 /// Step of an attempt, in the usual order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Step {
+pub enum SendStep {
     /// Check of the addresses, before any connection.
     Envelope,
     /// Look-up of the servers and their addresses.
@@ -31,7 +31,7 @@ pub enum Step {
     Message,
 }
 
-impl Step {
+impl SendStep {
     /// Word for reports.
     pub fn word(self) -> &'static str {
         match self {
@@ -68,7 +68,7 @@ impl Step {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for SendStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
     }
@@ -89,7 +89,7 @@ pub struct Problem {
     /// Host of the failure; `None` before a host is known.
     pub host: Option<String>,
     /// Step of the failure.
-    pub step: Step,
+    pub step: SendStep,
     /// Reply code, if the server replied.
     pub code: Option<u16>,
     /// Enhanced status, if the reply had one.
@@ -100,7 +100,7 @@ pub struct Problem {
 
 impl Problem {
     /// Failure without a reply.
-    pub(crate) fn new(host: &str, step: Step, text: String) -> Self {
+    pub(crate) fn new(host: &str, step: SendStep, text: String) -> Self {
         Self { host: Some(host.to_owned()), step, code: None, enhanced: None, text }
     }
 }
@@ -139,12 +139,12 @@ impl SendFailure {
 
     /// Failure of a server that replied `reply` at `step`. `smarthost`: the server relays for this cluster, by
     /// agreement with its administrator.
-    pub(crate) fn refused(host: &str, step: Step, reply: &Reply, smarthost: bool) -> Self {
+    pub(crate) fn refused(host: &str, step: SendStep, reply: &Reply, smarthost: bool) -> Self {
         let (class, step) = classify(step, reply.code, smarthost);
         let (object, summary) = (step.object(), reply.summary());
         let text = match class {
             Class::Unexpected => format!("{host} gave an unexpected reply for {object}: {summary}"),
-            _ if step == Step::Authentication => {
+            _ if step == SendStep::Authentication => {
                 format!("{host} refused the login: {summary}; check user name and password of the smarthost")
             }
             Class::Temporary if reply.code < 500 => format!("{host} deferred {object}: {summary}"),
@@ -155,7 +155,7 @@ impl SendFailure {
         match class {
             Class::Permanent => Self::Permanent(problem),
             // The server has the whole message and did not clearly refuse it.
-            Class::Unexpected if step == Step::Message => Self::Unknown(problem),
+            Class::Unexpected if step == SendStep::Message => Self::Unknown(problem),
             _ => Self::Temporary(problem),
         }
     }
@@ -169,12 +169,14 @@ enum Class {
 }
 
 /// Class of a reply that ends the dialogue, and the step to report.
-fn classify(step: Step, code: u16, smarthost: bool) -> (Class, Step) {
+fn classify(step: SendStep, code: u16, smarthost: bool) -> (Class, SendStep) {
     match code {
         400..500 => (Class::Temporary, step),
         // Authentication or encryption is required (RFC 4954, RFC 3207): administrators can mend it.
-        530 | 535 | 538 if smarthost && step > Step::Authentication => (Class::Temporary, Step::Authentication),
-        500..600 if step >= Step::Sender => (Class::Permanent, step),
+        530 | 535 | 538 if smarthost && step > SendStep::Authentication => {
+            (Class::Temporary, SendStep::Authentication)
+        }
+        500..600 if step >= SendStep::Sender => (Class::Permanent, step),
         // Configuration or state of the server, not of this message.
         500..600 => (Class::Temporary, step),
         _ => (Class::Unexpected, step),
@@ -185,13 +187,13 @@ fn classify(step: Step, code: u16, smarthost: bool) -> (Class, Step) {
 mod tests {
     use super::*;
 
-    fn refused(step: Step, code: u16, smarthost: bool) -> SendFailure {
+    fn refused(step: SendStep, code: u16, smarthost: bool) -> SendFailure {
         SendFailure::refused("mail", step, &Reply { code, lines: vec!["text".to_owned()] }, smarthost)
     }
 
     #[test]
     fn step_and_code_decide_the_class() {
-        use Step::*;
+        use SendStep::*;
         for (step, code, class) in [
             (Greeting, 421, "temporary"),
             (Greeting, 554, "temporary"),
@@ -234,11 +236,11 @@ mod tests {
     #[test]
     fn smarthost_that_requires_a_login_is_a_temporary_failure_of_authentication() {
         for code in [530, 535, 538] {
-            let failure = refused(Step::Recipient, code, true);
+            let failure = refused(SendStep::Recipient, code, true);
             let SendFailure::Temporary(problem) = failure else { panic!("{failure:?}") };
-            assert_eq!(problem.step, Step::Authentication);
+            assert_eq!(problem.step, SendStep::Authentication);
             assert!(problem.text.contains("check user name and password"), "{problem}");
         }
-        assert!(matches!(refused(Step::Recipient, 550, true), SendFailure::Permanent(_)));
+        assert!(matches!(refused(SendStep::Recipient, 550, true), SendFailure::Permanent(_)));
     }
 }

@@ -32,7 +32,7 @@ mod voice;
 pub use channels::{CurrentMailOut, MailChannels, MailOut, MailSender, MailWork};
 pub use config::{Authorities, MailerConfig, MailerError, MxTls, Route, Smarthost, Timeouts, TlsMode};
 pub use envelope::{Notify, Outgoing};
-pub use failure::{Delivered, Problem, SendFailure, Step};
+pub use failure::{Delivered, Problem, SendFailure, SendStep};
 pub use mailer::Mailer;
 pub use owner::SocketOwner;
 pub use probe::{ProbeReport, ProbeStep};

@@ -11,7 +11,7 @@ use crate::{
     MailerConfig, MailerError, MxTls, Notify, Outgoing, ProbeReport, Route, SocketOwner, Timeouts, TlsMode, config,
     dialogue::{Encryption, Plan},
     envelope::{Domain, Envelope},
-    failure::{Delivered, Problem, SendFailure, Step},
+    failure::{Delivered, Problem, SendFailure, SendStep},
     lookup::{Lookup, LookupError},
     probe::StepLog,
     route::MailHosts,
@@ -166,16 +166,21 @@ impl Inner {
         let complete = |name: String, only| Host { lookup: format!("{name}."), name, only };
         match self.lookup.mail_hosts(domain).await {
             Ok(MailHosts::Listed(hosts)) => {
-                log.passed(Step::Lookup, domain, None, format!("MX: {}", hosts.join(", ")));
+                log.passed(SendStep::Lookup, domain, None, format!("MX: {}", hosts.join(", ")));
                 Ok(hosts.into_iter().map(|host| complete(host, false)).collect())
             }
             Ok(MailHosts::Domain) => {
-                log.passed(Step::Lookup, domain, None, "no MX record: the domain itself is the host".to_owned());
+                log.passed(
+                    SendStep::Lookup,
+                    domain,
+                    None,
+                    "no MX record: the domain itself is the host".to_owned(),
+                );
                 Ok(vec![complete(domain.clone(), true)])
             }
             Ok(MailHosts::NullMx) => {
                 let text = format!("the domain {domain} accepts no mail (null MX): use another address");
-                Err(SendFailure::Permanent(Problem::new(domain, Step::Lookup, text)))
+                Err(SendFailure::Permanent(Problem::new(domain, SendStep::Lookup, text)))
             }
             Err(error) => Err(lookup_failure(domain, &error, true)),
         }
@@ -190,7 +195,7 @@ impl Inner {
         let found = found.map_err(|error| lookup_failure(&host.name, &error, host.only))?;
         let found: Vec<SocketAddr> = found.into_iter().map(|address| SocketAddr::new(address, port)).collect();
         let shown: Vec<String> = found.iter().map(|address| address.ip().to_string()).collect();
-        log.passed(Step::Lookup, &host.name, None, format!("addresses: {}", shown.join(", ")));
+        log.passed(SendStep::Lookup, &host.name, None, format!("addresses: {}", shown.join(", ")));
         Ok(found)
     }
 
@@ -238,7 +243,7 @@ impl Inner {
         match &outcome {
             // TLS that fails must not be worse than none where plain text would do (RFC 7435).
             Err(failure @ SendFailure::Temporary(problem))
-                if problem.step == Step::Tls && encryption == Encryption::IfOffered && !smarthost =>
+                if problem.step == SendStep::Tls && encryption == Encryption::IfOffered && !smarthost =>
             {
                 session.log.failed(Some(address), failure);
                 session.run(Plan { encryption: Encryption::Off, ..plan }, attempt.bytes).await
@@ -249,13 +254,13 @@ impl Inner {
 
     fn too_late(&self) -> SendFailure {
         let text = format!("no server was reached within {:?}: check the name servers", self.config.timeouts.total);
-        SendFailure::Temporary(Problem { host: None, step: Step::Lookup, code: None, enhanced: None, text })
+        SendFailure::Temporary(Problem { host: None, step: SendStep::Lookup, code: None, enhanced: None, text })
     }
 }
 
 /// `only`: without this name the recipient's domain cannot receive mail.
 fn lookup_failure(name: &str, error: &LookupError, only: bool) -> SendFailure {
-    let problem = Problem::new(name, Step::Lookup, format!("{name} {error}"));
+    let problem = Problem::new(name, SendStep::Lookup, format!("{name} {error}"));
     match error {
         LookupError::DomainMissing | LookupError::AddressMissing if only => SendFailure::Permanent(problem),
         _ => SendFailure::Temporary(problem),
@@ -264,7 +269,7 @@ fn lookup_failure(name: &str, error: &LookupError, only: bool) -> SendFailure {
 
 /// A password is not tried at further addresses: many servers lock an account after several failures.
 fn another_may_accept(failure: &SendFailure) -> bool {
-    matches!(failure, SendFailure::Temporary(problem) if problem.step != Step::Authentication)
+    matches!(failure, SendFailure::Temporary(problem) if problem.step != SendStep::Authentication)
 }
 
 /// Keeps the failure that came furthest: it says most about the message.

@@ -2,13 +2,13 @@
 
 use std::net::SocketAddr;
 
-use crate::failure::{Delivered, SendFailure, Step};
+use crate::failure::{Delivered, SendFailure, SendStep};
 
 /// One step of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeStep {
     /// The step.
-    pub step: Step,
+    pub step: SendStep,
     /// Host or domain that the step is about.
     pub host: String,
     /// Address of the host, once connected to.
@@ -34,7 +34,7 @@ pub(crate) struct StepLog(Vec<ProbeStep>);
 
 impl StepLog {
     /// Records a step that succeeded.
-    pub fn passed(&mut self, step: Step, host: &str, address: Option<SocketAddr>, text: String) {
+    pub fn passed(&mut self, step: SendStep, host: &str, address: Option<SocketAddr>, text: String) {
         self.0.push(ProbeStep { step, host: host.to_owned(), address, passed: true, text });
     }
 

@@ -10,7 +10,7 @@ use crate::{
     connection::{Broken, Connection},
     dialogue::{Action, Dialogue, Plan},
     encoding::DataEncoder,
-    failure::{Delivered, Problem, SendFailure, Step},
+    failure::{Delivered, Problem, SendFailure, SendStep},
     probe::StepLog,
 };
 
@@ -42,8 +42,8 @@ impl<'a> Session<'a> {
     pub async fn run(&mut self, plan: Plan<'_>, bytes: &[u8]) -> Result<Delivered, SendFailure> {
         let limit = self.limit(self.timeouts.connect);
         let opened = Connection::open(self.address, limit, self.owner).await;
-        let mut connection = opened.map_err(|error| self.broken(Step::Connection, &error))?;
-        self.passed(Step::Connection, "connected");
+        let mut connection = opened.map_err(|error| self.broken(SendStep::Connection, &error))?;
+        self.passed(SendStep::Connection, "connected");
         if self.implicit_tls {
             connection = self.secure(connection).await?;
         }
@@ -56,11 +56,11 @@ impl<'a> Session<'a> {
             let ended = matches!(action, Action::Finish(_));
             let next = dialogue.step();
             // STARTTLS has passed only with the handshake after it.
-            if matches!(action, Action::Finish(Ok(_))) || !ended && next != step && step != Step::Tls {
+            if matches!(action, Action::Finish(Ok(_))) || !ended && next != step && step != SendStep::Tls {
                 self.passed(step, &reply.summary());
             }
-            if !ended && !dialogue.secure() && step < Step::Authentication && next > Step::Tls {
-                self.passed(Step::Tls, "not used: the connection is plain text");
+            if !ended && !dialogue.secure() && step < SendStep::Authentication && next > SendStep::Tls {
+                self.passed(SendStep::Tls, "not used: the connection is plain text");
             }
             limit = self.limit(self.timeouts.command);
             match action {
@@ -72,7 +72,7 @@ impl<'a> Session<'a> {
                 }
                 Action::Message => {
                     let sent = self.send(&mut connection, bytes).await;
-                    sent.map_err(|error| self.broken(Step::Data, &error))?;
+                    sent.map_err(|error| self.broken(SendStep::Data, &error))?;
                     // Not bounded by the deadline: without the reply the outcome is unknown.
                     limit = self.timeouts.final_reply;
                 }
@@ -97,11 +97,11 @@ impl<'a> Session<'a> {
     async fn secure(&mut self, connection: Connection<'a>) -> Result<Connection<'a>, SendFailure> {
         let Some(connector) = self.tls else {
             let text = format!("TLS with {} is not configured", self.host);
-            return Err(SendFailure::Temporary(Problem::new(self.host, Step::Tls, text)));
+            return Err(SendFailure::Temporary(Problem::new(self.host, SendStep::Tls, text)));
         };
         let secured = connection.secure(connector, self.host, self.limit(self.timeouts.command)).await;
-        let (connection, certificate) = secured.map_err(|error| self.broken(Step::Tls, &error))?;
-        self.passed(Step::Tls, &certificate);
+        let (connection, certificate) = secured.map_err(|error| self.broken(SendStep::Tls, &error))?;
+        self.passed(SendStep::Tls, &certificate);
         Ok(connection)
     }
 
@@ -119,13 +119,13 @@ impl<'a> Session<'a> {
         step.min(self.deadline.since(BootInstant::now()))
     }
 
-    fn passed(&mut self, step: Step, text: &str) {
+    fn passed(&mut self, step: SendStep, text: &str) {
         self.log.passed(step, self.host, Some(self.address), text.to_owned());
     }
 
-    fn broken(&self, step: Step, error: &Broken) -> SendFailure {
+    fn broken(&self, step: SendStep, error: &Broken) -> SendFailure {
         let host = self.host;
-        if step == Step::Message {
+        if step == SendStep::Message {
             let text = format!("{host} received the message and did not confirm it: {error}; it may be delivered");
             return SendFailure::Unknown(Problem::new(host, step, text));
         }

@@ -151,6 +151,7 @@ mod tests {
             from: Timestamp(1_793_016_000_000),
             to: Timestamp(1_793_620_800_000),
             zone: "UTC".to_owned(),
+            makes_up: false,
         };
         let mail = SystemMail { to: Pii::new("boss@example.test".to_owned()), content };
         let effect = effect_of(&mail);

@@ -1,6 +1,6 @@
 //! Notifications over HTTP: webhooks of users, and text messages through a gateway.
 
-use std::{any::Any, os::fd::BorrowedFd, path::PathBuf, sync::Arc};
+use std::{os::fd::BorrowedFd, path::PathBuf, sync::Arc};
 
 use serde_json::json;
 use twinbox_clock::wall;
@@ -9,7 +9,7 @@ use twinbox_devices::{
     webhook::{Body, Event, SIGNATURE_HEADER, signature},
 };
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_http_post::{HttpTarget, Owner, Post, PostFailure, TargetError};
 use twinbox_ids::{EffectId, Epoch, MessageId, Pii, Timestamp};
 use twinbox_mailstore::{MailError, time};
@@ -185,15 +185,13 @@ impl Channels for HttpChannels {
         work.target.host().to_owned()
     }
 
-    async fn act(&self, effect: &Effect, work: HttpWork, permit: Arc<InFlight>) -> ActOutcome {
+    async fn act(&self, effect: &Effect, work: HttpWork, permit: Arc<Permit>) -> ActOutcome {
         let mut headers = vec![("idempotency-key", effect.receiver_id().to_string())];
         if let Some(secret) = &work.secret {
             headers.push((SIGNATURE_HEADER, signature(secret, &work.body, time(wall()))));
         }
         let post = Post { content_type: "application/json", headers, body: work.body.into() };
-        let own = |socket: BorrowedFd<'_>| -> Option<Box<dyn Any + Send>> {
-            permit.own_socket(&socket).ok().map(|owned| Box::new(owned) as Box<dyn Any + Send>)
-        };
+        let own = |socket: BorrowedFd<'_>| permit.own_opaque(socket);
         let owner: Owner<'_> = &own;
         match work.target.post(&post, owner, permit.lost()).await {
             Ok(()) => {

@@ -1,7 +1,8 @@
 //! Message-waiting indication.
 //!
 //! There is no queue on disk. For each mailbox there is the desired and the last sent state; if they differ, the
-//! latest state is sent and retried until it is delivered. [`queue`] schedules the sends, without side effects, for
+//! latest state is sent and retried until it is delivered. A state that changed is sent before those that a take-over or a
+//! resync repeats, as these take minutes where there are many. [`queue`] schedules the sends, without side effects, for
 //! one [`Target`]: a trunk, or the subscribers of one node. [`Notifier`] runs a queue per target while this node
 //! holds the duty, and checks the gate at each write (rule R6). A dead target, or a node on the other side of a
 //! network partition, keeps its undelivered states in its own queue: it delays no other target and is updated when
@@ -9,12 +10,10 @@
 
 mod cluster_sender;
 mod duty;
-mod duty_gate;
 pub mod queue;
 mod sender;
 
 pub use cluster_sender::{ClusterMwiSender, notify_for};
 pub use duty::Notifier;
-pub use duty_gate::DutyGate;
-pub use queue::{MwiState, Policy};
-pub use sender::{Guard, MwiSender, MwiUpdate, SendError, Target};
+pub use queue::{MwiPolicy, MwiState};
+pub use sender::{MwiSender, MwiUpdate, SendError, Target};

@@ -6,10 +6,11 @@ use std::{
 };
 
 use twinbox_duty::{DutyCounts, OutboxDuty};
+use twinbox_gate::Gate;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::Mailstore;
 
-use crate::mwi::{DutyGate, MwiSender, Notifier, Policy};
+use crate::mwi::{MwiPolicy, MwiSender, Notifier};
 
 /// Handle to the notifier that runs at present. Cheap to clone.
 #[derive(Clone)]
@@ -24,12 +25,11 @@ struct Inner {
 
 impl NotifierService {
     /// Service without running tasks; [`Self::restart`] starts them.
-    pub fn new<G, S>(mailstore: Mailstore, gate: G, sender: S, devices: OutboxDuty) -> Self
+    pub fn new<S>(mailstore: Mailstore, gate: Gate, sender: S, devices: OutboxDuty) -> Self
     where
-        G: DutyGate,
         S: MwiSender + Clone,
     {
-        let start = move || Notifier::start(mailstore.clone(), gate.clone(), sender.clone(), Policy::default());
+        let start = move || Notifier::start(mailstore.clone(), gate.clone(), sender.clone(), MwiPolicy::default());
         Self(Arc::new(Inner { start: Box::new(start), running: Mutex::new(None), devices }))
     }
 

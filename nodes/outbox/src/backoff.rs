@@ -1,16 +1,18 @@
 //! Pauses between attempts.
 
-/// First pause, in milliseconds.
-const FIRST_MS: u64 = 10_000;
-/// Longest pause, in milliseconds.
-const LONGEST_MS: u64 = 30 * 60 * 1_000;
+use std::time::Duration;
+
+use twinbox_ids::Backoff;
+
+/// Pauses before their jitter.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(10), Duration::from_secs(30 * 60));
 
 /// Pause before the attempt after this one, in milliseconds: doubled with each attempt up to half an hour, with a jitter
 /// of a quarter to either side. `random` is uniform in 0..=65535.
 pub fn retry_after_ms(attempt: u32, random: u16) -> u64 {
-    let doubled = FIRST_MS.saturating_mul(1 << attempt.saturating_sub(1).min(20)).min(LONGEST_MS);
-    let jitter = doubled / 2 * u64::from(random) / u64::from(u16::MAX);
-    doubled - doubled / 4 + jitter
+    let random = f64::from(random) / f64::from(u16::MAX);
+    let pause = Backoff::spread(RETRY.after(attempt), 0.75..=1.25, random);
+    u64::try_from(pause.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

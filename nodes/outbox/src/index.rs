@@ -50,14 +50,14 @@ impl From<&Effect> for Indexed {
 }
 
 /// Place of an effect in lists, newest first.
-type Place = (Reverse<Timestamp>, EffectId);
+type ListPosition = (Reverse<Timestamp>, EffectId);
 
 /// The index.
 #[derive(Debug, Default)]
 pub struct EffectIndex {
     all: BTreeMap<EffectId, Indexed>,
     targets: HashMap<DeviceId, HashSet<EffectId>>,
-    phases: HashMap<Phase, BTreeSet<Place>>,
+    phases: HashMap<Phase, BTreeSet<ListPosition>>,
 }
 
 impl EffectIndex {
@@ -102,7 +102,7 @@ impl EffectIndex {
     /// At most `most` effects in these phases, newest first, behind the one that was created then and has that id.
     pub fn newest(&self, phases: &[Phase], after: Option<(Timestamp, EffectId)>, most: usize) -> Vec<EffectId> {
         let after = after.map_or(Bound::Unbounded, |(created, id)| Bound::Excluded((Reverse(created), id)));
-        let mut found: Vec<Place> = Vec::new();
+        let mut found: Vec<ListPosition> = Vec::new();
         for places in phases.iter().filter_map(|phase| self.phases.get(phase)) {
             found.extend(places.range((after, Bound::Unbounded)).take(most));
         }

@@ -29,7 +29,7 @@ pub use hold::{Destination, DestinationError, Hold, Holds, LIFE_AFTER_RELEASE_MS
 pub use index::{EffectIndex, Indexed, Phase};
 pub use kind::{Channel, Transition};
 pub use outcome::EffectOutcome;
-pub use queue::{Limits, OutboxQueue, Waiting};
+pub use queue::{Limits, OutboxQueue, WaitingEffect};
 pub use removal::{next_retry, outlived_cause, removal};
 pub use report::Report;
 pub use routes::{RouteFailure, RouteWorks, Routes, SilentRoute};

@@ -21,7 +21,7 @@ impl Default for Limits {
 
 /// An effect that waits for its attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Waiting {
+pub struct WaitingEffect {
     /// The effect.
     pub id: EffectId,
     /// Earliest time of the attempt.
@@ -42,12 +42,12 @@ pub struct OutboxQueue {
     /// The earliest shared effect of each group that is not at its limit: those of a group at its limit cost a search
     /// nothing.
     ready: BTreeSet<(Timestamp, EffectId)>,
-    waiting: HashMap<EffectId, Waiting>,
+    waiting: HashMap<EffectId, WaitingEffect>,
     /// Attempts under way: group, and whether alone.
     active: HashMap<EffectId, (u128, bool)>,
     groups: HashMap<u128, Group>,
     /// A change that came while the effect was being attempted.
-    changed: HashMap<EffectId, Waiting>,
+    changed: HashMap<EffectId, WaitingEffect>,
     /// Effects on hold, with their targets: not due before their hold ends or their target changes.
     held: HashMap<EffectId, DeviceId>,
 }
@@ -68,7 +68,7 @@ impl OutboxQueue {
     }
 
     /// Adds an effect, or replaces what was known of it. While it is being attempted, the change counts afterwards.
-    pub fn want(&mut self, waiting: Waiting) {
+    pub fn want(&mut self, waiting: WaitingEffect) {
         self.held.remove(&waiting.id);
         if self.active.contains_key(&waiting.id) {
             self.changed.insert(waiting.id, waiting);
@@ -159,7 +159,7 @@ impl OutboxQueue {
     }
 
     /// Takes an effect out of those that wait.
-    fn take(&mut self, id: EffectId) -> Option<Waiting> {
+    fn take(&mut self, id: EffectId) -> Option<WaitingEffect> {
         let waiting = self.waiting.remove(&id)?;
         let place = (waiting.due, id);
         if waiting.alone {
@@ -202,7 +202,7 @@ mod tests {
     fn effects_of_a_mailbox_at_its_limit_cost_a_search_nothing() {
         let limits = Limits { attempts: 8, per_mailbox: 4 };
         let mut queue = OutboxQueue::new(limits);
-        let waiting = |id, group| Waiting { id: EffectId(id), due: Timestamp(1), group, alone: false };
+        let waiting = |id, group| WaitingEffect { id: EffectId(id), due: Timestamp(1), group, alone: false };
         (0..5_000).for_each(|id| queue.want(waiting(id, 1)));
         queue.want(waiting(9_000, 2));
         assert_eq!(queue.ready.len(), 2, "one of each mailbox");

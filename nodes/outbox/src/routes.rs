@@ -146,7 +146,7 @@ impl Routes {
     }
 
     /// An effect pauses after a failure that an earlier holder recorded. Each success takes two of these along, whatever
-    /// their routes, so that all of them go soon after the end of an outage and few are attempted in vain.
+    /// their routes, so that all of them are sent soon after the end of an outage and few attempts fail.
     pub fn inherit(&mut self, effect: EffectId) {
         self.inherited.insert(effect);
     }

@@ -6,6 +6,8 @@ use twinbox_replication_core::{Edit, Record};
 
 use crate::{Cause, Channel, Effect, NewEffect, Transition, effect::set, schema};
 
+/// Text of a report that makes up for missed ones, after its other values.
+const MAKES_UP: &str = "makes up";
 /// Time after which a mail that cannot be sent is given up, in milliseconds.
 const LIFE_MS: u64 = 3 * 24 * 3_600 * 1_000;
 
@@ -64,6 +66,8 @@ pub enum SystemContent {
         to: Timestamp,
         /// IANA name of the job's time zone.
         zone: String,
+        /// Its range begins earlier than usual, because earlier reports were missed.
+        makes_up: bool,
     },
 }
 
@@ -142,8 +146,10 @@ impl SystemContent {
             Self::Ageing { number, name, messages, first, zone } => {
                 vec![number, name.into_revealed(), messages.to_string(), first.0.to_string(), zone]
             }
-            Self::CallReport { job, report, from, to, zone } => {
-                vec![job, report, from.0.to_string(), to.0.to_string(), zone]
+            Self::CallReport { job, report, from, to, zone, makes_up } => {
+                let mut texts = vec![job, report, from.0.to_string(), to.0.to_string(), zone];
+                texts.extend(makes_up.then(|| MAKES_UP.to_owned()));
+                texts
             }
         }
     }
@@ -166,12 +172,13 @@ impl SystemContent {
                 first: time(first)?,
                 zone: text(zone),
             },
-            (Transition::CallReport, [job, report, from, to, zone, ..]) => Self::CallReport {
+            (Transition::CallReport, [job, report, from, to, zone, rest @ ..]) => Self::CallReport {
                 job: text(job),
                 report: text(report),
                 from: time(from)?,
                 to: time(to)?,
                 zone: text(zone),
+                makes_up: rest.first() == Some(&MAKES_UP),
             },
             _ => return None,
         })
@@ -215,6 +222,7 @@ mod tests {
                 from: Timestamp(1),
                 to: Timestamp(9),
                 zone,
+                makes_up: false,
             },
         ]
     }
@@ -232,6 +240,17 @@ mod tests {
             }
         }
         assert_eq!(SystemMail::read(&Record::new()), None);
+    }
+
+    #[test]
+    fn report_that_makes_up_for_missed_ones_is_read_back_as_one() {
+        let [.., mut content] = contents();
+        if let SystemContent::CallReport { makes_up, .. } = &mut content {
+            *makes_up = true;
+        }
+        assert!(matches!(content, SystemContent::CallReport { makes_up: true, .. }), "{content:?}");
+        let mail = SystemMail { to: private("a@example.org"), content };
+        assert_eq!(SystemMail::read(&record(mail.edits())), Some(mail));
     }
 
     #[test]

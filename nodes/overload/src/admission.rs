@@ -109,7 +109,7 @@ impl Admission {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Begins or ends a drain; a permanent one goes on.
+    /// Begins or ends a drain; a permanent one continues.
     pub fn set_draining(&self, draining: bool) {
         self.draining.store(draining, Ordering::Relaxed);
     }

@@ -8,7 +8,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 
-/// Commits in progress, and those that ended since they were last asked for. Clones are one.
+/// Commits in progress, and commits that ended since the last measurement. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Commits(Arc<Mutex<State>>);
 

@@ -1,4 +1,4 @@
-//! Overload control: a node refuses new calls before what it promised to those in progress suffers.
+//! Overload control: a node refuses new calls before its promises to calls in progress suffer.
 //!
 //! ```text
 //! commits, event loop, media threads, processor ─► Sample ─► Limiter ─► admit: a limit of new calls a second, and a gate
@@ -24,6 +24,7 @@ use std::{
 };
 
 use tokio::time::sleep;
+use tracing::warn;
 use twinbox_clock::BootInstant;
 
 pub use commits::{Commit, Commits};
@@ -35,7 +36,7 @@ const SAMPLING_INTERVAL: Duration = Duration::from_millis(100);
 /// Time after a refusal during which the node counts as refusing.
 const REFUSING_PERIOD: Duration = Duration::from_secs(10);
 
-/// The overload control of one node. Clones are one.
+/// The overload control of one node. Clones share it.
 #[derive(Clone)]
 pub struct Overload(Arc<Inner>);
 
@@ -88,12 +89,12 @@ impl Overload {
         admitted
     }
 
-    /// An admitted call has ended.
+    /// Counts the end of an admitted call.
     pub fn ended(&self) {
         self.0.ended.fetch_add(1, Relaxed);
     }
 
-    /// Takes so many new calls a second for granted, as [`Limiter::expect`].
+    /// Sets the rate, in new calls a second, that was carried in time before or elsewhere: see [`Limiter::expect`].
     pub fn expect(&self, calls: f64) {
         self.limiter().expect(calls);
     }
@@ -112,10 +113,10 @@ impl Overload {
         }
     }
 
-    /// Measures and adapts for ever. `media` returns the lateness of the latest of a hundred packets since it was last
+    /// Measures and adapts without end. `media` returns the lateness of the latest of a hundred packets since it was last
     /// called; `None` without packets.
     pub async fn run(self, mut media: impl FnMut() -> Option<Duration>) {
-        let mut processor = Processor::new();
+        let (mut processor, mut logged) = (Processor::new(), None::<BootInstant>);
         loop {
             let due = BootInstant::now() + SAMPLING_INTERVAL;
             sleep(SAMPLING_INTERVAL).await;
@@ -132,7 +133,19 @@ impl Overload {
                 processor: used,
                 available,
             };
-            self.limiter().sample(at(now), &sample);
+            let closes = {
+                let mut limiter = self.limiter();
+                let was_closed = limiter.closed();
+                limiter.sample(at(now), &sample);
+                (limiter.closed() && !was_closed)
+                    .then(|| [Signal::Commit, Signal::Loop, Signal::Media].map(|signal| limiter.pressure(signal)))
+            };
+            if let Some([commit, event_loop, media]) = closes
+                && logged.is_none_or(|logged| now.since(logged) >= REFUSING_PERIOD)
+            {
+                warn!(commit, event_loop, media, "new calls are refused until work is done in time again");
+                logged = Some(now);
+            }
         }
     }
 

@@ -3,61 +3,64 @@
 //! A call causes most of its work at its end: its message is committed when the caller hangs up. Therefore the limit does
 //! not wait for delays. It grows to the rate predicted from the use of processor and disk, at most to twice the rate of
 //! calls already completed, and falls when work is delayed. In addition, a gate refuses all new calls while promises to
-//! calls in progress are in danger. What an earlier process of this node, or another node, has carried in time is the
-//! limit of a node that has not measured its own yet ([`Limiter::expect`]): it takes over all calls of another at once.
+//! calls in progress are in danger. The rate that an earlier process of this node, or another node, has carried in time is
+//! the limit of a node that has not measured its own yet ([`Limiter::expect`]): it may get all calls of another immediately.
 
 use std::{collections::VecDeque, time::Duration};
 
 /// New calls a second that a node takes before it has measured anything.
 const INITIAL_LIMIT: f64 = 30.0;
-/// The limit never falls below so many new calls a second: with fewer nothing could be measured.
+/// Lower bound of the limit, in new calls a second: with fewer calls a measurement is impossible.
 const MIN_LIMIT: f64 = 3.0;
-/// So many calls may come in the same instant after a rest, whatever the limit is.
+/// Maximum calls admitted in the same instant after a rest, whatever the limit.
 const BURST: f64 = 50.0;
 /// Share of the processor that calls may use.
 const PROCESSOR_SHARE: f64 = 0.9;
 /// Share of its time that the disk may be busy with commits, as far as commit times tell.
 const DISK_SHARE: f64 = 0.6;
-/// The gate closes at this pressure, …
+/// Pressure at which the gate closes.
 const CLOSE_PRESSURE: f64 = 1.4;
-/// … and opens again below this.
+/// Pressure below which the gate opens again.
 const OPEN_PRESSURE: f64 = 1.0;
-/// A measurement counts in the average as at most this: else a pause of seconds would keep the gate closed for as long
-/// again after its end, though nothing is late any more.
+/// Maximum of a measurement in the average. Otherwise a pause of seconds would keep the gate closed for as long again after
+/// its end, although work is in time again.
 const MAX_PRESSURE: f64 = 4.0;
 /// The limit grows by this factor a second at most.
 const MAX_GROWTH: f64 = 1.15;
 /// The limit grows to at most this multiple of the rate that has gone through.
 const MAX_LEAD: f64 = 2.0;
-/// One decrease divides the limit by this at most, …
+/// Maximum divisor of the limit in one decrease.
 const MAX_DECREASE: f64 = 2.0;
-/// … and leaves at most this share of what the node carried when its work was late.
+/// Maximum of the limit after a decrease, as a share of the rate that the node carried when its work was late.
 const SHARE_AFTER_DECREASE: f64 = 0.9;
 /// Ratio to the proven rate from which on a load counts as the cause of late work.
 const CAUSE_RATIO: f64 = 1.1;
 /// Factor a second by which the proven rate shrinks while work is late.
 const PROVEN_RATE_DECAY: f64 = 0.98;
-/// Factor a second by which the ceiling rises under pressure: a tenth in a minute; …
+/// Factor a second by which the ceiling rises under pressure: a tenth in a minute.
 const CEILING_GROWTH: f64 = 1.0016;
-/// … and so much more without any, since what was late then was then late for another reason, or is no longer.
+/// Addition to that factor without pressure: the earlier delay then had another cause, or its cause has ended.
 const IDLE_CEILING_GROWTH: f64 = 0.04;
 /// Pressure from which on the ceiling rises at its slowest.
 const NEAR_PRESSURE: f64 = 0.75;
-/// The time that a call is taken to last: at least …
+/// Minimum assumed duration of a call.
 const MIN_CALL_TIME: Duration = Duration::from_secs(2);
-/// … and at most so long.
+/// Maximum assumed duration of a call.
 const MAX_CALL_TIME: Duration = Duration::from_secs(30);
 /// Time constant of the averages over samples.
 const TIME_CONSTANT: Duration = Duration::from_secs(1);
+/// Maximum time for which one sample counts. After a pause of the process the sample itself is late: with its whole time it would close
+/// the gate alone, on an idle node too.
+const MAX_SAMPLE_TIME: Duration = Duration::from_millis(150);
 /// Commit time below which the disk counts as idle.
 const IDLE_COMMIT: Duration = Duration::from_millis(2);
 
-/// Measured since the last sample; totals are since the start.
+/// Measurements since the last sample; totals are since the start.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// New calls admitted, in all.
+    /// Total of admitted new calls.
     pub admitted: u64,
-    /// Calls that have ended, in all.
+    /// Total of ended calls.
     pub ended: u64,
     /// Mean time of the commits that ended since the last sample; `None` without any.
     pub commit: Option<Duration>,
@@ -69,7 +72,7 @@ pub struct Sample {
     pub media: Option<Duration>,
     /// Share of the processors that the process may use and has used, 0 to 1.
     pub processor: f64,
-    /// Share of them that other processes left it, 0 to 1.
+    /// Share of the processors that other processes left to this one, 0 to 1.
     pub available: f64,
 }
 
@@ -87,10 +90,10 @@ pub enum Signal {
 }
 
 impl Signal {
-    /// All of them.
+    /// All signals.
     pub const ALL: [Self; 4] = [Self::Commit, Self::Loop, Self::Media, Self::Processor];
 
-    /// The word for it in metrics.
+    /// Its label in metrics.
     pub fn word(self) -> &'static str {
         match self {
             Self::Commit => "commit",
@@ -104,11 +107,11 @@ impl Signal {
 /// Times at which work is late enough for a pressure of 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Targets {
-    /// Of a commit: a third of the time within which a BYE must be answered.
+    /// Target of a commit: a third of the time within which a BYE must be answered.
     pub commit: Duration,
-    /// Of the event loop.
+    /// Target of the event loop.
     pub lag: Duration,
-    /// Of a media packet: listeners hear a gap when a jitter buffer of this length runs empty.
+    /// Target of a media packet: listeners hear a gap when a jitter buffer of this length runs empty.
     pub media: Duration,
 }
 
@@ -127,13 +130,13 @@ struct Mark {
     ended: u64,
 }
 
-/// Decides how many new calls are admitted. Time is given as the duration since any fixed moment.
+/// Decides the number of admitted new calls. Time is given as the duration since any fixed moment.
 #[derive(Debug, Clone)]
 pub struct Limiter {
     targets: Targets,
     /// New calls a second.
     limit: f64,
-    /// Calls that may begin at this moment, and when that was counted.
+    /// Calls that may begin at this moment, and the time of that count.
     tokens: (f64, Duration),
     closed: bool,
     /// Pressure by signal: 1 is the target.
@@ -141,7 +144,7 @@ pub struct Limiter {
     /// Share of the processors that others leave, as sampled last.
     available: f64,
     sampled: Duration,
-    /// Mean commit time, smoothed; the least that it has been lately.
+    /// Mean commit time, smoothed, and its recent minimum.
     commit: Option<f64>,
     idle_commit: f64,
     marks: VecDeque<Mark>,
@@ -151,9 +154,9 @@ pub struct Limiter {
     sustained: f64,
     /// Start of the time since which no work is late.
     in_time: Duration,
-    /// The rate that went through elsewhere, in time; see [`Self::expect`].
+    /// The rate that another process or node carried in time; see [`Self::expect`].
     expected: f64,
-    /// The limit fell because of the load: what is measured here counts, not what is expected.
+    /// The limit fell because of the load: the measured rate counts, not the expected one.
     fell: bool,
     /// Time of the last call that was refused because of the limit.
     short: Option<Duration>,
@@ -191,8 +194,8 @@ impl Limiter {
         }
     }
 
-    /// Takes so many new calls a second for granted, until the load makes the limit fall: they went through in time in an
-    /// earlier process of this node, or on another node, whose calls may all come here.
+    /// Sets the rate, in new calls a second, that an earlier process of this node carried in time, or another node, whose
+    /// calls may all come here. The limit is at least this rate until the load makes it fall.
     pub fn expect(&mut self, calls: f64) {
         self.expected = calls;
     }
@@ -201,7 +204,7 @@ impl Limiter {
     pub fn admit(&mut self, at: Duration) -> bool {
         let (tokens, then) = self.tokens;
         let passed = at.saturating_sub(then).as_secs_f64();
-        // Those who came while the gate was closed do not all come in when it opens.
+        // Callers who came while the gate was closed are not all admitted when it opens.
         let filled =
             if self.closed { 0.0 } else { (tokens + passed * self.limit).min(BURST.max(self.limit / 2.0)) };
         let admitted = !self.closed && filled >= 1.0;
@@ -212,11 +215,12 @@ impl Limiter {
         admitted
     }
 
-    /// Takes what was measured, several times a second.
+    /// Takes a sample, several times a second.
     pub fn sample(&mut self, at: Duration, sample: &Sample) {
         let passed = at.saturating_sub(self.sampled);
         (self.sampled, self.available) = (at, sample.available);
-        let weight = 1.0 - (-passed.as_secs_f64() / TIME_CONSTANT.as_secs_f64()).exp();
+        let counted = passed.min(MAX_SAMPLE_TIME);
+        let weight = 1.0 - (-counted.as_secs_f64() / TIME_CONSTANT.as_secs_f64()).exp();
         let over = |time: Duration, target: Duration| time.as_secs_f64() / target.as_secs_f64();
         let commit = sample.commit.unwrap_or_default().max(sample.pending);
         let now = [
@@ -232,7 +236,7 @@ impl Limiter {
         if let Some(time) = sample.commit.map(|time| time.as_secs_f64()) {
             let smooth = self.commit.get_or_insert(time);
             *smooth += (time - *smooth) * weight;
-            // The least is forgotten over minutes: a disk may get slower for good.
+            // The minimum is forgotten over minutes: a disk may get slower for good.
             self.idle_commit = (self.idle_commit * (1.0 + 0.01 * passed.as_secs_f64())).min(*smooth);
         }
         // A delay counts immediately; an earlier one counts until the average has forgotten it.
@@ -249,7 +253,7 @@ impl Limiter {
         }
     }
 
-    /// Once a second: the limit follows what was measured.
+    /// Adapts the limit to the measurements, once a second.
     fn adapt(&mut self, at: Duration) {
         let stay = self.stay();
         let (_, pressure) = self.worst();
@@ -258,11 +262,11 @@ impl Limiter {
         if pressure > 1.0 || self.closed {
             let (admitted, ended) = self.rates(Duration::from_secs(2));
             let (long, done) = self.rates(stay);
-            // A call works at both its ends. Those that end are few while the node stands still: then what it carried
-            // before tells more.
+            // A call causes work at its begin and at its end. Few calls end while the node stands still: then its
+            // earlier rate is the better measure.
             let carried = ((admitted + ended) / 2.0).max(done.min(long));
-            // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help. Fewer calls than the
-            // least limit are no cause either.
+            // Otherwise the cause is another one, such as a hanging disk, and fewer calls do not help. A rate below the
+            // minimum limit is no cause either.
             let is_load = long >= MIN_LIMIT && long > self.proven * CAUSE_RATIO;
             let by_load = self.short.is_some_and(|short| at < short + stay) || is_load;
             self.proven *= PROVEN_RATE_DECAY;
@@ -313,7 +317,7 @@ impl Limiter {
         Duration::from_secs_f64(seconds.clamp(MIN_CALL_TIME.as_secs_f64(), MAX_CALL_TIME.as_secs_f64()))
     }
 
-    /// Calls admitted and ended a second, over about this time.
+    /// Admitted and ended calls a second, over about this time.
     fn rates(&self, over: Duration) -> (f64, f64) {
         let Some(last) = self.marks.back() else { return (0.0, 0.0) };
         let since = last.at.saturating_sub(over);

@@ -1,5 +1,5 @@
-//! A made-up node under a made-up load: a processor that works in order, and a disk that commits in groups. It shows what
-//! the limiter is for: at many times its capacity the node works at nearly its capacity and keeps every promise.
+//! A made-up node under a made-up load: a processor that works in order, and a disk that commits in groups. It shows
+//! the purpose of the limiter: at many times its capacity the node works at nearly its capacity and keeps every promise.
 
 use std::{collections::VecDeque, ops::Range, time::Duration};
 
@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::limiter::{Limiter, Sample, Targets};
 
-/// Within this a BYE is answered.
+/// Promised maximum time until a BYE is answered.
 const PROMISE: f64 = 0.350;
 /// One step of the model in seconds.
 const STEP: f64 = 0.001;
@@ -15,18 +15,18 @@ const STEP: f64 = 0.001;
 /// A node's costs, in seconds.
 #[derive(Debug, Clone, Copy)]
 struct Node {
-    /// Of the processor, to begin a call, to end one, and for each second of one.
+    /// Time of the processor to begin a call, to end one, and for each second of one.
     begin: f64,
     end: f64,
     second: f64,
-    /// Of the disk: for each group of commits, and for each commit in it. A call commits at its beginning and at its end.
+    /// Time of the disk for each group of commits, and for each commit in it. A call commits at its beginning and at its end.
     group: f64,
     commit: f64,
 }
 
 impl Node {
-    /// Calls a second that the node carries for ever, if each lasts so many seconds and a commit, which waits for half a
-    /// group on average, may take a third of the promise.
+    /// Calls a second that the node carries permanently, if each lasts `stay` seconds and a commit, which waits for half a group
+    /// on average, may take a third of the promise.
     fn capacity(&self, stay: f64) -> f64 {
         let processor = 1.0 / (self.begin + self.end + self.second * stay);
         let each = PROMISE / 4.5;
@@ -35,7 +35,7 @@ impl Node {
     }
 }
 
-/// A load on a node, and what counts.
+/// A load on a node.
 struct Drive<'a> {
     node: Node,
     seed: u64,
@@ -46,7 +46,7 @@ struct Drive<'a> {
     rate: &'a dyn Fn(f64) -> f64,
     /// True while the disk does nothing, at a time.
     stands: &'a dyn Fn(f64) -> bool,
-    /// True while others have the processor.
+    /// True while other processes have the processor, at a time.
     stolen: &'a dyn Fn(f64) -> bool,
     /// New calls a second that another node has carried.
     expected: f64,
@@ -165,7 +165,7 @@ fn drive(load: &Drive) -> Found {
 
 const NEVER: &dyn Fn(f64) -> bool = &|_| false;
 
-/// Nobody calls, and nothing is expected.
+/// No calls, and no expected rate.
 const REST: Drive<'static> = Drive {
     node: PROCESSOR,
     seed: 1,
@@ -183,7 +183,7 @@ const PROCESSOR: Node = Node { begin: 0.0018, end: 0.0022, second: 0.00018, grou
 const SLOW_DISK: Node = Node { begin: 0.0005, end: 0.0005, second: 0.00018, group: 0.015, commit: 0.004 };
 /// The disk limits: groups take as long as their commits.
 const QUICK_DISK: Node = Node { begin: 0.0005, end: 0.0005, second: 0.00018, group: 0.001, commit: 0.004 };
-/// It carries less than what a node takes before it has measured anything.
+/// A node that carries less than the limit of a node before its first measurement.
 const WEAK: Node = Node { begin: 0.020, end: 0.025, second: 0.000_5, group: 0.002, commit: 0.000_2 };
 
 const NODES: [(&str, Node); 3] = [("processor", PROCESSOR), ("slow disk", SLOW_DISK), ("quick disk", QUICK_DISK)];
@@ -297,6 +297,35 @@ fn rate_counts_as_carried_after_half_a_minute_without_late_work() {
     assert!((38.0..=41.0).contains(&at(35)), "{}", at(35));
     assert!(at(98) <= 60.0, "work was late less than half a minute ago: {}", at(98));
     assert!(at(110) >= 78.0, "{}", at(110));
+}
+
+/// A pause of the process delays one sample, and by the next one all is in time. Only work that stays late closes the gate.
+#[test]
+fn one_late_sample_of_an_idle_node_closes_no_gate() {
+    let sample = |lag| Sample {
+        admitted: 0,
+        ended: 0,
+        commit: None,
+        pending: Duration::ZERO,
+        lag,
+        media: None,
+        processor: 0.1,
+        available: 1.0,
+    };
+    let closes = |lags: &[u64]| {
+        let mut limiter = Limiter::new(Targets::of(Duration::from_secs_f64(PROMISE)), Duration::ZERO);
+        let mut at = Duration::ZERO;
+        lags.iter().map(|lag| Duration::from_millis(*lag)).any(|lag| {
+            at += Duration::from_millis(100) + lag;
+            limiter.sample(at, &sample(lag));
+            limiter.closed()
+        })
+    };
+    for pause in [100, 160, 400, 4_000] {
+        assert!(!closes(&[0, pause, 0, 0, 0]), "{pause} ms");
+    }
+    assert!(closes(&[0, 250, 250]));
+    assert!(closes(&[100; 5]));
 }
 
 #[test]

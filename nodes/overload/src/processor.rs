@@ -5,12 +5,12 @@ use std::{fs, thread, time::Duration};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use twinbox_clock::{BootInstant, processor_time};
 
-/// The counters of `/proc/stat` are too coarse for less.
+/// Interval of readings of `/proc/stat`, whose counters are too coarse for a shorter one.
 const OTHERS_EVERY: Duration = Duration::from_secs(1);
 /// Ticks of `/proc/stat` a second (`USER_HZ`, the same on all of Linux's architectures that matter here).
 const TICKS: f64 = 100.0;
 
-/// Reads use and availability again and again.
+/// Reads use and availability repeatedly.
 pub(crate) struct Processor {
     at: BootInstant,
     used: Duration,
@@ -26,7 +26,7 @@ impl Processor {
     }
 
     /// Share of the processors that this process may use and has used since the last call, and the share that others
-    /// left it lately, both 0 to 1. Work at low priority (nice) counts as none of others'.
+    /// left it lately, both 0 to 1. Work of others at low priority (nice) does not count.
     pub(crate) fn read(&mut self) -> (f64, f64) {
         let (now, used) = (BootInstant::now(), processor_time());
         // Asked each time: an administrator may give a process or a container more or fewer.

@@ -322,7 +322,7 @@ pub(crate) fn answer(response: Response, time: Duration) -> Answer {
     Answer { status: response.code, reason: response.reason, headers, body: response.body, time }
 }
 
-/// An answer to a re-INVITE that is not yet acknowledged.
+/// An answer to a re-INVITE that is not yet acknowledged; it is repeated until it is (RFC 3261 section 13.3.1.4).
 struct Unacknowledged {
     cseq: u32,
     bytes: Bytes,

@@ -87,6 +87,7 @@ impl ClientTransaction {
             }
             if let Some((at, interval)) = self.again.filter(|(at, _)| now >= *at) {
                 self.flow.send(self.bytes.clone()).await;
+                // Timers A and E (sections 17.1.1.2 and 17.1.2.2).
                 let double = interval * 2;
                 let interval = if self.registration.key.1 == Method::Invite { double } else { double.min(T2) };
                 self.again = Some((at + interval, interval));

@@ -13,7 +13,7 @@ use twinbox_clock::BootInstant;
 use twinbox_dns::{ResolveError, Resolver, Wanted};
 use twinbox_sip::{
     Method, Request, Response,
-    strict::{self, Verdict},
+    strict::{self, MessageVerdict},
     uri::Uri,
     via::COOKIE,
 };
@@ -96,13 +96,13 @@ impl Core {
         while let Some(Received { bytes, flow }) = received.recv().await {
             let at = BootInstant::now();
             match strict::read(&bytes) {
-                Verdict::Request(message) => self.request(Arrived { message, at, flow }).await,
-                Verdict::Response(message) => self.response(Arrived { message, at, flow }).await,
-                Verdict::Refuse(response, fault) => {
+                MessageVerdict::Request(message) => self.request(Arrived { message, at, flow }).await,
+                MessageVerdict::Response(message) => self.response(Arrived { message, at, flow }).await,
+                MessageVerdict::Refuse(response, fault) => {
                     tracing::debug!(%fault, "request is malformed");
                     flow.send(response.to_bytes()).await;
                 }
-                Verdict::Drop(fault) => tracing::debug!(%fault, "message is malformed"),
+                MessageVerdict::Drop(fault) => tracing::debug!(%fault, "message is malformed"),
             }
         }
     }

@@ -19,7 +19,7 @@ use twinbox_clock::BootInstant;
 use twinbox_rtp::{
     Codec, FRAME, SAMPLE_RATE, dtmf, g711,
     packet::{Header, Packet, RtpTime, SeqNo, Ssrc},
-    recorder::{Recorder, Settings},
+    recorder::{Recorder, RecorderSettings},
     sequence::{Order, Sequence},
 };
 
@@ -236,7 +236,7 @@ impl State {
         }
         let clock = Duration::from_nanos(now.as_nanos());
         let recorder = self.recorder.get_or_insert_with(|| {
-            Recorder::new(Settings { codec: remote.codec, limit: u64::MAX, end_silence: None }, clock)
+            Recorder::new(RecorderSettings { codec: remote.codec, limit: u64::MAX, end_silence: None }, clock)
         });
         let audio = g711::transcode(remote.codec, recorder.codec(), packet.payload);
         let tape = &mut self.tape;

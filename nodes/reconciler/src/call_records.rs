@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use twinbox_mailstore::Mailstore;
 use twinbox_roles::{Duty, Roles};
 
-/// Writes call records, and removes those older than `keep` at that time, until stopped. Nothing is written before all
-/// members know such records; those of calls until then wait in a bounded queue.
+/// Writes call records, and removes those older than `keep` at that time, until stopped. None is written before all
+/// members know such records; until then the records wait in a bounded queue.
 pub async fn keep_call_records(
     mailstore: Mailstore,
     roles: Roles,
@@ -16,7 +16,7 @@ pub async fn keep_call_records(
 ) {
     let mut view = roles.watch();
     tokio::select! {
-        // The level of the release that brought them.
+        // The feature level of the release that introduced call records.
         raised = view.wait_for(|view| view.feature_level >= Duty::Timetable.level()) => {
             if raised.is_err() {
                 return;

@@ -19,7 +19,7 @@ pub struct Drain(Option<Out>);
 pub struct SharedDrain(Arc<Mutex<Drain>>);
 
 impl SharedDrain {
-    /// The drain, for a short time.
+    /// Locks the drain; the guard must be held only briefly.
     pub fn lock(&self) -> MutexGuard<'_, Drain> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

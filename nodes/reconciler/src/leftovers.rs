@@ -4,8 +4,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_mailstore::Mailstore;
 
-/// Files the recordings of earlier incarnations. After a store was built again only with all records: without them, a take in
-/// an old pack whose message was purged may look like an orphan.
+/// Files the recordings of earlier incarnations. If the store was built again, call this only with all records: without them, a
+/// take in an old pack whose message was purged may look like an orphan.
 pub async fn file_leftovers(mailstore: &Mailstore) {
     match mailstore.file_own_leftovers().await {
         Ok(filed) if filed.is_empty() => {}

@@ -5,31 +5,25 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 use twinbox_alarms::{Alarms, Code};
-use twinbox_calls::{CallsService, Passive};
+use twinbox_calls::CallsService;
 use twinbox_clock::BootInstant;
-use twinbox_health::{Health, serves_elsewhere};
+use twinbox_health::{Measured, serves_elsewhere};
 use twinbox_ids::NodeName;
 use twinbox_replication_peer::{PeerAddress, Peers};
 use twinbox_replication_store::Store;
 use twinbox_roles::{
-    CallPolicy, FAR_BEHIND, Measures, MemberAddress, MemberKind, Order, OrderId, Roles, RolesView, Status, Timing,
-    call_policy,
+    FAR_BEHIND, Measures, MemberAddress, MemberKind, Order, OrderId, Roles, RolesView, Status, Timing, call_policy,
 };
 use twinbox_runtime as runtime;
 
-use crate::SharedDrain;
+use crate::{FillFacts, FillWatch, HandOver, PassiveWatch, SharedDrain};
 
 /// Poll interval, several times per lease.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Interval of measurements; a change of the number of calls is measured immediately.
 const MEASURE_EVERY: Duration = Duration::from_secs(1);
-/// A removed node leaves when its calls have ended and nothing was left to hand over for this period, which covers
-/// the last stored call.
-const SETTLED: Duration = Duration::from_millis(500);
-/// Minimum interval between requests of a called passive node for the role.
-const ASK_AGAIN: Duration = Duration::from_secs(2);
 /// Pause before the end of a fill is stored again, when the disk refused it.
 const END_AGAIN: Duration = Duration::from_secs(5);
 
@@ -41,7 +35,7 @@ pub fn follow_members(peers: &Peers, everyone: &[MemberAddress]) {
     nodes().for_each(|m| peers.add(PeerAddress { name: m.name.clone(), address: m.address.clone() }));
 }
 
-/// Measures known before the first measurement: a node that lacks records never appears as in service (rule D13).
+/// Measures before the first measurement: a node that lacks records never appears as in service (rule D13).
 pub fn first_measures(store: &Store) -> Measures {
     Measures { behind: (!store.filled().has_records()).then_some(FAR_BEHIND + 1), ..Measures::default() }
 }
@@ -69,11 +63,11 @@ pub struct ReconcilerParts {
     pub calls: CallsService,
     /// Receiver of alarms.
     pub alarms: Alarms,
-    /// Source of measures.
-    pub health: Arc<Health>,
+    /// Latest measures of the machine; `None` before they are known.
+    pub measured: Box<dyn Fn() -> Option<Measured> + Send + Sync>,
     /// Drain time of this node.
     pub drain: SharedDrain,
-    /// The store was damaged and built again: without another node it is not known what it lacks.
+    /// The store was damaged and built again: without another node this one cannot know which data it lacks.
     pub store_rebuilt: bool,
 }
 
@@ -83,34 +77,24 @@ pub struct NodeReconciler {
     measured: Option<BootInstant>,
     /// Number of calls in the latest measurement.
     calls: Option<u32>,
-    /// Time since which nothing is left to hand over.
-    covered: Option<BootInstant>,
-    passive: Option<Passive>,
-    /// Number of calls received while passive, as last read.
-    reached: u64,
-    asked: Option<(BootInstant, JoinHandle<()>)>,
-    /// The first fill is being ended, because no other node is left.
-    fill_ends: bool,
-    /// The alarm for a fill without a source has been raised.
-    fill_reported: bool,
-    /// Another node was a member since the start.
-    had_others: bool,
+    hand_over: HandOver,
+    passive: PassiveWatch,
+    fill: FillWatch,
+    /// Request for the role.
+    asking: Option<JoinHandle<()>>,
 }
 
 impl NodeReconciler {
-    /// Reconciler that has done nothing yet.
+    /// Creates the reconciler; [`Self::run`] starts it.
     pub fn new(parts: ReconcilerParts) -> Self {
         Self {
+            fill: FillWatch::new(parts.store_rebuilt),
             node: Arc::new(parts),
             measured: None,
             calls: None,
-            covered: None,
-            passive: None,
-            reached: 0,
-            asked: None,
-            fill_ends: false,
-            fill_reported: false,
-            had_others: false,
+            hand_over: HandOver::default(),
+            passive: PassiveWatch::default(),
+            asking: None,
         }
     }
 
@@ -120,7 +104,7 @@ impl NodeReconciler {
         let mut look = runtime::every(LOOK_EVERY);
         loop {
             let now = view.borrow_and_update().clone();
-            self.look(&now);
+            self.look(&now, BootInstant::now());
             tokio::select! {
                 _ = look.tick() => {}
                 changed = view.changed() => if changed.is_err() { return },
@@ -129,20 +113,20 @@ impl NodeReconciler {
         }
     }
 
-    fn look(&mut self, view: &RolesView) {
+    fn look(&mut self, view: &RolesView, now: BootInstant) {
         let calls = self.node.calls.running().map(|calls| u32::try_from(calls.active()).unwrap_or(u32::MAX));
-        if self.measured.is_none_or(|at| at.elapsed() >= MEASURE_EVERY) || self.calls != calls {
-            (self.measured, self.calls) = (Some(BootInstant::now()), calls);
+        if self.measured.is_none_or(|at| now.since(at) >= MEASURE_EVERY) || self.calls != calls {
+            (self.measured, self.calls) = (Some(now), calls);
             self.measure(calls);
         }
-        self.drain();
+        self.drain(now);
         self.watch_fill(view);
-        self.hand_over(view);
-        self.set_passive(view);
+        self.hand_over(view, now);
+        self.set_passive(view, now);
     }
 
     fn measure(&self, calls: Option<u32>) {
-        let known = self.node.health.measured();
+        let known = (self.node.measured)();
         self.node.roles.measure(Measures {
             cpu_permille: known.as_ref().map(|m| u16::try_from(m.cpu_permille).unwrap_or(u16::MAX)),
             free_bytes: known.map(|m| m.free_bytes),
@@ -167,20 +151,18 @@ impl NodeReconciler {
         if let Some(calls) = self.node.calls.running() {
             calls.set_sole(!serves_elsewhere(view, &self.node.name));
         }
-        if !self.fill_reported && self.node.peers.fill_had_no_source() {
-            self.fill_reported = true;
+        let (state, own) = (self.node.roles.agreed(), &self.node.name);
+        let steps = self.fill.look(FillFacts {
+            is_member: state.members.contains_key(own),
+            has_others: state.members.iter().any(|(name, m)| name != own && m.kind == MemberKind::Node),
+            has_records: self.node.store.filled().has_records(),
+            had_no_source: self.node.peers.fill_had_no_source(),
+        });
+        if steps.report {
             let detail = "the first fill has ended without a node that has all records";
-            self.node.alarms.raise(Code::FillIncomplete, self.node.name.as_str(), detail);
+            self.node.alarms.raise(Code::FillIncomplete, own.as_str(), detail);
         }
-        let state = self.node.roles.agreed();
-        let mut others = state.members.iter().filter(|(name, _)| **name != self.node.name);
-        let alone = state.members.contains_key(&self.node.name) && others.all(|(_, m)| m.kind != MemberKind::Node);
-        self.had_others |= state.members.contains_key(&self.node.name) && !alone;
-        // A store that was built again serves as it is only by an order: the removal of the last other node, or the mark
-        // of the founder at a start.
-        let may_end = self.had_others || !self.node.store_rebuilt;
-        let ends = alone && may_end && !self.node.store.filled().has_records();
-        if ends && !std::mem::replace(&mut self.fill_ends, true) {
+        if steps.end {
             let node = self.node.clone();
             tokio::spawn(async move {
                 while let Err(error) = node.peers.end_fill_without_source().await {
@@ -192,83 +174,51 @@ impl NodeReconciler {
     }
 
     /// Calls on a deactivated node end normally, or when the drain time of the order has expired.
-    fn drain(&self) {
+    fn drain(&self, now: BootInstant) {
         let state = self.node.roles.agreed();
         // While Raft starts again the state is unknown and counts as unchanged.
         let (Some(own), Some(calls)) = (state.members.get(&self.node.name), self.node.calls.running()) else {
             return;
         };
         let out = (!own.activated).then(|| (own.revision, own.drain_ms.map(Duration::from_millis)));
-        if self.node.drain.lock().look(out, calls.active(), BootInstant::now()) {
+        if self.node.drain.lock().look(out, calls.active(), now) {
             warn!(calls = calls.active(), "the drain time has expired: ending the remaining calls");
             calls.end_calls();
         }
     }
 
     /// A node that is being removed leaves when its calls have ended and another node has all its data (rule D2).
-    fn hand_over(&mut self, view: &RolesView) {
+    fn hand_over(&mut self, view: &RolesView, now: BootInstant) {
         let own = view.member(&self.node.name);
         let leaving = own.is_some_and(|own| own.status == Status::Leaving);
-        let calls = self.node.calls.active();
-        if !leaving || calls > 0 || self.node.peers.uncovered() > 0 {
-            self.covered = None;
-        } else if self.covered.is_none() {
-            info!("this node is being removed: its calls have ended, and other nodes have all its data");
-            self.covered = Some(BootInstant::now());
-        }
-        self.node.roles.has_handed_over(self.covered.is_some_and(|since| since.elapsed() >= SETTLED));
+        let (calls, peers) = (self.node.calls.active(), &self.node.peers);
+        let may_leave = self.hand_over.look(leaving, calls, || peers.uncovered(), now);
+        self.node.roles.has_handed_over(may_leave);
     }
 
-    /// A passive node leaves calls to the active node as long as it hears that node.
-    fn set_passive(&mut self, view: &RolesView) {
+    /// A passive node leaves calls to the active node while it has recent contact with that node.
+    fn set_passive(&mut self, view: &RolesView, now: BootInstant) {
         let roles = &self.node.roles;
         let unheard = self.node.timing.silence_limit(&roles.agreed());
         // A node with an exit proof does not count as heard, however recent its last contact (rule R1).
         let heard = |name: &_| roles.since_contact(name).filter(|_| !roles.has_exited(name));
-        let posture = call_policy(view, &self.node.name, unheard, heard);
-        let seconds = |after: Duration| u32::try_from(after.as_secs().max(1)).unwrap_or(u32::MAX);
-        let (passive, why) = match posture {
-            CallPolicy::Answer => (None, String::new()),
-            CallPolicy::Refuse { retry_after, reason: why } => {
-                (Some(Passive { retry_after: seconds(retry_after), on_call: false }), why)
-            }
-            CallPolicy::OnCall { retry_after, reason: why } => {
-                (Some(Passive { retry_after: seconds(retry_after), on_call: true }), why)
-            }
-        };
-        if passive.is_some() != self.passive.is_some() {
-            match passive {
-                Some(_) => info!(reason = why, "new calls get 503"),
-                None => info!("this node takes new calls: it is active, or the active node is unreachable"),
-            }
-        }
-        self.passive = passive;
+        let passive = self.passive.set(call_policy(view, &self.node.name, unheard, heard));
         let Some(calls) = self.node.calls.running() else { return };
         calls.set_passive(passive);
         let reached = *calls.reached_while_passive().borrow();
-        if reached > std::mem::replace(&mut self.reached, reached) {
-            let taken = passive.is_some_and(|passive| passive.on_call);
-            let detail = if taken { "taken; the role is requested" } else { "refused with 503" };
-            self.node.alarms.raise(Code::PassiveCalled, self.node.name.as_str(), detail);
-            if taken {
-                self.request_role();
-            }
+        let is_asking = self.asking.as_ref().is_some_and(|asking| !asking.is_finished());
+        let Some(call) = self.passive.reached(reached, is_asking, now) else { return };
+        self.node.alarms.raise(Code::PassiveCalled, self.node.name.as_str(), call.detail);
+        if call.requests_role {
+            self.asking = Some(tokio::spawn(request_role(self.node.clone())));
         }
     }
+}
 
-    /// The caller may be unable to reach the active node: request the role while the call is answered.
-    fn request_role(&mut self) {
-        let waits = |(at, task): &(BootInstant, JoinHandle<()>)| !task.is_finished() || at.elapsed() < ASK_AGAIN;
-        if self.asked.as_ref().is_some_and(waits) {
-            return;
-        }
-        let node = self.node.clone();
-        let asking = tokio::spawn(async move {
-            let order = Order::take_role_on_call(node.name.clone());
-            if let Err(error) = node.roles.order(OrderId(rand::random()), order).await {
-                warn!(%error, "a call reached this passive node, and its request for the role failed");
-            }
-        });
-        self.asked = Some((BootInstant::now(), asking));
+/// The caller may be unable to reach the active node: requests the role while the call is answered.
+async fn request_role(node: Arc<ReconcilerParts>) {
+    let order = Order::take_role_on_call(node.name.clone());
+    if let Err(error) = node.roles.order(OrderId(rand::random()), order).await {
+        warn!(%error, "a call reached this passive node, and its request for the role failed");
     }
 }

@@ -1,11 +1,12 @@
-//! Purging: removes deleted messages and other deleted records, and audio that nothing names, once every member has the
-//! deletion and the grace is over (rules D2, D3). It runs on every node, for its own disk.
+//! Purging: removes deleted messages and other deleted records, and audio that no record names, once every member has the
+//! deletion and the grace has ended (rules D2, D3). It runs on every node, for its own disk.
 //!
-//! In two phases: one look finds records that may go, and notes the changes that are here; a later look removes them when
-//! these changes are stable ([`Peers::is_stable`]). A record that changed between stays.
+//! In two phases: one round finds removable records, and notes the changes that are here; a later round removes them when
+//! these changes are stable ([`Peers::is_stable`]). A record that changed between the rounds stays.
 
 mod clock;
 mod policy;
+mod removed_mailboxes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,23 +30,26 @@ use twinbox_replication_store::{
 };
 use twinbox_roles::{MemberKind, Roles};
 
-use self::clock::PurgeClock;
+use self::{
+    clock::PurgeClock,
+    removed_mailboxes::{delete_left, left_messages, mailboxes_of},
+};
 
 pub use policy::PURGED_WHOLE;
 
-/// Records of one table that one look reads.
+/// Records of one table that one round reads.
 const STEP: usize = 512;
 /// Messages that are marked as purged in one commit.
 const AT_A_TIME: usize = 16;
-/// Recordings, and tries of PINs, that one look reads, deleted or not.
+/// Recordings, and tries of PINs, that one round reads, deleted or not.
 const RECORDINGS: usize = 2_048;
-/// Blobs without a reference, and blobs of all, that one look examines.
+/// Blobs without a reference, and blobs of all kinds, that one round examines.
 const BLOBS: usize = 2_000;
-/// Packs of audio that one look examines: at worst it moves half of their bytes.
+/// Packs of audio that one round examines: at worst it moves half of their bytes.
 const PACKS: usize = 16;
-/// The most by which the clocks of members may differ.
+/// Maximum difference between the clocks of members.
 const CLOCKS_WITHIN: Duration = Duration::from_secs(60);
-/// Pause between looks: a twentieth of the grace, within these.
+/// Pause between rounds: a twentieth of the grace, within these bounds.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 
 /// The parts of a node that purging needs.
@@ -60,23 +64,23 @@ pub struct Purge {
     pub mailstore: Mailstore,
     /// Role manager, the source of the members.
     pub roles: Roles,
-    /// Time for which a deleted message can be undeleted, unless its class of service says otherwise, and for which
-    /// other deleted records and unused audio stay: as it is at present.
+    /// Time for which a deleted message can be undeleted, unless its class of service has another, and for which other
+    /// deleted records and unused audio stay: the present value.
     pub grace: Box<dyn Fn() -> Duration + Send + Sync>,
 }
 
-/// Progress of the looks.
+/// Progress of the rounds.
 #[derive(Default)]
 struct Progress {
-    /// By table the id of the last record that was looked at; none: from the beginning.
+    /// By table the id of the last record that was examined; no entry: from the beginning.
     looked_at: BTreeMap<Table, Vec<u8>>,
-    /// Records that go when the mark is stable.
+    /// Records that are removed when the mark is stable.
     waiting: Option<(Vec<(DeletedRow, Removal)>, StabilityMark)>,
-    /// The id of the last recording that was looked at.
+    /// The id of the last recording that was examined.
     recording: Vec<u8>,
-    /// The id of the last record of tries of PINs that was looked at.
+    /// The id of the last record of tries of PINs that was examined.
     attempt: Vec<u8>,
-    /// The last blob without a reference, of all blobs, and the first pack, that the next look begins with.
+    /// Start of the next round: the last blob without a reference, the last of all blobs, and the first pack.
     unreferenced: Option<BlobHash>,
     blobs: Option<BlobHash>,
     pack: u32,
@@ -84,7 +88,7 @@ struct Progress {
     clock: Option<(PurgeClock, BootInstant)>,
 }
 
-/// Records that one look found.
+/// Records that one round found.
 #[derive(Default)]
 struct Found {
     removable: Vec<(DeletedRow, Removal)>,
@@ -92,6 +96,8 @@ struct Found {
     deleted: Vec<(MailboxId, MessageId, Timestamp)>,
     /// Purged messages that the record of their recording does not remember.
     unnoted: Vec<MessageId>,
+    /// Undeleted messages in mailboxes that were removed longer ago than the grace.
+    left: Vec<(MailboxId, MessageId)>,
     looked_at: BTreeMap<Table, Vec<u8>>,
 }
 
@@ -116,14 +122,14 @@ impl Purge {
         if !self.store.filled().has_records() || !self.knows_members() || !self.hears_leader() {
             return Ok(());
         }
-        // A change that is set aside may undelete any record. And by a wrong clock every deletion is old.
+        // A change that is set aside may undelete any record, and a wrong clock makes every deletion old.
         if self.store.health().set_aside > 0 || !self.peers.clocks_agree(CLOCKS_WITHIN) {
             return Ok(());
         }
         let Some(now) = self.now(progress).await? else { return Ok(()) };
         while !self.store.index_step().await? {}
         let rows = self.remove_stable(progress).await?;
-        // Before new records are marked, which a full disk refuses.
+        // First, because a full disk refuses new marks.
         let freed = self.remove_audio(progress, now).await;
         // In a store that was built again, a pack without rows may have audio that no other node has.
         let packs = match self.store.filled() {
@@ -133,7 +139,7 @@ impl Purge {
         self.find(progress, now).await?;
         self.forget_recordings(progress, now).await?;
         self.forget_tries(progress, now).await?;
-        // A failure keeps nothing else from being done.
+        // After a failure the other steps still run.
         let freed = freed?;
         if rows != PurgedRows::default() || freed != FreedSpace::default() {
             let (records, without_audio) = (rows.whole, rows.audio);
@@ -158,7 +164,7 @@ impl Purge {
         agreed.members.contains_key(&self.name) && nodes.all(|(name, _)| *name == self.name || known.contains(name))
     }
 
-    /// Whether this node has heard Raft's leader since its start: what it knows as agreed is then of now.
+    /// Whether this node has had contact with Raft's leader since its start: its agreed state is then recent.
     fn hears_leader(&self) -> bool {
         let view = self.roles.watch().borrow().clone();
         let heard = |leader: &NodeName| *leader == self.name || self.roles.since_contact(leader).is_some();
@@ -184,10 +190,9 @@ impl Purge {
 
     async fn remove_stable(&self, progress: &mut Progress) -> Result<PurgedRows, MailError> {
         match progress.waiting.take() {
-            Some((mut rows, mark)) if self.peers.is_stable(&mark) => {
-                // Chunks may have come since they were found.
-                let open = open_recordings(&self.store);
-                rows.retain(|(row, _)| recording_of(row).is_none_or(|id| !open.contains(&id)));
+            Some((rows, mark)) if self.peers.is_stable(&mark) => {
+                let store = self.store.clone();
+                let rows = blocking(move || still_removable(&store, rows)).await??;
                 Ok(self.store.purge(rows).await?)
             }
             waiting => {
@@ -197,7 +202,7 @@ impl Purge {
         }
     }
 
-    /// Looks at the next records of each table, round after round.
+    /// Examines the next records of each table.
     async fn find(&self, progress: &mut Progress, now: Timestamp) -> Result<(), MailError> {
         let (store, looked_at, grace_ms) = (self.store.clone(), progress.looked_at.clone(), self.grace_ms());
         let found = blocking(move || find(&store, &looked_at, now, grace_ms)).await??;
@@ -209,16 +214,16 @@ impl Purge {
             let note = move |draft: &mut Draft<'_>| part.into_iter().try_for_each(|id| note_purged(draft, id));
             self.mailstore.commit_in_background(note).await?;
         }
-        // While others wait for a member, they are found again in a later round.
+        // While earlier records wait for a member, a later round finds these again.
         if progress.waiting.is_none() && !found.removable.is_empty() {
-            // What was read is durable when a later commit is; and the mark covers only what is durable.
+            // The records that were read are durable once a later commit is, and the mark covers durable changes only.
             self.mailstore.commit(|_| Ok(())).await?;
             progress.waiting = Some((found.removable, self.peers.mark()));
         }
-        Ok(())
+        delete_left(&self.mailstore, &found.left).await
     }
 
-    /// Marks deleted messages as purged whose time to be undeleted is over: from then on no member undeletes them.
+    /// Marks deleted messages as purged whose time for undeletion has ended: from then on no member undeletes them.
     async fn mark_purged(
         &self,
         messages: &[(MailboxId, MessageId, Timestamp)],
@@ -232,7 +237,7 @@ impl Purge {
                 Ok(None) => Ok(Rules::default()),
                 Err(error) => Err(error),
             };
-            // What cannot be read now holds up no other mailbox.
+            // A mailbox that cannot be read now delays no other.
             let Ok(rules) = rules else { continue };
             let key = schema::message_key(*mailbox, *id);
             let record = self.store.get(&key)?.unwrap_or_default();
@@ -259,7 +264,7 @@ impl Purge {
         self.mailstore.commit_in_background(mark).await
     }
 
-    /// Looks at the next recordings, and deletes those that are not needed any more.
+    /// Examines the next recordings, and deletes those that are not needed any more.
     async fn forget_recordings(&self, progress: &mut Progress, now: Timestamp) -> Result<(), MailError> {
         let (store, after) = (self.store.clone(), std::mem::take(&mut progress.recording));
         let next = move || {
@@ -280,7 +285,7 @@ impl Purge {
         Ok(())
     }
 
-    /// Looks at the next records of tries of PINs, and deletes those that count no longer.
+    /// Examines the next records of tries of PINs, and deletes those that no longer count.
     async fn forget_tries(&self, progress: &mut Progress, now: Timestamp) -> Result<(), MailError> {
         progress.attempt = forget_tries(&self.mailstore, std::mem::take(&mut progress.attempt), now).await?;
         Ok(())
@@ -308,7 +313,7 @@ fn find(
     let (mut found, open) = (Found::default(), open_recordings(store));
     for table in policy::TABLES {
         let rows = store.deleted_rows(table, looked_at.get(&table).map(Vec::as_slice), STEP)?;
-        // After the last record the next look begins again.
+        // After the last record the next round begins again.
         if let Some(last) = rows.last().filter(|_| rows.len() == STEP) {
             found.looked_at.insert(table, last.key.id.clone());
         }
@@ -317,6 +322,32 @@ fn find(
         }
     }
     Ok(found)
+}
+
+/// The found records that can be removed now that their deletion is stable. Chunks, and messages in removed mailboxes, may have come
+/// since they were found: every member that did not know of the removal has handed over the messages that it filed.
+fn still_removable(
+    store: &Store,
+    mut rows: Vec<(DeletedRow, Removal)>,
+) -> Result<Vec<(DeletedRow, Removal)>, StoreError> {
+    let open = open_recordings(store);
+    rows.retain(|(row, _)| recording_of(row).is_none_or(|id| !open.contains(&id)));
+    if rows.iter().all(|(row, _)| row.key.table != schema::MAILBOX) {
+        return Ok(rows);
+    }
+    let recorded = mailboxes_of(store, &open);
+    let mut removable = Vec::with_capacity(rows.len());
+    for (row, removal) in rows {
+        // Without the mailbox's tombstone in the index no later round would find a message in it.
+        let is_used = match schema::mailbox_of(&row.key) {
+            Some(id) => recorded.contains(&id) || !left_messages(store, id)?.is_empty(),
+            None => false,
+        };
+        if !is_used {
+            removable.push((row, removal));
+        }
+    }
+    Ok(removable)
 }
 
 /// One step of [`Purge::forget_tries`] behind the id `after`; returns where the next begins.
@@ -334,8 +365,8 @@ async fn forget_tries(mailstore: &Mailstore, after: Vec<u8>, now: Timestamp) -> 
     Ok(last)
 }
 
-/// Of the next records of a table behind `after` those that are due, and the id of the last one that was read; empty after the
-/// last of all.
+/// The due ones among the next records of a table behind `after`, and the id of the last record that was read; empty after the
+/// last record of the table.
 fn next_due(
     store: &Store,
     table: Table,
@@ -346,7 +377,7 @@ fn next_due(
     let (mut found, mut last, mut read) = (Vec::new(), Vec::new(), 0);
     for row in store.rows_between(table, &from, &[u8::MAX; 17]).take(RECORDINGS) {
         read += 1;
-        // One that cannot be read stays; the next look begins behind it.
+        // A record that cannot be read stays; the next round begins behind it.
         let Ok((key, record)) = row else { continue };
         last.clone_from(&key.id);
         if is_due(&key, &record)? {
@@ -386,6 +417,15 @@ fn sort(
     if row.key.table == schema::RECORDING && !is_forgettable(store, &row.key, &row.record, now)? {
         return Ok(());
     }
+    if let Some(mailbox) = schema::mailbox_of(&row.key)
+        && policy::is_grace_over(&row.record, row.seen, now, grace_ms)
+    {
+        let left = left_messages(store, mailbox)?;
+        if !left.is_empty() {
+            found.left.extend(left);
+            return Ok(());
+        }
+    }
     if let Some((mailbox, message)) = outlived_cause(&row.record, now).filter(|_| row.key.table == OUTBOX) {
         let keys = [schema::message_key(mailbox, message), schema::recording_key(RecordingId(message.0))];
         for key in keys {
@@ -414,3 +454,7 @@ fn sort(
 #[cfg(test)]
 #[path = "../tests/unit/purge.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "../tests/unit/purge_guards.rs"]
+mod guard_tests;

@@ -1,8 +1,9 @@
-//! The publisher gives messages a new UID whose UID another message has, too, or had (rule D10): after a split, and when two
+//! The publisher gives a new UID to each message whose UID another message has or had (rule D10): after a split, and when two
 //! nodes filed into one mailbox at the same moment.
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_clock::BootInstant;
@@ -14,12 +15,12 @@ use twinbox_mailbox::{
 };
 use twinbox_mailstore::{MailError, Mailstore, blocking};
 use twinbox_replication_store::{Draft, Store, StoreError};
-use twinbox_roles::Roles;
+use twinbox_roles::RolesView;
 
-/// Pause between looks, and how much longer than a look it is at least.
+/// Minimum pause between rounds, and the pause as a multiple of the time of a round.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const PAUSES: u32 = 10;
-/// Mailboxes that one look checks.
+/// Mailboxes that one round checks.
 const MAILBOXES: usize = 64;
 /// Messages that get a new UID in one commit.
 const AT_A_TIME: usize = 16;
@@ -28,19 +29,19 @@ const AT_A_TIME: usize = 16;
 pub struct UidKeeper {
     name: NodeName,
     mailstore: Mailstore,
-    roles: Roles,
+    view: watch::Receiver<Arc<RolesView>>,
     watch: Arc<UidWatch>,
-    /// The last mailbox of the first round, which looks at all; `None` when it has ended.
+    /// The last mailbox of the first round, which examines all mailboxes; `None` when it has ended.
     first_round: Option<Vec<u8>>,
 }
 
 impl UidKeeper {
-    /// Watches from now on.
-    pub fn new(name: NodeName, mailstore: Mailstore, roles: Roles) -> Self {
+    /// Watches from now on; `view` is the cluster as this node sees it.
+    pub fn new(name: NodeName, mailstore: Mailstore, view: watch::Receiver<Arc<RolesView>>) -> Self {
         let watch = Arc::new(UidWatch::default());
         let noted = watch.clone();
         mailstore.store().observe(move |change| noted.changed(change));
-        Self { name, mailstore, roles, watch, first_round: Some(Vec::new()) }
+        Self { name, mailstore, view, watch, first_round: Some(Vec::new()) }
     }
 
     /// Gives new UIDs while this node is the publisher, until stopped.
@@ -50,26 +51,27 @@ impl UidKeeper {
             loop {
                 tokio::time::sleep(pause).await;
                 let begun = BootInstant::now();
-                if self.is_publisher()
-                    && let Err(error) = self.look().await
-                {
+                if let Err(error) = self.round().await {
                     warn!(%error, "messages whose UIDs clash cannot get new ones; retrying");
                 }
-                // Mailboxes into which two nodes file all the time are suspect at each look.
+                // Mailboxes into which two nodes file all the time are suspect in each round.
                 pause = LOOK_EVERY.max(begun.elapsed() * PAUSES);
             }
         };
         stop.run_until_cancelled(looks).await;
     }
 
-    /// Another node that takes itself for the publisher does no harm: both give UIDs as they give them to new messages.
+    /// Two nodes that both act as publisher are harmless: both give UIDs as they give them to new messages.
     fn is_publisher(&self) -> bool {
-        let roles = self.roles.watch();
-        let view = roles.borrow();
+        let view = self.view.borrow();
         view.quorum && view.publisher.as_ref() == Some(&self.name) && self.mailstore.has_all_records()
     }
 
-    async fn look(&mut self) -> Result<(), MailError> {
+    /// One round: gives new UIDs, if this node is the publisher and has all records.
+    pub async fn round(&mut self) -> Result<(), MailError> {
+        if !self.is_publisher() {
+            return Ok(());
+        }
         if let Some(after) = &self.first_round {
             let (store, after) = (self.mailstore.store().clone(), after.clone());
             let found = blocking(move || counted_mailboxes(&store, &after)).await?;
@@ -124,7 +126,7 @@ struct Clash {
 fn counted_mailboxes(store: &Store, after: &[u8]) -> Vec<MailboxId> {
     let from = if after.is_empty() { Vec::new() } else { [after, &[0]].concat() };
     let rows = store.rows_between(COUNTERS, &from, &[u8::MAX; 17]).take(MAILBOXES);
-    // One that cannot be read has no numbers that a message could be given.
+    // A mailbox that cannot be read has no counters to take a UID from.
     rows.flatten().filter_map(|(key, _)| MailboxId::from_slice(&key.id)).collect()
 }
 

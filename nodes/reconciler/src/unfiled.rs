@@ -6,11 +6,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Code};
-use twinbox_ids::NodeName;
+use twinbox_ids::{Backoff, NodeName};
 use twinbox_mailstore::{FiledAgain, Mailstore};
 
-/// Pauses between attempts: the first, doubled each time, up to the maximum.
-const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Pauses between attempts.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Files waiting recordings, until stopped.
 pub async fn retry_unfiled(node: NodeName, mailstore: Mailstore, alarms: Alarms, stop: CancellationToken) {
@@ -38,7 +38,8 @@ async fn retry<F: Future<Output = FiledAgain>>(
     raise: impl Fn(String),
     attempt: impl Fn() -> F,
 ) {
-    let mut pause = PAUSE.0;
+    let mut pauses = PAUSES;
+    let mut pause = pauses.failed();
     let mut reason = "retrying".to_owned();
     loop {
         let count = *waiting.borrow_and_update();
@@ -47,7 +48,7 @@ async fn retry<F: Future<Output = FiledAgain>>(
         }
         raise(format!("{count} wait: {reason}"));
         tokio::time::sleep(pause).await;
-        pause = PAUSE.1.min(pause * 2);
+        pause = pauses.failed();
         let again = attempt().await;
         if !again.filed.is_empty() {
             info!(count = again.filed.len(), "filed messages that waited for the disk");

@@ -27,7 +27,7 @@ const RETRY_AFTER_S: &str = "5";
 
 /// The parts of a node that an answer needs, for one connection.
 #[derive(Clone)]
-pub(crate) struct Exchange {
+pub(crate) struct ConnectionContext {
     pub mailstore: Mailstore,
     /// Recordings that may be in memory at the same time.
     pub recordings: Arc<Semaphore>,
@@ -37,13 +37,13 @@ pub(crate) struct Exchange {
 
 /// Answers a request; with the headers that keep link and recording out of caches and other sites' logs.
 pub(crate) async fn answer(
-    State(exchange): State<Exchange>,
+    State(context): State<ConnectionContext>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
 ) -> Response {
     let mut response = if method == Method::GET || method == Method::HEAD {
-        exchange.find(&uri, &headers).await
+        context.find(&uri, &headers).await
     } else {
         let refused = text(StatusCode::METHOD_NOT_ALLOWED, "use GET or HEAD\n");
         (with([(ALLOW, HeaderValue::from_static("GET, HEAD"))]), refused).into_response()
@@ -56,10 +56,10 @@ pub(crate) async fn answer(
     response
 }
 
-impl Exchange {
+impl ConnectionContext {
     async fn find(&self, uri: &Uri, headers: &HeaderMap) -> Response {
         let Some(link) = RecordingLink::parse(uri.path(), uri.query().unwrap_or_default()) else { return none() };
-        // What is not here may exist (rule D13).
+        // A recording that is not here may exist elsewhere (rule D13).
         if !self.mailstore.has_all_records() {
             return later();
         }

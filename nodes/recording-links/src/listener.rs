@@ -26,7 +26,7 @@ use tracing::debug;
 use twinbox_mailstore::Mailstore;
 use twinbox_runtime::accept;
 
-use crate::answer::{Exchange, answer};
+use crate::answer::{ConnectionContext, answer};
 
 /// Maximum number of connections; more are closed.
 const CONNECTIONS: usize = 256;
@@ -130,12 +130,12 @@ impl RecordingLinks {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let exchange = Exchange {
+        let context = ConnectionContext {
             mailstore: self.mailstore.clone(),
             recordings: self.recordings.clone(),
             held: Arc::new(OnceLock::new()),
         };
-        let router: Router = Router::new().fallback(answer).with_state(exchange);
+        let router: Router = Router::new().fallback(answer).with_state(context);
         let mut server = Builder::new(TokioExecutor::new()).http1_only();
         server
             .http1()

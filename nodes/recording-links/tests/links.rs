@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use twinbox_clock::wall;
 use twinbox_devices::{Device, DeviceChange, KindName, LinkBase, LinkKey, link};
 use twinbox_ids::{CallId, ClusterId, DeviceId, Incarnation, MessageId, NodeName, Timestamp};
-use twinbox_mailstore::{Codec, Mailstore, Mark, NewMailbox, RecordingMeta, Rule, Settings, time};
+use twinbox_mailstore::{Codec, Mailstore, MailstoreSettings, Mark, NewMailbox, RecordingMeta, Rule, time};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_recording_links::{LinkListener, RecordingLinks};
 use twinbox_replication_peer::{PeerConfig, Peers};
@@ -62,7 +62,7 @@ impl Rig {
             tls: Arc::new(NodeIdentity::load(&tls).expect("loaded")),
         };
         let peers = Peers::new(config, store.clone());
-        let mailstore = Mailstore::new(store.clone(), peers, Settings::new(name, Incarnation::random(), 1));
+        let mailstore = Mailstore::new(store.clone(), peers, MailstoreSettings::new(name, Incarnation::random()));
 
         let new = NewMailbox { pin: None, ..NewMailbox::new("1001", "") };
         let mailbox = mailstore.create(new).await.expect("a mailbox").0.id;
@@ -86,7 +86,7 @@ impl Rig {
         Self { store, mailstore, device, key, message, address, stop, server, _dir: dir }
     }
 
-    /// Path and query of the link in a notification that was sent so many hours ago.
+    /// Path and query of the link in a notification that was sent this many hours ago.
     fn link(&self, hours_ago: u64) -> String {
         let base: LinkBase = "http://links.test".parse().expect("a base");
         let at = time(Timestamp(wall().0 - hours_ago * HOUR_MS));

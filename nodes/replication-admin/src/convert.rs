@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use twinbox_mailbox::schema;
 use twinbox_replication_core::Key;
-use twinbox_replication_peer::{ComparisonReport, Difference, Outcome, Subject};
+use twinbox_replication_peer::{ComparisonReport, Difference, DifferenceOutcome, Subject};
 use twinbox_replication_store::RowFault;
 use twinbox_wire::storage as wire;
 
@@ -71,9 +71,9 @@ fn difference(difference: &Difference) -> wire::Difference {
         fields: difference.lacked.fields.iter().map(|tag| u32::from(*tag)).collect(),
         deletion: difference.lacked.deletion,
         outcome: match difference.outcome {
-            Outcome::Repaired => "repaired",
-            Outcome::Undecided => "undecided",
-            Outcome::NotRepaired => "not-repaired",
+            DifferenceOutcome::Repaired => "repaired",
+            DifferenceOutcome::Undecided => "undecided",
+            DifferenceOutcome::NotRepaired => "not-repaired",
         }
         .to_owned(),
     }

@@ -1,12 +1,12 @@
 //! The job `report` of the timetable: writes a report to a folder, and queues it as mails.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use twinbox_call_records::{Format, Query, ReportRange};
 use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailstore::{SystemContent, SystemMail};
-use twinbox_system_mail::SystemMails;
-use twinbox_timetable::Job;
+use twinbox_system_mail::{SystemMails, system_text};
+use twinbox_timetable::{Job, MissedTimes};
 
 use crate::{
     ReportSource, file,
@@ -20,24 +20,44 @@ pub struct ReportWork {
     pub source: ReportSource,
     /// Queues the mails.
     pub mails: SystemMails,
+    /// Time for which records of calls are kept, as it is at each call.
+    pub keep: Arc<dyn Fn() -> Duration + Send + Sync>,
 }
 
 impl ReportWork {
     /// Writes the report of the time before `due`, and queues the mails with it, even if the file cannot be written. A repeated run
-    /// replaces the file, and sends no second mail to an address. Returns the outcome for the history, or the reason of the
-    /// failure.
-    pub async fn carry_out(&self, job: &Job, due: Timestamp) -> Result<String, String> {
-        let Order { query, range, format, file, to } = order(job, due)?;
-        let report = query.kind.word().to_owned();
+    /// replaces the file, and sends no second mail to an address. A report that makes up for `missed` ones covers the time since
+    /// the last one, and says so. Returns the outcome for the history, or the reason of the failure.
+    pub async fn carry_out(
+        &self,
+        job: &Job,
+        due: Timestamp,
+        missed: Option<MissedTimes>,
+    ) -> Result<String, String> {
+        let Order { query, range, makes_up, format, file, to } = order(job, due, missed, (self.keep)())?;
+        let content = SystemContent::CallReport {
+            job: job.name.clone(),
+            report: query.kind.word().to_owned(),
+            from: range.from,
+            to: range.to,
+            zone: job.zone.as_str().to_owned(),
+            makes_up,
+        };
+        let heading = match (format, makes_up) {
+            (Format::Table, true) => system_text(&content).body.into_revealed(),
+            // Programs read the others.
+            _ => String::new(),
+        };
         let written = match file {
-            Some(file) => Some(self.write(query, range, format, file).await),
+            Some(file) => Some(self.write(query, range, format, heading, file).await),
             None => None,
         };
         let queued = match to.is_empty() {
-            false => Some(self.queue(job, due, report, range, to).await),
+            false => Some(self.queue(job, due, content, to).await),
             true => None,
         };
-        let parts: Vec<_> = [written, queued].into_iter().flatten().collect();
+        let said = makes_up.then(|| Ok("the report covers the time of missed ones, too".to_owned()));
+        let parts: Vec<_> = [written, queued, said].into_iter().flatten().collect();
         let failed = parts.iter().any(Result::is_err);
         let texts: Vec<_> = parts.into_iter().map(|part| part.unwrap_or_else(|reason| reason)).collect();
         let text = texts.join("; ");
@@ -49,18 +69,10 @@ impl ReportWork {
         &self,
         job: &Job,
         due: Timestamp,
-        report: String,
-        range: ReportRange,
+        content: SystemContent,
         to: Vec<Pii<String>>,
     ) -> Result<String, String> {
         self.mails.ready().map_err(|error| error.to_string())?;
-        let content = SystemContent::CallReport {
-            job: job.name.clone(),
-            report,
-            from: range.from,
-            to: range.to,
-            zone: job.zone.as_str().to_owned(),
-        };
         let count = to.len();
         let mails = to.into_iter().map(|to| SystemMail { to, content: content.clone() }).collect();
         // Jobs have no mailbox: their ids are as random as those of mailboxes.
@@ -77,10 +89,11 @@ impl ReportWork {
         query: Query,
         range: ReportRange,
         format: Format,
+        heading: String,
         path: PathBuf,
     ) -> Result<String, String> {
         let report = self.source.make(query, range, None).await.map_err(|error| error.to_string())?;
-        let text = format.render(&report);
+        let text = heading + &format.render(&report);
         let cut = if report.truncated || report.next.is_some() { "; it is cut: give fewer days=" } else { "" };
         let shown = path.display().to_string();
         let written = tokio::task::spawn_blocking(move || file::write(&path, text.as_bytes())).await;

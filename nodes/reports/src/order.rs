@@ -1,11 +1,14 @@
 //! A report as a job of the timetable orders it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use twinbox_call_records::{Format, MOST_ROWS, Query, ReportKind, ReportRange, range_start};
 use twinbox_ids::{Pii, Timestamp};
 use twinbox_mailbox::UserAddress;
-use twinbox_timetable::Job;
+use twinbox_timetable::{Job, MissedTimes};
 
 /// Length of the range, unless the job says otherwise.
 const USUAL_LAST: &str = "7d";
@@ -22,6 +25,8 @@ const MOST_DAYS: u64 = 3_650;
 pub(crate) struct Order {
     pub query: Query,
     pub range: ReportRange,
+    /// The range begins earlier than usual, because earlier reports were missed.
+    pub makes_up: bool,
     pub format: Format,
     /// The file, if the job has a folder.
     pub file: Option<PathBuf>,
@@ -30,8 +35,14 @@ pub(crate) struct Order {
 }
 
 /// The report of a job that is due at this time. Its range follows that of the due time before. A run by hand is in no such
-/// row: its range ends at its request.
-pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
+/// row: its range ends at its request. The range of a run that makes up for missed reports begins with what is in no earlier one,
+/// but not longer ago than `keep`, for which records are kept.
+pub(crate) fn order(
+    job: &Job,
+    due: Timestamp,
+    missed: Option<MissedTimes>,
+    keep: Duration,
+) -> Result<Order, String> {
     let argument = |word: &str| job.arguments.get(word).map(String::as_str);
     let kind = argument("report").unwrap_or_default().parse::<ReportKind>().map_err(|error| error.to_string())?;
     let last = match (argument("days"), argument("last")) {
@@ -58,15 +69,29 @@ pub(crate) fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
         return Err("the job has nowhere to send the report: give folder=PATH or to=ADDRESS".to_owned());
     }
     let zone = twinbox_call_records::zone(job.zone.as_str()).map_err(|error| error.to_string())?;
-    let start = range_start(due, &last, &zone).map_err(|error| error.to_string())?;
-    let by_hand = job.requested == Some(due);
-    let from = if !by_hand && last.ends_with(['d', 'w']) { due_time_near(job, start) } else { start };
-    let earlier = if by_hand { 0 } else { ENDS_BEFORE_MS };
-    let [from, until] = [from, due].map(|time| Timestamp(time.0.saturating_sub(earlier)));
-    let range = ReportRange::new(from, until).map_err(|error| error.to_string())?;
+    let range = |due: Timestamp| {
+        let start = range_start(due, &last, &zone)?;
+        if job.requested == Some(due) {
+            return ReportRange::new(start, due);
+        }
+        let from = if last.ends_with(['d', 'w']) { due_time_near(job, start) } else { start };
+        let [from, to] = [from, due].map(|time| Timestamp(time.0.saturating_sub(ENDS_BEFORE_MS)));
+        ReportRange::new(from, to)
+    };
+    let usual = range(due).map_err(|error| error.to_string())?;
+    let mut from = usual.from;
+    if let Some(MissedTimes { last, first }) = missed {
+        let oldest = due.0.saturating_sub(u64::try_from(keep.as_millis()).unwrap_or(u64::MAX));
+        let reported = last.map_or(0, |last| last.0.saturating_sub(ENDS_BEFORE_MS));
+        let missing = range(first).map_err(|error| error.to_string())?.from;
+        from = from.min(missing.max(Timestamp(oldest.max(reported))));
+    }
+    let makes_up = from < usual.from;
+    let range = ReportRange::new(from, usual.to).map_err(|error| error.to_string())?;
     let name = format!("{}-{kind}-{}.{}", job.name, stamp(due), format.extension());
     let query = Query { kind, period: range.period(), zone, most: MOST_ROWS };
-    Ok(Order { query, range, format, file: folder.map(|folder| Path::new(folder).join(name)), to })
+    let file = folder.map(|folder| Path::new(folder).join(name));
+    Ok(Order { query, range, makes_up, format, file, to })
 }
 
 /// The due time of the job nearest to `at`, which is some days before another of its due times. It is `at` itself, unless a
@@ -106,6 +131,11 @@ mod tests {
 
     const DUE: Timestamp = Timestamp(1_793_620_800_000);
     const HOUR_MS: u64 = 3_600_000;
+    const KEEP: Duration = Duration::from_secs(90 * 86_400);
+
+    fn order(job: &Job, due: Timestamp) -> Result<Order, String> {
+        super::order(job, due, None, KEEP)
+    }
 
     fn job(settings: &[&str]) -> Job {
         let all = [&["cron=0 7 * * MON", "report=traffic", "folder=/tmp/reports"][..], settings].concat();
@@ -143,6 +173,35 @@ mod tests {
         let by_hand = Job { requested: Some(DUE), ..job(&["days=1"]) };
         let range = order(&by_hand, DUE).expect("an order").range;
         assert_eq!((range.from.0, range.to), (DUE.0 - day, DUE));
+    }
+
+    #[test]
+    fn report_that_makes_up_for_missed_ones_begins_at_the_end_of_the_last_one_within_the_time_of_records() {
+        let (weekly, days) = (job(&["missed=run-once"]), |days: u64| days * 24 * HOUR_MS);
+        let first_due = weekly.cron.next_after(DUE, &weekly.zone).expect("a due time");
+        let due = |weeks: u64| Timestamp(first_due.0 + days(7 * weeks));
+        let make = |job: &Job, due, missed| super::order(job, due, missed, KEEP).expect("an order");
+        let last = make(&weekly, due(0), None);
+        let since_first = Some(MissedTimes { last: Some(due(0)), first: due(1) });
+        let late = make(&weekly, due(4), since_first);
+        assert_eq!((late.range.from, late.makes_up), (last.range.to, true));
+        assert_eq!(late.range.to.0, due(4).0 - ENDS_BEFORE_MS);
+        assert!(!last.makes_up && !make(&weekly, due(4), None).makes_up);
+        // No records are older.
+        let bounded = make(&weekly, due(40), since_first);
+        assert_eq!((bounded.range.from.0, bounded.makes_up), (due(40).0 - days(90), true));
+        // The usual range reaches back behind the last report, or ends long after it.
+        let (wide, narrow) = (job(&["days=60"]), job(&["days=1"]));
+        let made = make(&wide, due(4), since_first);
+        assert_eq!((made.range.from, made.makes_up), (make(&wide, due(4), None).range.from, false));
+        assert_eq!(make(&narrow, due(4), since_first).range.from, make(&narrow, due(1), None).range.from);
+        // The first report of a job.
+        let never = Some(MissedTimes { last: None, first: due(1) });
+        assert_eq!(make(&weekly, due(4), never).range.from, last.range.to);
+        // Up to the request, as any run by hand.
+        let request = Timestamp(due(4).0 + HOUR_MS);
+        let by_hand = make(&Job { requested: Some(request), ..weekly.clone() }, request, since_first);
+        assert_eq!((by_hand.range.from, by_hand.range.to), (last.range.to, request));
     }
 
     /// The clock of Berlin goes back on 25 October 2026.

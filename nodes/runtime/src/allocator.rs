@@ -10,11 +10,11 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// memory back to the system after a second, not after ten: a fill and the list of all users free much of it quickly.
 // SAFETY: jemalloc declares this name, weakly, for a text like this one; nothing else has it.
 #[unsafe(export_name = "_rjem_malloc_conf")]
-static SETTINGS: Settings = Settings(c"dirty_decay_ms:1000".as_ptr());
+static SETTINGS: JemallocConf = JemallocConf(c"dirty_decay_ms:1000".as_ptr());
 
 /// A text that ends with a zero byte.
 #[repr(transparent)]
-struct Settings(*const c_char);
+struct JemallocConf(*const c_char);
 
 // SAFETY: it points to a constant.
-unsafe impl Sync for Settings {}
+unsafe impl Sync for JemallocConf {}

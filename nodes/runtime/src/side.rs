@@ -54,7 +54,10 @@ fn raise_priority() {
     static REFUSED: Once = Once::new();
     if let Err(error) = setpriority_process(Some(gettid()), LEASE_NICE) {
         REFUSED.call_once(|| {
-            info!(%error, nice = LEASE_NICE, "the threads of leases have no priority over others (systemd: LimitNICE)");
+            info!(
+                %error, nice = LEASE_NICE,
+                "cannot raise the priority of the lease threads; set LimitNICE in the systemd unit"
+            );
         });
     }
 }

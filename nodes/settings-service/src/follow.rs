@@ -1,4 +1,4 @@
-//! Follows the store, offers the file's values, and delivers alarms to the receivers of the moment.
+//! Follows the store, offers the file's values, and delivers alarms to the present receivers.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::SharedSettings;
 
 /// Poll interval of a node that has not offered its file's values yet.
 const OFFER_EVERY: Duration = Duration::from_secs(1);
-/// Interval of attempts to use settings that this node cannot use, such as those with a file that is not there.
+/// Interval of attempts to use settings that this node cannot use, such as those with a missing file.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 impl SharedSettings {
@@ -59,8 +59,8 @@ impl SharedSettings {
         }
     }
 
-    /// Makes the file's values those of the cluster, as far as it has none. A node that lacks records offers nothing:
-    /// the cluster may have values. True when nothing is left to offer.
+    /// Offers the file's values as those of the cluster, as far as it has none. A node that lacks records offers no value:
+    /// the cluster may have one. True when no value is left to offer.
     async fn offer(&self) -> bool {
         let parts = self.parts();
         if !parts.mailstore.has_all_records() {
@@ -98,7 +98,7 @@ impl SharedSettings {
         }
     }
 
-    /// Delivers alarms to the receivers of the moment, until stopped.
+    /// Delivers alarms to the present receivers, until stopped.
     pub async fn deliver_alarms(self, outbound: Outbound, stop: CancellationToken) {
         let mut receivers = self.receivers();
         while !stop.is_cancelled() {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rows of the store ─► SharedSettings ─► values and trunks in force ─► calls, mailstore, replication, receivers of alarms
-//! the node's file  ─►       │        └─► what the file says in vain: log, alarm, `setting list`, `doctor`
+//! the node's file  ─►       │        └─► values of the file without effect: log, alarm, `setting list`, `doctor`
 //!                           └─► offers the file's values once, when this node has all records
 //! ```
 

@@ -49,7 +49,7 @@ impl SettingsService {
         }
     }
 
-    /// Refuses settings that this node could not use. What it could not use before either is no reason.
+    /// Refuses settings that this node could not use, unless it could not use the present ones either.
     fn check_use(
         &self,
         rows: &Rows,
@@ -118,7 +118,7 @@ impl Settings for SettingsService {
             .mailstore
             .commit(move |draft| {
                 let stored = draft.scan(schema::SETTING, &[])?;
-                // What another administrator changed meanwhile in the same register stays, if it goes together.
+                // Concurrent changes by another administrator to the same register stay, if all fit together.
                 let rows = Rows::of(stored.iter().map(|(key, record)| (key, record)));
                 let changed = match rows.changed(&file, &wanted) {
                     Ok(changed) => changed,

@@ -12,8 +12,8 @@ use twinbox_alarms::{Alarms, Channel, Code};
 use twinbox_calls::CallsService;
 use twinbox_cluster_settings::{FileValues, Key, Register, Rows, TrunkRows, Values, schema};
 use twinbox_config::{
-    AlarmReceivers, AlarmSecrets, FileTrunks, OwnServices, Services, SettingMistake, TrunksInForce, apply_to_calls,
-    usual_mailbox,
+    AlarmReceivers, AlarmSecrets, FileTrunks, NodeConfig, OwnServices, Services, SettingMistake, TrunksInForce,
+    apply_to_calls, usual_mailbox,
 };
 use twinbox_ids::NodeName;
 use twinbox_mailbox::pin::HashCost;
@@ -32,7 +32,7 @@ const SERVICES: [Register; 6] = [
     Register::S3,
 ];
 
-/// The parts of a node that settings change, and what the node's file says.
+/// The parts of a node that settings change, and the values of the node's file.
 pub struct SettingsParts {
     /// Name of the node.
     pub name: NodeName,
@@ -40,7 +40,7 @@ pub struct SettingsParts {
     pub file: FileValues,
     /// Trunks of the node's file, and its passwords for trunks.
     pub trunks: FileTrunks,
-    /// The cluster has the times of a wide area network.
+    /// The cluster has the timing of a wide area network (`wan`).
     pub wan: bool,
     /// This node's secrets for receivers of alarms.
     pub secrets: AlarmSecrets,
@@ -54,6 +54,30 @@ pub struct SettingsParts {
     pub calls: CallsService,
     /// Alarms and events.
     pub alarms: Alarms,
+}
+
+impl SettingsParts {
+    /// These parts, with the values of the node's configuration.
+    pub fn of(
+        config: &NodeConfig,
+        mailstore: &Mailstore,
+        peers: &Peers,
+        calls: &CallsService,
+        alarms: &Alarms,
+    ) -> Self {
+        Self {
+            name: config.name.clone(),
+            file: config.shared.clone(),
+            trunks: config.trunks.clone(),
+            wan: config.cluster.is_wan(),
+            secrets: config.alarms.secrets.clone(),
+            services: config.services.clone(),
+            mailstore: mailstore.clone(),
+            peers: peers.clone(),
+            calls: calls.clone(),
+            alarms: alarms.clone(),
+        }
+    }
 }
 
 /// The settings that all nodes share. Cheap to clone.
@@ -75,14 +99,14 @@ struct State {
     in_force: TrunksInForce,
     /// Receivers of alarms that this node cannot use.
     receiver_mistakes: Vec<SettingMistake>,
-    /// Services to the outside that it cannot use.
+    /// Services to the outside that this node cannot use.
     service_mistakes: Vec<SettingMistake>,
     /// Alarms that were raised: subject and detail.
     raised: BTreeMap<String, String>,
 }
 
 impl SharedSettings {
-    /// Reads the store, and gives the parts the values in force.
+    /// Reads the store, and passes the values in force to the parts.
     pub fn open(parts: SettingsParts) -> Result<Self, MailError> {
         let values = Arc::new(Values::of(parts.file.iter(), parts.wan));
         let (receivers, state) = (watch::Sender::new(Arc::default()), Mutex::default());
@@ -99,7 +123,7 @@ impl SharedSettings {
         self.0.values.borrow().clone()
     }
 
-    /// A duration in seconds, as it is whenever the function is called.
+    /// A function that returns the present value of a duration in seconds.
     pub fn seconds(&self, key: Key) -> impl Fn() -> Duration + Send + Sync + use<> {
         let values = self.0.values.subscribe();
         move || values.borrow().seconds(key)
@@ -115,7 +139,7 @@ impl SharedSettings {
         self.0.services.subscribe()
     }
 
-    /// A part of the services, as it is whenever the function is called.
+    /// A function that returns the present value of a part of the services.
     pub fn current<T, F>(&self, part: F) -> impl Fn() -> T + Send + Sync + use<T, F>
     where
         F: Fn(&Services) -> T + Send + Sync,
@@ -143,7 +167,7 @@ impl SharedSettings {
         (state.rows.clone(), [&state.receiver_mistakes[..], &state.service_mistakes[..]].concat())
     }
 
-    /// Tries the services, receivers of alarms and trunks that this node could not use again: a file may be there now.
+    /// Retries the services, receivers of alarms and trunks that this node could not use: a missing file may exist now.
     pub(crate) fn retry(&self) {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         let services = !state.service_mistakes.is_empty() && self.take_services(&self.values(), &mut state);
@@ -154,7 +178,7 @@ impl SharedSettings {
         }
     }
 
-    /// Makes the receivers of alarms again. Takes them if the mistakes differ from those before; true then.
+    /// Builds the receivers of alarms again. Puts them in force, and returns true, if the mistakes changed.
     fn retry_receivers(&self, values: &Values, state: &mut State) -> bool {
         let parts = &self.0.parts;
         let (receivers, mistakes) = parts.secrets.receivers(values, &parts.name);
@@ -166,7 +190,7 @@ impl SharedSettings {
         differ
     }
 
-    /// Makes the trunks again. Takes them if the mistakes differ from those before; true then.
+    /// Builds the trunks again. Puts them in force, and returns true, if the mistakes changed.
     fn retry_trunks(&self, state: &mut State) -> bool {
         let in_force = self.0.parts.trunks.in_force(&state.trunks);
         let differ = state.in_force.mistakes != in_force.mistakes;
@@ -182,7 +206,7 @@ impl SharedSettings {
         self.0.parts.calls.reconfigure(|calls| calls.trunks = trunks);
     }
 
-    /// Makes the services by these values those in force. True when the mistakes are others.
+    /// Puts the services of these values in force. True if the mistakes changed.
     fn take_services(&self, values: &Values, state: &mut State) -> bool {
         let (services, mistakes) = self.0.parts.services.in_force(values, &self.0.parts.name);
         let differ = state.service_mistakes != mistakes;
@@ -197,7 +221,7 @@ impl SharedSettings {
         (state.trunks.clone(), state.in_force.clone())
     }
 
-    /// Reads the store again, and gives the parts what has changed.
+    /// Reads the store again, and passes changed values to the parts.
     pub(crate) fn refresh(&self) -> Result<(), MailError> {
         let rows = self.read()?;
         self.take(rows, false);
@@ -262,7 +286,7 @@ impl SharedSettings {
         parts.calls.reconfigure(|calls| apply_to_calls(values, calls));
     }
 
-    /// Reports what has no effect on this node, once: values of the file, of another release, and receivers of alarms.
+    /// Reports once the settings without effect on this node: values of the file, of another release, and receivers of alarms.
     fn report(&self, state: &mut State) {
         let parts = &self.0.parts;
         let subject = |what: &str| format!("{what} on {}", parts.name);

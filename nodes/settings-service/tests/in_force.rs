@@ -4,18 +4,22 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use twinbox_alarms::{Alarm, Alarms, Code};
+use twinbox_alarms::{Alarm, Alarms, Channel, Code, Outbound};
 use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
+use twinbox_clock::BootInstant;
 use twinbox_cluster_settings::{FileValues, Key, Property, Rows, TrunkChange, TrunkRows, schema, set_edit};
 use twinbox_config::{AlarmSecrets, FileTrunks, NodeConfig, OwnServices};
-use twinbox_ids::Incarnation;
+use twinbox_gate::Gate;
+use twinbox_ids::{Epoch, Incarnation};
 use twinbox_mailstore::MailError;
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_mta::MailOut;
 use twinbox_pki::{CertificateAuthority, MemberKind};
 use twinbox_prompts::Prompts;
+use twinbox_roles_core::Duty;
 use twinbox_settings_service::{SettingsParts, SharedSettings};
 use twinbox_store_kit::{Node, eventually, name};
+use twinbox_testkit::{Loopback, WebReceiver};
 
 /// A node that follows the settings of its cluster.
 struct Following {
@@ -212,4 +216,36 @@ async fn links_begin_with_the_url_of_the_moment() {
     }
     node.change(&[(Key::LinksUrl, None)]).await;
     node.wait("no links", |_| base().is_none()).await;
+}
+
+#[tokio::test]
+async fn alarms_go_to_the_receiver_that_is_set() {
+    let node = Following::start().await;
+    // This node holds the duty throughout.
+    let gate = Gate::new(Duty::Notifier);
+    let epoch = Epoch { generation: 0, number: 1, node: name("a") };
+    gate.open(&epoch, BootInstant::now() + Duration::from_secs(3_600));
+    let outbound = Outbound::new("example", node.alarms.clone(), gate);
+    tokio::spawn(node.settings.clone().deliver_alarms(outbound, node.stop.clone()));
+    let loopback = Loopback::claim();
+    let receivers = [1, 2].map(|last| {
+        let place = loopback.place(last);
+        (format!("http://{}/alarms", place.port(8080)), WebReceiver::open(&place, 8080))
+    });
+    let subjects = ["first", "second"];
+    for ((url, _), subject) in receivers.iter().zip(subjects) {
+        node.change(&[(Key::WebhookUrl, Some(url))]).await;
+        node.wait("the receiver", |settings| settings.values().text(Key::WebhookUrl) == url).await;
+        node.alarms.raise(Code::Clock, subject, "an hour ahead");
+        let delivered = |alarm: &Alarm| alarm.subject == subject && alarm.due(Channel::Webhook).is_empty();
+        node.wait("its delivery", |_| node.alarms.list().expect("a list").iter().any(delivered)).await;
+    }
+    for ((_, receiver), subject) in receivers.iter().zip(subjects) {
+        let alarms = receiver.got().into_iter().map(|(_, body)| body["alarm"].clone());
+        let got: Vec<_> =
+            alarms.filter(|alarm| alarm["code"] == "clock").map(|alarm| alarm["subject"].clone()).collect();
+        assert_eq!(got, [subject], "each alarm went to the receiver that was set then");
+    }
+    node.change(&[(Key::WebhookUrl, None)]).await;
+    node.wait("no receiver", |settings| settings.channels().is_empty()).await;
 }

@@ -11,7 +11,7 @@ use twinbox_backup::{BackupFolder, Created, Observer, is_s3, refuse_unfinished};
 use twinbox_cluster_settings::{Rows, schema};
 use twinbox_config::{Config, ConfigError, NodeConfig, Services};
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_mailstore::{Mailstore, Settings};
+use twinbox_mailstore::{Mailstore, MailstoreSettings};
 use twinbox_replication_peer::{PeerConfig, Peers};
 use twinbox_replication_store::{Store, StoreConfig, StoreError};
 
@@ -174,7 +174,8 @@ pub async fn back_up_stopped(
         tls: config.cluster.tls.clone(),
     };
     let peers = Peers::new(peers, store.clone());
-    let mailstore = Mailstore::new(store, peers, Settings::new(config.name.clone(), Incarnation::random(), 1));
+    let mailstore =
+        Mailstore::new(store, peers, MailstoreSettings::new(config.name.clone(), Incarnation::random()));
     let created = twinbox_backup::create(&mailstore, &folder, release, observer).await?;
     Ok(StoppedBackup { created, location: folder.location(), salvaged })
 }

@@ -66,8 +66,8 @@ pub enum NoFillSource {
         /// Its status, as it knows it itself.
         status: String,
     },
-    /// It does not tell.
-    #[error("{0} has an earlier release, which does not tell its status: nothing was changed; upgrade it first")]
+    /// It does not report its status.
+    #[error("{0} runs an earlier release that does not report its status: nothing was changed; upgrade it first")]
     Earlier(NodeName),
 }
 

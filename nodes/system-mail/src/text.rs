@@ -7,6 +7,9 @@ use twinbox_mailstore::SystemContent;
 /// Share of a mailbox that is full, in percent.
 const FULL: u64 = 100;
 
+/// Line in the head of a report that makes up for missed ones.
+const MISSED: &str = "Missed: earlier reports were not made; this one covers their time, too.\n";
+
 /// Subject and text of a mail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemText {
@@ -58,10 +61,14 @@ pub fn system_text(content: &SystemContent) -> SystemText {
                 ),
             )
         }
-        SystemContent::CallReport { job, report, from, to, zone } => (
-            format!("Voicemail report {report} ({job}) up to {}", local(*to, zone)),
-            format!("Report: {report}\nJob: {job}\nFrom: {}\nTo: {}\n\n", local(*from, zone), local(*to, zone)),
-        ),
+        SystemContent::CallReport { job, report, from, to, zone, makes_up } => {
+            let (from, to) = (local(*from, zone), local(*to, zone));
+            let missed = if *makes_up { MISSED } else { "" };
+            (
+                format!("Voicemail report {report} ({job}) up to {to}"),
+                format!("Report: {report}\nJob: {job}\nFrom: {from}\nTo: {to}\n{missed}\n"),
+            )
+        }
     };
     SystemText { subject: Pii::new(subject), body: Pii::new(body) }
 }
@@ -118,8 +125,9 @@ mod tests {
                     from: Timestamp(0),
                     to: first,
                     zone: berlin(),
+                    makes_up: true,
                 },
-                &["traffic", "weekly", "From: 1970-01-01 01:00 CET", "To: 2026-11-02 13:00 CET"],
+                &["traffic", "weekly", "From: 1970-01-01 01:00 CET", "To: 2026-11-02 13:00 CET", "Missed: "],
             ),
         ] {
             let SystemText { subject, body } = system_text(&content);

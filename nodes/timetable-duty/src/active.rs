@@ -6,7 +6,7 @@ use tokio::{
     task::{Id, JoinSet},
     time::timeout,
 };
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::JobId;
 use twinbox_timetable::{Job, JobRun};
 
@@ -18,7 +18,7 @@ pub(crate) struct ActiveRun {
     pub job: Job,
     pub run: JobRun,
     /// Of a publisher's job: the duty is not released before the outcome is recorded.
-    pub permit: Option<Arc<InFlight>>,
+    pub permit: Option<Arc<Permit>>,
 }
 
 /// Runs under way, at most one of each job.

@@ -2,9 +2,9 @@
 
 use std::{fmt, pin::Pin, sync::Arc};
 
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::Timestamp;
-use twinbox_timetable::{Job, JobKind};
+use twinbox_timetable::{Job, JobKind, MissedTimes};
 
 /// The run of a job: its result as text, or the reason of its failure.
 pub type RunFuture = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
@@ -16,13 +16,15 @@ pub struct JobOrder {
     pub job: Job,
     /// The due time of the run.
     pub due: Timestamp,
-    permit: Option<Arc<InFlight>>,
+    /// Due times for which the run makes up; `None`: it is for its own due time alone.
+    pub missed: Option<MissedTimes>,
+    permit: Option<Arc<Permit>>,
 }
 
 impl JobOrder {
     /// A run of this job. `permit` is that of the duty; `None` for a job of every node.
-    pub(crate) fn new(job: Job, due: Timestamp, permit: Option<Arc<InFlight>>) -> Self {
-        Self { job, due, permit }
+    pub(crate) fn new(job: Job, due: Timestamp, missed: Option<MissedTimes>, permit: Option<Arc<Permit>>) -> Self {
+        Self { job, due, missed, permit }
     }
 
     /// Whether the next step may go on: ask before each write and each effect. Not after the duty was lost.

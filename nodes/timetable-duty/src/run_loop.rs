@@ -10,10 +10,12 @@ use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::wall;
 use twinbox_duty_service::Progress;
-use twinbox_gate::{Gate, InFlight};
+use twinbox_gate::{Gate, Permit};
 use twinbox_ids::{Epoch, JobId, Timestamp};
 use twinbox_mailstore::{MailError, Mailstore};
-use twinbox_timetable::{Job, JobRun, Place, Recovery, RunState, Runner, Step, next_step, recover};
+use twinbox_timetable::{
+    Job, JobPlace, JobRun, JobStep, MissedTimes, Recovery, RunState, Runner, missed_before, next_step, recover,
+};
 use twinbox_timetable_store::{TimetableChange, TimetableStore};
 
 use crate::{
@@ -38,7 +40,7 @@ pub(crate) struct RunLoop {
     pub gate: Gate,
     pub alarms: Alarms,
     pub works: Arc<Works>,
-    pub place: Place,
+    pub place: JobPlace,
     pub progress: Arc<Progress>,
 }
 
@@ -46,7 +48,7 @@ pub(crate) struct RunLoop {
 struct JobState {
     job: Job,
     last: Option<JobRun>,
-    /// Nothing is due before that time.
+    /// Earliest time of the next step.
     quiet_until: Timestamp,
 }
 
@@ -54,8 +56,8 @@ impl RunLoop {
     pub(crate) async fn serve(self) {
         let this = Arc::new(self);
         match this.place {
-            Place::EveryNode => this.hold(None, &mut ActiveRuns::default()).await,
-            Place::Publisher => this.serve_duty().await,
+            JobPlace::EveryNode => this.hold(None, &mut ActiveRuns::default()).await,
+            JobPlace::Publisher => this.serve_duty().await,
         }
     }
 
@@ -181,11 +183,13 @@ impl RunLoop {
             }
             let step = next_step(&known.job, known.last.as_ref(), &runner, now);
             let run = match &step {
-                Step::Wait(until) => {
+                JobStep::Wait(until) => {
                     known.quiet_until = *until;
                     continue;
                 }
-                Step::Begin { run, .. } | Step::Skipped { run, .. } | Step::Interrupted(run) => run.clone(),
+                JobStep::Begin { run, .. } | JobStep::Skipped { run, .. } | JobStep::Interrupted(run) => {
+                    run.clone()
+                }
             };
             let permit = match epoch.map(|epoch| self.gate.enter(epoch)) {
                 Some(Ok(permit)) => Some(Arc::new(permit)),
@@ -199,15 +203,15 @@ impl RunLoop {
     }
 
     /// Carries out a step, from its durable beginning to its durable outcome.
-    async fn carry_out(self: Arc<Self>, job: Job, step: Step, permit: Option<Arc<InFlight>>) {
+    async fn carry_out(self: Arc<Self>, job: Job, step: JobStep, permit: Option<Arc<Permit>>) {
         let taken = match step {
-            Step::Begin { run, .. } => self.run(&job, run, permit).await,
-            Step::Skipped { run, .. } => {
+            JobStep::Begin { run, .. } => self.run(&job, run, permit).await,
+            JobStep::Skipped { run, .. } => {
                 info!(job = %job.id, "missed runs of a job are skipped");
                 self.timetable.write_job_run(run).await.map(drop)
             }
-            Step::Interrupted(run) => self.note_interrupted(&job, run).await,
-            Step::Wait(_) => Ok(()),
+            JobStep::Interrupted(run) => self.note_interrupted(&job, run).await,
+            JobStep::Wait(_) => Ok(()),
         };
         if let Err(error) = taken {
             warn!(job = %job.id, %error, "store refuses a run of a job; retrying");
@@ -225,12 +229,14 @@ impl RunLoop {
         Ok(())
     }
 
-    async fn run(&self, job: &Job, run: JobRun, permit: Option<Arc<InFlight>>) -> Result<(), MailError> {
+    async fn run(&self, job: &Job, run: JobRun, permit: Option<Arc<Permit>>) -> Result<(), MailError> {
+        // Read before the row of this run replaces an earlier one.
+        let missed = self.missed_before(job, run.due).await?;
         if !self.timetable.write_job_run(run.clone()).await? {
             return Ok(());
         }
         info!(job = %job.id, kind = job.kind.word(), attempt = run.attempt, "job begins");
-        let order = JobOrder::new(job.clone(), run.due, permit.clone());
+        let order = JobOrder::new(job.clone(), run.due, missed, permit.clone());
         let (state, text) = match self.work(order).await {
             Ok(text) => (RunState::Done, text),
             // The work may see the loss of the duty before this task is ended because of it.
@@ -252,6 +258,13 @@ impl RunLoop {
             self.alarm(job, &text);
         }
         Ok(())
+    }
+
+    /// The due times for which the run at `due` makes up.
+    async fn missed_before(&self, job: &Job, due: Timestamp) -> Result<Option<MissedTimes>, MailError> {
+        let (runs, node) = (self.timetable.job_runs(job.id).await?, &self.mailstore.settings().node);
+        let of_place = runs.iter().filter(|run| run.place == job.place && run.is_of(node));
+        Ok(missed_before(job, of_place, due))
     }
 
     /// The work of a run, within its time limit. A panic in it ends only the run.

@@ -6,7 +6,7 @@ use twinbox_alarms::Alarms;
 use twinbox_duty_service::{DutyTask, Progress};
 use twinbox_gate::Gate;
 use twinbox_mailstore::Mailstore;
-use twinbox_timetable::Place;
+use twinbox_timetable::JobPlace;
 use twinbox_timetable_store::TimetableStore;
 
 use crate::{Works, run_loop::RunLoop};
@@ -32,7 +32,7 @@ impl TimetableDuty {
 
     /// Starts the tasks of the duty; earlier ones end, with their runs.
     pub fn restart(&self) {
-        self.0.task.restart_all(Place::ALL.map(|place| {
+        self.0.task.restart_all(JobPlace::ALL.map(|place| {
             let inner = self.0.clone();
             move |progress: Arc<Progress>| {
                 let run_loop = RunLoop {

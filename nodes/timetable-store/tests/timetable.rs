@@ -4,7 +4,7 @@ use tempfile::TempDir;
 use twinbox_clock::wall;
 use twinbox_ids::{Incarnation, JobId, Timestamp};
 use twinbox_store_kit::{Node, name};
-use twinbox_timetable::{Job, JobChange, JobKind, JobRun, Place, RunState, schema::RUN_SLOTS};
+use twinbox_timetable::{Job, JobChange, JobKind, JobPlace, JobRun, RunState, schema::RUN_SLOTS};
 use twinbox_timetable_store::{MOST_JOBS, TimetableChange, TimetableError, TimetableStore};
 
 fn changes(settings: &[&str]) -> Vec<JobChange> {
@@ -177,6 +177,6 @@ async fn job_of_every_node_has_a_history_on_each_and_both_nodes_have_all() {
     assert_eq!((last(&a, &everywhere).await, last(&b, &everywhere).await), (Some(name("a")), Some(name("b"))));
     assert_eq!(last(&b, &publisher).await, Some(name("a")));
     // A job that moves to another place has no run there yet.
-    let moved = Job { place: Place::EveryNode, ..publisher };
+    let moved = Job { place: JobPlace::EveryNode, ..publisher };
     assert_eq!(last(&b, &moved).await, None);
 }

@@ -2,7 +2,7 @@
 
 use twinbox_mailbox::nearest;
 
-use crate::{CronError, CronText, JobKind, Missed, Place, Zone, ZoneError};
+use crate::{CronError, CronText, JobKind, JobPlace, Missed, Zone, ZoneError};
 
 /// Maximum time of a run unless a job says otherwise, in seconds.
 pub(crate) const FIRST_LIMIT_S: u64 = 3_600;
@@ -23,7 +23,7 @@ pub enum JobChange {
     /// Time zone of the due times.
     Zone(Zone),
     /// Nodes that run it.
-    Place(Place),
+    Place(JobPlace),
     /// Rule for missed runs.
     Missed(Missed),
     /// Whether it runs at its due times.
@@ -102,7 +102,7 @@ impl JobChange {
             "cron" => Ok(Self::Cron(CronText::parse(value)?)),
             "zone" => Ok(Self::Zone(Zone::parse(value)?)),
             "place" => {
-                let place = Place::ALL.into_iter().find(|place| place.word() == value);
+                let place = JobPlace::ALL.into_iter().find(|place| place.word() == value);
                 place.map(Self::Place).ok_or_else(|| wrong(word, value, "publisher or every-node"))
             }
             "missed" => {

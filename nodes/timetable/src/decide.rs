@@ -33,6 +33,15 @@ pub enum Decision {
     },
 }
 
+/// Due times that have no run of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MissedTimes {
+    /// Due time of the latest run before them, if there is one.
+    pub last: Option<Timestamp>,
+    /// The first of them.
+    pub first: Timestamp,
+}
+
 /// A decision about a run whose process died, or whose node lost the duty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recovery {
@@ -70,10 +79,35 @@ pub fn decide(job: &Job, last: Option<Timestamp>, now: Timestamp) -> Decision {
 /// Decides about a run that was under way when its process died, or when its node lost the duty. A run whose process
 /// died twice is left, because it may be the cause.
 pub fn recover(job: &Job, run: &JobRun, now: Timestamp) -> Recovery {
-    let open = matches!(run.state, RunState::Running | RunState::Interrupted);
     let recent = now.0.saturating_sub(run.due.0) <= LOOK_BACK_MS;
     let wanted = job.enabled && job.missed == Missed::RunOnce && run.due >= job.since;
-    if open && recent && wanted && run.attempt < MOST_ATTEMPTS { Recovery::RunAgain } else { Recovery::Leave }
+    if is_open(run) && recent && wanted && run.attempt < MOST_ATTEMPTS {
+        Recovery::RunAgain
+    } else {
+        Recovery::Leave
+    }
+}
+
+/// The due times for which the run at `due` makes up; `None`: it is for its own due time alone. `runs` are those of the job
+/// that concern this process. Unlike [`decide`], this looks back to the latest run, however long ago that was. A run whose
+/// process died, and that was not attempted again because a later due time came, counts as missed.
+pub fn missed_before<'a>(
+    job: &Job,
+    runs: impl IntoIterator<Item = &'a JobRun>,
+    due: Timestamp,
+) -> Option<MissedTimes> {
+    if job.missed == Missed::Skip || !job.enabled {
+        return None;
+    }
+    let is_handled = |run: &&JobRun| run.due < due && (!is_open(run) || run.attempt >= MOST_ATTEMPTS);
+    let last = runs.into_iter().filter(is_handled).map(|run| run.due).max();
+    let first = job.cron.next_after(last.unwrap_or_default().max(job.since), &job.zone)?;
+    (first < due).then_some(MissedTimes { last, first })
+}
+
+/// Whether a run has no result.
+fn is_open(run: &JobRun) -> bool {
+    matches!(run.state, RunState::Running | RunState::Interrupted)
 }
 
 /// The due times later than `after` up to `now`, and the next one after that.

@@ -18,14 +18,14 @@ const WHAT: &str = "a job";
 
 /// Nodes that run a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum JobPlace {
     /// The node with the duty `timetable`.
     Publisher,
     /// Every node for itself.
     EveryNode,
 }
 
-impl Place {
+impl JobPlace {
     /// All places.
     pub const ALL: [Self; 2] = [Self::Publisher, Self::EveryNode];
 
@@ -90,7 +90,7 @@ pub struct Job {
     /// Time zone of the due times.
     pub zone: Zone,
     /// Nodes that run it.
-    pub place: Place,
+    pub place: JobPlace,
     /// Rule for missed runs.
     pub missed: Missed,
     /// Whether it runs at its due times. A run by hand is possible at any time.
@@ -125,7 +125,7 @@ impl Job {
             arguments: BTreeMap::new(),
             cron: cron.ok_or(JobError::Missing)?,
             zone: Zone::utc(),
-            place: Place::Publisher,
+            place: JobPlace::Publisher,
             missed: Missed::Skip,
             enabled: true,
             limit_s: FIRST_LIMIT_S,
@@ -256,7 +256,7 @@ impl Job {
             cron: fields.required(tag::CRON, |bytes| CronText::parse(&read_text(bytes)?).ok())?,
             zone: fields.required(tag::ZONE, |bytes| Zone::parse(&read_text(bytes)?).ok())?,
             place: fields
-                .required(tag::PLACE, |bytes| Place::ALL.into_iter().find(|place| bytes == [place.byte()]))?,
+                .required(tag::PLACE, |bytes| JobPlace::ALL.into_iter().find(|place| bytes == [place.byte()]))?,
             missed: fields
                 .required(tag::MISSED, |bytes| Missed::ALL.into_iter().find(|rule| bytes == [rule.byte()]))?,
             enabled: fields.required(tag::ENABLED, |bytes| one_of(bytes).map(|byte| byte == 1))?,

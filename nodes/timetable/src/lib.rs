@@ -23,9 +23,11 @@ mod value;
 
 pub use change::{JobChange, JobError};
 pub use cron_text::{CronError, CronText, Zone, ZoneError};
-pub use decide::{Decision, LOOK_BACK_MS, MOST_ATTEMPTS, ON_TIME_MS, Recovery, decide, recover};
-pub use job::{Job, Missed, Place};
+pub use decide::{
+    Decision, LOOK_BACK_MS, MOST_ATTEMPTS, MissedTimes, ON_TIME_MS, Recovery, decide, missed_before, recover,
+};
+pub use job::{Job, JobPlace, Missed};
 pub use kind::JobKind;
 pub use run::{JobRun, LONGEST_OUTCOME, RunState};
-pub use step::{Runner, Step, next_step};
+pub use step::{JobStep, Runner, next_step};
 pub use twinbox_ids::JobId;

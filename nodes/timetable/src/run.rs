@@ -5,7 +5,7 @@ use twinbox_mailbox::ViewError;
 use twinbox_replication_core::{Edit, Key, Record};
 
 use crate::{
-    Place,
+    JobPlace,
     schema::{self, run as tag},
     value::{Fields, read_text, read_u64, set, set_u64},
 };
@@ -64,7 +64,7 @@ pub struct JobRun {
     /// The due time, or the time at which a run by hand was asked for.
     pub due: Timestamp,
     /// Place of the job: a job of every node has a run of each.
-    pub place: Place,
+    pub place: JobPlace,
     /// The node that runs it.
     pub node: NodeName,
     /// The incarnation of that node.
@@ -84,12 +84,12 @@ pub struct JobRun {
 impl JobRun {
     /// The key of its record.
     pub fn key(&self) -> Key {
-        schema::run_key(self.job, self.due, (self.place == Place::EveryNode).then_some(&self.node))
+        schema::run_key(self.job, self.due, (self.place == JobPlace::EveryNode).then_some(&self.node))
     }
 
     /// Whether it concerns a node: a run of a job of every node concerns the node that made it, any other all nodes.
     pub fn is_of(&self, node: &NodeName) -> bool {
-        self.place == Place::Publisher || self.node == *node
+        self.place == JobPlace::Publisher || self.node == *node
     }
 
     /// The run with this end.
@@ -128,7 +128,7 @@ impl JobRun {
         Ok(Some(Self {
             job,
             due: Timestamp(fields.required(tag::DUE, read_u64)?),
-            place: if node.is_some() { Place::EveryNode } else { Place::Publisher },
+            place: if node.is_some() { JobPlace::EveryNode } else { JobPlace::Publisher },
             node: fields.required(tag::NODE, |bytes| read_text(bytes)?.parse().ok())?,
             incarnation: fields.required(tag::INCARNATION, Incarnation::from_slice)?,
             began: Timestamp(fields.required(tag::BEGAN, read_u64)?),

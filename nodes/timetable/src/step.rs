@@ -15,7 +15,7 @@ pub struct Runner {
 
 /// The next step of a job that is not under way in this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum JobStep {
     /// This run begins.
     Begin {
         /// The run.
@@ -32,15 +32,15 @@ pub enum Step {
     },
     /// This run has no process any more. The step after it may attempt it again.
     Interrupted(JobRun),
-    /// Nothing before that time.
+    /// Earliest time of the next step.
     Wait(Timestamp),
 }
 
 /// The next step of a job at `now`. `last` is its latest run that concerns this process.
-pub fn next_step(job: &Job, last: Option<&JobRun>, runner: &Runner, now: Timestamp) -> Step {
+pub fn next_step(job: &Job, last: Option<&JobRun>, runner: &Runner, now: Timestamp) -> JobStep {
     if let Some(run) = last.filter(|run| run.state == RunState::Running) {
         let reason = format!("node {} ended, or lost the duty, while it ran", run.node);
-        return Step::Interrupted(run.ended(RunState::Interrupted, &reason, now));
+        return JobStep::Interrupted(run.ended(RunState::Interrupted, &reason, now));
     }
     match decide(job, last.map(|run| run.due), now) {
         Decision::Run { due, missed } => {
@@ -48,21 +48,21 @@ pub fn next_step(job: &Job, last: Option<&JobRun>, runner: &Runner, now: Timesta
                 0 => String::new(),
                 count => format!("makes up for {count} missed runs"),
             };
-            Step::Begin { run: runner.begun(job, due, 1, note, now), missed }
+            JobStep::Begin { run: runner.begun(job, due, 1, note, now), missed }
         }
         Decision::Skip { missed } => {
             let due = missed.last().copied().unwrap_or(now);
             let skipped = runner.begun(job, due, 1, String::new(), now);
             let reason = format!("{} missed runs were skipped", missed.len());
-            Step::Skipped { run: skipped.ended(RunState::Skipped, &reason, now), missed }
+            JobStep::Skipped { run: skipped.ended(RunState::Skipped, &reason, now), missed }
         }
         Decision::Wait { until } => match last {
             Some(run) if recover(job, run, now) == Recovery::RunAgain => {
                 let attempt = run.attempt.saturating_add(1);
                 let note = format!("attempt {attempt}, because the one before was interrupted");
-                Step::Begin { run: runner.begun(job, run.due, attempt, note, now), missed: Vec::new() }
+                JobStep::Begin { run: runner.begun(job, run.due, attempt, note, now), missed: Vec::new() }
             }
-            _ => Step::Wait(until.unwrap_or(Timestamp(u64::MAX))),
+            _ => JobStep::Wait(until.unwrap_or(Timestamp(u64::MAX))),
         },
     }
 }

@@ -27,7 +27,7 @@ use crate::{AudioError, sink::Sink, upload::Recording};
 const MIN_MS: u64 = 100;
 /// Packets without sound for us, such as those of a video, at most.
 const MAX_SILENT_PACKETS: u32 = 1_000_000;
-/// Bytes of all packets at most, in lengths of the file: a table of contents can name the same bytes again and again.
+/// Bytes of all packets at most, in lengths of the file: a table of contents can name the same bytes repeatedly.
 const MAX_READ: usize = 4;
 
 /// Kind of the file.
@@ -161,7 +161,7 @@ impl<'a> Decoding<'a> {
         let sound = self.decoder.decode(&packet).map_err(|error| refusal(found, &error))?;
         let shape = (sound.spec().rate(), sound.num_planes());
         sound.copy_to_vec_interleaved(&mut self.interleaved);
-        // The encoder's delay. What the header states about the end is ignored: it is wrong in files that were joined.
+        // The encoder's delay. The end in the header is ignored: it is wrong in files that were joined.
         let delay = (packet.trim_start.get() as usize).saturating_mul(shape.1);
         let samples = self.interleaved.get(delay..).unwrap_or_default();
         if samples.is_empty() {

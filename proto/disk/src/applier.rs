@@ -1,5 +1,5 @@
 //! The applier: one thread that takes committed writes from memory to the index, and flushes the index at checkpoints,
-//! after which the journal can let go of them. Nothing waits for it, unless the disk does not keep up at all.
+//! after which the journal releases them. No caller waits for it while the disk keeps up.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -19,10 +19,10 @@ use crate::{
     rows::Rows,
 };
 
-/// Rows that are written together, after which the committer may publish as many bytes.
+/// Rows that are written together. The committer may then publish as many bytes as these had.
 const CREDIT_EVERY: usize = 256;
 
-/// Time without anything to apply after which the index is tended.
+/// Idle time before rows of the index are counted or copied.
 const IDLE_FOR: Duration = Duration::from_millis(50);
 
 pub(crate) struct Applier<I, M: Medium> {
@@ -36,15 +36,15 @@ pub(crate) struct Applier<I, M: Medium> {
     pub(crate) prepare_at: u64,
     /// Position in the journal up to which the index holds everything.
     pub(crate) applied: Position,
-    /// Position up to which it did at the last flush; `None` before the first one.
+    /// Position up to which it held everything at the last flush; `None` before the first one.
     pub(crate) flushed: Option<Position>,
-    /// Position that was applied when there was no room for a further segment, until there is.
+    /// Position applied at the last attempt to prepare a segment, if the disk had no room for it.
     pub(crate) full_at: Option<Position>,
     pub(crate) rewrite: Rewrite,
     pub(crate) copying: Copying,
 }
 
-/// Lets the committer go on without an applier, however the applier ends.
+/// Releases a committer that waits for the applier, however the applier ends.
 struct Ending {
     flow: Arc<Flow>,
     health: Arc<Health>,
@@ -106,7 +106,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
         self.rewrite.copies() || matches!(self.rows.index.space(), Some((_, None)))
     }
 
-    /// Counts the rows of the index, and rewrites it when its file is too long for them ([`Rewrite`]). Commits go on meanwhile.
+    /// Counts the rows of the index, and rewrites it when its file is too long for them ([`Rewrite`]). Commits continue meanwhile.
     fn tend(&mut self) -> Result<(), DiskError> {
         match self.rows.index.space() {
             Some((file, Some(rows))) => self.rewrite.look(file, rows),
@@ -155,7 +155,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
     }
 
     /// Prepares the next segment. On a full disk a checkpoint releases an older one, whose file is then used again. If
-    /// there is none either, commits go on while the present segment has room, and the writer tries at its end.
+    /// there is none either, commits continue while the present segment has room, and the writer retries at its end.
     fn prepare(&mut self) -> Result<(), DiskError> {
         let mut outcome = self.journal.prepare();
         if matches!(outcome, Err(JournalError::Full { .. })) {
@@ -173,7 +173,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
         }
     }
 
-    /// Applies what has been committed. Readers go on meanwhile; the layer is dropped only when all of it is in the index, so no
+    /// Applies what has been committed. Readers continue meanwhile; the layer is dropped only when all of it is in the index, so no
     /// reader sees a part of it. The committer need not wait for that: it may publish what has been applied, part by part.
     pub(crate) fn apply(&mut self) -> Result<(), DiskError> {
         let mut left = self.flow.take();
@@ -211,7 +211,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
         }
     }
 
-    /// Makes the runs durable, then the index with a note of both, and lets go of what nothing needs any more.
+    /// Makes the runs durable, then the index with a note of both, and releases files and segments that are not needed any more.
     fn hold(&mut self, flush: impl FnOnce(&I, &Note) -> Result<(), DiskError>) -> Result<(), DiskError> {
         let rows = &self.rows;
         let extent = match &rows.runs {
@@ -234,7 +234,7 @@ impl<I: Index, M: Medium> Applier<I, M> {
         Ok(())
     }
 
-    /// Only a failed write or sync of the journal is the end: without room, or with a file too many, it goes on.
+    /// Only a failed write or sync of the journal is fatal. A full disk, or a segment that cannot be removed, is only logged.
     fn goes_on(&self, outcome: Result<(), JournalError>) -> Result<(), DiskError> {
         match outcome {
             Err(error @ (JournalError::Full { .. } | JournalError::Remove { .. })) => {

@@ -7,8 +7,8 @@
 
 use crate::transaction::Overlay;
 
-/// Version of this format. The earlier ones are the same: the release that wrote 1 knows of no rows beside the index, and that which
-/// wrote 2 of no blocks in it. They must not open a store that has them.
+/// Version of this format. The earlier ones are the same: the release that wrote 1 knows of no rows beside the index, and the release
+/// that wrote 2 of no blocks in it. Neither may open a store that has them.
 const VERSION: u8 = 3;
 const FIRST_VERSION: u8 = 1;
 
@@ -82,7 +82,7 @@ impl Reader {
     /// Takes the next batch; the writes of a group once all of it has been read.
     ///
     /// A group that is followed by the beginning of another was never completed, hence never acknowledged. A group
-    /// whose beginning is not in the journal any more is in the index: the journal lets go of whole groups only.
+    /// whose beginning is not in the journal any more is in the index: the journal releases whole groups only.
     pub(crate) fn read(&mut self, batch: &[u8]) -> Result<Option<Overlay>, Malformed> {
         let Some((&[version, flags], part)) = batch.split_first_chunk::<HEADER>() else {
             return Err(Malformed::CutShort);

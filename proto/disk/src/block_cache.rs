@@ -2,9 +2,9 @@
 //!
 //! sled finds an exact key quickly. For the last entry at or before a key it copies a page, and each read of a row asks for such an entry.
 //!
-//! The writer notes each write once the map has it ([`BlockCache::wrote`]). A reader keeps what it found only if no write was noted since
-//! before it looked ([`BlockCache::keep`]): what a write under way has made old is corrected by its note. Until then the rows of that
-//! write are in a layer, where readers look first.
+//! The writer notes each write once the map has it ([`BlockCache::wrote`]). A reader keeps a block only if no write was noted since
+//! it began to look ([`BlockCache::keep`]): the note of a write under way corrects a block that this write makes stale. Until then the
+//! rows of that write are in a layer, where readers look first.
 
 use std::{
     collections::BTreeMap,
@@ -92,14 +92,14 @@ pub(crate) struct BlockCache<B> {
 
 /// A block stays for the turn in which it was used, and for the next one.
 struct State<B> {
-    blocks: BTreeMap<Arc<[u8]>, Held<B>>,
+    blocks: BTreeMap<Arc<[u8]>, CacheEntry<B>>,
     turn: u64,
     /// Bytes of the blocks that were used in this turn.
     bytes: usize,
     writes: u64,
 }
 
-struct Held<B> {
+struct CacheEntry<B> {
     end: End,
     block: B,
     /// The last turn in which it was used.
@@ -107,7 +107,7 @@ struct Held<B> {
 }
 
 impl<B: AsRef<[u8]> + Clone> BlockCache<B> {
-    /// One that holds about so many bytes at most.
+    /// A cache of about this many bytes at most.
     pub(crate) fn new(bytes: usize) -> Self {
         let state = State { blocks: BTreeMap::new(), turn: 0, bytes: 0, writes: 0 };
         Self { most: bytes / 2, state: Mutex::new(state) }
@@ -178,13 +178,13 @@ impl<B: AsRef<[u8]> + Clone + for<'a> From<&'a [u8]>> BlockCache<B> {
 
 impl<B: AsRef<[u8]>> State<B> {
     /// The last known block that begins at or before a key.
-    fn floor(&mut self, key: &[u8]) -> Option<(&Arc<[u8]>, &mut Held<B>)> {
+    fn floor(&mut self, key: &[u8]) -> Option<(&Arc<[u8]>, &mut CacheEntry<B>)> {
         self.blocks.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
     }
 
     fn insert(&mut self, begins: Arc<[u8]>, end: End, block: B, most: usize) {
         self.count(&begins, &block, most);
-        self.blocks.insert(begins, Held { end, block, used: self.turn });
+        self.blocks.insert(begins, CacheEntry { end, block, used: self.turn });
     }
 
     /// Counts a block that is used for the first time in this turn, which ends when there are too many.

@@ -1,4 +1,4 @@
-//! The rows of an index in blocks: what is written where, and how rows are found while others write.
+//! The rows of an index in blocks: the place of each row, and reading while the writer writes.
 //!
 //! A block has an entry of its own in an ordered map, sled's tree. Its key is its *beginning*: the block has the rows from there up to the
 //! beginning of the next one. The first block begins with the empty key.
@@ -37,7 +37,7 @@ pub(crate) trait Entries: Clone {
     /// Writes an entry; `None` removes it.
     fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError>;
 
-    /// The error about a block that has no sense.
+    /// The error about a malformed block.
     fn damaged(&self, reason: Malformed) -> DiskError;
 }
 

@@ -26,7 +26,7 @@ pub(crate) const QUEUE: usize = 4096;
 pub(crate) enum Urgency {
     /// In the order of arrival.
     Now,
-    /// Behind all that wait: a group has at most one of these.
+    /// Behind all waiting transactions: a group has at most one of these.
     Background,
 }
 
@@ -133,7 +133,7 @@ impl<I: Index, M: Medium> Committer<I, M> {
                 }
                 next = if jobs.len() < GROUP { queue.try_recv().ok() } else { None };
             }
-            // One in each group: it goes on under any load, and delays callers by no more than itself.
+            // One background job per group: such jobs progress under any load, and callers wait for one of them at most.
             background.pop_front().into_iter().for_each(|job| jobs.push_front(job));
             self.group(&mut jobs);
         }
@@ -154,7 +154,7 @@ impl<I: Index, M: Medium> Committer<I, M> {
                 true => writes = own,
                 false => writes.extend(own),
             });
-            // What has neither seen nor made a write of the group does not depend on its commit.
+            // A job that read and wrote nothing of the group does not depend on its commit.
             let apart = healthy.is_ok() && writes.is_empty();
             ran.push((job, run, apart));
         }
@@ -195,8 +195,8 @@ impl<I: Index, M: Medium> Committer<I, M> {
         let largest = usize::try_from(self.journal.largest()).unwrap_or(usize::MAX);
         for (header, part) in batch::split(&encoded, largest) {
             if let Err(error) = self.journal.append(&[&header, part]) {
-                // A part of the group may be in the journal, which counts for nothing: the applier is told of the place behind
-                // it, so that a full disk gets room again by a checkpoint.
+                // A part of the group may be in the journal; a replay ignores it. The applier gets the position after it, so
+                // that a checkpoint makes room on a full disk.
                 self.rows.layers.publish(Overlay::new(), self.journal.position());
                 self.flow.published(1);
                 return Err(self.refused(error, encoded.len()));

@@ -33,7 +33,7 @@ impl SomeRows {
         Ok(Self { pairs, bytes, next: None })
     }
 
-    /// As many as are read at a time.
+    /// The next rows from `from` on, at most [`ROWS`].
     pub(crate) fn of<I: Index>(index: &I, from: &[u8]) -> Result<Self, DiskError> {
         Self::read(index, from, ROWS)
     }
@@ -66,7 +66,7 @@ impl Default for Copying {
 }
 
 impl Copying {
-    /// With steps of so many rows.
+    /// A copy in steps of this many rows.
     #[cfg(test)]
     pub(crate) fn in_steps_of(most: usize) -> Self {
         Self { upto: None, most }
@@ -101,8 +101,8 @@ impl Copying {
         }
     }
 
-    /// Rows were written to the index, in the order of their keys. What is in the copy already is written there too; the rest is
-    /// copied later. False when the copy was given up.
+    /// Notes rows that were written to the index, in the order of their keys. Rows before the copy's position are written to the
+    /// copy too; the others are copied later. False when the copy was given up.
     pub(crate) fn wrote<I: Index>(&mut self, index: &I, dir: &Path, rows: &[Write<'_>]) -> bool {
         let Some(upto) = &self.upto else { return true };
         let copied = rows.partition_point(|(key, _)| *key < upto.as_slice());

@@ -72,8 +72,8 @@ impl Disk {
         Ok(Self { engine: Arc::new(engine), urgency: Urgency::Now })
     }
 
-    /// The same store, for work that nobody waits for: its transactions run behind all that wait, one between any two
-    /// syncs. They should be short: callers wait for one.
+    /// The same store, for background work: its transactions run behind all waiting ones, one between any two syncs. They
+    /// should be short: callers wait for one.
     pub fn in_background(&self) -> Self {
         Self { urgency: Urgency::Background, ..self.clone() }
     }
@@ -84,7 +84,7 @@ impl Disk {
     }
 
     /// All keys that begin with `prefix`, with their values, in order. Not a snapshot: concurrent writes may be seen or
-    /// not. What was committed before the scan began is seen.
+    /// not. Rows committed before the scan began are seen.
     pub fn scan(&self, prefix: &[u8]) -> impl DoubleEndedIterator<Item = Result<Pair, DiskError>> + Send + use<> {
         Scan::new(Arc::clone(self.engine.rows()), KeyRange::prefix(prefix))
     }
@@ -177,6 +177,11 @@ impl Disk {
     pub fn fsync_count() -> u64 {
         sync::count()
     }
+
+    /// Time of all syncs by this process, added up over threads.
+    pub fn fsync_time() -> Duration {
+        sync::time()
+    }
 }
 
 /// Waits for a future on this thread. Unlike tokio's own it may be called within a runtime.
@@ -188,7 +193,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
         }
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    // Within a task of tokio's, a poll may otherwise end early for the sake of other tasks, and nothing wakes it.
+    // Within a task of tokio's, a poll may otherwise end early for the sake of other tasks, and no waker is called.
     let mut future = pin!(tokio::task::coop::unconstrained(future));
     loop {
         match future.as_mut().poll(&mut Context::from_waker(&waker)) {

@@ -30,8 +30,8 @@ use crate::{
 /// Maximum bytes of a group of commits, apart from its last transaction.
 const GROUP_BYTES: usize = 1024 * 1024;
 
-/// Bytes of writes that are applied immediately, and the time after which fewer are: what is written again meanwhile is applied
-/// once, and a page of the index that many keys are in is changed for all of them.
+/// Bytes of writes that are applied immediately, and the time after which fewer are. A key that is written again meanwhile is
+/// applied once, and a page of the index is changed once for all its keys.
 const APPLY_AT: usize = 4 * 1024 * 1024;
 const APPLY_AFTER: Duration = Duration::from_millis(500);
 
@@ -63,7 +63,7 @@ pub(crate) struct Parts<I, M: Medium> {
 
 impl<I: Index, M: Medium> Parts<I, M> {
     /// Opens the journal, writes what it holds to index and runs, in order, and makes a checkpoint: the first segment of
-    /// this process then states that all whole segments before are not needed, and takes the file of one of them.
+    /// this process then records that the whole segments before it are not needed, and reuses the file of one of them.
     pub(crate) fn open(
         health: Arc<Health>,
         (index, runs): (I, Option<Runs<M>>),

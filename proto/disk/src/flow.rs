@@ -1,20 +1,20 @@
-//! Words between committer and applier: how much waits to be applied, and the end.
+//! Flow control between committer and applier: the bytes that wait to be applied, and the end of either.
 
 use std::{
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-/// Bounds of what waits in memory and in the journal.
+/// Bounds of the writes that wait in memory and in the journal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Bytes of writes after which a group takes no further job.
     pub(crate) group: usize,
-    /// Bytes of new writes that are applied immediately …
+    /// Bytes of new writes that are applied immediately.
     pub(crate) apply_at: usize,
-    /// … and the time after which fewer are.
+    /// Time after which fewer bytes of new writes are applied.
     pub(crate) apply_after: Duration,
-    /// Bytes of writes that wait in memory; over that, commits wait.
+    /// Bytes of writes that may wait in memory. While more do, commits wait.
     pub(crate) held: usize,
     /// Bytes in the journal after which a checkpoint is due.
     pub(crate) journal: u64,
@@ -27,7 +27,7 @@ pub(crate) enum Work {
     Apply,
     /// There was nothing to apply for a while.
     Idle,
-    /// Nothing more will come.
+    /// The committer has ended: these are the last writes.
     Last,
 }
 
@@ -43,9 +43,9 @@ struct State {
     new: usize,
     /// Bytes that were published and are not in the index.
     held: usize,
-    /// No more is published.
+    /// The committer has ended.
     closing: bool,
-    /// No more is applied.
+    /// The applier has ended.
     stopped: bool,
 }
 
@@ -54,7 +54,7 @@ impl Flow {
         Self { limits, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// The committer has published so many bytes of writes.
+    /// Notes that the committer has published this number of bytes.
     pub(crate) fn published(&self, bytes: usize) {
         let mut state = self.state();
         let before = state.new;
@@ -66,7 +66,7 @@ impl Flow {
         }
     }
 
-    /// Blocks the committer while too much waits in memory: the disk does not keep up.
+    /// Blocks the committer while too many writes wait in memory: the disk does not keep up.
     pub(crate) fn wait_for_room(&self) {
         let full = |state: &mut State| state.held >= self.limits.held && !state.stopped;
         drop(self.changed.wait_while(self.state(), full).unwrap_or_else(PoisonError::into_inner));
@@ -95,25 +95,25 @@ impl Flow {
         }
     }
 
-    /// The applier takes all that was published; the number of bytes.
+    /// Number of published bytes since the last call, all of which the applier takes.
     pub(crate) fn take(&self) -> usize {
         std::mem::take(&mut self.state().new)
     }
 
-    /// So many bytes are in the index.
+    /// Notes that the applier has written this number of bytes to the index.
     pub(crate) fn applied(&self, bytes: usize) {
         let mut state = self.state();
         state.held = state.held.saturating_sub(bytes);
         self.changed.notify_all();
     }
 
-    /// The committer has ended.
+    /// Notes that the committer has ended.
     pub(crate) fn close(&self) {
         self.state().closing = true;
         self.changed.notify_all();
     }
 
-    /// The applier has ended.
+    /// Notes that the applier has ended.
     pub(crate) fn stop(&self) {
         self.state().stopped = true;
         self.changed.notify_all();

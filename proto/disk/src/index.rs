@@ -1,4 +1,4 @@
-//! The index, behind a trait: it holds what the journal has given it; its own flush makes that durable.
+//! The index, behind a trait: the applier writes committed rows to it; its own flush makes them durable.
 
 use twinbox_journal::Position;
 
@@ -12,24 +12,24 @@ pub(crate) trait Index: Send + Sync + 'static {
     /// The pairs of a range, ascending. Not a snapshot.
     fn ascending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<Self>;
 
-    /// The same from the end.
+    /// The pairs of a range, descending. Not a snapshot.
     fn descending(&self, range: &KeyRange) -> impl Iterator<Item = Result<Pair, DiskError>> + use<Self>;
 
     /// Writes rows, in the order of their keys, without waiting for the disk. One thread writes.
     fn write(&self, rows: &[Write<'_>]) -> Result<(), DiskError>;
 
-    /// Makes all writes durable that have returned.
+    /// Syncs all completed writes.
     fn flush(&self) -> Result<(), DiskError>;
 
-    /// Writes what a checkpoint holds, apart from the keys.
+    /// Writes the content of a checkpoint, apart from the keys.
     fn note(&self, note: &Note) -> Result<(), DiskError>;
 
     /// The extent of the runs in the last note.
     fn noted_runs(&self) -> Result<Option<Extent>, DiskError>;
 
-    /// The position in the last note that the index has.
-    fn held(&self) -> Result<Held, DiskError> {
-        Ok(Held::Unknown)
+    /// The journal position that the last checkpoint recorded.
+    fn held(&self) -> Result<IndexCoverage, DiskError> {
+        Ok(IndexCoverage::Unknown)
     }
 
     /// True if this opening has converted it from the format of an earlier release, which must not open the store any more.
@@ -43,7 +43,7 @@ pub(crate) trait Index: Send + Sync + 'static {
         None
     }
 
-    /// Counts some more rows. This and the following only for the thread that writes.
+    /// Counts some more rows. This and the methods below are only for the thread that writes.
     fn count(&self) -> Result<(), DiskError> {
         Ok(())
     }
@@ -72,7 +72,7 @@ pub(crate) trait Index: Send + Sync + 'static {
     /// Removes the copy, if there is one.
     fn drop_copy(&self) {}
 
-    /// Makes the copy durable, with this note, and puts it in the place of this index. Readers go on.
+    /// Makes the copy durable, with this note, and puts it in the place of this index. Readers continue.
     fn replace(&self, _note: &Note) -> Result<(), DiskError> {
         Ok(())
     }
@@ -94,8 +94,8 @@ pub(crate) struct Note {
 
 /// Part of the journal that the index, by its own note, holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Held {
-    /// It was written before notes existed, or notes nothing.
+pub(crate) enum IndexCoverage {
+    /// The index was written before notes existed, or has no note.
     Unknown,
     /// It is empty.
     Nothing,
@@ -103,9 +103,9 @@ pub(crate) enum Held {
     UpTo(Position),
 }
 
-impl Held {
-    /// True when segments before `floor` are gone from the journal and not all of them are in the index: a note is
-    /// flushed before the journal lets go. sled takes a damaged end of its log for one that was never written.
+impl IndexCoverage {
+    /// True when the journal has released segments before `floor` of which some are not in the index: a note is flushed
+    /// before the journal releases one. sled takes a damaged end of its log for one that was never written.
     pub(crate) fn lacks(self, floor: u64) -> bool {
         match self {
             Self::Unknown => false,
@@ -124,14 +124,14 @@ mod tests {
 
     #[test]
     fn index_that_is_behind_the_floor_of_its_journal_lacks_writes() {
-        let held = |segment| Held::UpTo(Position { segment, offset: 4_096 });
+        let held = |segment| IndexCoverage::UpTo(Position { segment, offset: 4_096 });
         for (held, floor, lacks) in [
             (held(5), 5, false),
             (held(6), 5, false),
             (held(4), 5, true),
-            (Held::Nothing, 1, false),
-            (Held::Nothing, 2, true),
-            (Held::Unknown, 9, false),
+            (IndexCoverage::Nothing, 1, false),
+            (IndexCoverage::Nothing, 2, true),
+            (IndexCoverage::Unknown, 9, false),
         ] {
             assert_eq!(held.lacks(floor), lacks, "{held:?} at {floor}");
         }

@@ -52,7 +52,7 @@ impl Layers {
         let maps = self.read();
         let mut found: BTreeMap<&[u8], Option<&[u8]>> = BTreeMap::new();
         for layer in maps.frozen.as_deref().into_iter().chain([&maps.active]) {
-            // One more than are wanted: it tells that there are more.
+            // One more than is wanted, which shows that there are more.
             let entries = from.read(layer.range::<[u8], _>(range.bounds())).take(limit.saturating_add(1));
             found.extend(entries.map(|(key, value)| (key.as_slice(), value.as_deref())));
         }

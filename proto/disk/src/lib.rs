@@ -3,8 +3,8 @@
 //!
 //! Only this crate uses sled, and it makes sled's flush a real `fdatasync` (see `sync.rs`). All writes go through one
 //! committer thread, which commits all waiting transactions with one write and one sync of the journal. sled gets them
-//! afterwards from another thread, and no reader waits for a sync of either. After a failed sync nothing is written any
-//! more: the kernel may have dropped the pages, so a successful retry would prove nothing. DESIGN.md has the details.
+//! afterwards from another thread, and no reader waits for a sync of either. After a failed sync the store refuses
+//! all writes: the kernel may have dropped the pages, so a successful retry would prove nothing. DESIGN.md has the details.
 
 mod applier;
 mod batch;
@@ -35,6 +35,7 @@ mod rows;
 mod runs;
 mod salvage;
 #[cfg(feature = "simulation")]
+#[path = "../tests/simulated/mod.rs"]
 pub mod simulation;
 mod sled_index;
 mod sync;
@@ -48,6 +49,7 @@ mod verify;
 #[cfg(not(feature = "simulation"))]
 pub use disk::Disk;
 pub use error::{DiskError, TransactError};
+#[cfg(not(feature = "simulation"))]
 pub use medium::{Folder, OpenFile};
 pub use options::Options;
 pub use reserve::{Need, Reserve, Space};
@@ -55,6 +57,6 @@ pub use rewrite::IndexSpace;
 pub use runs::Appended;
 pub use salvage::{Findings, salvage, set_aside, set_asides};
 #[cfg(feature = "simulation")]
-pub use simulation::Disk;
+pub use simulation::{Disk, Folder, OpenFile};
 pub use transaction::{MAX_KEY, MAX_VALUE, Pair, Transaction};
 pub use twinbox_journal::Salvaged;

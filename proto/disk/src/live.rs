@@ -1,7 +1,7 @@
 //! The bytes of the rows in an index, counted as they are written.
 
 /// A count. It is exact while the process runs. After a kill it may lack the last writes that reached the index, some hundred
-/// kilobytes: they decide only when the index is rewritten.
+/// kilobytes: the count decides only when the index is rewritten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RowBytes {
     /// All rows.
@@ -24,7 +24,7 @@ impl RowBytes {
         }
     }
 
-    /// A value was replaced; the lengths of both, `None` for no row.
+    /// Counts a replaced value by the lengths of both values, `None` for no row.
     pub(crate) fn replaced(&mut self, key: &[u8], before: Option<usize>, after: Option<usize>) {
         let of = |value: Option<usize>| value.map_or(0, |length| (key.len() + length) as u64);
         match self {
@@ -35,7 +35,7 @@ impl RowBytes {
         }
     }
 
-    /// The rows from `from` up to `next` have these bytes; `None`: all that were left.
+    /// Adds the bytes of the rows from `from` up to `next`; `None`: of all rows that were left.
     pub(crate) fn counted(&mut self, more: u64, next: Option<Vec<u8>>) {
         let Self::Before { bytes, .. } = self else { return };
         let bytes = bytes.saturating_add(more);

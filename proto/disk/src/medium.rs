@@ -17,7 +17,7 @@ use crate::{DiskError, file, sync};
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// Bytes of the file system that no new file of a journal may take: an index, or another program, that finds no room
-/// breaks for good, while a journal goes on in the files that it has.
+/// breaks for good, while a journal continues in the files that it has.
 pub(crate) const KEPT_FREE: u64 = 16 * 1024 * 1024;
 
 /// The same for the first two files of a journal: with two of them it needs no further space.
@@ -53,7 +53,7 @@ impl Folder {
         Self::keeping(dir, KEPT_FREE, Some(KEPT_FREE_AT_FIRST))
     }
 
-    /// A folder of the index, which takes the last bytes: a store breaks when there is no room for what is committed.
+    /// A folder of the index, which may take the last bytes: a store breaks when its index has no room for committed writes.
     pub(crate) fn of_index(dir: &Path) -> Result<Self, DiskError> {
         Self::keeping(dir, 0, None)
     }
@@ -93,7 +93,7 @@ impl Medium for Folder {
 
     fn open(&self, name: &str) -> io::Result<OpenFile> {
         let file = File::options().read(true).write(true).open(self.dir.join(name)).map_err(unopened)?;
-        // After a failed sync of an earlier process the page cache may hold what the disk does not (rule A4).
+        // After a failed sync of an earlier process the page cache may hold data that is not on the disk (rule A4).
         if self.dropped().insert(name.to_owned()) {
             rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         }
@@ -102,9 +102,7 @@ impl Medium for Folder {
 
     fn create(&self, name: &str, length: u64, blocks: Blocks) -> io::Result<OpenFile> {
         self.check_space(length)?;
-        let mut options = File::options();
-        let mut file =
-            options.read(true).write(true).create_new(true).open(self.dir.join(name)).map_err(unopened)?;
+        let mut file = File::create_new(self.dir.join(name)).map_err(unopened)?;
         let is_reserved = blocks == Blocks::Reserved && reserve(&file, length)?;
         let mut left = if is_reserved { 0 } else { length };
         while left > 0 {
@@ -124,9 +122,11 @@ impl Medium for Folder {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        // Too many open files leave the old name.
+        let dir = File::open(&self.dir).map_err(unopened)?;
         self.dropped().remove(from);
         fs::rename(self.dir.join(from), self.dir.join(to))?;
-        sync::all(&File::open(&self.dir)?)
+        sync::all(&dir)
     }
 }
 
@@ -162,7 +162,7 @@ impl MediumFile for OpenFile {
         self.0.read_at(buffer, offset)
     }
 
-    /// Not zeroed before: audio that is sent to a peer goes through here.
+    /// The buffer is not zeroed before: audio that is sent to a peer is read here.
     fn read_new(&self, length: usize, offset: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(length);
         while bytes.len() < length {

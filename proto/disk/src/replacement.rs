@@ -28,7 +28,7 @@ fn old(dir: &Path) -> PathBuf {
     dir.join("index.old")
 }
 
-/// Ends what a process has begun. Only for the process that has locked the directory.
+/// Completes or undoes the replacement that an earlier process began. Only for the process that has locked the directory.
 pub(crate) fn settle(dir: &Path) -> Result<(), DiskError> {
     if !index(dir).exists() && old(dir).exists() && next(dir).exists() {
         file::rename_durably(&next(dir), &index(dir))?;

@@ -31,8 +31,8 @@ impl Space {
         self.free > self.reserve
     }
 
-    /// True when there is room for new data again after there was none: an eighth of the reserve more, so that a state does not
-    /// change with each file that comes and goes.
+    /// True when there is room for new data again after there was none: an eighth of the reserve more, so that the
+    /// state does not change with each file that is written and removed.
     pub fn has_recovered(&self) -> bool {
         self.free > self.reserve.saturating_add(self.reserve / 8)
     }

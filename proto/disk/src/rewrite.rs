@@ -1,7 +1,7 @@
 //! Decides when the index is rewritten. Pure.
 //!
-//! sled writes what changes to the end of its file, and uses a part of the file again only when all of it is dead. Where rows that stay
-//! are written among rows that go, the file grows without bound. A copy of the rows alone is about twice as long as they are.
+//! sled appends changes to its file, and uses a part of the file again only when all of it is dead. Where rows that stay are written
+//! among rows that are removed later, the file grows without bound. A copy of the rows alone is about twice as long as they are.
 
 /// The file of an index, and what is in it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct IndexSpace {
 
 const MIB: u64 = 1024 * 1024;
 
-/// It is rewritten when its file is longer than so many times the rows and this length.
+/// The index is rewritten when its file is longer than this many times its rows and this length together.
 const TIMES: u64 = 3;
 const BESIDE: u64 = 32 * MIB;
 
@@ -28,7 +28,7 @@ const FEW: usize = 64 * 1024;
 /// Bytes of writes for each turn of the index under load: rows must be copied faster than new ones come.
 const WRITES_PER_TURN: usize = 256 * 1024;
 
-/// Progress.
+/// Progress of a rewrite.
 #[derive(Debug, Default)]
 pub(crate) struct Rewrite {
     state: State,
@@ -39,28 +39,28 @@ pub(crate) struct Rewrite {
 
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// This process has not rewritten it.
+    /// This process has not rewritten the index.
     #[default]
     New,
     /// Rows are being copied.
     Copies,
-    /// It was rewritten, or that failed; the file and the rows then.
+    /// The index was rewritten, or that failed: the sizes of file and rows then.
     Rests { file: u64, rows: u64 },
 }
 
 impl Rewrite {
-    /// A round wrote so many bytes to the index.
+    /// Notes that a round wrote this many bytes to the index.
     pub(crate) fn wrote(&mut self, bytes: usize) {
         self.last = bytes;
         self.written = self.written.saturating_add(bytes);
     }
 
-    /// Looks at the index, and may begin to copy.
+    /// Decides by the sizes of file and rows whether a copy begins.
     pub(crate) fn look(&mut self, file: u64, rows: u64) {
         let is_another = match self.state {
             State::New => true,
             State::Copies => return,
-            // Otherwise what did not help would be done again.
+            // Otherwise a rewrite that did not help would be repeated.
             State::Rests { file: then, rows: had } => file > then.saturating_add(then / 2) || rows < had - had / 4,
         };
         if is_another && file > rows.saturating_mul(TIMES).saturating_add(BESIDE) {
@@ -73,7 +73,7 @@ impl Rewrite {
         self.state == State::Copies
     }
 
-    /// The copying has ended, with this file and these rows.
+    /// Notes that the copying has ended, with these sizes of file and rows.
     pub(crate) fn ended(&mut self, file: u64, rows: u64) {
         self.state = State::Rests { file, rows };
     }

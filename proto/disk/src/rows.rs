@@ -35,7 +35,7 @@ const CHUNK_BYTES: usize = 1024 * 1024;
 /// Rows that are moved at a time when a store is converted.
 const ADOPTED: usize = 4096;
 
-/// Everything that is committed.
+/// All committed rows.
 pub(crate) struct Rows<I, M: Medium> {
     pub(crate) index: I,
     /// The rows that are no part of the index.
@@ -142,7 +142,7 @@ impl<I: Index, M: Medium> Rows<I, M> {
     /// The next pairs of a range from one of its ends, about `limit` of them.
     ///
     /// The layers are copied before the index is read: a write leaves the layers only once it is in the index, so
-    /// whatever was committed before this call is found in one of them.
+    /// each row committed before this call is found in one of them.
     fn chunk(&self, range: &KeyRange, from: ReadFrom, limit: usize) -> Result<Chunk, DiskError> {
         let (written, more) = self.layers.range(range, from, limit);
         // Of the rest of the range, the layers' part is not known yet.
@@ -165,7 +165,7 @@ impl<I: Index, M: Medium> Rows<I, M> {
             };
             let mut found = None;
             if order != Ordering::Less {
-                // Overwritten or removed when a layer has it too.
+                // If a layer has the key too, the stored pair is overwritten or removed.
                 found = next.take().filter(|_| order == Ordering::Greater);
                 next = stored.next().transpose()?;
             }

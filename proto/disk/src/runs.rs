@@ -2,8 +2,8 @@
 //! into append-only files beside the index, in sorted runs. In the index such a row costs about three times its bytes, and its
 //! removal as much work as its writing.
 //!
-//! The applier writes them, as it writes the index, and a checkpoint makes both durable. What is in the files behind the end
-//! that the last checkpoint noted does not count: the journal has it.
+//! The applier writes them, as it writes the index, and a checkpoint makes both durable. Blocks behind the end that
+//! the last checkpoint noted do not count: the journal has their rows.
 
 mod block;
 mod buckets;
@@ -21,7 +21,7 @@ use twinbox_journal::{Blocks, Medium, MediumFile};
 
 use self::{
     block::Entry,
-    buckets::{Buckets, Place},
+    buckets::{BlockPlace, Buckets},
 };
 use crate::{DiskError, verify};
 
@@ -32,17 +32,17 @@ pub(crate) use self::opening::salvage;
 pub(crate) struct Sizes {
     /// The values of a block, apart from its last one, at most.
     pub(crate) block: usize,
-    /// The shortest file and the longest: each is an eighth of all before it, within these.
+    /// Bounds of the length of a file, which is an eighth of all files before it.
     pub(crate) shortest: u64,
     pub(crate) longest: u64,
-    /// Bytes that nothing needs, beside as many as are live, before rows are moved out of the oldest file.
+    /// Dead bytes, in excess of the live bytes, at which rows are moved out of the oldest file.
     pub(crate) slack: u64,
     /// Rows that one checkpoint moves, about.
     pub(crate) moved: u64,
 }
 
 impl Sizes {
-    /// Those of a store.
+    /// The sizes of a store.
     pub(crate) const USUAL: Self =
         Self { block: 256 * 1024, shortest: MIB, longest: 16 * MIB, slack: 16 * MIB, moved: 16 * MIB };
 }
@@ -71,7 +71,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// As it is noted.
+    /// Encoding in the note of a checkpoint.
     pub(crate) fn to_bytes(self) -> [u8; 20] {
         let mut bytes = [0; 20];
         let parts = [self.first, self.last, self.end].into_iter().flat_map(u32::to_be_bytes);
@@ -92,7 +92,7 @@ pub(crate) struct Runs<M: Medium> {
     dir: PathBuf,
     medium: M,
     prefix: &'static [u8],
-    /// Of their keys without the last byte.
+    /// Length of the keys without their last byte.
     stem_length: usize,
     sizes: Sizes,
     state: RwLock<State<M::File>>,
@@ -118,7 +118,7 @@ struct Writer {
     block: u64,
     /// Files with unsynced blocks.
     unsynced: Vec<u32>,
-    /// A block could not be read to be moved: no more are in this process.
+    /// A block could not be read to be moved: this process moves no further ones.
     moves_nothing: bool,
 }
 
@@ -140,7 +140,7 @@ impl<M: Medium> Runs<M> {
     pub(crate) fn append_new(&self, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
         for rows in rows.chunk_by(|(left, _), (right, _)| stem(left) == stem(right)) {
             let Some(stem) = rows.first().and_then(|(key, _)| stem(key)) else { continue };
-            // What cannot be read is written again.
+            // Rows that cannot be read are written again.
             let Ok(known) = self.read_rows(&self.blocks_of(stem), &(0..=u8::MAX)) else {
                 self.append(rows)?;
                 continue;
@@ -155,7 +155,7 @@ impl<M: Medium> Runs<M> {
         Ok(())
     }
 
-    /// Rows of one bucket.
+    /// Writes rows of one bucket.
     fn append_to_bucket(&self, writer: &mut Writer, rows: &[(&[u8], Option<&[u8]>)]) -> Result<(), DiskError> {
         let Some((bucket, _)) = rows.first().and_then(|(key, _)| split(key)) else { return Ok(()) };
         let block: Vec<_> = {
@@ -178,7 +178,7 @@ impl<M: Medium> Runs<M> {
         writer: &mut Writer,
         stem: &[u8],
         rows: &[(u8, Option<&[u8]>)],
-    ) -> Result<(Vec<Entry>, Place), DiskError> {
+    ) -> Result<(Vec<Entry>, BlockPlace), DiskError> {
         let mut bytes = Vec::new();
         block::encode(&mut bytes, writer.block + 1, stem, rows);
         let length = bytes.len() as u64;
@@ -188,7 +188,7 @@ impl<M: Medium> Runs<M> {
         let Some(file) = self.file(writer.file) else { return Err(self.damaged("its last file is gone")) };
         file.write_at(&[&bytes], writer.end).map_err(|error| self.failed("write", writer.file, &error))?;
         let entries: Vec<Entry> = rows.iter().map(|(last, value)| (*last, value.map(<[u8]>::len))).collect();
-        let place = Place::new(writer.file, writer.end as u32, length as u32, &entries);
+        let place = BlockPlace::new(writer.file, writer.end as u32, length as u32, &entries);
         (writer.end, writer.block) = (writer.end + length, writer.block + 1);
         if writer.unsynced.last() != Some(&writer.file) {
             writer.unsynced.push(writer.file);
@@ -231,8 +231,8 @@ impl<M: Medium> Runs<M> {
         Err(error.unwrap_or_else(|| self.damaged("no file was begun")))
     }
 
-    /// Moves live rows out of the oldest file when more than half of all is dead: only the oldest files can go, since a removal
-    /// counts as long as an older file has the row.
+    /// Moves live rows out of the oldest file when more than half of all bytes are dead: only the oldest files can be removed,
+    /// since a removal counts as long as an older file has the row.
     pub(crate) fn tidy(&self) -> Result<(), DiskError> {
         let mut writer = self.writer();
         let mut moved = 0;
@@ -277,8 +277,8 @@ impl<M: Medium> Runs<M> {
         Ok(rows.iter().map(|(_, value)| value.map_or(0, <[u8]>::len) as u64).sum())
     }
 
-    /// Makes everything durable that was written. The files before the first one of the extent can go once the extent itself is
-    /// durable; `None` when nothing was ever written.
+    /// Makes everything durable that was written. The files before the first one of the extent can be removed once the extent
+    /// itself is durable; `None` when no row was ever written.
     pub(crate) fn sync(&self) -> Result<Option<Extent>, DiskError> {
         let mut writer = self.writer();
         for number in std::mem::take(&mut writer.unsynced) {
@@ -289,7 +289,7 @@ impl<M: Medium> Runs<M> {
         Ok(Some(Extent { first, last: writer.file, end: writer.end as u32, block: writer.block }))
     }
 
-    /// The extent is durable: removes the files that are not of it. One that stays is removed by the next start.
+    /// Removes the files that are not of this durable extent. One that cannot be removed is left to the next start.
     pub(crate) fn release(&self, extent: &Extent) {
         let gone = {
             let mut state = self.state_mut();
@@ -350,7 +350,7 @@ impl<M: Medium> Runs<M> {
     }
 }
 
-/// Rows in parts of about so many bytes.
+/// Rows in parts of about this many bytes.
 fn parts<'a, 'b>(
     mut rows: &'a [(u8, Option<&'b [u8]>)],
     most: usize,

@@ -1,8 +1,8 @@
-//! A store that cannot be opened: set aside, and what can still be read of it.
+//! Setting aside of a store that cannot be opened, and the rows that can still be read from it.
 //!
-//! Nothing is deleted (rule D2), and nothing that is read is a state of the store: the index may be older than a read
-//! value of the journal, and either may lack anything. A caller takes only values that stand on their own, such as
-//! replicated changes, and never what says that something is complete.
+//! Nothing is deleted (rule D2), and the rows are no state of the store: the index may be older than a value read from
+//! the journal, and either may lack any row. A caller takes only values that stand on their own, such as replicated
+//! changes, and never marks of completeness.
 
 use std::path::{Path, PathBuf};
 
@@ -31,7 +31,7 @@ pub fn set_aside(dir: &Path, now_ms: u64) -> Result<PathBuf, DiskError> {
     let _lock = lock(dir)?;
     let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let path = |suffix: String| dir.with_file_name(format!("{name}{MARK}{}{suffix}", name_of(now_ms)));
-    // Only a start sets aside, and only one has the lock of the directory.
+    // Only a start sets a store aside, and only one process has the lock of the directory.
     let mut aside = path(String::new());
     for n in 2.. {
         if !aside.exists() {
@@ -98,7 +98,7 @@ fn of_journal(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Re
     }))
 }
 
-/// False only for a folder that is not there: one that the disk cannot read is there.
+/// False only for a folder that is missing: one that the disk cannot read exists.
 fn exists(dir: &Path) -> Result<bool, DiskError> {
     dir.try_exists().map_err(|error| DiskError::io("read", dir, &error))
 }
@@ -111,7 +111,7 @@ fn of_runs(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Resul
     runs::salvage(dir, &Folder::of_index(&folder)?, prefixes, take)
 }
 
-/// From the start to the first place that cannot be read, and from the end back to the last one.
+/// Passes the rows from the start to the first unreadable place, and from the end back to the last one.
 fn of_index(dir: &Path, prefixes: &[&[u8]], take: &mut impl FnMut(Pair)) -> Result<(), DiskError> {
     replacement::settle(dir)?;
     if !exists(&replacement::index(dir))? {

@@ -12,7 +12,7 @@ use crate::{
     blocks::{self, Entries},
     copying::SomeRows,
     file,
-    index::{Held, Index, Note},
+    index::{Index, IndexCoverage, Note},
     leftovers,
     live::RowBytes,
     range::{KeyRange, ReadFrom},
@@ -34,7 +34,7 @@ const FOR_CONVERSION: u64 = 64 * 1024 * 1024;
 /// Written before the first flush, to check that it syncs. Removed immediately.
 const SELF_TEST: &[u8] = b"\0self-test";
 
-/// sled.
+/// An index in sled.
 pub(crate) struct SledIndex {
     dir: Arc<Path>,
     /// Replaced by its copy while others read.
@@ -44,7 +44,7 @@ pub(crate) struct SledIndex {
     rows: Mutex<RowBytes>,
     /// [`crate::Options::left_free`]
     left_free: u64,
-    /// It was of an earlier release.
+    /// This opening has converted it from the format of an earlier release.
     is_converted: bool,
 }
 
@@ -95,7 +95,7 @@ impl SledIndex {
             .map_err(|error| error.to_string())
     }
 
-    /// Refuses if a copy that takes so many more bytes leaves too few.
+    /// Refuses if a copy that takes this many more bytes leaves too few free.
     fn leaves_free(&self, bytes: u64) -> Result<(), String> {
         let free = Reserve::new(&self.dir, 0).space().map_err(|error| error.to_string())?.free;
         let needed = bytes.saturating_add(self.left_free);
@@ -133,7 +133,7 @@ impl Index for SledIndex {
         self.tree().noted_runs()
     }
 
-    fn held(&self) -> Result<Held, DiskError> {
+    fn held(&self) -> Result<IndexCoverage, DiskError> {
         self.tree().held()
     }
 
@@ -182,7 +182,7 @@ impl Index for SledIndex {
     }
 
     fn drop_copy(&self) {
-        // Closed before its folder goes.
+        // Closed before its folder is removed.
         drop(self.copy().take());
         if let Err(error) = replacement::remove(&replacement::next(&self.dir)) {
             tracing::warn!(%error, "the copy of the index cannot be removed; the next start removes it");
@@ -229,10 +229,10 @@ fn open_tree(dir: &Arc<Path>) -> Result<Tree, DiskError> {
     }
     replacement::settle(dir)?;
     let index = replacement::index(dir);
-    leftovers::remove(&index)?;
     if index.is_dir() {
         file::list(&index)?.iter().filter(|path| path.is_file()).try_for_each(|path| read_from_disk(path))?;
     }
+    leftovers::remove(&index)?;
     Tree::open(dir, &index, CACHE)
 }
 
@@ -288,7 +288,7 @@ fn convert(dir: &Arc<Path>, from: Tree) -> Result<Tree, DiskError> {
         return Err(DiskError::io("rewrite the index of an earlier release in", &**dir, &full));
     }
     let next: PathBuf = replacement::next(dir);
-    // What fails in the copy says nothing of the index, which the next start finds as it is.
+    // A failure in the copy is no damage of the index, which the next start finds as it is.
     let of_copy = |error| match error {
         DiskError::Index { dir, detail, .. } => DiskError::Index { dir, detail, damaged: false },
         other => other,

@@ -42,6 +42,12 @@ impl<'a> Transaction<'a> {
         self.own
     }
 
+    /// The writes so far.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn writes(&self) -> &Overlay {
+        &self.own
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
         if let Some(written) = self.own.get(key).or_else(|| self.group.get(key)) {

@@ -19,7 +19,7 @@ use crate::{
     block_cache::BlockCache,
     blocks::{Bounds, Entries, Entry, Found},
     file,
-    index::{Held, Note},
+    index::{IndexCoverage, Note},
     leftovers,
     live::RowBytes,
     runs::Extent,
@@ -56,8 +56,8 @@ pub(crate) struct Blocks {
 }
 
 impl Tree {
-    /// Opens `folder`, of the index of the store in `dir`, with a cache of so many bytes for sled's pages. Beside it an eighth of that is for
-    /// blocks.
+    /// Opens `folder`, of the index of the store in `dir`, with a cache of `cache` bytes for sled's pages, and an eighth of that for
+    /// blocks in addition.
     pub(crate) fn open(dir: &Arc<Path>, folder: &Path, cache: u64) -> Result<Self, DiskError> {
         let config = sled::Config::new()
             .path(folder)
@@ -132,15 +132,15 @@ impl Tree {
     }
 
     /// The position in the last note.
-    pub(crate) fn held(&self) -> Result<Held, DiskError> {
+    pub(crate) fn held(&self) -> Result<IndexCoverage, DiskError> {
         let Some(note) = self.get_note(HELD)? else {
             let first = self.entries().next().transpose()?;
-            return Ok(if first.is_none() { Held::Nothing } else { Held::Unknown });
+            return Ok(if first.is_none() { IndexCoverage::Nothing } else { IndexCoverage::Unknown });
         };
         let number = |at: usize| note.get(at..at + 8)?.try_into().ok().map(u64::from_be_bytes);
         match (number(0), number(8)) {
-            (Some(segment), Some(offset)) => Ok(Held::UpTo(Position { segment, offset })),
-            _ => Ok(Held::Unknown),
+            (Some(segment), Some(offset)) => Ok(IndexCoverage::UpTo(Position { segment, offset })),
+            _ => Ok(IndexCoverage::Unknown),
         }
     }
 
@@ -155,7 +155,7 @@ impl Tree {
         Ok(counted.map_or_else(RowBytes::none, |bytes| RowBytes::All(u64::from_be_bytes(bytes))))
     }
 
-    /// Takes over all notes of another one.
+    /// Takes over all notes of another folder.
     pub(crate) fn copy_notes(&self, from: &Self) -> Result<(), DiskError> {
         for key in [RUNS, HELD, ROWS] {
             from.get_note(key)?.map_or(Ok(()), |note| self.put_note(key, &note))?;
@@ -187,7 +187,7 @@ impl Entries for Blocks {
     }
 
     // Not `apply_batch`: it takes sled's lock, one for the whole process, for writing, so that every reader of every
-    // store waits for it, and it for a flush of any store. A single write takes it for reading.
+    // store waits for it, and it waits for a flush of any store. A single write takes the lock for reading.
     fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
         let replaced = guarded(&self.dir, || match value {
             Some(value) => self.tree.insert(key, value),
@@ -210,8 +210,8 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("acquire lock")
 }
 
-/// Makes sled read a file from the disk: after a failed sync of an earlier process the page cache may hold what the
-/// disk does not (rule A4). What a killed process wrote is synced first.
+/// Makes sled read a file from the disk: after a failed sync of an earlier process the page cache may hold data
+/// that is not on the disk (rule A4). Writes of a killed process are synced first.
 pub(crate) fn read_from_disk(db: &Path) -> Result<(), DiskError> {
     let file = match File::options().read(true).write(true).open(db) {
         Ok(file) => file,
@@ -235,7 +235,7 @@ fn panicked(dir: &Path) -> DiskError {
     damaged(dir, "reading it panicked, its content contradicts itself".to_owned())
 }
 
-/// False for a file that ends too early, or has no sense. sled reports a failed write of another thread as a copy, which has the
+/// False for a file that ends too early or is malformed. sled reports a failed write of another thread as a copy, which has the
 /// error of the system as text only.
 fn is_of_system(error: &io::Error) -> bool {
     error.raw_os_error().is_some() || error.to_string().contains("Os {")

@@ -29,7 +29,7 @@ impl VerifyRequest {
         }
     }
 
-    /// The index was read and opened.
+    /// Removes the request: the index was read and opened.
     pub(crate) fn remove(&self) -> Result<(), DiskError> {
         match fs::remove_file(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DiskError::io("remove", &self.0, &error)),
@@ -38,8 +38,8 @@ impl VerifyRequest {
     }
 }
 
-/// The error about damage in the index of the store in `dir`. Calls go on with what can be read; the next start reads all, and has the
-/// store built again.
+/// The error about damage in the index of the store in `dir`. Calls continue with the rows that can be read; the next start reads all
+/// rows, and the store is built again.
 pub(crate) fn damaged(dir: &Path, detail: String) -> DiskError {
     let request = VerifyRequest::of(dir);
     if !request.is_made() {

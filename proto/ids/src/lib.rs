@@ -1,14 +1,17 @@
-//! The vocabulary of Twinbox as types: identifiers, epochs, stamps, and [`Pii`] for data that must not reach a log.
+//! The vocabulary of Twinbox as types: identifiers, epochs, stamps, delays between attempts ([`Backoff`]), and [`Pii`] for
+//! data that must not reach a log.
 //!
 //! A leaf crate: no clock, no socket, no disk. Identifiers are 128 bits, random or by time and random, unique by construction,
 //! and print as 32 hexadecimal digits.
 
+mod backoff;
 mod epoch;
 mod id;
 mod network;
 mod pii;
 mod stamp;
 
+pub use backoff::Backoff;
 pub use epoch::Epoch;
 pub use id::{
     BlobHash, CallId, ClassId, ClusterId, DeviceId, DirectoryId, EffectId, Incarnation, JobId, LocationId,

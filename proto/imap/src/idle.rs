@@ -18,7 +18,7 @@ const STEP: &str = "IDLE";
 
 impl Client {
     /// Waits until the selected folder changes, `until` ends or `longest` passes; servers end an IDLE of more than 29
-    /// minutes. A change that the server told before, in answer to another command, ends the waiting immediately. The
+    /// minutes. A change that the server reported earlier, in answer to another command, ends the waiting immediately. The
     /// future must not be dropped before it ends if the connection is used further. After `until` ended, the server has
     /// the time of one step for its answers: DONE must not be sent before the server permits it (RFC 2177 §3).
     pub async fn idle(&mut self, until: impl Future<Output = ()>, longest: Duration) -> Result<IdleEnd, ImapError> {
@@ -87,7 +87,7 @@ impl Client {
         }
     }
 
-    /// Takes the change that was told.
+    /// Takes the reported change.
     fn news(&mut self) -> Option<IdleEnd> {
         let noticed = std::mem::take(&mut self.noticed);
         let Noticed { changed, expunged } = noticed;

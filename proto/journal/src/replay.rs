@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::{
     BLOCK, Config, Medium, MediumFile, OpenError, Position, Recycler, Writer,
     format::{BatchHeader, FirstBlock, SEGMENT_HEADER, SegmentHeader, batch_at, first_block, span},
-    segments::{Contents, Held, Segments, file_number},
+    segments::{Contents, SegmentFile, Segments, file_number},
 };
 
 /// Opens the journal in a folder that no other process has open, or begins one. Calls `replay` once per batch, in
@@ -52,7 +52,7 @@ pub fn open<M: Medium, E>(
     let segment_bytes = folder.segment_bytes().unwrap_or(segment_bytes);
     let next_file = folder.next_file;
     let end_of = |id: u64| ends.get(&id).copied().unwrap_or(BLOCK);
-    let held = |(id, Found { name, .. }): (u64, Found)| (id, Held { name, end: end_of(id) });
+    let held = |(id, Found { name, .. }): (u64, Found)| (id, SegmentFile { name, end: end_of(id) });
     let files = folder.files.into_iter().map(held).collect();
     let segments = Arc::new(Segments::new(medium, Contents { files, floor, end, next_file, segment_bytes }));
     Ok((Writer::new(Arc::clone(&segments), next.unwrap_or(1)), Recycler::new(segments)))

@@ -26,10 +26,10 @@ pub struct Salvaged {
 /// Passes each batch that is as it was written to `take`, in the order of their numbers; the flag is true when batches
 /// are missing directly before it. A batch counts when its checksum is right and it has the nonce of its segment:
 /// that of the header, or, where the header is damaged, that of the first batch. Content cannot pass for a batch, since
-/// nobody outside knows the nonce.
+/// the nonce is not known outside.
 pub fn salvage<M: Medium>(medium: &M, mut take: impl FnMut(&[u8], bool)) -> Salvaged {
     let mut salvaged = Salvaged::default();
-    // Where each batch is, by its number.
+    // Place of each batch, by its number.
     let mut places: BTreeMap<u64, (String, u64)> = BTreeMap::new();
     let names = medium.list().unwrap_or_else(|_| {
         salvaged.unreadable = 1;

@@ -38,7 +38,7 @@ pub(crate) struct Segment<F> {
 }
 
 /// The file of a segment.
-pub(crate) struct Held {
+pub(crate) struct SegmentFile {
     pub(crate) name: String,
     /// Offset after the last batch in it.
     pub(crate) end: u64,
@@ -47,7 +47,7 @@ pub(crate) struct Held {
 /// All that is known of the files of a journal when it has been read.
 pub(crate) struct Contents {
     /// Every file with a valid header, by the number of its segment.
-    pub(crate) files: BTreeMap<u64, Held>,
+    pub(crate) files: BTreeMap<u64, SegmentFile>,
     /// First segment that is still needed, as a durable header states it.
     pub(crate) floor: u64,
     /// Position after the last batch.
@@ -59,7 +59,7 @@ pub(crate) struct Contents {
 }
 
 struct State<F> {
-    files: BTreeMap<u64, Held>,
+    files: BTreeMap<u64, SegmentFile>,
     prepared: Option<Segment<F>>,
     released: Position,
     /// First needed segment of the newest durable header. A file of an earlier segment may be removed.
@@ -71,7 +71,7 @@ struct State<F> {
 
 /// The source of a segment's file.
 enum Source {
-    Recycled(u64, Held),
+    Recycled(u64, SegmentFile),
     New(String),
 }
 
@@ -183,7 +183,7 @@ impl<M: Medium> Segments<M> {
         let mut state = self.state();
         state.floor = state.floor.max(floor);
         state.next_segment = id + 1;
-        state.files.insert(id, Held { name: name.clone(), end: BLOCK });
+        state.files.insert(id, SegmentFile { name: name.clone(), end: BLOCK });
         drop(state);
         Ok(Segment { id, nonce: header.nonce, name, file })
     }
@@ -226,7 +226,7 @@ impl<M: Medium> Segments<M> {
             let mut state = self.state();
             let surplus = if state.surplus() > 0 { state.files.pop_first() } else { None };
             drop(state);
-            let Some((_, Held { name, .. })) = surplus else { return outcome };
+            let Some((_, SegmentFile { name, .. })) = surplus else { return outcome };
             if let Err(error) = self.medium.remove(&name) {
                 outcome = Err(JournalError::Remove { file: name, detail: error.to_string() });
             }
@@ -274,8 +274,9 @@ impl<M: Medium> Segments<M> {
 
     /// Stops all writes: after a failed sync the pages of the file may be lost, and a later success proves nothing.
     pub(crate) fn fail(&self, what: &str, file: &str, error: &io::Error) -> SegmentError {
-        tracing::error!(file, %error, what, "journal refuses further batches until the next start; check the disk");
+        // Before the line of the log, which takes longer: other threads must not write meanwhile.
         let detail = self.broken.get_or_init(|| format!("cannot {what} '{file}': {error}"));
+        tracing::error!(file, %error, what, "journal refuses further batches until the next start; check the disk");
         SegmentError::Broken { detail: detail.clone() }
     }
 }

@@ -172,7 +172,7 @@ impl Fields {
 
 /// The value of a field as mail-parser reads that of the field `like`.
 fn parsed(raw: &[u8], like: &str) -> Option<HeaderValue<'static>> {
-    // A lone CR inside would look like a line end to nobody but the parser.
+    // Only the parser would take a lone CR inside for a line end.
     let raw: Cow<'_, [u8]> = match raw.contains(&b'\r') {
         true => raw.iter().copied().filter(|&b| b != b'\r').collect::<Vec<_>>().into(),
         false => raw.into(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use twinbox_clock::BootInstant;
+use twinbox_ids::Backoff;
 
 use crate::{error::TokenError, grant::Granted, secret::AccessToken};
 
@@ -15,14 +16,14 @@ const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3_600);
 /// A token that is younger than this is not replaced when a mail server refuses it: the account is the reason then, and
 /// a thousand accounts without a permission must not cause a thousand requests.
 const YOUNG: Duration = Duration::from_secs(10);
-/// Pause after the first failure; each further one doubles it.
+/// Pause after the first failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// Longest pause of one user.
-const USER_PAUSE: Duration = Duration::from_secs(600);
-/// Longest pause of the source, after failures that concern all users.
-const SOURCE_PAUSE: Duration = Duration::from_secs(300);
-/// Longest pause of the source, after refusals that each may concern one user alone.
-const REFUSALS_PAUSE: Duration = Duration::from_secs(60);
+/// Pauses of one user.
+const USER_PAUSES: Backoff = Backoff::new(FIRST_PAUSE, Duration::from_secs(600));
+/// Pauses of the source, after failures that concern all users.
+const SOURCE_PAUSES: Backoff = Backoff::new(FIRST_PAUSE, Duration::from_secs(300));
+/// Pauses of the source, after refusals that each may concern one user alone.
+const REFUSALS_PAUSES: Backoff = Backoff::new(FIRST_PAUSE, Duration::from_secs(60));
 /// Consecutive refusals after which the source pauses.
 const REFUSALS: u32 = 3;
 
@@ -87,7 +88,7 @@ impl CachedToken {
     /// Remembers a failure.
     pub(crate) fn failed(&mut self, now: BootInstant, error: TokenError) {
         self.failures = self.failures.saturating_add(1);
-        self.failure = Some(Failure { error, until: now + pause(self.failures, USER_PAUSE) });
+        self.failure = Some(Failure { error, until: now + USER_PAUSES.after(self.failures) });
     }
 
     /// Forgets this token, which a server refused, unless it is young; another one that came meanwhile stays.
@@ -129,25 +130,20 @@ impl SourcePause {
         if self.since.is_some_and(|since| asked < since) {
             return;
         }
-        let longest = match error.is_of_a_user() {
+        let pauses = match error.is_of_a_user() {
             true => {
                 self.refusals = self.refusals.saturating_add(1);
                 if self.refusals < REFUSALS {
                     return;
                 }
-                REFUSALS_PAUSE
+                REFUSALS_PAUSES
             }
-            false => SOURCE_PAUSE,
+            false => SOURCE_PAUSES,
         };
         self.pauses = self.pauses.saturating_add(1);
         self.since = Some(now);
-        self.failure = Some(Failure { error: error.clone(), until: now + pause(self.pauses, longest) });
+        self.failure = Some(Failure { error: error.clone(), until: now + pauses.after(self.pauses) });
     }
-}
-
-/// Pause after this many failures, from 1.
-fn pause(failures: u32, longest: Duration) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(longest)
 }
 
 #[cfg(test)]

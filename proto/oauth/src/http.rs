@@ -236,7 +236,7 @@ mod tests {
         let client = || HttpClient::new(&["https://h/"], None, Duration::from_secs(1)).map(|client| client.tls);
         match (client(), client()) {
             (Ok(Some(one)), Ok(Some(other))) => assert!(std::sync::Arc::ptr_eq(one.config(), other.config())),
-            // The machine of the test has no certificates: this failure is told each time.
+            // The machine of the test has no certificates: this failure is reported each time.
             (one, other) => {
                 assert_eq!(one.err(), Some(TokenError::NoAuthorities));
                 assert_eq!(other.err(), Some(TokenError::NoAuthorities));

@@ -40,19 +40,15 @@ pub struct Validity {
 }
 
 impl Validity {
-    /// The usual validity of a member's certificate.
-    pub fn of_member() -> Self {
-        Self::from_now(MEMBER_VALIDITY)
+    /// The usual validity of a member's certificate that is signed at `now`.
+    pub fn of_member(now: Timestamp) -> Self {
+        Self::lasting(MEMBER_VALIDITY, now)
     }
 
-    /// From a day ago, for `life` from now.
-    pub fn from_now(life: Duration) -> Self {
-        let now = wall().0;
-        let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-        Self {
-            from: Timestamp(now.saturating_sub(millis(BACKDATED))),
-            until: Timestamp(now.saturating_add(millis(life))),
-        }
+    /// From a day before `now`, for `life` from `now`.
+    pub fn lasting(life: Duration, now: Timestamp) -> Self {
+        let backdated = u64::try_from(BACKDATED.as_millis()).unwrap_or(u64::MAX);
+        Self { from: Timestamp(now.0.saturating_sub(backdated)), until: now + life }
     }
 
     fn apply(self, params: &mut CertificateParams) {
@@ -90,9 +86,15 @@ pub struct Issued {
 }
 
 impl CertificateAuthority {
-    /// Makes a new authority with a new key. `cluster_name` is for display; the id tells clusters apart.
+    /// Makes a new authority with a new key, valid from now on by the system's clock. `cluster_name` is for display; the id
+    /// tells clusters apart.
     pub fn create(cluster: ClusterId, cluster_name: &str) -> Result<Self, PkiError> {
-        Self::create_from(cluster, cluster_name, Self::params(cluster, cluster_name)?)
+        Self::create_at(cluster, cluster_name, wall())
+    }
+
+    /// As [`Self::create`], at `now`.
+    pub fn create_at(cluster: ClusterId, cluster_name: &str, now: Timestamp) -> Result<Self, PkiError> {
+        Self::create_from(cluster, cluster_name, Self::params(cluster, cluster_name, now)?)
     }
 
     fn create_from(
@@ -110,10 +112,10 @@ impl CertificateAuthority {
         Ok(Self { cluster, cluster_name: cluster_name.to_owned(), certificate, issuer })
     }
 
-    /// Creates the next authority: another key, another subject, the same cluster.
-    pub fn create_next(&self) -> Result<NextAuthority, PkiError> {
+    /// Creates the next authority at `now`: another key, another subject, the same cluster.
+    pub fn create_next(&self, now: Timestamp) -> Result<NextAuthority, PkiError> {
         let failed = PkiError::make("next certificate authority");
-        let mut params = Self::params(self.cluster, &self.cluster_name)?;
+        let mut params = Self::params(self.cluster, &self.cluster_name, now)?;
         let authority = Self::create_from(self.cluster, &self.cluster_name, params.clone())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.use_authority_key_identifier_extension = true;
@@ -125,7 +127,7 @@ impl CertificateAuthority {
 
     /// The common parameters of all authority certificates of a cluster. The subject has a random part, so that two
     /// authorities of one cluster are never confused.
-    fn params(cluster: ClusterId, cluster_name: &str) -> Result<CertificateParams, PkiError> {
+    fn params(cluster: ClusterId, cluster_name: &str, now: Timestamp) -> Result<CertificateParams, PkiError> {
         let mut random = [0; 4];
         let no_random =
             |_| PkiError::Make { what: "certificate authority", detail: "no random numbers".to_owned() };
@@ -140,7 +142,7 @@ impl CertificateAuthority {
             permitted_subtrees: vec![GeneralSubtree::DnsName(name::domain(cluster))],
             excluded_subtrees: Vec::new(),
         });
-        Validity::from_now(CA_VALIDITY).apply(&mut params);
+        Validity::lasting(CA_VALIDITY, now).apply(&mut params);
         Ok(params)
     }
 
@@ -216,9 +218,9 @@ impl CertificateAuthority {
         self.issuer.key().serialize_pem()
     }
 
-    /// Makes a key and signs a certificate for a member.
+    /// Makes a key and signs a certificate for a member, valid from now on by the system's clock.
     pub fn issue(&self, node: &NodeName, kind: MemberKind) -> Result<Issued, PkiError> {
-        self.issue_for(node, kind, Validity::of_member())
+        self.issue_for(node, kind, Validity::of_member(wall()))
     }
 
     /// As [`Self::issue`], with the given validity.

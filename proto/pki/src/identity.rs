@@ -12,7 +12,7 @@ use std::{
 use rustls::{
     CertificateError, ClientConfig, RootCertStore, ServerConfig,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
     server::{NoServerSessionStorage, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio::net::TcpListener;
@@ -20,11 +20,11 @@ use tonic::{
     Request,
     transport::{Endpoint, Server},
 };
-use twinbox_clock::wall;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 
 use crate::{
-    AcceptRoutes, CrossSignedCa, Incoming, MemberKind, PeerEndpoint, PeerError, PeerIdentity, PkiError,
+    AcceptRoutes, CertificateClock, CrossSignedCa, Incoming, MemberKind, PeerEndpoint, PeerError, PeerIdentity,
+    PkiError,
     authority::{CA_CERTIFICATE, CERTIFICATE, KEY},
     bundle::{self, Listed},
     client_kind::{ClientKind, ClientKindVerifier},
@@ -38,9 +38,9 @@ use crate::{
 
 /// Timeout of a handshake.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Interval between keep-alives on a silent connection …
+/// Interval between keep-alives on a silent connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
-/// … and the timeout of the answer: a link that was cut silently is noticed.
+/// Timeout of the answer to a keep-alive: a link that was cut silently is noticed.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes that a peer may send in one frame of HTTP/2: few and long ones cost both sides less.
 const FRAME: u32 = 64 * 1024;
@@ -56,6 +56,7 @@ pub struct NodeIdentity {
     /// Node or witness.
     pub kind: MemberKind,
     dir: PathBuf,
+    clock: CertificateClock,
     current: SharedCurrent,
     client: SharedClient,
 }
@@ -101,7 +102,13 @@ impl NodeIdentity {
     /// Reads `ca.pem`, `node.pem` and `node.key`. Refuses a certificate that is not valid now, is not signed by that
     /// authority, or does not belong to that key.
     pub fn load(dir: &Path) -> Result<Self, PkiError> {
-        let current = Current::read(dir, &files::read(dir, CA_CERTIFICATE)?, &files::read(dir, CERTIFICATE)?)?;
+        Self::load_with(dir, CertificateClock::default())
+    }
+
+    /// As [`Self::load`], by another clock than that of the system. Handshakes go by it, too.
+    pub fn load_with(dir: &Path, clock: CertificateClock) -> Result<Self, PkiError> {
+        let (authorities_pem, chain_pem) = (files::read(dir, CA_CERTIFICATE)?, files::read(dir, CERTIFICATE)?);
+        let current = Current::read(dir, &authorities_pem, &chain_pem, &clock)?;
         let name::Subject { cluster, name, kind, .. } = current.subject.clone();
         let client = SharedClient::new(current.client.clone());
         Ok(Self {
@@ -109,9 +116,15 @@ impl NodeIdentity {
             name,
             kind,
             dir: dir.to_owned(),
+            clock,
             current: Arc::new(RwLock::new(Arc::new(current))),
             client,
         })
+    }
+
+    /// Present time by the clock of its certificates.
+    pub fn time(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Begin of validity of its certificate.
@@ -203,7 +216,7 @@ impl NodeIdentity {
         let now = self.now();
         let wrong = |detail| PkiError::Unusable { path: self.dir.join(CERTIFICATE), what: "certificate", detail };
         let own = Listed::one(certificate_pem).map_err(wrong)?;
-        if issuer_of(&own.der, std::slice::from_ref(&next.next)).is_err() {
+        if issuer_of(&own.der, std::slice::from_ref(&next.next), &self.clock).is_err() {
             return Err(wrong("it is not signed by the next authority".to_owned()));
         }
         self.take(&bundle::text(&now.authorities), &format!("{}{}", own.pem, next.cross.pem))
@@ -220,7 +233,7 @@ impl NodeIdentity {
     /// Installs these certificates, on disk and in use. The two files change one after the other, and their contents
     /// fit together after a crash between the two writes: neither names an authority that the other lacks.
     fn take(&self, authorities_pem: &str, chain_pem: &str) -> Result<(), PkiError> {
-        let (next, now) = (Current::read(&self.dir, authorities_pem, chain_pem)?, self.now());
+        let (next, now) = (Current::read(&self.dir, authorities_pem, chain_pem, &self.clock)?, self.now());
         self.is_ours(&next)?;
         if next.chain != now.chain {
             files::write(&self.dir, CERTIFICATE, PUBLIC, &bundle::text(&next.chain))?;
@@ -259,7 +272,7 @@ impl NodeIdentity {
         if same(&chain_pem, &now.chain) && same(&authorities_pem, &now.authorities) {
             return Ok(false);
         }
-        let next = Current::read(&self.dir, &authorities_pem, &chain_pem)?;
+        let next = Current::read(&self.dir, &authorities_pem, &chain_pem, &self.clock)?;
         self.is_ours(&next)?;
         self.replace(next);
         Ok(true)
@@ -323,7 +336,12 @@ pub(crate) fn now(current: &SharedCurrent) -> Arc<Current> {
 
 impl Current {
     /// These certificates, with the key in `dir`.
-    fn read(dir: &Path, authorities_pem: &str, chain_pem: &str) -> Result<Self, PkiError> {
+    fn read(
+        dir: &Path,
+        authorities_pem: &str,
+        chain_pem: &str,
+        clock: &CertificateClock,
+    ) -> Result<Self, PkiError> {
         let unusable = |file: &str, what, detail: String| PkiError::Unusable { path: dir.join(file), what, detail };
         let bad_ca = |detail: String| unusable(CA_CERTIFICATE, "certificate of an authority", detail);
         let bad = |detail: String| unusable(CERTIFICATE, "certificate", detail);
@@ -339,7 +357,7 @@ impl Current {
         for authority in &authorities {
             name::end_of(&authority.der).map_err(bad_ca)?;
         }
-        let issuer = issuer_of(own, &authorities).map_err(|e| match e {
+        let issuer = issuer_of(own, &authorities, clock).map_err(|e| match e {
             IssuerError::Authority(detail) => bad_ca(detail),
             IssuerError::Certificate(detail) => bad(format!("{CA_CERTIFICATE} does not verify it: {detail}")),
             IssuerError::NotNow(detail) => PkiError::NotNow { path: dir.join(CERTIFICATE), detail },
@@ -351,7 +369,7 @@ impl Current {
         let server = |client_verifier: Option<Arc<ClientKindVerifier>>,
                       shown: Vec<CertificateDer<'static>>,
                       protocol: &[u8]| {
-            let builder = ServerConfig::builder_with_provider(provider())
+            let builder = ServerConfig::builder_with_details(provider(), Arc::new(clock.clone()))
                 .with_protocol_versions(&[&rustls::version::TLS13])
                 .map_err(|e| bad(e.to_string()))?;
             let builder = match client_verifier {
@@ -373,7 +391,7 @@ impl Current {
         // A joining member knows the fingerprint of one authority, and nothing else.
         let all = shown.iter().cloned().chain(authorities.iter().map(|a| a.der.clone())).collect();
         let join = server(None, all, JOIN_PROTOCOL)?;
-        let mut client = ClientConfig::builder_with_provider(provider())
+        let mut client = ClientConfig::builder_with_details(provider(), Arc::new(clock.clone()))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|e| bad(e.to_string()))?
             .with_root_certificates(roots)
@@ -407,8 +425,12 @@ enum IssuerError {
 }
 
 /// Index of the authority that signed a certificate which is valid now.
-fn issuer_of(own: &CertificateDer<'_>, authorities: &[Listed]) -> Result<usize, IssuerError> {
-    let now = UnixTime::since_unix_epoch(Duration::from_millis(wall().0));
+fn issuer_of(
+    own: &CertificateDer<'_>,
+    authorities: &[Listed],
+    clock: &CertificateClock,
+) -> Result<usize, IssuerError> {
+    let now = clock.unix_time();
     let mut reasons = Vec::new();
     for (at, authority) in authorities.iter().enumerate() {
         let roots = roots([authority.der.clone()]).map_err(|e| IssuerError::Authority(e.to_string()))?;

@@ -5,12 +5,11 @@
 //! connections on separate threads.
 
 use std::{
-    collections::HashMap,
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -20,7 +19,7 @@ use std::{
 use rustls::server::Acceptor;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
@@ -29,15 +28,12 @@ use tracing::{debug, warn};
 use twinbox_clock::BootInstant;
 
 use crate::{
+    handshake_slots::{HandshakeSlots, SLOTS},
     identity::{self, HANDSHAKE, SharedCurrent},
     join_client::JOIN_PROTOCOL,
     operator::OPERATOR_PROTOCOL,
 };
 
-/// Maximum concurrent handshakes; further connections wait in the kernel's queue.
-const HANDSHAKES: usize = 64;
-/// Maximum concurrent handshakes with one machine; further connections of it are closed. Members may share an address.
-const HANDSHAKES_OF_ONE: usize = 16;
 /// Timeout of a client's first byte: members send theirs immediately.
 const FIRST_BYTE: Duration = Duration::from_secs(2);
 /// Refusals are logged at most once in this time, with a count.
@@ -88,7 +84,7 @@ pub struct AcceptRoutes {
 
 impl Incoming {
     pub(crate) fn start(listener: TcpListener, current: SharedCurrent, routes: AcceptRoutes) -> Self {
-        let (sender, ready) = mpsc::channel(HANDSHAKES);
+        let (sender, ready) = mpsc::channel(SLOTS);
         let refused = Arc::new(AtomicU64::new(0));
         tokio::spawn(accept(listener, current, Arc::new(routes), sender, refused.clone()));
         Self { ready, refused }
@@ -115,8 +111,7 @@ async fn accept(
     ready: mpsc::Sender<io::Result<TlsStream<TcpStream>>>,
     refused: Arc<AtomicU64>,
 ) {
-    let slots = Arc::new(Semaphore::new(HANDSHAKES));
-    let sources = Arc::new(Sources::default());
+    let slots = Arc::new(HandshakeSlots::default());
     let log = Arc::new(RefusalLog::default());
     loop {
         let accepted = tokio::select! {
@@ -132,21 +127,20 @@ async fn accept(
                 continue;
             }
         };
-        let Some(source) = Sources::enter(&sources, address.ip()) else {
+        let Some(slot) = slots.take(address.ip()) else {
             refused.fetch_add(1, Relaxed);
-            log.refused(address, &io::Error::other("too many concurrent handshakes with this machine"));
+            log.refused(address, &io::Error::other("too many handshakes with this machine, or in total"));
             continue;
         };
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         let (current, routes) = (current.clone(), routes.clone());
         let (ready, refused, log) = (ready.clone(), refused.clone(), log.clone());
         tokio::spawn(async move {
-            let _slot = slot;
-            let done = handshake(&current, &routes, stream).await;
-            drop(source);
-            match done {
-                // The receiver is dropped only when the listener is closed.
-                Ok(Client::Member(stream, route)) => drop(route.unwrap_or(&ready).send(Ok(stream)).await),
+            match handshake(&current, &routes, stream).await {
+                Ok(Client::Member(stream, route)) => {
+                    slot.note_member();
+                    // The receiver is dropped only when the listener is closed.
+                    let _ = route.unwrap_or(&ready).send(Ok(stream)).await;
+                }
                 Ok(Client::Joining(stream, route)) => {
                     if route.connections.try_send((stream, address)).is_err() {
                         debug!(%address, "too many joining members; connection closed");
@@ -202,50 +196,6 @@ async fn handshake<'a>(
         }
     };
     timeout(HANDSHAKE, shake).await?
-}
-
-/// Handshakes in progress per machine: other clients must not keep members out.
-#[derive(Default)]
-struct Sources(Mutex<HashMap<IpAddr, usize>>);
-
-impl Sources {
-    /// Counts one more handshake with a machine, until the result is dropped; `None` at the limit.
-    fn enter(all: &Arc<Self>, ip: IpAddr) -> Option<Source> {
-        let ip = machine(ip);
-        let mut counts = all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(ip).or_default();
-        // An entry is at least one, so no zero entry is left behind here.
-        (*count < HANDSHAKES_OF_ONE).then(|| {
-            *count += 1;
-            Source { all: all.clone(), ip }
-        })
-    }
-}
-
-/// A handshake in progress.
-struct Source {
-    all: Arc<Sources>,
-    ip: IpAddr,
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.ip);
-            }
-        }
-    }
-}
-
-/// The machine of an address: an IPv6 machine has any number of addresses, all in one /64.
-fn machine(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
-    }
 }
 
 /// Logs refusals without letting a flood of them fill the log.

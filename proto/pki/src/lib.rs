@@ -15,10 +15,12 @@
 mod authority;
 mod bundle;
 mod client_kind;
+mod clock;
 mod cross_signed_ca;
 mod endpoint;
 mod error;
 mod files;
+mod handshake_slots;
 mod identity;
 mod incoming;
 mod join_client;
@@ -33,6 +35,7 @@ mod token;
 
 pub use authority::{CertificateAuthority, Issued, MemberKey, NextAuthority, Validity};
 pub use bundle::fingerprint_of;
+pub use clock::CertificateClock;
 pub use cross_signed_ca::CrossSignedCa;
 pub use endpoint::PeerEndpoint;
 pub use error::PkiError;

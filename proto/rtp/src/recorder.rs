@@ -41,7 +41,7 @@ const RESTART_GAP: u64 = 800;
 
 /// Settings of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct RecorderSettings {
     /// Codec of all payloads.
     pub codec: Codec,
     /// Maximum length, in bytes.
@@ -62,16 +62,16 @@ pub struct Finished {
 /// Reason for the end of a recording.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
-    /// [`Settings::end_silence`] has passed.
+    /// [`RecorderSettings::end_silence`] has passed.
     Silence,
-    /// [`Settings::limit`] is reached.
+    /// [`RecorderSettings::limit`] is reached.
     Limit,
 }
 
 /// A recording in progress. The caller's clock must be monotonic and always the same.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    settings: Settings,
+    settings: RecorderSettings,
     /// Bytes handed to the sink: a multiple of [`CHUNK`].
     base: u64,
     /// End of the recording so far.
@@ -114,7 +114,7 @@ impl<F: FnMut(u64, &[u8])> Sink for F {}
 
 impl Recorder {
     /// Starts a recording. The first packet is the first audio, unless it arrives after more than a second.
-    pub fn new(settings: Settings, now: Duration) -> Self {
+    pub fn new(settings: RecorderSettings, now: Duration) -> Self {
         Self {
             settings,
             base: 0,

@@ -76,9 +76,9 @@ struct Stream {
 
 /// A longer gap is a restart, not loss (RFC 3550 appendix A.1: MAX_DROPOUT).
 const JUMP: i16 = 3_000;
-/// A longer step back is a restart, too (MAX_MISORDER) …
+/// A longer step back is a restart, too, if another packet follows it (MAX_MISORDER).
 const MISORDERED: i16 = -100;
-/// … if another packet follows it; one that is further back needs none.
+/// A step back of this length is a restart without a further packet.
 const LONG_AGO: i16 = -JUMP;
 
 impl Sequence {

@@ -113,7 +113,7 @@ impl fmt::Display for Fault {
 
 /// Decision about a message.
 #[derive(Debug)]
-pub enum Verdict {
+pub enum MessageVerdict {
     /// A valid request.
     Request(Request),
     /// A valid response.
@@ -126,12 +126,12 @@ pub enum Verdict {
 
 /// Parses a datagram. Octets after the body announced by Content-Length are ignored. Without Content-Length all octets
 /// are the body (RFC 3261 section 18.3).
-pub fn read(data: &[u8]) -> Verdict {
+pub fn read(data: &[u8]) -> MessageVerdict {
     read_from(data, Carrier::Datagram)
 }
 
 /// Parses a message framed from a stream. A body requires Content-Length.
-pub fn read_framed(data: &[u8]) -> Verdict {
+pub fn read_framed(data: &[u8]) -> MessageVerdict {
     read_from(data, Carrier::Stream)
 }
 
@@ -141,10 +141,10 @@ enum Carrier {
     Stream,
 }
 
-fn read_from(data: &[u8], carrier: Carrier) -> Verdict {
+fn read_from(data: &[u8], carrier: Carrier) -> MessageVerdict {
     let data = trim_start(data);
     if data.is_empty() {
-        return Verdict::Drop(Fault::KeepAlive);
+        return MessageVerdict::Drop(Fault::KeepAlive);
     }
     let (head, body, unfinished) = match data.windows(4).position(|w| w == b"\r\n\r\n") {
         Some(end) => (&data[..end], &data[end + 4..], false),
@@ -153,8 +153,8 @@ fn read_from(data: &[u8], carrier: Carrier) -> Verdict {
     let mut lines = Lines(Some(head));
     let start = match lines.next().map(StartLine::read) {
         Some(Ok(start)) => start,
-        Some(Err(fault)) => return Verdict::Drop(fault),
-        None => return Verdict::Drop(Fault::Garbage),
+        Some(Err(fault)) => return MessageVerdict::Drop(fault),
+        None => return MessageVerdict::Drop(Fault::Garbage),
     };
     let (headers, mut fault) = read_headers(lines);
     if unfinished {
@@ -170,7 +170,7 @@ fn read_from(data: &[u8], carrier: Carrier) -> Verdict {
             match checked {
                 Ok(length) => {
                     request.body = Bytes::copy_from_slice(body.get(..length).unwrap_or_default());
-                    Verdict::Request(request)
+                    MessageVerdict::Request(request)
                 }
                 Err(fault) => refuse(&request, fault),
             }
@@ -183,19 +183,19 @@ fn read_from(data: &[u8], carrier: Carrier) -> Verdict {
             match checked {
                 Ok(length) => {
                     let body = Bytes::copy_from_slice(body.get(..length).unwrap_or_default());
-                    Verdict::Response(Response { code, reason: reason.to_owned(), headers, body })
+                    MessageVerdict::Response(Response { code, reason: reason.to_owned(), headers, body })
                 }
-                Err(fault) => Verdict::Drop(fault),
+                Err(fault) => MessageVerdict::Drop(fault),
             }
         }
     }
 }
 
 /// Refuses a request; drops it if no answer is possible (no Via) or allowed (ACK).
-fn refuse(request: &Request, fault: Fault) -> Verdict {
+fn refuse(request: &Request, fault: Fault) -> MessageVerdict {
     let answerable = request.method != Method::Ack && request.headers.top_via().is_some();
     if !answerable {
-        return Verdict::Drop(fault);
+        return MessageVerdict::Drop(fault);
     }
     let mut response = request.respond(fault.code());
     if fault.code() == 400 {
@@ -203,7 +203,7 @@ fn refuse(request: &Request, fault: Fault) -> Verdict {
     } else {
         response.reason = reason(fault.code()).to_owned();
     }
-    Verdict::Refuse(Box::new(response), fault)
+    MessageVerdict::Refuse(Box::new(response), fault)
 }
 
 fn trim_start(data: &[u8]) -> &[u8] {

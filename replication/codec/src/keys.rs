@@ -23,6 +23,13 @@ pub const INDEXED: &[u8] = b"m/indexed";
 pub const PURGE_CLOCK: &[u8] = b"m/purge";
 /// Prefix of references: hash of a blob, and the record that names it.
 pub const REFERENCES: &[u8] = b"b";
+/// The table with an index of its present records: messages of mailboxes (`twinbox_mailbox::schema::MESSAGE`). Its deleted records
+/// stay for weeks, and callers and message lights must not wait until they are read.
+pub const LISTED: Table = Table(2);
+/// Prefix of the index of present records.
+pub const PRESENT: &[u8] = b"i";
+/// The mark of that index, as [`INDEXED`].
+pub const PRESENT_INDEXED: &[u8] = b"m/present";
 /// Prefix of deleted records, each with the time at which this store first saw the tombstone.
 pub const DELETED: &[u8] = b"t";
 /// Prefix of blobs that lost their last reference, with the time of that.
@@ -90,6 +97,17 @@ pub fn references(hash: &BlobHash) -> Vec<u8> {
 pub fn referring(key: &[u8]) -> Option<Key> {
     let (_, row) = key.strip_prefix(REFERENCES)?.split_first_chunk::<32>()?;
     let (table, id) = row.split_first_chunk::<2>()?;
+    Some(Key::new(Table(u16::from_be_bytes(*table)), id))
+}
+
+/// The entry of a present record in the index of present records.
+pub fn present(key: &Key) -> Vec<u8> {
+    [PRESENT, &key.table.0.to_be_bytes(), &key.id].concat()
+}
+
+/// The record from the key of its entry.
+pub fn present_key(entry: &[u8]) -> Option<Key> {
+    let (table, id) = entry.strip_prefix(PRESENT)?.split_first_chunk::<2>()?;
     Some(Key::new(Table(u16::from_be_bytes(*table)), id))
 }
 

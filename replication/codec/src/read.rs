@@ -2,8 +2,8 @@
 
 use twinbox_ids::{NodeName, Origin, RecordingId, Stamp};
 use twinbox_replication_core::{
-    BlobRef, Change, CommitPart, Dots, Field, Key, Member, Members, Place, Record, Table, Tag, Tombstone, Unknown,
-    Value,
+    BlobRef, Change, CommitPart, Dots, Field, Key, Member, Members, PartPlace, Record, Table, Tag, Tombstone,
+    Unknown, Value,
 };
 
 use crate::{
@@ -30,7 +30,7 @@ pub(crate) fn change(message: &[u8]) -> Result<Change, DecodeError> {
             4 => delta = Some(field.bytes()?),
             5 => part.before = field.small()?,
             6 => part.after = field.small()?,
-            _ => unknown.insert(Place::Change, field.part()),
+            _ => unknown.insert(PartPlace::Change, field.part()),
         }
     }
     if seq == 0 {
@@ -71,7 +71,7 @@ pub(crate) fn record(message: &[u8]) -> Result<Record, DecodeError> {
             1 => fields.push(reading.field(field.bytes()?)?),
             2 => tombstone = Some(reading.tombstone(field.bytes()?)?),
             STAMPS | ORIGINS => {}
-            _ => reading.unknown.insert(Place::Record, field.part()),
+            _ => reading.unknown.insert(PartPlace::Record, field.part()),
         }
     }
     let record = Record::from_parts(fields, tombstone);
@@ -87,7 +87,7 @@ impl<'a> Others<'a> {
         self.0.push(field);
     }
 
-    fn keep(self, place: &Place, unknown: &mut Unknown) {
+    fn keep(self, place: &PartPlace, unknown: &mut Unknown) {
         self.0.iter().for_each(|field| unknown.insert(place.clone(), field.part()));
     }
 }
@@ -105,7 +105,7 @@ impl Reading {
         }
         // An unknown kind of merge arrives as none at all.
         let (number, content) = kind.ok_or(DecodeError::Missing("kind of merge"))?;
-        others.keep(&Place::Field(tag), &mut self.unknown);
+        others.keep(&PartPlace::Field(tag), &mut self.unknown);
         let field = match number {
             2 => self.register(tag, content)?,
             3 => Field::AddWins(self.members(tag, content)?),
@@ -127,7 +127,7 @@ impl Reading {
             }
         }
         let stamp = self.stamps.stamp(stamp)?;
-        others.keep(&Place::Register(tag, stamp), &mut self.unknown);
+        others.keep(&PartPlace::Register(tag, stamp), &mut self.unknown);
         Ok(Field::Register { stamp, value: self.value(tag, stamp, value.ok_or(DecodeError::Missing("value"))?)? })
     }
 
@@ -139,13 +139,13 @@ impl Reading {
                 1 => value = Some(Value::Bytes(field.bytes()?.to_vec())),
                 2 => {
                     let (blob, others) = blob(field.bytes()?)?;
-                    others.keep(&Place::Blob(tag, stamp), &mut self.unknown);
+                    others.keep(&PartPlace::Blob(tag, stamp), &mut self.unknown);
                     value = Some(Value::Blob(blob));
                 }
                 _ => others.add(field),
             }
         }
-        others.keep(&Place::Value(tag, stamp), &mut self.unknown);
+        others.keep(&PartPlace::Value(tag, stamp), &mut self.unknown);
         value.ok_or(DecodeError::Missing("value"))
     }
 
@@ -158,7 +158,7 @@ impl Reading {
                 _ => others.add(field),
             }
         }
-        others.keep(&Place::Kind(tag), &mut self.unknown);
+        others.keep(&PartPlace::Kind(tag), &mut self.unknown);
         Ok(members.into_iter().collect())
     }
 
@@ -175,7 +175,7 @@ impl Reading {
                 _ => others.add(field),
             }
         }
-        others.keep(&Place::Member(tag, value.clone()), &mut self.unknown);
+        others.keep(&PartPlace::Member(tag, value.clone()), &mut self.unknown);
         Ok((value, Member::new(marks, seen, added)))
     }
 
@@ -192,7 +192,7 @@ impl Reading {
                 _ => others.add(field),
             }
         }
-        others.keep(&Place::Kind(tag), &mut self.unknown);
+        others.keep(&PartPlace::Kind(tag), &mut self.unknown);
         Ok(Field::Counter(cells.into_iter().collect()))
     }
 
@@ -209,7 +209,7 @@ impl Reading {
         }
         let name = std::str::from_utf8(node).ok().and_then(|name| name.parse::<NodeName>().ok());
         let owner = (name.ok_or(DecodeError::Invalid("node name"))?, self.stamps.origin(origin)?);
-        others.keep(&Place::Cell(tag, owner.0.clone(), owner.1), &mut self.unknown);
+        others.keep(&PartPlace::Cell(tag, owner.0.clone(), owner.1), &mut self.unknown);
         Ok((owner, count))
     }
 
@@ -223,7 +223,7 @@ impl Reading {
                 _ => others.add(field),
             }
         }
-        others.keep(&Place::Tombstone, &mut self.unknown);
+        others.keep(&PartPlace::Tombstone, &mut self.unknown);
         Ok(Tombstone { stamp: self.stamps.stamp(stamp)?, saw: saw.into_iter().collect() })
     }
 

@@ -8,7 +8,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field},
 };
 use twinbox_ids::Stamp;
-use twinbox_replication_core::{Part, Place, Record, Tag, Unknown};
+use twinbox_replication_core::{Part, PartPlace, Record, Tag, Unknown};
 use twinbox_wire::replication as wire;
 
 use super::{DecodeError, origin_from_wire, record_to_wire, stamp_from_wire, tag_from_wire};
@@ -61,15 +61,15 @@ pub(super) fn of_record(message: &[u8]) -> Result<Unknown, DecodeError> {
     for raw in fields(message)? {
         match raw.number {
             1 => field(raw.payload, &mut found)?,
-            2 => beside(raw.payload, 2, &Place::Tombstone, &mut found)?,
-            _ => found.insert(Place::Record, part(&raw)),
+            2 => beside(raw.payload, 2, &PartPlace::Tombstone, &mut found)?,
+            _ => found.insert(PartPlace::Record, part(&raw)),
         }
     }
     Ok(found)
 }
 
 /// Finds the parts of a message after the last known field; it does not search within them.
-fn beside(message: &[u8], last: u32, place: &Place, found: &mut Unknown) -> Result<(), DecodeError> {
+fn beside(message: &[u8], last: u32, place: &PartPlace, found: &mut Unknown) -> Result<(), DecodeError> {
     let unknown = fields(message)?.into_iter().filter(|raw| raw.number > last);
     unknown.for_each(|raw| found.insert(place.clone(), part(&raw)));
     Ok(())
@@ -82,22 +82,22 @@ fn field(message: &[u8], found: &mut Unknown) -> Result<(), DecodeError> {
             1 => {}
             2 => register(tag, raw.payload, found)?,
             3 | 4 | 6 => {
-                beside(raw.payload, 1, &Place::Kind(tag), found)?;
+                beside(raw.payload, 1, &PartPlace::Kind(tag), found)?;
                 for raw in fields(raw.payload)?.into_iter().filter(|raw| raw.number == 1) {
                     let member = wire::Member::decode(raw.payload)?;
-                    beside(raw.payload, 4, &Place::Member(tag, member.value.into()), found)?;
+                    beside(raw.payload, 4, &PartPlace::Member(tag, member.value.into()), found)?;
                 }
             }
             5 => {
-                beside(raw.payload, 1, &Place::Kind(tag), found)?;
+                beside(raw.payload, 1, &PartPlace::Kind(tag), found)?;
                 for raw in fields(raw.payload)?.into_iter().filter(|raw| raw.number == 1) {
                     let cell = wire::Cell::decode(raw.payload)?;
                     let node = cell.node.parse().map_err(|_| DecodeError::Invalid("node name"))?;
-                    let place = Place::Cell(tag, node, origin_from_wire(&cell.origin)?);
+                    let place = PartPlace::Cell(tag, node, origin_from_wire(&cell.origin)?);
                     beside(raw.payload, 3, &place, found)?;
                 }
             }
-            _ => found.insert(Place::Field(tag), part(&raw)),
+            _ => found.insert(PartPlace::Field(tag), part(&raw)),
         }
     }
     Ok(())
@@ -105,11 +105,11 @@ fn field(message: &[u8], found: &mut Unknown) -> Result<(), DecodeError> {
 
 fn register(tag: Tag, message: &[u8], found: &mut Unknown) -> Result<(), DecodeError> {
     let stamp: Stamp = stamp_from_wire(wire::Register::decode(message)?.stamp, "stamp")?;
-    beside(message, 2, &Place::Register(tag, stamp), found)?;
+    beside(message, 2, &PartPlace::Register(tag, stamp), found)?;
     for value in fields(message)?.into_iter().filter(|raw| raw.number == 2) {
-        beside(value.payload, 2, &Place::Value(tag, stamp), found)?;
+        beside(value.payload, 2, &PartPlace::Value(tag, stamp), found)?;
         for blob in fields(value.payload)?.into_iter().filter(|raw| raw.number == 2) {
-            beside(blob.payload, 4, &Place::Blob(tag, stamp), found)?;
+            beside(blob.payload, 4, &PartPlace::Blob(tag, stamp), found)?;
         }
     }
     Ok(())
@@ -124,9 +124,9 @@ pub(super) fn record_with(record: &Record) -> Vec<u8> {
         nested(1, field_with(field, unknown), &mut bytes);
     }
     if let Some(tombstone) = tombstone {
-        nested(2, with(tombstone.encode_to_vec(), unknown, &Place::Tombstone), &mut bytes);
+        nested(2, with(tombstone.encode_to_vec(), unknown, &PartPlace::Tombstone), &mut bytes);
     }
-    with(bytes, unknown, &Place::Record)
+    with(bytes, unknown, &PartPlace::Record)
 }
 
 fn field_with(field: wire::Field, unknown: &Unknown) -> Vec<u8> {
@@ -143,7 +143,7 @@ fn field_with(field: wire::Field, unknown: &Unknown) -> Vec<u8> {
         Some(Merge::Claim(members)) => nested(6, members_with(tag, members, unknown), &mut bytes),
         None => {}
     }
-    with(bytes, unknown, &Place::Field(tag))
+    with(bytes, unknown, &PartPlace::Field(tag))
 }
 
 fn register_with(tag: Tag, register: wire::Register, unknown: &Unknown) -> Vec<u8> {
@@ -155,23 +155,23 @@ fn register_with(tag: Tag, register: wire::Register, unknown: &Unknown) -> Vec<u
         let known = match &value.value {
             Some(Value::Blob(blob)) => {
                 let mut known = Vec::new();
-                nested(2, with(blob.encode_to_vec(), unknown, &Place::Blob(tag, written)), &mut known);
+                nested(2, with(blob.encode_to_vec(), unknown, &PartPlace::Blob(tag, written)), &mut known);
                 known
             }
             _ => value.encode_to_vec(),
         };
-        nested(2, with(known, unknown, &Place::Value(tag, written)), &mut bytes);
+        nested(2, with(known, unknown, &PartPlace::Value(tag, written)), &mut bytes);
     }
-    with(bytes, unknown, &Place::Register(tag, written))
+    with(bytes, unknown, &PartPlace::Register(tag, written))
 }
 
 fn members_with(tag: Tag, members: wire::Members, unknown: &Unknown) -> Vec<u8> {
     let mut bytes = Vec::new();
     for member in members.member {
-        let place = Place::Member(tag, member.value.to_vec());
+        let place = PartPlace::Member(tag, member.value.to_vec());
         nested(1, with(member.encode_to_vec(), unknown, &place), &mut bytes);
     }
-    with(bytes, unknown, &Place::Kind(tag))
+    with(bytes, unknown, &PartPlace::Kind(tag))
 }
 
 fn counter_with(tag: Tag, counter: wire::Counter, unknown: &Unknown) -> Vec<u8> {
@@ -180,16 +180,16 @@ fn counter_with(tag: Tag, counter: wire::Counter, unknown: &Unknown) -> Vec<u8> 
         let known = cell.encode_to_vec();
         let owner = cell.node.parse().ok().zip(origin_from_wire(&cell.origin).ok());
         let known = match owner {
-            Some((node, origin)) => with(known, unknown, &Place::Cell(tag, node, origin)),
+            Some((node, origin)) => with(known, unknown, &PartPlace::Cell(tag, node, origin)),
             None => known,
         };
         nested(1, known, &mut bytes);
     }
-    with(bytes, unknown, &Place::Kind(tag))
+    with(bytes, unknown, &PartPlace::Kind(tag))
 }
 
 /// Adds the parts at a place.
-pub(super) fn with(mut bytes: Vec<u8>, unknown: &Unknown, place: &Place) -> Vec<u8> {
+pub(super) fn with(mut bytes: Vec<u8>, unknown: &Unknown, place: &PartPlace) -> Vec<u8> {
     unknown.at(place).for_each(|part| bytes.extend_from_slice(&part.bytes));
     bytes
 }

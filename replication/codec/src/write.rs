@@ -1,7 +1,7 @@
 //! Writes records and changes. Parts that this release does not know stand behind the known ones of their message.
 
 use twinbox_replication_core::{
-    BlobRef, Change, Dots, Field, Members, Place, Record, Tag, Tombstone, Unknown, Value,
+    BlobRef, Change, Dots, Field, Members, PartPlace, Record, Tag, Tombstone, Unknown, Value,
 };
 
 use crate::{ORIGINS, STAMPS, message::Writer, stamps::Used};
@@ -21,7 +21,7 @@ pub(crate) fn change(change: &Change, writer: &mut Writer) {
     writer.nested(4, |writer| record(&change.delta, writer));
     writer.number(5, change.part.before.into());
     writer.number(6, change.part.after.into());
-    writer.parts(change.delta.unknown().at(&Place::Change));
+    writer.parts(change.delta.unknown().at(&PartPlace::Change));
 }
 
 pub(crate) fn record(record: &Record, writer: &mut Writer) {
@@ -33,11 +33,11 @@ pub(crate) fn record(record: &Record, writer: &mut Writer) {
         writer.nested(2, |writer| writing.tombstone(tombstone, writer));
     }
     writing.stamps.write((STAMPS, ORIGINS), writer);
-    writer.parts(writing.unknown.at(&Place::Record));
+    writer.parts(writing.unknown.at(&PartPlace::Record));
 }
 
 impl Writing<'_> {
-    fn parts(&self, place: impl FnOnce() -> Place, writer: &mut Writer) {
+    fn parts(&self, place: impl FnOnce() -> PartPlace, writer: &mut Writer) {
         if !self.unknown.is_empty() {
             writer.parts(self.unknown.at(&place()));
         }
@@ -52,7 +52,7 @@ impl Writing<'_> {
             Field::Counter(_) => writer.nested(5, |writer| self.counter(tag, field, writer)),
             Field::Claim(members) => writer.nested(6, |writer| self.members(tag, members, writer)),
         }
-        self.parts(|| Place::Field(tag), writer);
+        self.parts(|| PartPlace::Field(tag), writer);
     }
 
     fn register(&mut self, tag: Tag, field: &Field, writer: &mut Writer) {
@@ -63,12 +63,12 @@ impl Writing<'_> {
                 Value::Bytes(bytes) => writer.present_bytes(1, bytes),
                 Value::Blob(named) => writer.nested(2, |writer| {
                     blob(named, writer);
-                    self.parts(|| Place::Blob(tag, *stamp), writer);
+                    self.parts(|| PartPlace::Blob(tag, *stamp), writer);
                 }),
             }
-            self.parts(|| Place::Value(tag, *stamp), writer);
+            self.parts(|| PartPlace::Value(tag, *stamp), writer);
         });
-        self.parts(|| Place::Register(tag, *stamp), writer);
+        self.parts(|| PartPlace::Register(tag, *stamp), writer);
     }
 
     fn members(&mut self, tag: Tag, members: &Members, writer: &mut Writer) {
@@ -78,10 +78,10 @@ impl Writing<'_> {
                 self.dots(2, &member.marks, writer);
                 self.dots(3, &member.seen, writer);
                 writer.number(4, member.added.into());
-                self.parts(|| Place::Member(tag, value.to_vec()), writer);
+                self.parts(|| PartPlace::Member(tag, value.to_vec()), writer);
             });
         }
-        self.parts(|| Place::Kind(tag), writer);
+        self.parts(|| PartPlace::Kind(tag), writer);
     }
 
     fn dots(&mut self, number: u32, dots: &Dots, writer: &mut Writer) {
@@ -95,10 +95,10 @@ impl Writing<'_> {
                 writer.bytes(1, node.as_str().as_bytes());
                 writer.number(2, *count);
                 writer.number(3, self.stamps.origin(*origin).into());
-                self.parts(|| Place::Cell(tag, node.clone(), *origin), writer);
+                self.parts(|| PartPlace::Cell(tag, node.clone(), *origin), writer);
             });
         }
-        self.parts(|| Place::Kind(tag), writer);
+        self.parts(|| PartPlace::Kind(tag), writer);
     }
 
     fn tombstone(&mut self, tombstone: &Tombstone, writer: &mut Writer) {
@@ -109,7 +109,7 @@ impl Writing<'_> {
                 writer.number(2, self.stamps.stamp(*stamp).into());
             });
         }
-        self.parts(|| Place::Tombstone, writer);
+        self.parts(|| PartPlace::Tombstone, writer);
     }
 }
 

@@ -88,9 +88,24 @@ impl BucketSet {
         Self(vec![0xff; Self::BYTES].into_boxed_slice())
     }
 
-    /// The set from its bytes; `None` if their number is wrong.
+    /// The set from [`Self::as_bytes`] or [`Self::numbers`]; `None` if the number of bytes is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == Self::BYTES).then(|| Self(bytes.into()))
+        if bytes.len() >= Self::BYTES {
+            return (bytes.len() == Self::BYTES).then(|| Self(bytes.into()));
+        }
+        let (numbers, rest) = bytes.as_chunks::<2>();
+        let mut set = Self::none();
+        for bucket in numbers.iter().map(|number| u16::from_be_bytes(*number)) {
+            set.0[usize::from(bucket / 8)] |= 1 << (bucket % 8);
+        }
+        rest.is_empty().then_some(set)
+    }
+
+    /// The number of each bucket in the set, the most significant byte first; `None` if that is not shorter than
+    /// [`Self::as_bytes`].
+    pub fn numbers(&self) -> Option<Vec<u8>> {
+        let buckets = (0..=u16::MAX).filter(|bucket| self.contains(*bucket));
+        (2 * self.len() < Self::BYTES).then(|| buckets.flat_map(u16::to_be_bytes).collect())
     }
 
     /// A bit for each bucket, the lowest bit of the first byte for the first.

@@ -48,7 +48,7 @@ impl CommitAssembly {
             self.waiting += 1;
             self.waiting_bytes += bytes;
         }
-        // What has come or is here stays so: the search goes on where the one before it ended. A peer may send many parts of
+        // Changes that have come or are here stay so: the search continues where the one before it ended. A peer may send many parts of
         // one commit, and name many changes that are here.
         parts.missing = parts.missing.max(*seqs.start());
         while parts.missing <= *seqs.end() {

@@ -1,4 +1,4 @@
-//! The wait of a change for its audio (rule D12): nothing waits for ever.
+//! The wait of a change for its audio (rule D12), which is bounded.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -49,7 +49,7 @@ impl AudioWaits {
         self.patience = patience;
     }
 
-    /// All nodes were asked in vain; `denied`: each of them answered that it does not have the audio. True when its change
+    /// All nodes were asked without success; `denied`: each of them answered that it does not have the audio. True when its change
     /// is to wait no longer.
     pub fn failed(&mut self, hash: BlobHash, denied: bool, now: u64) -> bool {
         let AudioPatience { denied: denial, held_up } = self.patience;

@@ -15,7 +15,7 @@ use crate::{Field, Tag};
 
 /// Place of an unknown part.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Place {
+pub enum PartPlace {
     /// In the change that brings the record; rows have none of it.
     Change,
     /// In the record.
@@ -38,7 +38,7 @@ pub enum Place {
     Cell(Tag, NodeName, Origin),
 }
 
-impl Place {
+impl PartPlace {
     /// Field and stamp, in a write of a register.
     fn write(&self) -> Option<(Tag, Stamp)> {
         match self {
@@ -66,7 +66,7 @@ impl fmt::Debug for Part {
 
 /// All unknown parts of a record, in the order of their numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Unknown(BTreeMap<Place, BTreeSet<Part>>);
+pub struct Unknown(BTreeMap<PartPlace, BTreeSet<Part>>);
 
 impl Unknown {
     /// None.
@@ -80,12 +80,12 @@ impl Unknown {
     }
 
     /// Adds a part.
-    pub fn insert(&mut self, place: Place, part: Part) {
+    pub fn insert(&mut self, place: PartPlace, part: Part) {
         self.0.entry(place).or_default().insert(part);
     }
 
     /// The parts at a place, in the order of their numbers.
-    pub fn at(&self, place: &Place) -> impl Iterator<Item = &Part> {
+    pub fn at(&self, place: &PartPlace) -> impl Iterator<Item = &Part> {
         self.0.get(place).into_iter().flatten()
     }
 
@@ -104,7 +104,7 @@ impl Unknown {
 
     /// Without those of the change that brought the record.
     pub(crate) fn without_change(mut self) -> Self {
-        self.0.remove(&Place::Change);
+        self.0.remove(&PartPlace::Change);
         self
     }
 }

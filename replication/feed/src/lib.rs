@@ -1,10 +1,14 @@
 //! The one ordered channel from a store to its streams: chunks, discards and changes in the order in which they were
 //! recorded and became durable, so that the chunks of a recording come before the change that files it.
 //!
-//! Entries are held until every reader has taken them, at most so many bytes of them. A reader that falls behind the
-//! oldest one is told so, and reads the rest from the log and from the recordings.
+//! Entries are held until every reader has taken them, up to a limit of bytes. A reader that falls behind the oldest one
+//! gets [`Overtaken`], and reads the rest from the log and from the recordings.
 //!
-//! A caller waits for each change, and for no chunk: chunks are gathered for [`GATHERED`], unless a change follows them.
+//! Callers wait for changes, never for chunks: chunks are gathered for [`GATHERED`], unless a change follows them.
+//!
+//! [`Queue`] is the way into the store for such chunks: to the thread that appends them.
+
+mod queue;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,11 +26,13 @@ use twinbox_ids::Origin;
 use twinbox_replication_codec as codec;
 use twinbox_replication_core::{Change, tails::Take};
 
+pub use self::queue::{Batches, Ended, Queue};
+
 /// Maximum bytes that a store holds for readers that are behind: five seconds of 400 recordings.
 pub const HELD_BYTES: usize = 16 * 1024 * 1024;
 
 /// Time for which a reader gathers chunks. Each waking of a stream costs more than the audio of one: a wake-up, a record of TLS and
-/// a packet on both nodes. A node that dies takes so much more of a recording with it.
+/// a packet on both nodes. A node that dies loses this much more of a recording.
 pub const GATHERED: Duration = Duration::from_millis(20);
 
 /// Bytes that an entry counts in addition to its audio or change.
@@ -35,8 +41,8 @@ const ENTRY_BYTES: usize = 128;
 /// An entry of a feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedEntry {
-    /// A chunk was recorded here (not received from a peer) and is written, though not yet durable; with a failed disk it is
-    /// not here (rule A4).
+    /// A chunk was recorded here (not received from a peer) and is written, though not yet durable. After a failure of the disk
+    /// this node lacks it, and only its peers get it (rule A4).
     Chunk {
         /// The recording and its take.
         take: Take,
@@ -99,13 +105,13 @@ struct Inner {
     /// Maximum bytes of all entries.
     limit: usize,
     state: Mutex<State>,
-    /// Entries were appended …
+    /// Notified when entries were appended.
     appended: Notify,
-    /// … and a change among them.
+    /// Notified when a change is among the appended entries.
     urged: Notify,
 }
 
-/// An entry's position is the number of entries before it.
+/// The entries with their positions: the position of an entry is the number of entries before it.
 #[derive(Default)]
 struct State {
     entries: VecDeque<FeedEntry>,
@@ -152,8 +158,8 @@ impl Feed {
         }
     }
 
-    /// Appends durable changes. Without readers they are not even encoded: a reader that comes later reads the store
-    /// after it has begun, and finds them there.
+    /// Appends durable changes. Without readers they are not even encoded: a later reader reads the store after it has
+    /// begun, and finds them there.
     pub fn append_changes(&self, changes: &[Change]) {
         let has_readers = !self.state().positions.is_empty();
         if has_readers {
@@ -226,7 +232,7 @@ enum Untaken {
 
 impl FeedReader {
     /// Adds the next entries to `taken`, in order: all that are there, or the first of them that together have `limit`
-    /// bytes or more. A reader that was overtaken is told so once, and goes on with the oldest entry that is held.
+    /// bytes or more. A reader that was overtaken gets the error once, and continues with the oldest entry that is held.
     pub fn take(&mut self, limit: usize, taken: &mut Vec<FeedEntry>) -> Result<(), Overtaken> {
         let mut state = self.feed.state();
         let Some(skip) = self.position.checked_sub(state.first) else {
@@ -251,11 +257,11 @@ impl FeedReader {
         Ok(())
     }
 
-    /// Waits until [`Self::take`] has a change, or chunks that were gathered. Dropping the future loses nothing, and the gathering goes
-    /// on meanwhile.
+    /// Waits until [`Self::take`] has a change, or chunks that were gathered. Dropping the future loses nothing: the gathering
+    /// continues.
     pub async fn ready(&mut self) {
         loop {
-            // Before the look at the entries: it hears of all that are appended from here on.
+            // Subscribed before the look at the entries, so that no later append is missed.
             let (appended, urged) = (self.feed.0.appended.notified(), self.feed.0.urged.notified());
             let untaken = self.feed.state().untaken(self.position);
             match untaken {

@@ -29,7 +29,7 @@ fn numbers(entries: &[FeedEntry]) -> Vec<u64> {
     entries.iter().map(number).collect()
 }
 
-/// The numbers of the next entries, at most so many bytes and an entry.
+/// The numbers of the next entries, at most this many bytes and an entry.
 fn next(reader: &mut FeedReader, limit: usize) -> Result<Vec<u64>, Overtaken> {
     let mut entries = Vec::new();
     reader.take(limit, &mut entries)?;
@@ -169,7 +169,7 @@ async fn chunks_are_gathered_and_a_change_takes_them_along_at_once() {
     let mut entries = Vec::new();
     assert_eq!(reader.take(usize::MAX, &mut entries), Ok(()));
     assert_eq!((numbers(&entries[..200]), &entries[200..]), ((0..200).collect(), &[change(1)][..]));
-    // What came before the reader looked is not waited for.
+    // Entries that came before the reader looked are not waited for.
     feed.append(vec![chunk(200, 10), change(2), chunk(201, 10)]);
     assert_eq!(pin!(reader.ready()).poll(&mut context), Poll::Ready(()));
 }
@@ -221,7 +221,7 @@ proptest! {
                         }
                     }
                     Err(Overtaken) => {
-                        // What is held, to the end, without a gap.
+                        // The held entries to the end, without a gap.
                         let rest = next(reader, usize::MAX).expect("told only once");
                         prop_assert!(rest.first().is_none_or(|number| *number > *expected));
                         prop_assert!(rest.windows(2).all(|pair| pair[1] == pair[0] + 1));

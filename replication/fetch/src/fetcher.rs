@@ -16,7 +16,7 @@ use tokio::{
 use tonic::transport::Channel;
 use tracing::{debug, error, warn};
 use twinbox_clock::BootInstant;
-use twinbox_ids::{BlobHash, NodeName};
+use twinbox_ids::{Backoff, BlobHash, NodeName};
 use twinbox_pki::PkiError;
 use twinbox_replication_core::{AudioPatience, AudioWaits, BlobRef};
 use twinbox_replication_store::Store;
@@ -37,8 +37,8 @@ const FETCHED: u64 = 2 * MAX_BLOB;
 /// Unit of these bytes.
 const PIECE: u64 = 64 * 1024;
 
-/// Pause between attempts to get a blob: first value, doubling up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Pauses between attempts to get a blob.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
 
 /// The other nodes.
 pub trait Nodes: Send + Sync {
@@ -117,7 +117,7 @@ impl Fetcher {
             error!(%error, "change set aside");
             return Err(error);
         }
-        let mut pause = RETRY.0;
+        let mut retry = RETRY;
         loop {
             let got = self.get(blob, Some(first)).await;
             let has_ended = match got {
@@ -136,8 +136,7 @@ impl Fetcher {
                 }
                 return Ok(!is_lost);
             }
-            sleep(pause).await;
-            pause = RETRY.1.min(pause * 2);
+            sleep(retry.failed()).await;
         }
     }
 
@@ -248,7 +247,7 @@ impl Fetcher {
         }
     }
 
-    /// Waits for the turn of a request for so many bytes, until what is returned is dropped.
+    /// Waits for the turn of a request for this many bytes, until what is returned is dropped.
     async fn slot(&self, bytes: u64) -> Option<[SemaphorePermit<'_>; 2]> {
         let slot = self.slots.acquire().await.ok()?;
         let bytes = self.pieces.acquire_many(pieces(bytes.min(MAX_BLOB))).await.ok()?;

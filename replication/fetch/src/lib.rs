@@ -2,14 +2,16 @@
 //!
 //! A change names its audio by hash. A node that lacks the audio makes it from the live chunks that are here, or asks the
 //! other nodes ([`Fetcher`]): one request names many blobs, and their answers follow each other in one stream, so that a
-//! short message costs its bytes and not a round trip. What came is verified and stored together. [`serve`] answers.
+//! short message costs its bytes and not a round trip. The received blobs are verified and stored together. [`serve`] answers.
 
 mod ask;
+mod batch;
 mod error;
 mod fetcher;
 mod receipt;
 mod serve;
 
+pub use batch::{Batch, batches};
 pub use error::TooLarge;
 pub use fetcher::{Fetcher, Got, Nodes};
 pub use serve::{BlobsRequest, serve};

@@ -90,7 +90,7 @@ impl Cursor {
     }
 }
 
-/// At most so many bytes of a blob, and whether they are its last.
+/// At most this many bytes of a blob, and whether they are its last.
 fn read(store: &Store, hash: &BlobHash, at: u64, most: u64) -> Result<(bytes::Bytes, bool), Absence> {
     let blobs = store.blobs();
     // A blob that a peer was promised stays until it has all of it (rule D9).

@@ -1,5 +1,5 @@
 //! New packs, made ahead on a thread of their own, so that an appender seldom waits for a file. While audio comes fast, the files of
-//! removed packs become new ones: a new file costs as many writes of zeros as it takes audio.
+//! removed packs become new ones: a new file costs as many bytes of zeros as it will hold of audio.
 
 use std::{
     collections::VecDeque,
@@ -45,46 +45,46 @@ struct Shared<M: Medium> {
     spares: Mutex<Vec<Spare<M::File>>>,
 }
 
-/// The file of a removed pack, still under its name: a start that finds it takes it for the pack, as if its removal had been
+/// The file of a removed pack, still under its name: a start that finds it takes it for the pack, as if the removal had been
 /// undone.
 pub(crate) struct Spare<F> {
     pub(crate) pack: u32,
     /// Length of the file.
     pub(crate) bytes: u64,
     pub(crate) file: Arc<F>,
-    /// It is not written while one of them is in use; `file` is one of them.
+    /// Open handles, `file` among them. The file is not written while one of them is in use.
     pub(crate) readers: Vec<Weak<F>>,
 }
 
 /// The next pack to make.
 struct Next {
     number: u64,
-    /// The length of the latest pack, and when it was made; at first the shortest, and never.
+    /// Length of the latest pack, at first the shortest, and the time of its making, at first `None`.
     length: u64,
     made: Option<BootInstant>,
-    /// Bytes and syncs of all packs up to then.
+    /// Bytes and syncs of all packs up to that time.
     flow: (u64, u64),
 }
 
-/// A pack that fills in less is followed by one twice as long: the fewer packs the parts of a recording lie in, the fewer
-/// packs compaction looks at for it.
+/// A pack that fills in less time is followed by one twice as long: the fewer packs hold the parts of a recording, the fewer
+/// compaction must read for it.
 const FAST: Duration = Duration::from_secs(2);
-/// A pack that fills in more is followed by one half as long.
+/// A pack that takes more time to fill is followed by one half as long.
 const SLOW: Duration = Duration::from_secs(8);
 
 /// Time after which spares that no new pack needed are removed.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Bytes of a sync from which on the next pack is only reserved: its syncs are few, and cost less than as many zeros as the
-/// audio has bytes.
+/// Average bytes of a sync from which on the next pack is only reserved, not zeroed: its few syncs cost less than the zeros
+/// would.
 const BULK: u64 = 512 * 1024;
 
-/// The blocks of the next pack, when these bytes and syncs came between the making of the two before it.
+/// The blocks of the next pack, by the bytes and syncs between the making of the two packs before it.
 fn next_blocks(bytes: u64, syncs: u64) -> Blocks {
     if bytes / BULK > syncs { Blocks::Reserved } else { Blocks::Zeroed }
 }
 
-/// The length of the next pack, so long after one of `length` bytes was made.
+/// The length of the next pack, which is made `after` one of `length` bytes.
 fn next_length(length: u64, after: Option<Duration>, config: Config) -> u64 {
     let next = match after {
         Some(after) if after < FAST => length.saturating_mul(2),
@@ -124,7 +124,7 @@ impl<M: Medium> Ahead<M> {
     /// Asks for a pack that is made ahead.
     pub(crate) fn ask(&self) {
         if let Some(wishes) = &self.wishes {
-            // Refused when a wish waits already: that one suffices.
+            // Refused when a request is in the queue already: one suffices.
             let _ = wishes.try_send(());
         }
     }
@@ -143,7 +143,7 @@ impl<M: Medium> Ahead<M> {
         lock(&self.shared.spares).push(spare);
     }
 
-    /// So many new packs, in the order of their numbers, or none.
+    /// Takes this many new packs, in the order of their numbers; takes none if one cannot be made.
     pub(crate) fn take(&self, count: usize) -> Result<VecDeque<NewPack<M::File>>, PackError> {
         let mut taken = VecDeque::with_capacity(count);
         while taken.len() < count {
@@ -170,7 +170,7 @@ impl<M: Medium> Shared<M> {
         }
     }
 
-    /// A spare that nobody reads, of this length or not much less. Removes those that are too short by now.
+    /// A spare without readers, of this length or not much less. Removes spares that are too short by now.
     fn take_spare(&self, length: u64) -> Option<Spare<M::File>> {
         self.remove_spares(|spare| spare.bytes < length / 2);
         let mut spares = lock(&self.spares);
@@ -207,12 +207,12 @@ impl<M: Medium> Shared<M> {
         }
         match self.make(&mut next) {
             Ok(pack) => lock(&self.ready).push_back(pack),
-            // The appender meets the same when it needs the pack, and reports it.
+            // The appender gets the same error when it needs the pack, and reports it.
             Err(error) => tracing::debug!(%error, "no pack is ready ahead"),
         }
     }
 
-    /// Every number is used once, also after a failure: a file that could not be removed may have it.
+    /// Makes the next pack. Every number is used once, also after a failure: a file that could not be removed may have it.
     fn make(&self, next: &mut Next) -> Result<NewPack<M::File>, PackError> {
         let config = self.folder.config;
         next.length = next_length(next.length, next.made.map(|made| made.elapsed()), config);
@@ -236,7 +236,7 @@ impl<M: Medium> Shared<M> {
             Err(PackError::Full { .. }) => self.remove_spares(|_| true),
             made => return made,
         }
-        // There is room for as much again as the spares had, or for a shorter one.
+        // The removed spares left room for as many bytes, or for a shorter pack.
         match self.folder.make(number()?, next.length, blocks) {
             Err(PackError::Full { .. }) if next.length > config.pack_bytes => {
                 self.folder.make(number()?, config.pack_bytes, blocks)

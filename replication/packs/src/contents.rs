@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// A label: a few bytes by which the caller finds what it is, and whether it still lies there.
+/// A label: a few bytes by which the caller finds the object, and whether its bytes are still in the pack.
 pub type Label = [u8; 8];
 
 /// The labels of each pack, in memory: 8 bytes each. A label stays until its pack is forgotten.
@@ -13,7 +13,7 @@ pub type Label = [u8; 8];
 pub struct Contents(Mutex<HashMap<u32, Vec<Label>>>);
 
 impl Contents {
-    /// Something has bytes in these packs, or is about to.
+    /// Adds the label of an object that has bytes in these packs, or is about to.
     pub fn add(&self, label: Label, packs: impl IntoIterator<Item = u32>) {
         let mut contents = self.contents();
         packs.into_iter().for_each(|pack| contents.entry(pack).or_default().push(label));
@@ -29,7 +29,7 @@ impl Contents {
         known.shrink_to_fit();
     }
 
-    /// The labels of a pack, each once. Some may stand for bytes that have left it.
+    /// The labels of a pack, each once. Some may stand for bytes that were moved out of it.
     pub fn of(&self, pack: u32) -> Vec<Label> {
         let mut contents = self.contents();
         let Some(labels) = contents.get_mut(&pack) else { return Vec::new() };
@@ -38,7 +38,7 @@ impl Contents {
         labels.clone()
     }
 
-    /// The pack was removed: nothing gets bytes in it again.
+    /// Forgets a removed pack, in which no object gets bytes again.
     pub fn forget(&self, pack: u32) {
         self.contents().remove(&pack);
     }

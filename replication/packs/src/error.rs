@@ -26,7 +26,7 @@ pub enum PackError {
         /// Error text of the system.
         detail: String,
     },
-    /// A write or sync failed, now or before: this process appends nothing any more (rule A4). The frames of an append
+    /// A write or sync failed, now or before: this process appends no more frames (rule A4). The frames of an append
     /// or sync that failed may be on the disk or not.
     #[error("the packs of audio refuse writes because one failed ({detail}): check the disk, then restart")]
     Broken {

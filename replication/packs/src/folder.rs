@@ -24,7 +24,7 @@ const MAX_PACK: u64 = 1 << 31;
 pub struct Config {
     /// Length of a new pack's file in bytes: a multiple of [`BLOCK`], at least [`MIN_PACK`], at most 2 GiB.
     pub pack_bytes: u64,
-    /// Length up to which new packs become longer while audio comes so fast that they fill in moments: the same bounds.
+    /// Length up to which new packs become longer while audio fills them within moments; the same bounds apply.
     pub longest_bytes: u64,
     /// Bytes of files of removed packs that are kept for a while to become new packs; 0 for none.
     pub spare_bytes: u64,
@@ -77,7 +77,7 @@ impl<M: Medium> PackFolder<M> {
         Ok(Self { medium, config, flow: Flow::default(), broken: OnceLock::new() })
     }
 
-    /// Makes a pack of so many bytes durably.
+    /// Makes a pack of `bytes` bytes durably.
     pub(crate) fn make(&self, number: u32, bytes: u64, blocks: Blocks) -> Result<NewPack<M::File>, PackError> {
         self.check()?;
         let name = file_name(number);
@@ -93,16 +93,26 @@ impl<M: Medium> PackFolder<M> {
         self.begin(number, bytes, Arc::new(file))
     }
 
-    /// Makes a pack durably of the file of a removed one, whose frames are none under its number. `None` when that file is gone.
+    /// Makes a pack durably of the file of a removed one, whose frames are invalid under the new number. `None` when that file is
+    /// missing, or could not be renamed for lack of room: then it is removed.
     pub(crate) fn reuse(&self, spare: &Spare<M::File>, number: u32) -> Result<Option<NewPack<M::File>>, PackError> {
         self.check()?;
         let (before, file) = (file_name(spare.pack), &spare.file);
-        // A crash must not leave the header of one pack under the name of another: that is what an administrator may do.
+        // A crash must not leave the header of one pack under the name of another: an administrator who renames a file may do that.
         let cleared = file.write_at(&[&[0; BLOCK_LENGTH]], 0).and_then(|()| file.sync());
         cleared.map_err(|error| self.fail("clear the header of", &before, &error))?;
-        match self.medium.rename(&before, &file_name(number)) {
+        let name = file_name(number);
+        match self.medium.rename(&before, &name) {
             Ok(()) => self.begin(number, spare.bytes, Arc::clone(file)).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if is_full(&error) => {
+                tracing::debug!(file = before, %error, "file of a removed pack cannot be used again, and is removed");
+                // Best effort: one that stays holds a removed pack, or has no header. It may have its new name already.
+                for name in [before, name] {
+                    let _ = self.medium.remove(&name);
+                }
+                Ok(None)
+            }
             Err(error) => Err(self.fail("rename", &before, &error)),
         }
     }
@@ -146,13 +156,14 @@ impl<M: Medium> PackFolder<M> {
 
     /// Stops all writes: after a failed sync the pages of the file may be lost, and a later success proves nothing.
     pub(crate) fn fail(&self, what: &str, file: &str, error: &io::Error) -> PackError {
-        tracing::error!(file, %error, what, "packs of audio refuse further writes until the next start; check the disk");
+        // Before the line of the log, which takes longer: the appender, on another thread, must not write meanwhile.
         let detail = self.broken.get_or_init(|| format!("cannot {what} '{file}': {error}"));
+        tracing::error!(file, %error, what, "packs of audio refuse further writes until the next start; check the disk");
         PackError::Broken { detail: detail.clone() }
     }
 }
 
-/// True when there is no room for a file: no write has been lost.
+/// True when there is no room for a file, or there are too many open ones: no write has been lost.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -1,6 +1,6 @@
 //! Bytes of packs and frames. The tables are in DESIGN.md; all numbers are little-endian.
 
-use crate::{Extent, Found, Frame, Kind};
+use crate::{Extent, Found, Frame, Kind, sums::Sums};
 
 /// Length of the header of a pack in bytes. The first frame begins behind it.
 pub const BLOCK: u64 = 4096;
@@ -62,7 +62,7 @@ pub(crate) enum FirstBlock {
 
 /// The pack in which a frame stands, as its checksum covers it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct FramePlace {
     pub(crate) pack: u32,
     pub(crate) nonce: u32,
     /// Offset of the frame in the file.
@@ -73,6 +73,13 @@ pub(crate) struct Place {
 /// the end it is zeros.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied().unwrap_or([0; N])
+}
+
+/// The inverse of [`field`].
+fn put<const N: usize>(bytes: &mut [u8], at: usize, field: [u8; N]) {
+    if let Some(place) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<N>()) {
+        *place = field;
+    }
 }
 
 fn short(bytes: &[u8], at: usize) -> u32 {
@@ -108,7 +115,7 @@ pub(crate) fn first_block(bytes: &[u8]) -> FirstBlock {
     if field::<8>(bytes, 0) != PACK_MAGIC {
         return FirstBlock::Invalid;
     }
-    // Before the checksum, whose place and kind another version may have changed: its files must not pass for rubbish.
+    // Before the checksum, whose place and kind another version may have changed: its files must not pass for damaged ones.
     let version = short(bytes, 8);
     if version != VERSION {
         return FirstBlock::Foreign { version };
@@ -153,74 +160,92 @@ impl Kind {
     }
 }
 
-/// Checksum of a frame. It covers the frame's place, so that a frame that was moved does not pass.
-fn checksum(place: Place, covered: &[u8], payload: &[u8]) -> u32 {
+/// Checksum of a frame up to its payload, which follows. It covers the frame's place, so that a frame that was moved does not
+/// pass.
+fn checksum(place: FramePlace, covered: &[u8]) -> crc32fast::Hasher {
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&place.pack.to_le_bytes());
     checksum.update(&place.at.to_le_bytes());
     checksum.update(covered);
-    checksum.update(payload);
-    checksum.finalize()
+    checksum
 }
 
 impl Frame<'_> {
     /// The bytes before the payload.
-    pub(crate) fn header(&self, place: Place) -> [u8; FRAME_HEADER] {
-        let mut bytes = Vec::with_capacity(FRAME_HEADER);
-        bytes.extend(FRAME_MAGIC);
-        bytes.extend([0; 4]);
-        bytes.extend([FRAME_VERSION, self.kind.code(), 0, 0]);
-        // The caller has compared the length with MAX_PAYLOAD.
-        bytes.extend((self.payload.len() as u32).to_le_bytes());
-        bytes.extend(self.recording.to_le_bytes());
-        bytes.extend(self.take.to_le_bytes());
-        bytes.extend(place.nonce.to_le_bytes());
-        bytes.extend(self.offset.to_le_bytes());
-        let checksum = checksum(place, bytes.get(8..).unwrap_or_default(), self.payload).to_le_bytes();
+    pub(crate) fn header(&self, place: FramePlace) -> [u8; FRAME_HEADER] {
         let mut header = [0; FRAME_HEADER];
-        header.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-        header.iter_mut().skip(4).zip(checksum).for_each(|(to, from)| *to = from);
+        put(&mut header, 0, FRAME_MAGIC);
+        put(&mut header, 8, [FRAME_VERSION, self.kind.code(), 0, 0]);
+        // The caller has compared the length with MAX_PAYLOAD.
+        put(&mut header, 12, (self.payload.len() as u32).to_le_bytes());
+        put(&mut header, 16, self.recording.to_le_bytes());
+        put(&mut header, 32, self.take.to_le_bytes());
+        put(&mut header, 36, place.nonce.to_le_bytes());
+        put(&mut header, 40, self.offset.to_le_bytes());
+        let mut checksum = checksum(place, header.get(8..).unwrap_or_default());
+        checksum.update(self.payload);
+        put(&mut header, 4, checksum.finalize().to_le_bytes());
         header
     }
 }
 
-/// The frame that begins at `at` in the bytes of a pack, if one does, and the nonce in it. Without a nonce any will do.
-fn frame_at(file: &[u8], pack: u32, at: usize, nonce: Option<u32>) -> Option<(Found, u32)> {
-    let (header, rest) = file.get(at..)?.split_first_chunk::<FRAME_HEADER>()?;
-    if field::<4>(header, 0) != FRAME_MAGIC || header[8] != FRAME_VERSION {
-        return None;
+/// A search for frames in the bytes of a pack.
+struct Scan<'a> {
+    file: &'a [u8],
+    pack: u32,
+    /// The nonce of all frames; `None`: the first frame gives it.
+    nonce: Option<u32>,
+    /// Made at the first wrong checksum: from then on no payload is read to verify a frame.
+    sums: Option<Sums>,
+}
+
+impl Scan<'_> {
+    /// The frame that begins at `at`, if one does.
+    fn frame_at(&mut self, at: usize) -> Option<Found> {
+        let (file, pack) = (self.file, self.pack);
+        let (header, rest) = file.get(at..)?.split_first_chunk::<FRAME_HEADER>()?;
+        if field::<4>(header, 0) != FRAME_MAGIC || header[8] != FRAME_VERSION {
+            return None;
+        }
+        // Before the checksum, which may cover a whole MiB.
+        let nonce = short(header, 36);
+        if self.nonce.is_some_and(|expected| expected != nonce) {
+            return None;
+        }
+        let length = short(header, 12);
+        let payload = rest.get(..usize::try_from(length).ok()?).filter(|payload| payload.len() <= MAX_PAYLOAD)?;
+        let mut checksum = checksum(FramePlace { pack, nonce, at: at as u64 }, header.get(8..)?);
+        match &self.sums {
+            None => checksum.update(payload),
+            Some(sums) => checksum.combine(&sums.of(file, at + FRAME_HEADER, payload.len())),
+        }
+        if short(header, 4) != checksum.finalize() {
+            self.sums.get_or_insert_with(|| Sums::new(file));
+            return None;
+        }
+        let extent = Extent { pack, offset: u32::try_from(at + FRAME_HEADER).ok()?, length };
+        let frame = Found {
+            kind: Kind::of(header[9])?,
+            recording: u128::from_le_bytes(field(header, 16)),
+            take: short(header, 32),
+            offset: number(header, 40),
+            extent,
+        };
+        self.nonce = Some(nonce);
+        Some(frame)
     }
-    // Before the checksum, which may cover a whole MiB.
-    let found = short(header, 36);
-    if nonce.is_some_and(|nonce| nonce != found) {
-        return None;
-    }
-    let length = short(header, 12);
-    let payload = rest.get(..usize::try_from(length).ok()?)?;
-    let place = Place { pack, nonce: found, at: at as u64 };
-    if short(header, 4) != checksum(place, header.get(8..)?, payload) {
-        return None;
-    }
-    let extent = Extent { pack, offset: u32::try_from(at + FRAME_HEADER).ok()?, length };
-    let frame = Found {
-        kind: Kind::of(header[9])?,
-        recording: u128::from_le_bytes(field(header, 16)),
-        take: short(header, 32),
-        offset: number(header, 40),
-        extent,
-    };
-    Some((frame, found))
 }
 
 /// The valid frames in the bytes of a pack, in order. `nonce` is that of the pack's header; if that is damaged, the
-/// first frame gives it. Damage is left out: the search goes on at the next place where a frame may begin.
-pub(crate) fn frames(file: &[u8], pack: u32, mut nonce: Option<u32>) -> Vec<Found> {
+/// first frame gives it. Damage is left out: the search continues at the next place where a frame may begin. Its time
+/// grows with the length of the file only, whatever the payloads hold.
+pub(crate) fn frames(file: &[u8], pack: u32, nonce: Option<u32>) -> Vec<Found> {
+    let mut scan = Scan { file, pack, nonce, sums: None };
     let (mut frames, mut at) = (Vec::new(), BLOCK_LENGTH);
     while at + FRAME_HEADER <= file.len() {
-        match frame_at(file, pack, at, nonce) {
-            Some((frame, found)) => {
+        match scan.frame_at(at) {
+            Some(frame) => {
                 at += span(frame.extent.length as usize);
-                nonce = Some(found);
                 frames.push(frame);
             }
             None => at += ALIGNMENT,
@@ -238,7 +263,7 @@ mod tests {
         Frame { kind: Kind::Chunk, recording: 1 << 100, take: 3, offset: 1 << 40, payload: b"hello" };
 
     /// A pack with this frame at this place.
-    fn pack(place: Place, frame: Frame<'_>) -> Vec<u8> {
+    fn pack(place: FramePlace, frame: Frame<'_>) -> Vec<u8> {
         let mut file = vec![0; place.at as usize];
         file.extend(frame.header(place));
         file.extend(frame.payload);
@@ -268,7 +293,7 @@ mod tests {
 
     #[test]
     fn frame_with_any_flipped_bit_is_not_found() {
-        let place = Place { pack: 7, nonce: 5, at: BLOCK };
+        let place = FramePlace { pack: 7, nonce: 5, at: BLOCK };
         let file = pack(place, FRAME);
         let found = frames(&file, 7, Some(5));
         let extent = Extent { pack: 7, offset: BLOCK as u32 + FRAME_HEADER as u32, length: 5 };
@@ -285,7 +310,7 @@ mod tests {
     // Mutant: a checksum that covers only the bytes of the frame finds it everywhere.
     #[test]
     fn frame_at_another_place_or_in_another_pack_is_not_found() {
-        let place = Place { pack: 7, nonce: 5, at: BLOCK };
+        let place = FramePlace { pack: 7, nonce: 5, at: BLOCK };
         let file = pack(place, FRAME);
         assert_eq!(frames(&file, 7, None).len(), 1, "a damaged pack header does not hide frames");
         assert_eq!(frames(&file, 8, Some(5)), [], "another pack");
@@ -297,20 +322,38 @@ mod tests {
 
     #[test]
     fn frame_within_a_payload_is_not_found() {
-        let inner = Place { pack: 7, nonce: 5, at: BLOCK + FRAME_HEADER as u64 };
+        let inner = FramePlace { pack: 7, nonce: 5, at: BLOCK + FRAME_HEADER as u64 };
         let mut content = FRAME.header(inner).to_vec();
         content.extend(FRAME.payload);
         let outer = Frame { kind: Kind::Blob, payload: &content, ..FRAME };
-        let place = Place { pack: 7, nonce: 5, at: BLOCK };
+        let place = FramePlace { pack: 7, nonce: 5, at: BLOCK };
         let found = frames(&pack(place, outer), 7, Some(5));
         assert_eq!(found.iter().map(|found| found.kind).collect::<Vec<_>>(), [Kind::Blob]);
         // A caller can speak a frame into a recording, at the right place; the nonce of the pack is not known outside.
         let mut damaged = pack(place, outer);
         damaged[BLOCK_LENGTH + 20] ^= 1;
         assert_eq!(frames(&damaged, 7, Some(5)).len(), 1, "with the nonce, which the caller does not have");
-        let guessed = FRAME.header(Place { nonce: 4, ..inner });
+        let guessed = FRAME.header(FramePlace { nonce: 4, ..inner });
         damaged[BLOCK_LENGTH + FRAME_HEADER..][..FRAME_HEADER].copy_from_slice(&guessed);
         assert_eq!(frames(&damaged, 7, Some(5)), []);
+    }
+
+    #[test]
+    fn payload_is_not_read_again_after_a_wrong_checksum() {
+        let payload = vec![7; 100_000];
+        let place = FramePlace { pack: 7, nonce: 5, at: BLOCK + 1_024 };
+        let mut file = pack(place, Frame { payload: &payload, ..FRAME });
+        // A header before it, as of a frame that the damage of its payload took.
+        file[BLOCK_LENGTH..][..FRAME_HEADER].copy_from_slice(&FRAME.header(FramePlace { at: BLOCK, ..place }));
+        let mut scan = Scan { file: &file, pack: 7, nonce: None, sums: None };
+        assert_eq!(scan.frame_at(BLOCK_LENGTH), None);
+        let sums = scan.sums.take();
+        assert!(sums.is_some(), "the next headers may ask for the same bytes");
+        let (frame, mut wiped) = (scan.frame_at(BLOCK_LENGTH + 1_024), file.clone());
+        assert!(frame.is_some());
+        wiped[BLOCK_LENGTH + 10_000..][..80_000].fill(0);
+        let mut scan = Scan { file: &wiped, pack: 7, nonce: None, sums };
+        assert_eq!(scan.frame_at(BLOCK_LENGTH + 1_024), frame, "by the sums alone");
     }
 
     #[test]

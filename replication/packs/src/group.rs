@@ -40,13 +40,13 @@ impl<M: Medium> SyncGroup<M> {
         self.rounds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frames were written to this pack. Only afterwards: a round that ran during the write would not cover them.
+    /// Notes frames written to this pack. Called after the write: a round that ran during the write would not cover them.
     pub(crate) fn written(&self, pack: u32, file: &Arc<M::File>) {
         self.rounds().unsynced.entry(pack).or_insert_with(|| Arc::clone(file));
     }
 
-    /// Makes all durable that was written before the call. The round that runs now may have begun before that, so the
-    /// caller waits for the next one, which one of those who wait leads.
+    /// Makes all frames durable that were written before the call. The round that runs now may have begun before those writes,
+    /// so the caller waits for the next round, which one of the waiting callers leads.
     pub(crate) fn sync(&self) -> Result<(), PackError> {
         let mut rounds = self.rounds();
         let wanted = rounds.begun + 1;

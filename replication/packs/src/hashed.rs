@@ -17,12 +17,12 @@ pub struct Hashed {
 }
 
 impl Hashed {
-    /// Number of bytes of which this is the hash.
+    /// Number of hashed bytes.
     pub fn upto(&self) -> u64 {
         self.upto
     }
 
-    /// Takes the bytes at an offset if they are the next ones; the usual case, in which they need not be read again.
+    /// Takes the bytes at an offset if they are the next ones, which is usual: they need not be read again then.
     pub fn follow(&mut self, offset: u64, mut bytes: &[u8]) {
         if offset != self.upto {
             return;

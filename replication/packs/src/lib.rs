@@ -18,7 +18,9 @@ mod hashed;
 mod live_bounds;
 mod opening;
 mod packs;
+mod pieces;
 mod reading;
+mod sums;
 mod table;
 
 pub use contents::{Contents, Label};
@@ -29,3 +31,4 @@ pub use frame::{Extent, Found, Frame, Kind};
 pub use hashed::Hashed;
 pub use live_bounds::{LiveBounds, frame_bytes};
 pub use packs::Packs;
+pub use pieces::Pieces;

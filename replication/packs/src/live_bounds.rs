@@ -1,4 +1,4 @@
-//! The live bytes that packs have at most: compaction counts those of a pack again only when many may have gone since.
+//! Upper bounds of the live bytes of packs: compaction counts a pack again only when many of its bytes may be dead since.
 
 use std::{
     collections::HashMap,
@@ -10,13 +10,13 @@ use twinbox_clock::BootInstant;
 
 use crate::{Extent, format::span};
 
-/// A pack is counted at most each so often although its bound does not ask for it.
+/// Minimum interval between two counts that no bound asks for.
 const COUNTED_EVERY: Duration = Duration::from_secs(60);
 
-/// Upper bounds of the live bytes of packs. A bound that sinks too far costs another count; one that is too high, since nobody told of
-/// bytes that are in no use, is set right when the turn of its pack comes ([`Self::next_turn`]).
+/// Upper bounds of the live bytes of packs. A bound that sinks too far costs another count. One that is too high, since dead bytes
+/// were not reported, is corrected when the turn of its pack comes ([`Self::next_turn`]).
 ///
-/// Packs of this process need no count before: their bytes are known, and what was removed of them since they were made.
+/// Packs of this process need no count before: their bytes are known, and the bytes removed from them since they were made.
 #[derive(Debug)]
 pub struct LiveBounds {
     /// The last pack of earlier processes.
@@ -28,20 +28,20 @@ pub struct LiveBounds {
 
 #[derive(Debug, Clone, Copy)]
 enum Bound {
-    /// So many bytes were removed since the pack was made, or since its count began.
+    /// Bytes removed since the pack was made, or since its count began.
     Removed(u64),
-    /// So many bytes are live at most.
+    /// Maximum of live bytes.
     Live(u64),
 }
 
 impl LiveBounds {
-    /// Of these packs of earlier processes, and of those that this process makes from `now` on; their numbers are higher.
+    /// Bounds of these packs of earlier processes, and of the packs that this process makes from `now` on, with higher numbers.
     pub fn new(packs: &[u32], now: BootInstant) -> Self {
         Self { last: packs.iter().max().copied(), bounds: Mutex::default(), turn: Mutex::new((now, 0)) }
     }
 
-    /// The pack that is to be counted now whatever its bound: one of these each minute, in turn. So bytes that nobody told of go too:
-    /// of audio whose row could not be written, or of a copy whose blob was removed meanwhile.
+    /// The pack that is to be counted now whatever its bound: one of these each minute, in turn. This also finds dead bytes that were
+    /// never reported: audio whose row could not be written, or a copy whose blob was removed meanwhile.
     pub fn next_turn(&self, packs: &[u32], now: BootInstant) -> Option<u32> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if now.since(turn.0) < COUNTED_EVERY {
@@ -62,7 +62,7 @@ impl LiveBounds {
         self.bounds().insert(pack, Bound::Removed(0));
     }
 
-    /// Those are counted; what was removed meanwhile may or may not be among them. `None`: they are not known.
+    /// Ends a count of live bytes, which may or may not include removals during the count. `None`: the count failed.
     pub fn end(&self, pack: u32, counted: Option<u64>) {
         let mut bounds = self.bounds();
         let removed = match bounds.get(&pack) {
@@ -72,7 +72,7 @@ impl LiveBounds {
         bounds.insert(pack, Bound::Live(counted.unwrap_or(0).saturating_sub(removed)));
     }
 
-    /// These bytes are not in use any more, or soon: to be called once no count finds them.
+    /// Notes bytes that are dead, or will soon be: to be called once no count finds them.
     pub fn removed<'a>(&self, extents: impl IntoIterator<Item = &'a Extent>) {
         let mut bounds = self.bounds();
         for Extent { pack, length, .. } in extents {
@@ -86,7 +86,7 @@ impl LiveBounds {
         }
     }
 
-    /// Whether less than half of a pack with `used` bytes may be live. True for one that was to be counted and was not.
+    /// Whether less than half of a pack with `used` bytes may be live. True for a pack that needs a count and has none.
     pub fn may_be_sparse(&self, pack: u32, used: u64) -> bool {
         let live = match self.bounds().get(&pack) {
             Some(Bound::Removed(removed)) => used.saturating_sub(*removed),
@@ -96,7 +96,7 @@ impl LiveBounds {
         live.saturating_mul(2) < used
     }
 
-    /// The pack was removed.
+    /// Forgets a removed pack.
     pub fn forget(&self, pack: u32) {
         self.bounds().remove(&pack);
     }
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_removed_during_a_count_lowers_the_bound() {
+    fn removal_during_a_count_lowers_the_bound() {
         let bounds = LiveBounds::new(&[PACK], now());
         let used = 10 * frame_bytes(2_000);
         bounds.begin(PACK);

@@ -28,7 +28,7 @@ pub(crate) fn survey<M: Medium>(folder: &PackFolder<M>, least: u32) -> Result<Su
         match holds_nothing(folder, newest) {
             Ok(true) => {}
             Ok(false) => break,
-            // A pack of a later release; all others are of use as far as they can be read.
+            // A pack of a later release. All other packs are used as far as they can be read.
             Err(error @ PackError::Version { .. }) => return Err(error),
             Err(error) => {
                 tracing::warn!(file = name, %error, "newest pack cannot be read as a whole; it stays");

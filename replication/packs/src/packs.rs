@@ -11,7 +11,7 @@ use crate::{
     BLOCK, Config, Extent, Found, Frame, MAX_PAYLOAD, PackError,
     ahead::{Ahead, Spare},
     folder::{NewPack, PackFolder, file_name, payload_offset},
-    format::{FRAME_HEADER, Place, frames, padding, rest_of_page, span},
+    format::{FRAME_HEADER, FramePlace, frames, padding, rest_of_page, span},
     group::SyncGroup,
     opening::{Header, header, survey},
     table::{Age, Table},
@@ -106,7 +106,7 @@ impl<M: Medium> Packs<M> {
 
     /// The packs that take the frames. All new ones are there before the first frame is written.
     fn plan(&self, active: Option<&Active<M::File>>, frames: &[Frame<'_>]) -> Result<Vec<Run<M::File>>, PackError> {
-        // A new pack has so many bytes at least.
+        // Minimum bytes of a new pack.
         let least = self.0.folder.config.pack_bytes;
         let (mut end, mut length) = active.map_or((least, least), |active| (active.end, active.pack.bytes));
         let mut counts = vec![0_usize];
@@ -141,7 +141,7 @@ impl<M: Medium> Packs<M> {
         let mut end = active.end;
         let mut headers: Vec<[u8; FRAME_HEADER]> = Vec::with_capacity(frames.len());
         for frame in frames {
-            headers.push(frame.header(Place { pack: *number, nonce: *nonce, at: end }));
+            headers.push(frame.header(FramePlace { pack: *number, nonce: *nonce, at: end }));
             // At most MAX_PAYLOAD.
             let length = frame.payload.len() as u32;
             extents.push(Extent { pack: *number, offset: payload_offset(end), length });
@@ -241,7 +241,7 @@ impl<M: Medium> Packs<M> {
         length
     }
 
-    /// Removes a pack; readers that have its file open read on. A power cut may undo it. Refuses the active pack. While audio
+    /// Removes a pack; readers that have its file open continue. A power cut may undo it. Refuses the active pack. While audio
     /// comes fast, the file is kept for a while, to become a new pack.
     pub fn remove(&self, pack: u32) -> Result<(), PackError> {
         let table = self.table();
@@ -266,7 +266,7 @@ impl<M: Medium> Packs<M> {
         Ok(())
     }
 
-    /// The file of a pack that is no pack any more, if a new one may need it.
+    /// The file of a removed pack, if a new one may need it.
     fn spare(&self, pack: u32) -> Option<Spare<M::File>> {
         let file = self.file(pack).ok()?;
         let bytes = file.length().ok().filter(|bytes| self.0.ahead.wants(*bytes))?;
@@ -274,7 +274,7 @@ impl<M: Medium> Packs<M> {
         Some(Spare { pack, bytes, file, readers })
     }
 
-    /// The first failed write or sync, after which nothing is appended any more.
+    /// The first failed write or sync, after which this process appends no frame.
     pub fn broken(&self) -> Option<String> {
         self.0.folder.broken().map(str::to_owned)
     }

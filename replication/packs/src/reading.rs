@@ -6,11 +6,11 @@ use twinbox_journal::{Medium, MediumFile};
 
 use crate::{Extent, PackError, Packs, folder::file_name};
 
-/// One read takes parts with fewer bytes between them: no page is read in which none of them lies, for a fault of the disk there
-/// is none of theirs.
+/// Parts with fewer bytes between them are read together. No page without a part is read: a fault of the disk in such a page
+/// must not fail the read.
 const PAGE: u64 = 4 * 1024;
 
-/// Maximum bytes of one read of several parts, with what lies between them.
+/// Maximum bytes of one read of several parts, with the bytes between them.
 const AT_ONCE: u64 = 1024 * 1024;
 
 /// Bytes of a pack, by their offsets in it.
@@ -83,7 +83,7 @@ impl<M: Medium> Packs<M> {
         if let Some(short) = spans.iter().find(|span| span.end > filled) {
             return Err(PackError::Short { pack: all.pack, end: short.end });
         }
-        // What lies between them goes.
+        // Removes the bytes between them.
         let mut to = 0;
         for span in spans {
             let from = Span { end: span.start, ..all }.length();

@@ -11,7 +11,7 @@ const MAX_OPEN: usize = 64;
 /// A pack that exists.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Listed {
-    /// Bytes up to the end of its last frame. Of a pack of an earlier process, the length of its file once that was asked for.
+    /// Bytes up to the end of its last frame; for a pack of an earlier process the length of its file, once it was read.
     pub(crate) used: Option<u64>,
     pub(crate) age: Age,
 }
@@ -19,11 +19,11 @@ pub(crate) struct Listed {
 /// The process that wrote a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Age {
-    /// An earlier one, which may have been killed before it synced the pack.
+    /// An earlier process, which may have been killed before it synced the pack.
     Unsynced,
-    /// An earlier one; this process has synced the pack.
+    /// An earlier process; this process has synced the pack.
     Synced,
-    /// This one.
+    /// This process.
     Own,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Table<F> {
     /// The pack that is appended to.
     pub(crate) active: Option<u32>,
     open: Vec<Open<F>>,
-    /// All files that were opened of each pack, for as long as somebody may read them.
+    /// All open handles of each pack, for as long as a reader may use them.
     handles: BTreeMap<u32, Vec<Weak<F>>>,
     /// Number of uses of open files.
     uses: u64,
@@ -53,7 +53,7 @@ impl<F> Table<F> {
         Self { packs, active: None, open: Vec::new(), handles: BTreeMap::new(), uses: 0 }
     }
 
-    /// A new pack is appended to from now on.
+    /// Makes a new pack the one that is appended to.
     pub(crate) fn activate(&mut self, pack: u32, file: &Arc<F>, used: u64) {
         self.packs.insert(pack, Listed { used: Some(used), age: Age::Own });
         self.active = Some(pack);
@@ -90,7 +90,7 @@ impl<F> Table<F> {
         true
     }
 
-    /// The pack was removed. Returns the files of it that somebody may still read.
+    /// Forgets a removed pack. Returns its handles that a reader may still use.
     pub(crate) fn forget(&mut self, pack: u32) -> Vec<Weak<F>> {
         self.packs.remove(&pack);
         self.open.retain(|open| open.pack != pack);

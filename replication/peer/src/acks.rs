@@ -16,10 +16,10 @@ use twinbox_ids::NodeName;
 use twinbox_replication_core::ack::{Acknowledgement, Input, Output, Tracker, WriteId};
 use twinbox_replication_store::Committed;
 
-/// A caller is answered `ack_timeout` and 100 ms after the hang-up (rule A1): so much of these 100 ms may pass before the wait ends.
+/// A caller is answered `ack_timeout` and 100 ms after the hang-up (rule A1). This much of the 100 ms may pass before the wait ends.
 const OWN_WORK: Duration = Duration::from_millis(50);
 
-/// A peer that is quick has the change by then: the caller is told so, even if the commit here took all of the time.
+/// Minimum wait, even if the commit here took all of the time: a quick peer has the change by then, and the acknowledgement shows it.
 const LEAST_WAIT: Duration = Duration::from_millis(25);
 
 /// Time for which a caller waits for a peer, if `passed` since the hang-up until the commit was durable here.
@@ -28,7 +28,7 @@ pub(crate) fn time_left(ack_timeout: Duration, passed: Duration) -> Duration {
 }
 
 pub(crate) struct Acks {
-    /// In milliseconds.
+    /// Timeout of a writer, in milliseconds.
     timeout: AtomicU64,
     state: Mutex<State>,
     pub(crate) on_two: AtomicU64,
@@ -66,7 +66,7 @@ impl Acks {
         };
         let acknowledgement = match timeout(wait, &mut notified).await {
             Ok(Ok(acknowledgement)) => acknowledgement,
-            // Timeout: the tracker acknowledges what waited too long, and drops the late peers.
+            // Timeout: the tracker acknowledges writes that waited too long, and drops the late peers.
             _ => {
                 self.input(Input::Tick);
                 notified.try_recv().unwrap_or(Acknowledgement::Alone)

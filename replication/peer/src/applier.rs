@@ -1,8 +1,8 @@
 //! Applies the changes of a stream, many in one round, and acknowledges those that are durable and in their rows.
 //!
 //! While one apply is in progress the next frames gather, and are applied as one. The changes of a commit are applied
-//! together: a part of one waits for the rest. A commit that names a blob waits separately until the blob is here; others go
-//! on without it. A probe is answered when every live change before it is
+//! together: a part of one waits for the rest. A commit that names a blob waits separately until the blob is here; others do
+//! not wait for it. A probe is answered when every live change before it is
 //! durable, blobs included, so that its answer has the meaning of an acknowledgement.
 
 use std::{
@@ -30,7 +30,7 @@ use crate::{config::limits, error::StreamError, frames, link::Link, peers::Inner
 pub(crate) enum Live {
     /// Each with its length in bytes.
     Changes(Vec<(Change, usize)>),
-    /// A probe; with `report` the answer says all that is here.
+    /// A probe; with `report` the answer reports all changes that are here.
     Probe { number: u64, report: bool },
 }
 
@@ -46,13 +46,15 @@ pub(crate) struct FromHistory {
 /// Numbers live changes that wait for blobs, in the order of arrival.
 type Ticket = u64;
 
-/// A commit that waited for blobs, those that it is applied without, and a ticket if it came on the live lane.
+/// A commit that waited for blobs, the blobs that it is applied without, and a ticket if it came on the live lane.
 type Parked = Result<(Vec<Change>, Vec<BlobRef>, Option<Ticket>), TooLarge>;
 
 pub(crate) struct Applier {
     inner: Arc<Inner>,
     link: Arc<Link>,
     origin_of_peer: Origin,
+    /// The newest change of that origin when the stream opened. A writer at the peer may wait for a later one.
+    newest_at_begin: u64,
     live: mpsc::Receiver<Live>,
     history: mpsc::Receiver<FromHistory>,
     out: mpsc::Sender<FollowerFrame>,
@@ -78,7 +80,7 @@ struct Round {
     /// Blobs that these changes are applied without.
     lost: Vec<BlobRef>,
     taken: Option<u64>,
-    /// With this round all that the source had at the beginning is here.
+    /// With this round all changes that the source had at the beginning are here.
     all: bool,
 }
 
@@ -86,7 +88,7 @@ impl Applier {
     pub(crate) fn new(
         inner: Arc<Inner>,
         link: Arc<Link>,
-        origin_of_peer: Origin,
+        (origin_of_peer, newest_at_begin): (Origin, u64),
         live: mpsc::Receiver<Live>,
         history: mpsc::Receiver<FromHistory>,
         out: mpsc::Sender<FollowerFrame>,
@@ -95,6 +97,7 @@ impl Applier {
             inner,
             link,
             origin_of_peer,
+            newest_at_begin,
             live,
             history,
             out,
@@ -128,8 +131,8 @@ impl Applier {
         }
     }
 
-    /// Adds the other frames that have come: all live ones, then one batch of history, which would otherwise wait for
-    /// ever under load.
+    /// Adds the other frames that have come: all live ones, then one batch of history, which would otherwise starve under
+    /// load.
     fn gather(&mut self, round: &mut Round) -> Result<(), StreamError> {
         while round.ready.len() < limits::APPLY {
             match self.live.try_recv() {
@@ -163,11 +166,15 @@ impl Applier {
         self.take(batch.changes, false, round)
     }
 
+    fn may_be_awaited(&self, change: &Change) -> bool {
+        change.origin == self.origin_of_peer && change.seq > self.newest_at_begin
+    }
+
     fn take(&mut self, changes: Vec<(Change, usize)>, live: bool, round: &mut Round) -> Result<(), StreamError> {
         let store = self.inner.store.clone();
-        // In a first fill records come first, and their audio follows; live changes wait for their audio in any case.
-        let audio_follows = !live && frames::lacks_records(&store);
-        // Before they are applied, since then they go on to all followers of this node.
+        // In a first fill records come first, and their audio follows.
+        let fills = !live && frames::lacks_records(&store);
+        // Before they are applied: applied changes are passed on to all followers of this node.
         let names = changes.iter().map(|(change, _)| (change.origin, change.seq));
         self.link.came_from(self.origin_of_peer, names);
         for (change, bytes) in changes {
@@ -190,6 +197,8 @@ impl Applier {
             };
             let blobs = commit.iter().flat_map(|change| change.delta.blobs());
             let missing: Vec<BlobRef> = blobs.filter(|blob| self.inner.fetcher.wants(blob)).copied().collect();
+            // A change for which a writer may wait is acknowledged with its audio only, whichever lane brings it (rule A1).
+            let audio_follows = fills && commit.iter().all(|change| !self.may_be_awaited(change));
             if missing.is_empty() || audio_follows {
                 round.ready.extend(commit);
             } else if live && self.parked.len() >= limits::PARKED {

@@ -10,13 +10,13 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
-use twinbox_ids::NodeName;
+use twinbox_ids::{Backoff, NodeName};
 use twinbox_replication_core::state_fill::Way;
 
 use crate::error::StreamError;
 
-/// Pause after a scan that failed: first value, doubling up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
+/// Pauses after scans that failed.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(60));
 
 /// The last scans of this process.
 #[derive(Default)]
@@ -34,10 +34,10 @@ struct Attempts {
     /// Time of the first attempt since the last success.
     first: BootInstant,
     next: BootInstant,
-    pause: Duration,
-    /// Rows of the longest one.
+    retry: Backoff,
+    /// Rows of the longest scan.
     rows: u64,
-    /// The reason for which the last one failed.
+    /// Reason for which the last scan failed.
     failure: Option<String>,
 }
 
@@ -46,8 +46,8 @@ impl StateFills {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The way from a peer, given the present vectors. A peer whose own merge ends first has all that was here; this node
-    /// is no more behind than before, and goes on to serve callers.
+    /// The way from a peer, given the present vectors. A peer whose own merge ends first has all changes that were here;
+    /// this node is not further behind than before, and continues to serve callers.
     pub(crate) fn way(&self, peer: &NodeName, now: Way) -> Way {
         let mut split = self.split.lock().unwrap_or_else(PoisonError::into_inner);
         if now == Way::Merge {
@@ -64,18 +64,20 @@ impl StateFills {
         let attempts = state.entry(peer.clone()).or_insert(Attempts {
             first: now,
             next: now,
-            pause: RETRY.0,
+            retry: RETRY,
             rows: 0,
             failure: None,
         });
         (attempts.next <= now).then(|| now.since(attempts.first))
     }
 
-    /// An attempt has ended early: without a failure while what this node has is on its way to the peer.
+    /// Notes an attempt that ended early; without a failure if changes of this node are still on their way to the peer.
     pub(crate) fn failed(&self, peer: &NodeName, now: BootInstant, failure: Option<&StreamError>) {
         if let Some(attempts) = self.state().get_mut(peer) {
-            attempts.next = now + attempts.pause;
-            attempts.pause = if failure.is_none() { RETRY.0 } else { RETRY.1.min(attempts.pause * 2) };
+            attempts.next = now + attempts.retry.failed();
+            if failure.is_none() {
+                attempts.retry.reset();
+            }
             attempts.failure = failure.map(StreamError::to_string);
         }
     }
@@ -84,12 +86,12 @@ impl StateFills {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A scan has begun, of a peer with about so many rows, 0 if it does not know.
+    /// Notes the start of a scan. `of` is the approximate number of the peer's rows; 0 if it does not know.
     pub(crate) fn begun(&self, of: u64) {
         *self.scan() = Some((0, of));
     }
 
-    /// The scan under way has ended, well or not.
+    /// Notes the end of the scan under way, after success or failure.
     pub(crate) fn over(&self) {
         *self.scan() = None;
     }
@@ -99,7 +101,7 @@ impl StateFills {
         *self.scan()
     }
 
-    /// A scan of the peer has brought this many rows so far.
+    /// Notes the number of rows that a scan of the peer has brought so far.
     pub(crate) fn scanned(&self, peer: &NodeName, rows: u64) {
         if let Some((came, _)) = self.scan().as_mut() {
             *came = rows;
@@ -120,7 +122,7 @@ impl StateFills {
         self.state().get(peer)?.failure.clone()
     }
 
-    /// A scan of the peer has come to its end.
+    /// Notes a complete scan of the peer.
     pub(crate) fn ended(&self, peer: &NodeName) {
         self.state().remove(peer);
     }

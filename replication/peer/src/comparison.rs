@@ -1,5 +1,5 @@
-//! Comparison of this store with those of the peers (rule D3): what is equal costs a few kilobytes, what differs is found by
-//! sums over buckets of rows, and what one side lacks is copied from the other.
+//! Comparison of this store with those of the peers (rule D3): equal stores exchange a few kilobytes, differences are found by
+//! sums over buckets of rows, and data that one side lacks is copied from the other.
 //!
 //! Stores need not stand still: a row counts as different only when each node has all changes that the other had before
 //! (`session`). A row that is absent deletes nothing; a deletion that one side lost is copied. No vector moves.
@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{BlobHash, NodeName, Timestamp};
 use twinbox_replication_core::{Key, Lack};
-use twinbox_replication_store::{Filled, RowFault, Store, StoreError};
+use twinbox_replication_store::{Filled, RowFault, StoreError};
 
 use crate::{Peers, link::Link, peers::Inner};
 
@@ -41,7 +41,7 @@ const SETTLE: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(300);
 /// Time between two checks that the audio of all records is here.
 const AUDIO_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
-/// Time after which the rows are counted again: sums do not show what the disk has lost since. Up to a sixth of
+/// Time after which the rows are counted again: sums do not show rows that the disk has lost since. Up to a sixth of
 /// [`INTERVAL`] is added here, too.
 const RECOUNT_INTERVAL: Duration = Duration::from_secs(24 * 3_600);
 /// Poll interval of the schedule.
@@ -60,7 +60,7 @@ pub enum Subject {
 
 /// The end of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DifferenceOutcome {
     /// It was repaired.
     Repaired,
     /// One node lacked changes of the other for too long: the next comparison decides.
@@ -81,7 +81,7 @@ pub struct Difference {
     /// The parts that a record lacked.
     pub lacked: Lack,
     /// Its end.
-    pub outcome: Outcome,
+    pub outcome: DifferenceOutcome,
 }
 
 /// The result of a comparison with one peer.
@@ -112,7 +112,8 @@ impl ComparisonReport {
     /// Number of differences that were repaired. Of those that are not listed, none is counted when no listed one was
     /// repaired: others have displaced them, and may be among the rest.
     pub fn repaired(&self) -> u64 {
-        let repaired = self.differences.iter().filter(|difference| difference.outcome == Outcome::Repaired);
+        let repaired =
+            self.differences.iter().filter(|difference| difference.outcome == DifferenceOutcome::Repaired);
         match repaired.count() as u64 {
             0 => 0,
             listed => listed + self.more,
@@ -122,10 +123,11 @@ impl ComparisonReport {
     fn note(&mut self, difference: Difference) {
         match (self.differences.len() < LISTED, difference.outcome) {
             (true, _) => self.differences.push(difference),
-            (false, Outcome::Repaired) => self.more += 1,
-            // It must show, so it takes the place of one that was repaired.
+            (false, DifferenceOutcome::Repaired) => self.more += 1,
+            // A difference that was not repaired must be listed, so it replaces a repaired one.
             (false, _) => {
-                if let Some(listed) = self.differences.iter_mut().find(|listed| listed.outcome == Outcome::Repaired)
+                if let Some(listed) =
+                    self.differences.iter_mut().find(|listed| listed.outcome == DifferenceOutcome::Repaired)
                 {
                     *listed = difference;
                 }
@@ -155,6 +157,8 @@ pub struct ComparisonCounts {
 pub(crate) struct Comparisons {
     /// One comparison at a time.
     turn: AsyncMutex<()>,
+    /// Time at which the last count of the rows ended, in nanoseconds of the boot clock.
+    counted: AtomicU64,
     peers: Mutex<BTreeMap<NodeName, PeerState>>,
     completed: AtomicU64,
     failed: AtomicU64,
@@ -169,9 +173,9 @@ struct PeerState {
     repairs: u64,
     /// Both streams are open.
     connected: bool,
-    /// A comparison was due since they are.
+    /// A comparison was due since then.
     compared: bool,
-    /// Time of the next comparison while they are.
+    /// Time of the next comparison while they are open.
     due: Option<BootInstant>,
     /// Time of the last check of audio.
     audio: Option<BootInstant>,
@@ -224,7 +228,7 @@ impl Comparisons {
         Some(Due { audio, is_first: !std::mem::replace(&mut state.compared, true) })
     }
 
-    /// A peer that compared its store with this one made this node take rows.
+    /// Counts rows that this node took for a peer that compared its store with this one.
     fn repaired_for(&self, peer: &NodeName, count: u64) {
         self.repaired.fetch_add(count, Relaxed);
         self.peers().entry(peer.clone()).or_default().repairs += count;
@@ -239,12 +243,13 @@ impl Comparisons {
 
 impl Peers {
     /// Compares this store with that of a peer now, and repairs both. Waits for a comparison in progress. With a check of
-    /// audio the rows of this store are counted again before, so that damage since the last count shows. `None`: there is
-    /// no such peer, or the streams are shut down.
+    /// audio the rows of this store are counted again before, so that damage since the last count shows, unless a count ends
+    /// while this call waits. `None`: there is no such peer, or the streams are shut down.
     pub async fn compare(&self, peer: &NodeName, audio: AudioCheck) -> Option<Arc<ComparisonReport>> {
         let inner = self.inner();
-        let link = inner.link(peer)?;
-        inner.stop.run_until_cancelled(run_one(inner, &link, audio, audio != AudioCheck::None)).await
+        let link = inner.links.get(peer)?;
+        let recount = (audio != AudioCheck::None).then(BootInstant::now);
+        inner.stop.run_until_cancelled(run_one(inner, &link, audio, recount)).await
     }
 
     /// The last comparison with each peer, and the number of repairs since the start of the process.
@@ -270,12 +275,12 @@ impl Peers {
 pub(crate) async fn run(inner: Arc<Inner>) {
     count_rows(&inner).await;
     let mut counted = BootInstant::now();
-    // By its origin: another one at each start of each node.
+    // Taken from the origin, which is another one at each start of each node.
     let [random, ..] = inner.store.origin().to_bytes();
     let spread = INTERVAL.mul_f64(f64::from(random) / 256.0 / 6.0);
     loop {
         sleep(POLL_INTERVAL).await;
-        let links = inner.all_links();
+        let links = inner.links.all();
         inner.comparisons.peers().retain(|name, _| links.iter().any(|link| link.name == *name));
         if !inner.store.filled().has_records() {
             continue;
@@ -283,12 +288,12 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         for link in links {
             let (now, is_filled) = (BootInstant::now(), inner.store.filled() == Filled::Complete);
             let Some(due) = inner.comparisons.due(&link, is_filled, now, spread) else { continue };
-            // After a connection both nodes compare at once, and neither can while the other counts.
+            // After a connection both nodes compare concurrently, and neither can while the other counts.
             let is_recount_due = !due.is_first && now.since(counted) >= RECOUNT_INTERVAL + spread;
             if is_recount_due {
                 counted = now;
             }
-            let report = run_one(&inner, &link, due.audio, is_recount_due).await;
+            let report = run_one(&inner, &link, due.audio, is_recount_due.then_some(now)).await;
             if report.problem.is_some() {
                 inner.comparisons.retry(&link.name, BootInstant::now());
             }
@@ -300,33 +305,37 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 async fn count_rows(inner: &Inner) {
     loop {
         let turn = inner.comparisons.turn.lock().await;
-        let Err(error) = count_all(&inner.store).await else { return };
+        let Err(error) = count_all(inner).await else { return };
         drop(turn);
         warn!(%error, "rows of the store cannot be counted for the comparison");
         sleep(RETRY).await;
     }
 }
 
-/// Counts in steps, with pauses as long as the steps.
-async fn count_all(store: &Store) -> Result<(), StoreError> {
+/// Counts in steps, with pauses as long as the steps, unless all rows are counted.
+async fn count_all(inner: &Inner) -> Result<(), StoreError> {
+    if inner.store.group_sums().is_some() {
+        return Ok(());
+    }
     loop {
         let began = BootInstant::now();
-        if store.sum_step().await? {
+        if inner.store.sum_step().await? {
+            inner.comparisons.counted.store(BootInstant::now().as_nanos(), Relaxed);
             return Ok(());
         }
         sleep(began.elapsed().max(Duration::from_millis(1))).await;
     }
 }
 
-/// Compares with one peer, after a new count of the rows if `is_recounted`.
+/// Compares with one peer, after a count of the rows that ends after `recount` if that is given.
 async fn run_one(
     inner: &Arc<Inner>,
     link: &Arc<Link>,
     audio: AudioCheck,
-    is_recounted: bool,
+    recount: Option<BootInstant>,
 ) -> Arc<ComparisonReport> {
     let _turn = inner.comparisons.turn.lock().await;
-    if is_recounted {
+    if recount.is_some_and(|asked| inner.comparisons.counted.load(Relaxed) < asked.as_nanos()) {
         inner.store.recount();
     }
     let (began, instant) = (wall(), BootInstant::now());

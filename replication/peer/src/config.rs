@@ -51,6 +51,8 @@ pub(crate) mod limits {
     pub(crate) const INCOMING: usize = 32;
     /// Ranges of changes beyond the prefixes in one report.
     pub(crate) const REPORTED_RUNS: usize = 4_096;
+    /// Blobs in one report that changes were applied without.
+    pub(crate) const REPORTED_AUDIO: usize = 65_536;
     /// Changes applied in one round.
     pub(crate) const APPLY: usize = 1_024;
     /// Changes that wait for others of their commits in one stream, and bytes of these.
@@ -60,13 +62,13 @@ pub(crate) mod limits {
     pub(crate) const PARKED: usize = 1_024;
     /// A live change whose blob is missing for this long no longer holds back the answers to probes.
     pub(crate) const SET_ASIDE: Duration = Duration::from_secs(5);
-    /// Maximum concurrent answers to peers that ask for blobs or compare.
+    /// Maximum concurrent answers to one peer that asks for blobs or compares: the number of a node's concurrent requests.
     pub(crate) const SERVED: usize = 32;
+    /// Maximum concurrent repairs for one peer, which compares once at a time.
+    pub(crate) const REPAIRS: usize = 4;
     /// A stream ends after this silence of the peer in the first exchange.
     pub(crate) const SILENCE: Duration = Duration::from_secs(5);
-    /// Pause between attempts to reach a peer: first value, doubling up to the second.
-    pub(crate) const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
-    /// A stream that lasted this long was good: the pauses start again at the first value.
+    /// A stream that lasted this long was good: the pauses start again at the first.
     pub(crate) const SETTLED: Duration = Duration::from_secs(5);
     /// Pause between attempts when the peer refused: an administrator has to correct that.
     pub(crate) const RETRY_REFUSED: Duration = Duration::from_secs(5);

@@ -5,7 +5,7 @@ use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_pki::{PeerError, PkiError};
 use twinbox_replication_store::StoreError;
 
-/// The end of a stream. Both sides log it; the follower tries again.
+/// The end of a stream. Both sides log it; the follower retries.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StreamError {
     #[error("this node is shutting down")]

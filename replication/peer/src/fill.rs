@@ -3,7 +3,7 @@
 //! A node that joins, or whose disk was lost, has all records when each source that it follows has sent the changes
 //! that it had when the stream began. A source is a peer whose own first fill has ended. Where no peer is a source (all
 //! are filling, or the sources have been removed), nodes must not wait for each other: the data that they have together
-//! then counts as complete. A source that is connected and brings nothing for [`STUCK`] counts as one that is away.
+//! then counts as complete. A source that is connected and sends no data for [`STUCK`] counts as one that is away.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,21 +17,21 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
-use twinbox_ids::NodeName;
-use twinbox_replication_core::{BlobRef, Holdings, Key, Vector};
-use twinbox_replication_fetch::{Got, MAX_BLOB};
+use twinbox_ids::{Backoff, NodeName};
+use twinbox_replication_core::{BlobRef, Holdings, Key, Vector, first_fill::FillStep};
+use twinbox_replication_fetch::{Batch, Got, MAX_BLOB, batches};
 use twinbox_replication_store::{Filled, MissingAudio, Store, StoreError};
 
-use crate::{link::Link, peers::Inner};
+use crate::{link::Link, lost_audio, peers::Inner, state_scan::blocking};
 
 /// Concurrent requests of a fill. The other slots are for blobs that a caller waits for.
 const CONCURRENT: usize = 8;
 /// Bytes of these requests from which on no further one begins.
 const UNDER_WAY: u64 = 16 * 1024 * 1024;
-/// Maximum blobs and bytes of one request; a longer blob has a request of its own. One sync makes them durable.
-const BATCH: (usize, u64) = (512, 4 * 1024 * 1024);
-/// Pause between rounds when some audio could not be fetched: first value, doubling up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Notes of missing audio in one commit.
+const NOTES: usize = 1_024;
+/// Pauses between rounds when some audio could not be fetched.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// Poll interval for the end of a fill, in addition to notifications.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -39,7 +39,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// list of members may be an old one.
 const MEMBERS: Duration = Duration::from_secs(60);
 
-/// Time without progress after which a fill goes on without a member that is connected, as without one that is away.
+/// Time without progress after which a fill continues without a member that is connected, as without one that is away.
 pub(crate) const STUCK: Duration = Duration::from_secs(300);
 
 /// The state of a followed peer for the first fill.
@@ -47,24 +47,14 @@ pub(crate) const STUCK: Duration = Duration::from_secs(300);
 pub(crate) struct Source {
     /// Its own first fill was in progress when the stream began.
     pub(crate) lacks_records: bool,
-    /// The changes that it had then.
+    /// The changes that it had at that time.
     pub(crate) vector: Vector,
-    /// All of these have come, applied or set aside.
+    /// All of these changes have come, applied or set aside.
     pub(crate) sent_all: bool,
-    /// Beginning of its log then.
+    /// Beginning of its log at that time.
     pub(crate) log_begins: Vector,
     /// Time at which the stream began.
     pub(crate) opened: BootInstant,
-}
-
-/// State of a fill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Wait,
-    /// All changes of the sources are here.
-    Filled,
-    /// No peer is a source, and all changes of the peers are here.
-    NoSource,
 }
 
 /// The latest progress of a fill from one peer, as long as its stream is open.
@@ -77,7 +67,7 @@ struct Patience {
 }
 
 impl Patience {
-    /// Notes what is missing now, and whether nothing has come for too long.
+    /// Notes the number of missing changes; true if none has come for too long.
     fn is_over(&mut self, missing: u64, advanced: u64, now: BootInstant, limit: Duration) -> bool {
         if missing < self.missing || advanced > self.advanced {
             self.since = now;
@@ -87,37 +77,22 @@ impl Patience {
     }
 }
 
-/// `peers` are all other nodes: `None` for a node that is not followed, or that brings nothing, else whether it is a
-/// source, and whether all that it had is here.
-fn progress(peers: &[Option<(bool, bool)>]) -> Progress {
-    let followed = || peers.iter().flatten();
-    let all_given =
-        |by_sources: bool| followed().filter(|(source, _)| *source == by_sources).all(|(_, given)| *given);
-    if followed().any(|(source, _)| *source) {
-        return if all_given(true) { Progress::Filled } else { Progress::Wait };
-    }
-    // A node that is not followed may be a source; a removed one is no peer any more. Without peers, only
-    // [`end_without_source`] ends the fill.
-    let all_followed = !peers.is_empty() && peers.iter().all(Option::is_some);
-    if all_followed && all_given(false) { Progress::NoSource } else { Progress::Wait }
-}
-
 /// Runs each fill to its end, then fetches its audio: the first one, and one after each long absence.
 pub(crate) async fn run(inner: Arc<Inner>) {
     let peers = names(&inner);
     let mut mark = inner.store.watch_filled();
     loop {
         if let Err(error) = records(&inner).await {
-            error!(%error, next_in = ?RETRY.1, "end of the first fill cannot be stored; retrying");
-            sleep(RETRY.1).await;
+            error!(%error, next_in = ?RETRY.longest(), "end of the first fill cannot be stored; retrying");
+            sleep(RETRY.longest()).await;
             continue;
         }
         let rest = async { tokio::join!(audio(&inner), hear_missed(&inner, peers.clone())) };
         let reopened = async {
-            // The guard of the value is dropped at once.
+            // The guard of the value is dropped immediately.
             mark.wait_for(|filled| !filled.has_records()).await.map(|_| ()).is_ok()
         };
-        // Nothing is left to do after the rest, until the mark falls.
+        // After the rest no work is left until the mark falls.
         let rest = async {
             rest.await;
             std::future::pending::<bool>().await
@@ -134,15 +109,15 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
     let mut known = BTreeMap::new();
     while !mark.borrow_and_update().has_records() {
         let own = Holdings::of(&inner.store.vector());
-        let links = inner.all_links();
+        let links = inner.links.all();
         let peers: Vec<_> = links.iter().map(|link| state_of(inner, link, &own, &mut known)).collect();
-        match progress(&peers) {
-            Progress::Filled => {
+        match FillStep::of(&peers) {
+            FillStep::Filled => {
                 inner.store.end_fill(unheard(inner)).await?;
                 info!("first fill: all records are stored here");
             }
-            Progress::NoSource => end_without_source(inner).await?,
-            Progress::Wait => {
+            FillStep::NoSource => end_without_source(inner).await?,
+            FillStep::Wait => {
                 tokio::select! {
                     () = inner.filling.notified() => {}
                     () = sleep(POLL_INTERVAL) => {}
@@ -154,8 +129,8 @@ async fn records(inner: &Inner) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The state of a peer for [`progress`]. One that brings nothing for too long counts as away: what only it has is noted as
-/// missed, and comes when it brings it.
+/// The state of a peer for [`FillStep::of`]. One that sends no data for too long counts as away: the fill is noted as one
+/// that missed it, and its changes come when it sends them.
 fn state_of(
     inner: &Inner,
     link: &Link,
@@ -185,21 +160,21 @@ fn state_of(
 fn unheard(inner: &Inner) -> BTreeSet<NodeName> {
     let own = inner.store.vector();
     let heard = |source: Source| source.sent_all || source.vector.missing_from(&own).is_empty();
-    let links = inner.all_links();
+    let links = inner.links.all();
     links.iter().filter(|link| !link.source().is_some_and(heard)).map(|link| link.name.clone()).collect()
 }
 
 fn names(inner: &Inner) -> BTreeSet<NodeName> {
-    inner.all_links().iter().map(|link| link.name.clone()).collect()
+    inner.links.all().iter().map(|link| link.name.clone()).collect()
 }
 
-/// Waits for the members that the first fill went without: until then this node may lack what it had acknowledged to them
-/// with an earlier disk. One that is removed is not waited for. `peers` are those of the start.
+/// Waits for the members that the first fill missed: until then this node may lack changes that it had acknowledged to them
+/// with an earlier disk. A removed member is not waited for. `peers` are those of the start.
 async fn hear_missed(inner: &Inner, mut peers: BTreeSet<NodeName>) {
     let began = BootInstant::now();
     loop {
         let (missed, unheard) = (inner.store.fill_missed(), unheard(inner));
-        let links = inner.all_links();
+        let links = inner.links.all();
         links.iter().filter(|link| !unheard.contains(&link.name)).for_each(|link| {
             link.set_stuck(None);
         });
@@ -235,8 +210,9 @@ pub(crate) async fn end_without_source(inner: &Inner) -> Result<(), StoreError> 
 
 /// Fetches the audio that records name, until all of it is here.
 async fn audio(inner: &Arc<Inner>) {
-    let (mut pause, began) = (RETRY.0, BootInstant::now());
+    let (mut retry, began) = (RETRY, BootInstant::now());
     while inner.store.filled() < Filled::Complete {
+        let pause = retry.failed();
         match both_rounds(inner, began.elapsed() >= inner.fetcher.patience().denied).await {
             Ok(0) => match inner.store.set_filled(Filled::Complete).await {
                 Ok(()) => return info!("first fill: all audio is stored here"),
@@ -246,57 +222,79 @@ async fn audio(inner: &Arc<Inner>) {
             Err(error) => warn!(%error, next_in = ?pause, "first fill: missing audio cannot be listed; retrying"),
         }
         sleep(pause).await;
-        pause = RETRY.1.min(pause * 2);
     }
 }
 
-/// Fetches once what is missing of the audio that records name; what cannot be had now is left to the daily check.
+/// Notes the audio that present records name and that is not here.
+pub(crate) async fn note_missing(store: &Store) -> Result<(), StoreError> {
+    let mut after = None;
+    loop {
+        let MissingAudio { mut blobs, upto, .. } = missing(store.clone(), false, after).await?;
+        blobs.retain(|blob| blob.length <= MAX_BLOB);
+        for part in blobs.chunks(NOTES) {
+            store.apply_without(Vec::new(), part.to_vec()).await?;
+        }
+        after = upto;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
+}
+
+/// Fetches once the missing audio that records name, and removes its notes; what does not come is requested until it does.
 pub(crate) async fn fetch_missing(inner: Arc<Inner>) {
     match both_rounds(&inner, false).await {
         Ok(0) => {}
         Ok(missing) => warn!(missing, "some audio of the rows of a peer cannot be fetched"),
         Err(error) => warn!(%error, "missing audio cannot be listed"),
     }
+    lost_audio::request_noted(&inner).await;
 }
 
 /// Asks once for each missing blob, those of present records first; returns the number still missing. Audio of a deleted
-/// record is wanted as long as the record can be undeleted, but may be gone for good: it is not waited for when one node
-/// answers that it has purged it, or every other node that it does not have it, or a damaged copy. The latter counts for present
+/// record is wanted as long as the record can be undeleted, but may be lost for good: it is not waited for when one node
+/// answers that it has purged it, or every other node that it does not have it, or has a damaged copy. The latter counts for present
 /// records as well once the fill has `waited` (rule D12).
 async fn both_rounds(inner: &Arc<Inner>, waited: bool) -> Result<usize, StoreError> {
-    Ok(round(inner, false, waited).await? + round(inner, true, waited).await?)
+    let (missing, are_deleted) = round(inner, false, waited).await?;
+    Ok(missing + if are_deleted { round(inner, true, waited).await?.0 } else { 0 })
 }
 
-async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<usize, StoreError> {
-    let (mut fetching, mut under_way, mut failed) = (JoinSet::new(), 0_u64, 0);
+/// The number of blobs that are still missing, and whether records of the other kind name audio.
+async fn round(inner: &Arc<Inner>, deleted: bool, waited: bool) -> Result<(usize, bool), StoreError> {
+    let (mut fetching, mut under_way, mut failed, mut others) = (JoinSet::new(), 0_u64, 0, false);
     let mut ended = |fetched: Result<(Batch, usize), JoinError>, under_way: &mut u64| {
         // One that panicked is missing as a whole.
         let (batch, missing) = fetched.unwrap_or((Batch::default(), 1));
         *under_way -= batch.bytes;
         failed += missing;
     };
-    let mut after = None;
+    let mut part = missing(inner.store.clone(), deleted, None).await?;
     loop {
-        // The requests for the parts before go on meanwhile.
-        let part = missing(inner.store.clone(), deleted, after).await?;
-        for batch in batches(part.blobs) {
-            while (fetching.len() >= CONCURRENT || under_way >= UNDER_WAY)
-                && let Some(fetched) = fetching.join_next().await
-            {
-                ended(fetched, &mut under_way);
+        others |= part.others;
+        let requests = async {
+            for batch in batches(part.blobs) {
+                while (fetching.len() >= CONCURRENT || under_way >= UNDER_WAY)
+                    && let Some(fetched) = fetching.join_next().await
+                {
+                    ended(fetched, &mut under_way);
+                }
+                under_way += batch.bytes;
+                fetching.spawn(fetch(inner.clone(), batch, deleted, waited));
             }
-            under_way += batch.bytes;
-            fetching.spawn(fetch(inner.clone(), batch, deleted, waited));
-        }
-        after = part.upto;
-        if after.is_none() {
+        };
+        if part.upto.is_none() {
+            requests.await;
             break;
         }
+        // The next part is listed meanwhile.
+        let (next, ()) = tokio::join!(missing(inner.store.clone(), deleted, part.upto), requests);
+        part = next?;
     }
     while let Some(fetched) = fetching.join_next().await {
         ended(fetched, &mut under_way);
     }
-    Ok(failed)
+    Ok((failed, others))
 }
 
 /// Asks for the blobs of a batch; returns it with the number of those that are still missing.
@@ -324,36 +322,9 @@ async fn fetch(inner: Arc<Inner>, batch: Batch, deleted: bool, waited: bool) -> 
     (batch, missing + unnoted)
 }
 
-/// Blobs that one request asks for.
-#[derive(Debug, Default)]
-pub(crate) struct Batch {
-    pub(crate) blobs: Vec<BlobRef>,
-    bytes: u64,
-}
-
-/// Short blobs together, large ones each in a batch of its own.
-pub(crate) fn batches(blobs: Vec<BlobRef>) -> Vec<Batch> {
-    let mut batches: Vec<Batch> = Vec::new();
-    for blob in blobs {
-        let length = blob.length.min(MAX_BLOB);
-        let has_room = |batch: &&mut Batch| batch.blobs.len() < BATCH.0 && batch.bytes + length <= BATCH.1;
-        match batches.last_mut().filter(has_room) {
-            Some(batch) => {
-                batch.blobs.push(blob);
-                batch.bytes += length;
-            }
-            None => batches.push(Batch { blobs: vec![blob], bytes: length }),
-        }
-    }
-    batches
-}
-
-async fn missing(store: Store, deleted: bool, after: Option<Key>) -> Result<MissingAudio, StoreError> {
-    match tokio::task::spawn_blocking(move || store.missing_audio(deleted, after.as_ref())).await {
-        Ok(missing) => missing,
-        // The runtime shuts down, and this task with it.
-        Err(_) => std::future::pending().await,
-    }
+/// A part of the audio that is not here: see [`Store::missing_audio`].
+pub(crate) async fn missing(store: Store, deleted: bool, after: Option<Key>) -> Result<MissingAudio, StoreError> {
+    blocking(move || store.missing_audio(deleted, after.as_ref())).await
 }
 
 #[cfg(test)]

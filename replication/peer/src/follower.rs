@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tracing::{debug, info};
 use twinbox_clock::BootInstant;
-use twinbox_ids::Origin;
+use twinbox_ids::{Backoff, Origin};
 use twinbox_wire::replication::{
     FollowerFrame, SourceFrame, follower_frame, replication_client::ReplicationClient, source_frame::Frame,
 };
@@ -31,9 +31,12 @@ use crate::{
 /// Timeout of a connection attempt, shorter than the kernel's.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// Pauses between attempts to reach a peer.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+
 /// Follows one peer until this future is dropped.
 pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
-    let mut pause = limits::RETRY.0;
+    let mut retry = RETRY;
     let mut reported = String::new();
     let mut addresses = link.watch_address();
     loop {
@@ -44,11 +47,11 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
             _ = addresses.changed() => Err(StreamError::Moved),
         };
         link.following.store(false, Relaxed);
-        link.set_source(None);
-        // A stream that ends immediately, again and again, as on a full disk, is not logged again and not retried
+        link.end_source(matches!(end, StreamError::Reached | StreamError::BecameSource));
+        // A stream that repeatedly ends immediately, as on a full disk, is not logged again and not retried
         // faster.
         if began.elapsed() > limits::SETTLED {
-            pause = limits::RETRY.0;
+            retry.reset();
             reported.clear();
         }
         // An absent peer is reported once, not at every attempt.
@@ -57,10 +60,10 @@ pub(crate) async fn follow(inner: Arc<Inner>, link: Arc<Link>) {
             inner.report(&link.name, &end, "stream from peer ended");
             reported = text;
         }
-        let pause_now = if end.is_refusal() { limits::RETRY_REFUSED } else { pause };
+        let pause = retry.failed();
+        let pause = if end.is_refusal() { limits::RETRY_REFUSED } else { pause };
         // Sooner when the peer connects to this node, or has another address.
-        let _ = timeout(pause_now, link.back.notified()).await;
-        pause = limits::RETRY.1.min(pause * 2);
+        let _ = timeout(pause, link.back.notified()).await;
     }
 }
 
@@ -81,7 +84,7 @@ impl Session<'_> {
 
         let (out, outgoing) = mpsc::channel(limits::OUTGOING);
         let hello = frames::hello(inner);
-        let asked_with = frames::read_vector(hello.vector.as_ref())?;
+        let asked_with = frames::read_prefixes(hello.vector.as_ref())?;
         let hello = FollowerFrame { frame: Some(follower_frame::Frame::Hello(hello)) };
         out.send(hello).await.map_err(|_| StreamError::Closed)?;
         let stream = client.follow(ReceiverStream::new(outgoing));
@@ -94,16 +97,18 @@ impl Session<'_> {
         link.following.store(true, Relaxed);
         let Welcome { origin, vector, lacks_records, log_begins } = welcome;
         link.welcomed(origin);
-        link.has_made(origin, vector.get(origin));
+        let newest = vector.get(origin);
+        link.has_made(origin, newest);
         let (opened, begins) = (BootInstant::now(), log_begins.clone());
-        link.set_source(Some(Source { lacks_records, vector, sent_all: false, log_begins, opened }));
+        link.set_source(Source { lacks_records, vector, sent_all: false, log_begins, opened });
         inner.filling.notify_one();
         inner.state_filling.notify_one();
+        inner.lost_audio.ask_soon();
         info!(peer = %link.name, "stream from peer open");
 
         let (live, live_items) = mpsc::channel(limits::INCOMING);
         let (history, batches) = mpsc::channel(limits::INCOMING);
-        let applier = Applier::new(inner.clone(), link.clone(), origin, live_items, batches, out);
+        let applier = Applier::new(inner.clone(), link.clone(), (origin, newest), live_items, batches, out);
         let reopen = async { Err::<Infallible, _>(state_fill::reopen(&inner.store, &begins, &asked_with).await) };
         let (never, ..) = tokio::try_join!(self.read(stream, origin, live, history), applier.run(), reopen)?;
         match never {}
@@ -128,8 +133,9 @@ impl Session<'_> {
                     live.send(Live::Changes(changes)).await.map_err(|_| StreamError::Closed)?;
                 }
                 Some(Frame::Probe(probe)) => {
+                    frames::check_number(probe.head)?;
                     link.has_made(origin, probe.head);
-                    // It has become a source meanwhile: request the changes that it has now.
+                    // The peer has become a source meanwhile: request the changes that it has now.
                     let became = !probe.lacks_records && link.source().is_some_and(|source| source.lacks_records);
                     if became && frames::lacks_records(&inner.store) {
                         return Err(StreamError::BecameSource);

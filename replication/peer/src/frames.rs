@@ -4,12 +4,16 @@ use std::{ops::RangeInclusive, sync::atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use tracing::error;
-use twinbox_ids::{ClusterId, NodeName, Origin, RecordingId};
+use twinbox_ids::{BlobHash, ClusterId, NodeName, Origin, RecordingId};
 use twinbox_replication_core::{Change, Holdings, Vector, tails::Take};
 use twinbox_replication_store::{Filled, Store, codec};
 use twinbox_wire::replication as wire;
 
 use crate::{config::limits, error::StreamError, peers::Inner};
+
+/// The highest number of a change that a peer may name; no store gets near it. A higher one would, as a prefix, make this node refuse
+/// all later changes of its origin, and leave no room for the number after it.
+const LAST: u64 = u64::MAX / 4;
 
 /// Changes by origin and numbers.
 pub(crate) type Runs = Vec<(Origin, RangeInclusive<u64>)>;
@@ -63,7 +67,7 @@ fn check_greeting(
     Ok(())
 }
 
-/// Refuses a peer that claims more changes of this node's present origin than this node has made (D1).
+/// Refuses a peer that claims more changes of this node's present origin than this node has made (rule D1).
 pub(crate) fn check_own(store: &Store, theirs: u64) -> Result<(), StreamError> {
     let origin = store.origin();
     if theirs == 0 || store.has(origin, theirs) {
@@ -104,7 +108,7 @@ pub(crate) fn hello(inner: &Inner) -> wire::Hello {
 /// A follower's greeting.
 pub(crate) fn read_hello(inner: &Inner, certificate: &NodeName, hello: &wire::Hello) -> Result<Hello, StreamError> {
     check_greeting(inner, certificate, hello.protocol, &hello.cluster, &hello.name)?;
-    let vector = read_vector(hello.vector.as_ref())?;
+    let vector = read_prefixes(hello.vector.as_ref())?;
     check_own(&inner.store, vector.get(inner.store.origin()))?;
     let recordings = hello
         .recording
@@ -134,7 +138,7 @@ pub(crate) fn lacks_records(store: &Store) -> bool {
     !store.filled().has_records()
 }
 
-/// This node lacks records, or audio that records name, from before its first fill: it covers nothing for others.
+/// This node lacks records, or audio that records name, from before its first fill: it covers no changes for others.
 pub(crate) fn lacks_data(store: &Store) -> bool {
     store.filled() < Filled::Complete
 }
@@ -146,25 +150,26 @@ pub(crate) fn read_welcome(
     welcome: &wire::Welcome,
 ) -> Result<Welcome, StreamError> {
     check_greeting(inner, peer, welcome.protocol, &welcome.cluster, &welcome.name)?;
-    let vector = read_vector(welcome.vector.as_ref())?;
+    let vector = read_prefixes(welcome.vector.as_ref())?;
     check_own(&inner.store, vector.get(inner.store.origin()))?;
     let origin = codec::origin_from_wire(&welcome.origin).map_err(bad)?;
-    let log_begins = read_vector(welcome.log_begins.as_ref())?;
+    let log_begins = read_prefixes(welcome.log_begins.as_ref())?;
     Ok(Welcome { origin, vector, lacks_records: welcome.lacks_records, log_begins })
 }
 
-pub(crate) fn read_vector(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
-    vector.map_or_else(|| Ok(Vector::new()), |vector| codec::vector_from_wire(vector).map_err(bad))
+/// Refuses a number of a change that no store has reached.
+pub(crate) fn check_number(number: u64) -> Result<(), StreamError> {
+    match number > LAST {
+        true => Err(bad("a number of a change that no store has reached")),
+        false => Ok(()),
+    }
 }
 
-/// Prefixes of a peer. A number that no store reaches would make this node refuse all that follows of its origin.
+/// Prefixes of a peer.
 pub(crate) fn read_prefixes(vector: Option<&wire::Vector>) -> Result<Vector, StreamError> {
-    let vector = read_vector(vector)?;
-    let is_beyond = vector.iter().any(|(_, upto)| upto > u64::MAX / 4);
-    match is_beyond {
-        true => Err(bad("a number of a change that no store has reached")),
-        false => Ok(vector),
-    }
+    let vector = vector.map_or_else(|| Ok(Vector::new()), |vector| codec::vector_from_wire(vector).map_err(bad))?;
+    vector.iter().try_for_each(|(_, upto)| check_number(upto))?;
+    Ok(vector)
 }
 
 /// An acknowledgement of held changes, with the prefixes of the origins that it touches.
@@ -174,7 +179,7 @@ pub(crate) fn ack(store: &Store, held: &Holdings) -> wire::Acked {
     let mut run = Vec::new();
     for (origin, seqs) in held.iter() {
         prefixes.raise(origin, vector.get(origin));
-        run.push(wire::Run { origin: codec::origin_to_wire(origin), first: *seqs.start(), last: *seqs.end() });
+        run.push(run_to_wire((origin, seqs)));
     }
     wire::Acked { run, vector: Some(codec::vector_to_wire(&prefixes)) }
 }
@@ -186,37 +191,59 @@ pub(crate) fn acked(acked: wire::Acked) -> Result<(Runs, Vector), StreamError> {
         if run.first == 0 || run.first > run.last {
             return Err(bad("a run that is empty"));
         }
+        check_number(run.last)?;
         Ok((origin, run.first..=run.last))
     };
-    Ok((acked.run.iter().map(run).collect::<Result<_, _>>()?, read_vector(acked.vector.as_ref())?))
+    Ok((acked.run.iter().map(run).collect::<Result<_, _>>()?, read_prefixes(acked.vector.as_ref())?))
 }
 
-/// All changes that are durable here at one moment; `None` when there are too many gaps for one frame, or a change is
-/// set aside: it is in the log, but not in its record, and others may get it from here.
+/// All changes that are durable here at one moment, and the audio that they were applied without; `None` when there are too many
+/// gaps for one frame, or a change is set aside: it is in the log, but not in its record, and others may get it from here.
 pub(crate) fn report(store: &Store) -> Option<wire::Report> {
-    if store.health().set_aside > 0 { None } else { report_all(store) }
+    if store.health().set_aside > 0 {
+        return None;
+    }
+    let report = report_all(store)?;
+    // After the changes: the note of each of them is among these.
+    let lost = store.lost_blobs().ok()?.into_iter().take(limits::REPORTED_AUDIO);
+    let lost_audio = lost.map(|blob| Bytes::copy_from_slice(&blob.hash.0)).collect();
+    Some(wire::Report { lost_audio, ..report })
 }
 
 /// The same, without the changes that are set aside.
 pub(crate) fn report_all(store: &Store) -> Option<wire::Report> {
-    // Before the holdings: a report that says that nothing was missed must have what ended that. A fill that goes on may
-    // still end without a member; later answers tell its end without a report.
+    // Before the holdings: a report that denies a missed member must have the changes of that member. A fill in progress may
+    // still end without a member; later answers report its end without a report.
     let fill_missed = lacks_data(store) || !store.fill_missed().is_empty();
-    let holdings = Holdings::from(store.applied());
+    report_of(&Holdings::from(store.applied()), fill_missed)
+}
+
+/// A report of these changes; `None` when there are too many gaps for one frame.
+pub(crate) fn report_of(holdings: &Holdings, fill_missed: bool) -> Option<wire::Report> {
     let vector = holdings.vector();
-    let beyond =
-        holdings.iter().filter(|(origin, seqs)| *seqs.start() > vector.get(*origin)).map(|(origin, seqs)| {
-            wire::Run { origin: codec::origin_to_wire(origin), first: *seqs.start(), last: *seqs.end() }
-        });
-    let beyond: Vec<_> = beyond.take(limits::REPORTED_RUNS + 1).collect();
+    let beyond = holdings.iter().filter(|(origin, seqs)| *seqs.start() > vector.get(*origin));
+    let beyond: Vec<_> = beyond.map(run_to_wire).take(limits::REPORTED_RUNS + 1).collect();
     (beyond.len() <= limits::REPORTED_RUNS).then(|| wire::Report {
         vector: Some(codec::vector_to_wire(&vector)),
         beyond,
         fill_missed,
+        lost_audio: Vec::new(),
     })
 }
 
-/// Reads a report: all that the peer has, and whether its first fill missed a member.
+fn run_to_wire((origin, seqs): (Origin, RangeInclusive<u64>)) -> wire::Run {
+    wire::Run { origin: codec::origin_to_wire(origin), first: *seqs.start(), last: *seqs.end() }
+}
+
+/// The audio that changes of a report were applied without.
+pub(crate) fn read_lost(report: &wire::Report) -> Result<Vec<BlobHash>, StreamError> {
+    if report.lost_audio.len() > limits::REPORTED_AUDIO {
+        return Err(bad("too many blobs in a report"));
+    }
+    report.lost_audio.iter().map(|hash| codec::hash_from_wire(hash).map_err(bad)).collect()
+}
+
+/// Reads a report: all changes that the peer has, and whether its first fill missed a member.
 pub(crate) fn read_report(report: wire::Report) -> Result<(Holdings, bool), StreamError> {
     let fill_missed = report.fill_missed;
     let (runs, vector) = acked(wire::Acked { run: report.beyond, vector: report.vector })?;
@@ -266,7 +293,10 @@ pub(crate) fn changes(
             Ok(change) if change.part.others() > limits::INCOMPLETE as u64 => {
                 return Err(bad("a change of a commit that is too large"));
             }
-            Ok(change) => read.push((change, bytes.len())),
+            Ok(change) => {
+                check_number(change.seq)?;
+                read.push((change, bytes.len()));
+            }
             Err(error) => {
                 if inner.counters.set_aside.fetch_add(1, Relaxed) == 0 {
                     error!(%peer, %error, "change cannot be decoded; set aside (is the peer of a later release?)");
@@ -281,7 +311,7 @@ pub(crate) fn chunk((id, take): Take, offset: u64, data: Bytes) -> wire::Chunk {
     wire::Chunk { recording: recording_to_wire(id), take, offset, data }
 }
 
-/// Reads a chunk. No node sends one without audio: it would begin a take and count for nothing.
+/// Reads a chunk. No node sends one without audio: it would begin a take and add nothing to it.
 pub(crate) fn read_chunk(chunk: wire::Chunk) -> Result<(Take, u64, Bytes), StreamError> {
     let wire::Chunk { recording, take, offset, data } = chunk;
     if data.is_empty() {

@@ -16,6 +16,7 @@ use crate::{
     error::StreamError,
     frames,
     link::{Link, StreamNumber},
+    state_scan::blocking,
 };
 
 /// Pause before the log is read again after an error.
@@ -30,7 +31,7 @@ pub(crate) struct HistoryLane {
     /// The last batch that the follower has taken.
     pub(crate) taken: watch::Receiver<u64>,
     pub(crate) out: mpsc::Sender<wire::History>,
-    /// Beginning of the log as the follower was told it.
+    /// Beginning of the log, as announced to the follower.
     pub(crate) log_begins: Vector,
     /// The follower fills by state where the log does not reach.
     pub(crate) fills_by_state: bool,
@@ -38,7 +39,7 @@ pub(crate) struct HistoryLane {
 
 /// A pass over the log was interrupted.
 enum Interrupted {
-    /// Begin again.
+    /// The pass begins again.
     Behind,
     /// The stream or the store has closed.
     End,
@@ -49,7 +50,7 @@ enum Interrupted {
 }
 
 impl HistoryLane {
-    /// Ends with an error when the log does not reach what the follower lacks; without one when the stream has closed.
+    /// Ends with an error when the log does not reach the changes that the follower lacks; without one when the stream has closed.
     pub(crate) async fn run(mut self) -> Result<(), StreamError> {
         let mut batch = 0;
         let mut all_sent = false;
@@ -73,7 +74,7 @@ impl HistoryLane {
                 Err(Interrupted::Behind) => {}
                 Err(Interrupted::End) => return Ok(()),
                 Err(Interrupted::Cut) => return Err(StreamError::LogCut),
-                // The live lane goes on meanwhile.
+                // The live lane continues meanwhile.
                 Err(Interrupted::Failed(error)) => {
                     warn!(peer = %self.link.name, %error, next_in = ?READ_AGAIN, "log cannot be read for peer; retrying");
                     sleep(READ_AGAIN).await;
@@ -99,8 +100,10 @@ impl HistoryLane {
     async fn send_after(&mut self, mut cursor: Vector, newest: u64, batch: &mut u64) -> Result<(), Interrupted> {
         let own = self.store.origin();
         loop {
-            let changes = self.read(&cursor).await.map_err(Interrupted::Failed)?;
-            // After the reading: what was cut before it is missing in it.
+            let (store, after) = (self.store.clone(), cursor.clone());
+            let read = blocking(move || store.changes_after(&after, limits::FRAME_CHANGES));
+            let changes = read.await.map_err(Interrupted::Failed)?;
+            // Checked after the reading, in which changes that were cut before are missing.
             if !self.is_whole(&cursor, &changes) {
                 return Err(Interrupted::Cut);
             }
@@ -160,14 +163,5 @@ impl HistoryLane {
         *batch += 1;
         let history = wire::History { batch: *batch, ..history };
         self.out.send(history).await.map_err(|_| Interrupted::End)
-    }
-
-    async fn read(&self, cursor: &Vector) -> Result<Vec<Change>, StoreError> {
-        let (store, cursor) = (self.store.clone(), cursor.clone());
-        match tokio::task::spawn_blocking(move || store.changes_after(&cursor, limits::FRAME_CHANGES)).await {
-            Ok(changes) => changes,
-            // The runtime shuts down, and this task with it.
-            Err(_) => std::future::pending().await,
-        }
     }
 }

@@ -19,7 +19,6 @@ mod history;
 mod link;
 mod log_cut;
 mod lost_audio;
-mod page_rate;
 mod peers;
 mod progress;
 mod service;
@@ -30,7 +29,7 @@ mod state_fill;
 mod state_scan;
 mod stream_prober;
 
-pub use comparison::{AudioCheck, ComparisonCounts, ComparisonReport, Difference, Outcome, Subject};
+pub use comparison::{AudioCheck, ComparisonCounts, ComparisonReport, Difference, DifferenceOutcome, Subject};
 pub use config::{PeerAddress, PeerConfig};
 pub use log_cut::LogStatus;
 pub use peers::{PeerStatus, Peers, PeersCounters};

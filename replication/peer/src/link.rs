@@ -9,13 +9,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_ids::{NodeName, Origin};
 use twinbox_replication_core::{Holdings, Vector};
 
-use crate::{fill::Source, frames::Runs};
+use crate::{config::limits, fill::Source, frames::Runs};
 
 /// The number of a stream, counted in this process.
 pub(crate) type StreamNumber = u64;
@@ -27,9 +27,9 @@ pub(crate) struct Link {
     pub(crate) following: AtomicBool,
     /// The peer, by its last report, lacks data from before its first fill.
     pub(crate) lacks_data: AtomicBool,
-    /// The peer, by its last report, still fills, or lacks what a member had that was away in its first fill.
+    /// The peer, by its last report, still fills, or lacks changes of a member that was away in its first fill.
     pub(crate) fill_missed: AtomicBool,
-    /// The next probe is to ask the peer for a report of all that it has.
+    /// The next probe is to ask the peer for a report of all its changes.
     pub(crate) report_wanted: AtomicBool,
     /// Number of the peer's latest scan of all rows.
     pub(crate) scan: AtomicU64,
@@ -38,6 +38,11 @@ pub(crate) struct Link {
     /// Bytes of frames to the peer, and from it.
     pub(crate) sent_bytes: AtomicU64,
     pub(crate) received_bytes: AtomicU64,
+    /// Slots of the answers to this peer, for blobs and comparisons. Each peer has its own: none waits for answers to another,
+    /// which may read slowly or not at all.
+    pub(crate) serving: Semaphore,
+    /// Slots of the repairs for this peer. They wait for changes and audio: in slots of their own they hold up no delivery.
+    pub(crate) repairing: Semaphore,
     /// The peer is no member any more.
     retired: CancellationToken,
     state: Mutex<State>,
@@ -51,17 +56,21 @@ struct State {
     /// The changes that the peer is known to have. Outlives the stream, to show the lag of an absent peer.
     has: Holdings,
     last_heard: Option<BootInstant>,
-    /// All that the peer had at one moment of its latest stream, by its own word.
+    /// All changes that the peer, by its own report, had at one moment of its latest stream.
     report: Option<Arc<Holdings>>,
+    /// The latest report whose lost audio was looked for here, and the number of these blobs that are whole here.
+    looked: Option<(Arc<Holdings>, u64)>,
+    /// That of the latest report is being looked for.
+    is_looking: bool,
     /// The incarnation of the peer's store by its latest greeting as a source.
     welcomed: Option<Origin>,
-    /// The incarnation of the peer's store, and the number of changes that it said it has made.
+    /// The incarnation of the peer's store, and the number of changes that it has reported as made.
     made: Option<(Origin, u64)>,
-    /// The peer's wall clock as it last said on its latest stream, and the time of that here.
+    /// The peer's wall clock as last reported on its latest stream, and the time of that report here.
     clock: Option<(u64, BootInstant)>,
     /// The peer's state for the fill of this node, while this node follows it.
     source: Option<Source>,
-    /// Reason for which the fill of this node goes on without the peer, if it does.
+    /// Reason for which the fill of this node continues without the peer, if it does.
     stuck: Option<String>,
 }
 
@@ -72,6 +81,14 @@ struct Stream {
     /// Changes that have been sent to the peer, or need not be sent.
     sent: Holdings,
     ended: CancellationToken,
+}
+
+impl State {
+    /// See [`Link::report`].
+    fn report(&self) -> Option<&Arc<Holdings>> {
+        let stream = self.stream.as_ref()?;
+        self.report.as_ref().filter(|_| self.welcomed.is_none_or(|origin| origin == stream.origin))
+    }
 }
 
 impl Link {
@@ -87,6 +104,8 @@ impl Link {
             back: Notify::new(),
             sent_bytes: AtomicU64::new(0),
             received_bytes: AtomicU64::new(0),
+            serving: Semaphore::new(limits::SERVED),
+            repairing: Semaphore::new(limits::REPAIRS),
             retired: CancellationToken::new(),
             state: Mutex::default(),
         }
@@ -102,9 +121,9 @@ impl Link {
         self.address.subscribe()
     }
 
-    /// The peer has this address now; true when it is another one. Then both streams end: a replaced peer is another
-    /// process with another disk. The link stays, since the peer is a member all the time: what is known of it holds
-    /// until its next stream, as after a restart.
+    /// Sets the address of the peer; true when it is another one. Then both streams end: a replaced peer is another
+    /// process with another disk. The link stays, since the peer is a member all the time: its known state holds until
+    /// its next stream, as after a restart.
     pub(crate) fn move_to(&self, address: &str) -> bool {
         let has_moved = self.address.send_if_modified(|now| {
             let differs = *now != address;
@@ -122,8 +141,8 @@ impl Link {
         has_moved
     }
 
-    /// The peer follows, with the changes that it reports. An earlier stream of the same peer ends: the peer itself has
-    /// lost it.
+    /// Opens the stream on which the peer follows, with the changes that it reports. An earlier stream of the same peer
+    /// ends: the peer itself has lost it.
     pub(crate) fn open(&self, origin: Origin, vector: &Vector, ended: CancellationToken) -> StreamNumber {
         let mut state = self.lock();
         self.back.notify_one();
@@ -131,7 +150,7 @@ impl Link {
         let number = state.last_number;
         state.has = Holdings::of(vector);
         // Its disk may be another, or an older one.
-        state.report = None;
+        (state.report, state.looked, state.is_looking) = (None, None, false);
         state.clock = None;
         let sent = state.has.clone();
         if self.retired.is_cancelled() {
@@ -143,7 +162,7 @@ impl Link {
         number
     }
 
-    /// The stream has ended; true when no newer one replaced it.
+    /// Closes a stream; true when no newer one replaced it.
     pub(crate) fn close(&self, number: StreamNumber) -> bool {
         let mut state = self.lock();
         let current = state.stream.as_ref().is_some_and(|stream| stream.number == number);
@@ -171,7 +190,7 @@ impl Link {
         self.lock().has.vector()
     }
 
-    /// The peer's store, in this incarnation, has made changes up to `head`.
+    /// Notes that the peer's store, in this incarnation, has made changes up to `head`.
     pub(crate) fn has_made(&self, origin: Origin, head: u64) {
         let mut state = self.lock();
         if head > 0 {
@@ -183,23 +202,40 @@ impl Link {
         }
     }
 
-    /// The peer's incarnation and the number of changes that it has made, by its latest word, while this node follows it.
+    /// The peer's incarnation and the number of changes that it has made, by its latest report, while this node follows it or
+    /// opens its stream again.
     pub(crate) fn made(&self) -> Option<(Origin, u64)> {
         let state = self.lock();
-        state.made.filter(|(origin, _)| state.source.is_some() && state.welcomed == Some(*origin))
+        state.made.filter(|(origin, _)| state.welcomed == Some(*origin))
     }
 
-    /// Adds the changes that the peer is known to have.
-    pub(crate) fn add_to(&self, held: &mut Holdings) {
-        self.lock().has.iter().for_each(|(origin, seqs)| held.add(origin, seqs));
+    /// Notes whether the peer lacks data from before its first fill. No report of such a time tells what it covers.
+    pub(crate) fn set_lacks_data(&self, lacks_data: bool) {
+        self.lacks_data.store(lacks_data, Relaxed);
+        if lacks_data {
+            self.lock().looked = None;
+        }
+    }
+
+    /// Adds the changes of the peer's latest report, and returns the number of blobs here that it has applied changes without. Asks
+    /// the peer for another report.
+    pub(crate) fn add_to(&self, held: &mut Holdings) -> u64 {
+        let state = self.lock();
+        // Another report would begin that again.
+        if !state.is_looking {
+            self.report_wanted.store(true, Relaxed);
+        }
+        let Some((report, lost)) = state.looked.as_ref().filter(|_| state.report().is_some()) else { return 0 };
+        report.iter().for_each(|(origin, seqs)| held.add(origin, seqs));
+        *lost
     }
 
     pub(crate) fn followed(&self) -> bool {
         self.lock().stream.is_some()
     }
 
-    /// The peer acknowledged changes that are here, with the prefixes of their origins; false when the stream is no longer
-    /// the present one.
+    /// Notes that the peer acknowledged changes that are here, with the prefixes of their origins; false when the stream is
+    /// no longer the present one.
     pub(crate) fn acked(&self, number: StreamNumber, runs: &Runs, vector: &Vector) -> bool {
         let mut state = self.lock();
         if state.stream.as_ref().is_none_or(|stream| stream.number != number) {
@@ -207,35 +243,44 @@ impl Link {
         }
         for (origin, seqs) in runs {
             state.has.add(*origin, seqs.clone());
-            // Only of these: a peer that lies could name origins without end, which are remembered.
+            // Only of these origins: a lying peer could name any number of others, and all are remembered.
             state.has.add(*origin, 1..=vector.get(*origin));
         }
         true
     }
 
-    /// The peer reported on this stream all that it has, and whether its fill missed a member.
-    pub(crate) fn reported(&self, number: StreamNumber, report: Holdings, fill_missed: bool) {
+    /// Notes a report on this stream: all changes that the peer has, and whether its fill missed a member. True if it counts.
+    pub(crate) fn reported(&self, number: StreamNumber, report: Arc<Holdings>, fill_missed: bool) -> bool {
         let mut state = self.lock();
-        if state.stream.as_ref().is_some_and(|stream| stream.number == number) {
+        let counts = state.stream.as_ref().is_some_and(|stream| stream.number == number);
+        if counts {
             self.fill_missed.store(fill_missed, Relaxed);
-            state.report = Some(Arc::new(report));
+            (state.report, state.is_looking) = (Some(report), true);
+        }
+        counts
+    }
+
+    /// Notes the number of blobs that are whole here and that the peer, by this report, lacks.
+    pub(crate) fn found_lost(&self, report: &Arc<Holdings>, found: u64) {
+        let mut state = self.lock();
+        if state.report.as_ref().is_some_and(|latest| Arc::ptr_eq(latest, report)) {
+            state.is_looking = false;
+            state.looked = Some((report.clone(), found)).filter(|_| !self.lacks_data.load(Relaxed));
         }
     }
 
     /// The latest report of the stream that is open. Without a stream there is none: the peer may have another disk by
     /// now; nor when its greeting as a source shows that the stream is one of an earlier incarnation.
     pub(crate) fn report(&self) -> Option<Arc<Holdings>> {
-        let state = self.lock();
-        let stream = state.stream.as_ref()?;
-        state.report.clone().filter(|_| state.welcomed.is_none_or(|origin| origin == stream.origin))
+        self.lock().report().cloned()
     }
 
-    /// The peer greeted as a source, from this incarnation of its store.
+    /// Notes the greeting of the peer as a source, from this incarnation of its store.
     pub(crate) fn welcomed(&self, origin: Origin) {
         self.lock().welcomed = Some(origin);
     }
 
-    /// The peer said its wall clock on this stream; 0: it does not say.
+    /// Notes the wall clock that the peer reported on this stream; 0: it reports none.
     pub(crate) fn told_time(&self, number: StreamNumber, clock: u64, now: BootInstant) {
         let mut state = self.lock();
         if clock > 0 && state.stream.as_ref().is_some_and(|stream| stream.number == number) {
@@ -243,14 +288,14 @@ impl Link {
         }
     }
 
-    /// The peer's wall clock at `now`, from what it last said; `None` if it was not heard in this process's life. Also of
-    /// a peer that is away: a jump of the clock here shows all the same.
+    /// The peer's wall clock at `now`, by its last report; `None` if this process has none. Also for a peer that is away: a
+    /// jump of the clock here shows all the same.
     pub(crate) fn clock(&self, now: BootInstant) -> Option<u64> {
         let (clock, at) = self.lock().clock?;
         Some(clock.saturating_add(u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// Changes came from the peer, from the store incarnation `origin_of_peer`: they need not go back.
+    /// Notes changes that came from the peer, from the store incarnation `origin_of_peer`: they need not be sent back.
     pub(crate) fn came_from(&self, origin_of_peer: Origin, changes: impl Iterator<Item = (Origin, u64)>) {
         let mut state = self.lock();
         let State { stream, has, .. } = &mut *state;
@@ -299,18 +344,25 @@ impl Link {
         self.sent_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// A frame came from the peer, on either stream.
+    /// Notes a frame that came from the peer, on either stream.
     pub(crate) fn received(&self, bytes: usize, now: BootInstant) {
         self.lock().last_heard = Some(now);
         self.received_bytes.fetch_add(bytes as u64, Relaxed);
     }
 
-    /// This node begins or stops following the peer.
-    pub(crate) fn set_source(&self, source: Option<Source>) {
-        self.lock().source = source;
+    /// Notes that this node begins to follow the peer.
+    pub(crate) fn set_source(&self, source: Source) {
+        self.lock().source = Some(source);
     }
 
-    /// All changes have come that the peer had when this node began to follow it.
+    /// Notes that this node does not follow the peer, which is still there if this node only opens the stream again.
+    pub(crate) fn end_source(&self, opens_again: bool) {
+        let mut state = self.lock();
+        state.source = None;
+        state.made = state.made.filter(|_| opens_again);
+    }
+
+    /// Notes that all changes have come that the peer had when this node began to follow it.
     pub(crate) fn source_sent_all(&self) {
         if let Some(source) = &mut self.lock().source {
             source.sent_all = true;
@@ -322,13 +374,13 @@ impl Link {
         self.lock().source.clone()
     }
 
-    /// Notes the reason for which the fill of this node goes on without the peer; true when it is the first one.
+    /// Notes the reason for which the fill of this node continues without the peer; true when it is the first one.
     pub(crate) fn set_stuck(&self, reason: Option<String>) -> bool {
         let (is_set, before) = (reason.is_some(), std::mem::replace(&mut self.lock().stuck, reason));
         is_set && before.is_none()
     }
 
-    /// Reason for which the fill of this node goes on without the peer; `None` while it does not.
+    /// Reason for which the fill of this node continues without the peer; `None` while it does not.
     pub(crate) fn stuck(&self) -> Option<String> {
         self.lock().stuck.clone()
     }

@@ -1,4 +1,4 @@
-//! Cuts the log: what every member has, and what is beyond the size or the age that is kept.
+//! Cuts the log: changes that every member has, and changes beyond the size or the age that is kept.
 
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use twinbox_replication_core::{
 };
 use twinbox_replication_store::{Store, StoreError};
 
-use crate::{Peers, peers::Inner};
+use crate::{Peers, peers::Inner, state_scan::blocking};
 
 /// Time from the start of the process until the log is cut for the first time: a node that comes back after a long time
-/// hands over from its log what only it has.
+/// hands over from its log the changes that only it has.
 const FIRST: Duration = Duration::from_secs(600);
 /// Time between two rounds.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -23,6 +23,22 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const STEP: usize = 128;
 /// Changes whose sizes are read to estimate that of the log.
 const SAMPLE: usize = 512;
+
+/// Test hook, only in builds with debug assertions, never in a release: `TWINBOX_TEST_LOG_CUT` is [`FIRST`] and
+/// [`INTERVAL`] in seconds.
+#[cfg(debug_assertions)]
+fn time_of_test() -> Option<Duration> {
+    std::env::var("TWINBOX_TEST_LOG_CUT").ok()?.parse().ok().map(Duration::from_secs)
+}
+
+/// Time until the log is cut for the first time, and time between two rounds.
+fn times() -> (Duration, Duration) {
+    #[cfg(debug_assertions)]
+    if let Some(time) = time_of_test() {
+        return (time, time);
+    }
+    (FIRST, INTERVAL)
+}
 
 /// The log of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,32 +63,32 @@ struct Oldest {
 }
 
 impl Peers {
-    /// Cuts the log from time to time, by this policy, until the streams are shut down.
+    /// Cuts the log once a minute, by this policy, until the streams are shut down.
     pub fn keep_log(&self, policy: LogPolicy) {
-        let inner = self.inner().clone();
+        let (inner, (first, interval)) = (self.inner().clone(), times());
         let cut = async move {
-            sleep(FIRST).await;
+            sleep(first).await;
             loop {
                 match cut(&inner, &policy).await {
                     Ok(0) => {}
                     Ok(removed) => info!(removed, left = inner.store.log_changes(), "log of changes cut"),
                     Err(error) => warn!(%error, "log of changes cannot be cut; retrying"),
                 }
-                sleep(INTERVAL).await;
+                sleep(interval).await;
             }
         };
-        self.inner().tasks.spawn(self.inner().stop.clone().run_until_cancelled_owned(cut));
+        self.inner().spawn(cut);
     }
 
-    /// Cuts the log once, by this policy. Returns the number of removed changes. None is removed while a member was never
-    /// heard to fill by state, or while this node lacks records itself.
+    /// Cuts the log once, by this policy. Returns the number of removed changes. None is removed before each
+    /// member has once announced that it fills by state, or while this node lacks records itself.
     pub async fn cut_log(&self, policy: &LogPolicy) -> Result<u64, StoreError> {
         cut(self.inner(), policy).await
     }
 
     /// Size and beginning of the log. Reads some of it: not for a thread that serves calls.
     pub fn log_status(&self) -> Result<LogStatus, StoreError> {
-        let store = self.store();
+        let store = &self.inner().store;
         let changes = store.log_changes();
         let oldest = oldest(store)?.into_iter().map(|Reverse(oldest)| oldest.made).filter(|made| made.0 > 0).min();
         let bytes = changes.saturating_mul(mean_size(store)?);
@@ -98,12 +114,12 @@ pub(crate) async fn note_filler(inner: Arc<Inner>, peer: NodeName) {
 
 async fn cut(inner: &Arc<Inner>, policy: &LogPolicy) -> Result<u64, StoreError> {
     let store = &inner.store;
-    let links = inner.all_links();
+    let links = inner.links.all();
     let fillers = store.state_fillers()?;
     if !store.filled().has_records() || !links.iter().all(|link| fillers.contains(&link.name)) {
         return Ok(0);
     }
-    // What a member has acknowledged in this process's life; a node alone has all stable immediately.
+    // Changes that a member has acknowledged to this process; on a node alone all are stable immediately.
     let mut stable = store.vector();
     for link in &links {
         let has = link.has();
@@ -128,7 +144,7 @@ async fn cut(inner: &Arc<Inner>, policy: &LogPolicy) -> Result<u64, StoreError> 
             removed += store.cut_log(origin, first..=upto).await?;
         }
         if is_all && entries.len() == STEP {
-            // Otherwise the next round goes on.
+            // Otherwise the next round continues.
             let next = reading(store, move |store| store.oldest_changes(origin, upto, 1)).await.unwrap_or_default();
             queue.extend(next.first().map(|entry| Reverse(Oldest { made: entry.made, origin, after: upto })));
         }
@@ -138,9 +154,9 @@ async fn cut(inner: &Arc<Inner>, policy: &LogPolicy) -> Result<u64, StoreError> 
     Ok(removed)
 }
 
-/// The last of the entries, oldest first, that goes with all before it, 0 for none; whether all of them go. Those up to
-/// `behind` are no part of the log any more; those up to `stable` every member has. Takes their bytes from those of the
-/// log.
+/// The last of the entries, oldest first, that is removed with all before it, 0 for none; and whether all are removed.
+/// Entries up to `behind` are already cut from the log; every member has the entries up to `stable`. Subtracts their bytes
+/// from those of the log.
 fn last_removed(
     policy: &LogPolicy,
     entries: &[LogEntry],
@@ -161,7 +177,7 @@ fn last_removed(
 /// The origins whose log has changes that can be cut, each with the time of the first.
 fn oldest(store: &Store) -> Result<BinaryHeap<Reverse<Oldest>>, StoreError> {
     let mut queue = BinaryHeap::new();
-    // Those that a fill has put behind the beginning, too.
+    // Including origins whose changes a fill has put behind the beginning.
     for (origin, _) in store.vector().iter() {
         let first = match store.oldest_changes(origin, 0, 1) {
             // The others are cut all the same.
@@ -208,10 +224,7 @@ async fn reading<R: Send + 'static>(
     read: impl FnOnce(&Store) -> Result<R, StoreError> + Send + 'static,
 ) -> Result<R, StoreError> {
     let store = store.clone();
-    match tokio::task::spawn_blocking(move || read(&store)).await {
-        Ok(read) => read,
-        Err(_) => Err(StoreError::Closed),
-    }
+    blocking(move || read(&store)).await
 }
 
 #[cfg(test)]

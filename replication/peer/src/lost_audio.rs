@@ -1,4 +1,4 @@
-//! Audio that changes were applied without: asked for until it has come (rule D12).
+//! Requests, until it comes, for audio that changes were applied, or rows copied, without (rule D12).
 
 use std::{
     collections::BTreeMap,
@@ -9,15 +9,15 @@ use std::{
 use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 use twinbox_clock::BootInstant;
-use twinbox_ids::BlobHash;
+use twinbox_ids::{Backoff, BlobHash};
 use twinbox_replication_core::BlobRef;
 use twinbox_replication_fetch::Got;
 use twinbox_replication_store::{Store, StoreError};
 
-use crate::{Peers, peers::Inner};
+use crate::{Peers, peers::Inner, state_scan::blocking};
 
-/// Pause between attempts to get a blob: first value, doubling up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
+/// Pauses between attempts to get a blob.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(600));
 
 /// The blobs that are not here, by hash, and the next attempt for each.
 #[derive(Default)]
@@ -30,7 +30,7 @@ pub(crate) struct LostAudio {
 struct Wanted {
     blob: BlobRef,
     next: BootInstant,
-    pause: Duration,
+    retry: Backoff,
 }
 
 impl LostAudio {
@@ -38,14 +38,22 @@ impl LostAudio {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// These blobs are noted in the store.
+    /// Adds blobs that are noted in the store.
     pub(crate) fn add(&self, blobs: impl IntoIterator<Item = BlobRef>) {
-        let now = BootInstant::now();
+        let mut retry = RETRY;
+        let next = BootInstant::now() + retry.failed();
         let mut state = self.state();
         for blob in blobs {
-            state.entry(blob.hash).or_insert(Wanted { blob, next: now + RETRY.0, pause: RETRY.0 });
+            state.entry(blob.hash).or_insert(Wanted { blob, next, retry });
         }
         drop(state);
+        self.added.notify_one();
+    }
+
+    /// A node can be asked that may have been away: none of the blobs waits longer than after a first failure.
+    pub(crate) fn ask_soon(&self) {
+        let soon = BootInstant::now() + RETRY.after(1);
+        self.state().values_mut().for_each(|wanted| wanted.next = wanted.next.min(soon));
         self.added.notify_one();
     }
 
@@ -61,23 +69,32 @@ impl LostAudio {
     fn due(&self, now: BootInstant) -> Option<BlobRef> {
         let mut state = self.state();
         let wanted = state.values_mut().find(|wanted| wanted.next <= now)?;
-        wanted.pause = RETRY.1.min(wanted.pause * 2);
-        wanted.next = now + wanted.pause;
+        wanted.next = now + wanted.retry.failed();
         Some(wanted.blob)
     }
 
     fn pause(&self, now: BootInstant) -> Duration {
         let next = self.state().values().map(|wanted| wanted.next).min();
-        next.map_or(RETRY.1, |next| if next > now { next.since(now) } else { Duration::ZERO })
+        next.map_or(RETRY.longest(), |next| if next > now { next.since(now) } else { Duration::ZERO })
     }
 }
 
-/// Asks for them until it is dropped.
-pub(crate) async fn run(inner: Arc<Inner>) {
-    match inner.store.lost_blobs() {
-        Ok(lost) => inner.lost_audio.add(lost),
-        Err(error) => warn!(%error, "notes of missing audio cannot be read; the daily check asks for it"),
+/// Removes the notes of audio that is here, and requests the rest until it comes.
+pub(crate) async fn request_noted(inner: &Inner) {
+    let noted = inner.store.lost_blobs().unwrap_or_else(|error| {
+        warn!(%error, "notes of missing audio cannot be read; the daily check asks for it");
+        Vec::new()
+    });
+    for blob in noted {
+        if !inner.store.blobs().has(&blob.hash) || inner.store.forget_lost(blob.hash).await.is_err() {
+            inner.lost_audio.add([blob]);
+        }
     }
+}
+
+/// Requests the lost blobs until dropped.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    request_noted(&inner).await;
     loop {
         while let Some(blob) = inner.lost_audio.due(BootInstant::now()) {
             match look_for(&inner, &blob).await {
@@ -94,7 +111,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// True when the blob is not lost any more: it is here, or nothing present names it.
+/// True when the blob is not lost any more: it is here, or no present record names it.
 async fn look_for(inner: &Inner, blob: &BlobRef) -> Result<bool, StoreError> {
     let store = &inner.store;
     let is_unwanted = store.is_indexed() && !store.is_referenced(&blob.hash)?;
@@ -114,11 +131,8 @@ async fn look_for(inner: &Inner, blob: &BlobRef) -> Result<bool, StoreError> {
 /// True when a present row names the blob, or one that is not in the index of references yet may do so.
 async fn is_named(store: &Store, hash: BlobHash) -> Result<bool, StoreError> {
     let reader = store.clone();
-    match tokio::task::spawn_blocking(move || reader.rows_naming(&hash, 1)).await {
-        Ok(rows) => Ok(!store.is_indexed() || !rows?.is_empty()),
-        // The runtime shuts down, and this task with it.
-        Err(_) => std::future::pending().await,
-    }
+    let rows = blocking(move || reader.rows_naming(&hash, 1)).await;
+    Ok(!store.is_indexed() || !rows?.is_empty())
 }
 
 impl Peers {

@@ -47,7 +47,7 @@ pub struct Peers {
 pub(crate) struct Inner {
     pub(crate) config: Arc<PeerConfig>,
     pub(crate) store: Store,
-    links: Arc<Links>,
+    pub(crate) links: Arc<Links>,
     started: AtomicBool,
     pub(crate) acks: Acks,
     pub(crate) fetcher: Fetcher,
@@ -64,7 +64,7 @@ pub(crate) struct Inner {
     pub(crate) noting_fillers: AsyncMutex<()>,
     /// Notified of progress of the first fill.
     pub(crate) filling: Notify,
-    /// Time without progress after which the fill goes on without a member, in milliseconds.
+    /// Time without progress after which the fill continues without a member, in milliseconds.
     pub(crate) source_patience_ms: AtomicU64,
     /// The first fill ended without a node that had all records.
     pub(crate) fill_had_no_source: AtomicBool,
@@ -152,7 +152,7 @@ pub struct PeerStatus {
     pub sent_bytes: u64,
     /// Bytes of frames from the peer since the start.
     pub received_bytes: u64,
-    /// Reason for which the fill of this node goes on without the peer, if it does: it is connected and brings nothing.
+    /// Reason for which the fill of this node continues without the peer, if it does: it is connected and sends no data.
     pub stuck: Option<String>,
 }
 
@@ -230,18 +230,12 @@ impl Peers {
     pub fn start(&self) {
         if !self.inner.started.swap(true, SeqCst) {
             self.inner.links.all().into_iter().for_each(|link| self.follow(link));
-            let fill = fill::run(self.inner.clone());
-            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(fill));
-            let state_fill = state_fill::run(self.inner.clone());
-            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(state_fill));
-            let samples = progress::run(self.inner.clone());
-            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(samples));
-            let retry = set_aside::run(self.inner.store.clone());
-            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(retry));
-            let lost = lost_audio::run(self.inner.clone());
-            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(lost));
-            let compare = comparison::run(self.inner.clone());
-            self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(compare));
+            self.inner.spawn(fill::run(self.inner.clone()));
+            self.inner.spawn(state_fill::run(self.inner.clone()));
+            self.inner.spawn(progress::run(self.inner.clone()));
+            self.inner.spawn(set_aside::run(self.inner.store.clone()));
+            self.inner.spawn(lost_audio::run(self.inner.clone()));
+            self.inner.spawn(comparison::run(self.inner.clone()));
         }
     }
 
@@ -251,8 +245,8 @@ impl Peers {
         self.inner.purged_tables.write().unwrap_or_else(PoisonError::into_inner).extend(tables);
     }
 
-    /// A node has joined: it is followed, and may follow. A known node that has another address is followed there from
-    /// now on, whether it moved or was replaced under its name.
+    /// Adds a node that has joined: it is followed, and may follow. A known node that has another address is followed there
+    /// from now on, whether it moved or was replaced under its name.
     pub fn add(&self, peer: PeerAddress) {
         if peer.name == self.inner.config.node || self.inner.stop.is_cancelled() {
             return;
@@ -265,8 +259,8 @@ impl Peers {
         }
     }
 
-    /// A node has been removed from the cluster: it is not followed any more, and may not follow. Writes no longer wait
-    /// for it.
+    /// Drops a node that was removed from the cluster: it is not followed any more, and may not follow. Writes no longer
+    /// wait for it.
     pub fn remove(&self, name: &NodeName) {
         if let Some(link) = self.inner.links.remove(name) {
             info!(peer = %name, "node removed; replication with it stopped");
@@ -296,15 +290,16 @@ impl Peers {
         self.inner.fill_had_no_source.load(Relaxed)
     }
 
-    /// Number of changes here that no connected peer is known to have: this disk alone holds them (rule D2). A peer
-    /// that lacks audio from before its first fill covers nothing.
+    /// Number of changes here that no connected peer has reported, and of blobs here that one has applied changes without: this disk
+    /// alone may hold them (rule D2). A peer that lacks audio from before its first fill covers no changes. Asks for newer
+    /// reports: call this again.
     pub fn uncovered(&self) -> u64 {
         // The vector first: the next call counts changes that are committed after this one.
         let vector = self.inner.store.log_ends();
         let mut held = Holdings::default();
         let covers = |link: &&Arc<Link>| link.followed() && !link.lacks_data.load(Relaxed);
-        self.inner.links.all().iter().filter(covers).for_each(|link| link.add_to(&mut held));
-        held.lag(&vector)
+        let lost: u64 = self.inner.links.all().iter().filter(covers).map(|link| link.add_to(&mut held)).sum();
+        lost + held.lag(&vector)
     }
 
     /// Number of changes that some peer is known to have and that are not here.
@@ -313,22 +308,13 @@ impl Peers {
         self.inner.links.all().iter().map(|link| own.lag(&link.has())).max().unwrap_or(0)
     }
 
-    pub(crate) fn store(&self) -> &Store {
-        &self.inner.store
-    }
-
     pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.inner
     }
 
-    pub(crate) fn links(&self) -> Vec<Arc<Link>> {
-        self.inner.links.all()
-    }
-
     fn follow(&self, link: Arc<Link>) {
         let retired = link.retired();
-        let follow = retired.run_until_cancelled_owned(follower::follow(self.inner.clone(), link));
-        self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(follow));
+        self.inner.spawn(retired.run_until_cancelled_owned(follower::follow(self.inner.clone(), link)));
     }
 
     /// Waits until a peer has the committed changes too: at most `ack_timeout`, and not at all when no peer counts
@@ -354,7 +340,7 @@ impl Peers {
         self.inner.fetcher.set_patience(patience);
     }
 
-    /// Changes the time without progress after which the fill goes on without a member that is connected.
+    /// Changes the time without progress after which the fill continues without a member that is connected.
     pub fn set_source_patience(&self, patience: Duration) {
         let millis = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         self.inner.source_patience_ms.store(millis, Relaxed);
@@ -414,19 +400,14 @@ impl Peers {
 }
 
 impl Inner {
+    /// Runs a task until it ends or the streams are shut down.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) {
+        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(task));
+    }
+
     /// True when records of the table are removed as a whole when they are purged.
     pub(crate) fn purges_whole(&self, table: Table) -> bool {
         self.purged_tables.read().unwrap_or_else(PoisonError::into_inner).contains(&table)
-    }
-
-    /// The link to a known peer.
-    pub(crate) fn link(&self, name: &NodeName) -> Option<Arc<Link>> {
-        self.links.get(name)
-    }
-
-    /// The links to all peers.
-    pub(crate) fn all_links(&self) -> Vec<Arc<Link>> {
-        self.links.all()
     }
 
     /// Logs the end of a stream at the level of its cause.

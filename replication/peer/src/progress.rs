@@ -31,7 +31,7 @@ pub struct PeerProgress {
     pub rate: f64,
 }
 
-/// Progress of this node in getting what the others have.
+/// Progress of this node in getting the changes and rows of the others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FillProgress {
     /// Changes here.
@@ -100,11 +100,11 @@ impl Samples {
     }
 }
 
-/// Takes samples until it is dropped.
+/// Takes samples until dropped.
 pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
         let (now, vector) = (BootInstant::now(), inner.store.vector());
-        let links = inner.all_links();
+        let links = inner.links.all();
         {
             let mut state = inner.samples.state();
             state.here.add(now, vector.total());
@@ -131,7 +131,8 @@ impl Peers {
     pub fn progress(&self) -> Vec<PeerProgress> {
         let (state, vector) = (self.inner().samples.state(), self.inner().store.vector());
         let progress = |(name, samples): (&NodeName, &PeerSamples)| {
-            let has_all = self.inner().link(name).is_some_and(|link| link.followed() && link.lag(&vector) == 0);
+            let has_all =
+                self.inner().links.get(name).is_some_and(|link| link.followed() && link.lag(&vector) == 0);
             PeerProgress {
                 name: name.clone(),
                 connected_since: samples.connected,
@@ -142,7 +143,7 @@ impl Peers {
         state.peers.iter().map(progress).collect()
     }
 
-    /// Progress of this node in getting what the others have.
+    /// Progress of this node in getting the changes and rows of the others.
     pub fn fill_progress(&self) -> FillProgress {
         let (here, missing) = (self.inner().store.vector().total(), self.behind());
         let state = self.inner().samples.state();
@@ -154,8 +155,8 @@ impl Peers {
     /// Bytes of the changes that are here and that a peer is not known to have, estimated from the first of them. Reads the
     /// log: not for a thread that serves calls.
     pub fn lag_bytes(&self, peer: &NodeName) -> Result<u64, StoreError> {
-        let store = self.store();
-        let Some(link) = self.inner().link(peer) else { return Ok(0) };
+        let store = &self.inner().store;
+        let Some(link) = self.inner().links.get(peer) else { return Ok(0) };
         let lag = link.lag(&store.vector());
         if lag == 0 {
             return Ok(0);

@@ -2,10 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
-use tokio::{
-    sync::{Semaphore, mpsc},
-    time::timeout,
-};
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
@@ -17,21 +14,14 @@ use twinbox_wire::replication::{
 
 use crate::{comparison, config::limits, error::StreamError, frames, link::Link, peers::Inner, source, state_scan};
 
-/// Maximum concurrent repairs for peers.
-const REPAIRS: usize = 4;
-
 /// The gRPC service; made by [`crate::Peers::service`].
 pub struct ReplicationService {
     inner: Arc<Inner>,
-    serving: Arc<Semaphore>,
-    /// Repairs wait for changes and audio: in slots of their own they hold up no delivery.
-    repairing: Arc<Semaphore>,
 }
 
 impl ReplicationService {
     pub(crate) fn new(inner: Arc<Inner>) -> Self {
-        let (serving, repairing) = (Semaphore::new(limits::SERVED), Semaphore::new(REPAIRS));
-        Self { inner, serving: Arc::new(serving), repairing: Arc::new(repairing) }
+        Self { inner }
     }
 
     /// The link of the peer that sent a request.
@@ -40,7 +30,7 @@ impl ReplicationService {
             return Err(StreamError::Stopped);
         }
         let peer = self.inner.config.tls.admit(request)?.of_cluster(self.inner.config.cluster)?;
-        self.inner.link(&peer.name).ok_or(StreamError::Unknown { name: peer.name })
+        self.inner.links.get(&peer.name).ok_or(StreamError::Unknown { name: peer.name })
     }
 
     fn refused<T>(&self, request: &Request<T>, error: StreamError) -> Status {
@@ -92,20 +82,20 @@ impl Replication for ReplicationService {
         &self,
         request: Request<FetchBlobsRequest>,
     ) -> Result<Response<Self::FetchBlobsStream>, Status> {
-        self.admit(&request).map_err(|error| self.refused(&request, error))?;
+        let link = self.admit(&request).map_err(|error| self.refused(&request, error))?;
         let request = BlobsRequest::read(request.get_ref())?;
         let (answer, receiver) = mpsc::channel(2);
-        let (store, serving) = (self.inner.store.clone(), self.serving.clone());
-        self.inner.tasks.spawn(self.inner.stop.clone().run_until_cancelled_owned(async move {
-            let Ok(_slot) = serving.acquire().await else { return };
+        let store = self.inner.store.clone();
+        self.inner.spawn(async move {
+            let Ok(_slot) = link.serving.acquire().await else { return };
             twinbox_replication_fetch::serve(store, request, answer).await;
-        }));
+        });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn compare(&self, request: Request<CompareRequest>) -> Result<Response<CompareReply>, Status> {
-        self.admit(&request).map_err(|error| self.refused(&request, error))?;
-        let Ok(_slot) = self.serving.acquire().await else { return Err(StreamError::Stopped.into()) };
+        let link = self.admit(&request).map_err(|error| self.refused(&request, error))?;
+        let Ok(_slot) = link.serving.acquire().await else { return Err(StreamError::Stopped.into()) };
         Ok(Response::new(comparison::compare(&self.inner, request.into_inner()).await?))
     }
 
@@ -119,7 +109,7 @@ impl Replication for ReplicationService {
 
     async fn repair(&self, request: Request<RepairRequest>) -> Result<Response<RepairReply>, Status> {
         let link = self.admit(&request).map_err(|error| self.refused(&request, error))?;
-        let Ok(_slot) = self.repairing.acquire().await else { return Err(StreamError::Stopped.into()) };
+        let Ok(_slot) = link.repairing.acquire().await else { return Err(StreamError::Stopped.into()) };
         Ok(Response::new(comparison::repair(&self.inner, &link, request.into_inner()).await?))
     }
 }

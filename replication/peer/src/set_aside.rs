@@ -1,18 +1,19 @@
-//! Tries changes again that could not be applied (rule D12).
+//! Retries changes that could not be applied (rule D12).
 
 use std::time::Duration;
 
 use tokio::time::sleep;
 use tracing::warn;
 use twinbox_clock::BootInstant;
+use twinbox_ids::Backoff;
 use twinbox_replication_store::Store;
 
-/// Pause before changes are tried again: first value, doubling up to the second.
-const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(600));
+/// Pauses before retries.
+const RETRY: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(600));
 /// Poll interval.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Tries them until it is dropped.
+/// Retries changes that are set aside, until dropped.
 pub(crate) async fn run(store: Store) {
     let mut timing = Timing::default();
     loop {
@@ -29,25 +30,20 @@ pub(crate) async fn run(store: Store) {
 #[derive(Debug, Default)]
 struct Timing {
     known: u64,
-    next: Option<(BootInstant, Duration)>,
+    next: Option<(BootInstant, Backoff)>,
 }
 
 impl Timing {
     /// True when the changes that are set aside, `count` in number, are due for an attempt. A further one starts the pauses again.
     fn is_due(&mut self, count: u64, now: BootInstant) -> bool {
         let is_more = count > std::mem::replace(&mut self.known, count);
-        match self.next {
-            _ if count == 0 => self.next = None,
-            Some((at, pause)) if !is_more => {
-                if now >= at {
-                    let pause = RETRY.1.min(pause * 2);
-                    self.next = Some((now + pause, pause));
-                    return true;
-                }
-            }
-            _ => self.next = Some((now + RETRY.0, RETRY.0)),
+        self.next = self.next.filter(|_| count > 0 && !is_more);
+        if count == 0 || self.next.is_some_and(|(at, _)| now < at) {
+            return false;
         }
-        false
+        let (is_due, mut retry) = self.next.map_or((false, RETRY), |(_, retry)| (true, retry));
+        self.next = Some((now + retry.failed(), retry));
+        is_due
     }
 }
 

@@ -59,16 +59,10 @@ pub(crate) fn start(
     // Before the vector is read: a change is in the feed, the vector, or both.
     let feed = store.feed();
     let number = link.open(hello.origin, &hello.vector, ended.clone());
-    link.lacks_data.store(hello.lacks_data, Relaxed);
+    link.set_lacks_data(hello.lacks_data);
     info!(peer = %link.name, stream = number, "stream to peer open");
 
-    let own = store.origin();
-    let acked = link.has_of(own).into_iter().map(|seqs| Input::Acked {
-        peer: link.name.clone(),
-        first: *seqs.start(),
-        last: *seqs.end(),
-    });
-    inner.acks.inputs([Input::Up { peer: link.name.clone() }].into_iter().chain(acked));
+    begin_counting(inner, link);
 
     let (probe, probes) = mpsc::channel(1);
     let (taken, taken_seen) = watch::channel(0);
@@ -128,6 +122,14 @@ pub(crate) fn start(
     outgoing
 }
 
+/// Notes that the peer answers, and the changes of this node that it is known to have.
+fn begin_counting(inner: &Inner, link: &Link) {
+    let peer = || link.name.clone();
+    let acked = link.has_of(inner.store.origin()).into_iter();
+    let acked = acked.map(|seqs| Input::Acked { peer: peer(), first: *seqs.start(), last: *seqs.end() });
+    inner.acks.inputs([Input::Up { peer: peer() }].into_iter().chain(acked));
+}
+
 /// Takes the follower's frames.
 struct Reader {
     inner: Arc<Inner>,
@@ -181,7 +183,7 @@ impl Reader {
                     self.taken.send_replace(taken.batch);
                 }
                 Some(FromFollower::ProbeAnswer(answer)) => {
-                    self.link.lacks_data.store(answer.lacks_data, Relaxed);
+                    self.link.set_lacks_data(answer.lacks_data);
                     self.link.told_time(self.number, answer.now_ms, BootInstant::now());
                     if let Some(report) = answer.report
                         && let Err(error) = self.reported(report)
@@ -222,9 +224,23 @@ impl Reader {
     }
 
     fn reported(&self, report: wire::Report) -> Result<(), StreamError> {
+        let lost = frames::read_lost(&report)?;
         let (report, fill_missed) = frames::read_report(report)?;
-        frames::check_own(&self.inner.store, report.vector().get(self.inner.store.origin()))?;
-        self.link.reported(self.number, report, fill_missed);
+        let store = &self.inner.store;
+        frames::check_own(store, report.vector().get(store.origin()))?;
+        let (report, link, blobs) = (Arc::new(report), self.link.clone(), store.blobs().clone());
+        if link.reported(self.number, report.clone(), fill_missed) {
+            let look = async move {
+                // A full list may lack some.
+                let mut found = u64::from(lost.len() == limits::REPORTED_AUDIO);
+                // Until a later report has replaced this one.
+                for hash in lost.into_iter().take_while(|_| Arc::strong_count(&report) > 1) {
+                    found += u64::from(blobs.read(&hash).await.is_ok());
+                }
+                link.found_lost(&report, found);
+            };
+            self.inner.spawn(look);
+        }
         Ok(())
     }
 
@@ -234,16 +250,7 @@ impl Reader {
             // There is room: a probe is sent only when the one before it was answered.
             ProberAction::Send(number) => drop(self.probe.try_send(number)),
             ProberAction::Lost => self.inner.acks.input(Input::Down { peer }),
-            ProberAction::Back => {
-                let own = self.inner.store.origin();
-                let acked = self.link.has_of(own).into_iter().map(|seqs| Input::Acked {
-                    peer: peer.clone(),
-                    first: *seqs.start(),
-                    last: *seqs.end(),
-                });
-                let up = Input::Up { peer: peer.clone() };
-                self.inner.acks.inputs([up].into_iter().chain(acked));
-            }
+            ProberAction::Back => begin_counting(&self.inner, &self.link),
             ProberAction::Answered { sent, took } => self.inner.acks.answered(peer, sent, took),
         }
     }
@@ -292,8 +299,8 @@ impl Writer {
         }
     }
 
-    /// Sends what the feed has. A change never goes before chunks that the feed has before it, so that the audio of a
-    /// recording is there before the change that files it. It may go after later ones, in one frame with later changes.
+    /// Sends the entries of the feed. A change is never sent before chunks that precede it in the feed, so that the audio of
+    /// a recording is there before the change that files it. It may follow later chunks, in one frame with later changes.
     async fn follow_feed(&mut self) -> Result<(), StreamClosed> {
         let mut entries = Vec::new();
         if let Err(Overtaken) = self.feed.take(limits::FRAME_BYTES, &mut entries) {
@@ -334,8 +341,8 @@ impl Writer {
         self.send(Frame::Chunk(frames::chunk(take, offset + skip, data))).await
     }
 
-    /// The feed has dropped entries before they were sent: the history lane reads the changes from the log, and the audio
-    /// is read from the recordings.
+    /// Handles entries that the feed dropped before they were sent: the history lane reads the changes from the log, and
+    /// the audio is read from the recordings.
     fn overtaken(&mut self) {
         self.behind.send_replace(());
         let open = self.forget_closed();

@@ -12,6 +12,7 @@ use std::{
 };
 
 use futures::{StreamExt, stream::FuturesUnordered};
+use prost::Message;
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Streaming};
 use tracing::{error, info, warn};
@@ -19,18 +20,19 @@ use twinbox_clock::BootInstant;
 use twinbox_ids::Origin;
 use twinbox_replication_core::{
     Holdings, Key, Ranges, Record, Table, Vector,
+    page_rate::{PAGE, PageRate},
     state_fill::{AbsentRow, Cover, ScanFacts, Way, reaches},
 };
-use twinbox_replication_store::{ExtraRow, Store, StoreError, StoredRow, codec};
+use twinbox_replication_store::{ExtraRow, Store, StoredRow, codec};
 use twinbox_wire::replication::{self as wire, replication_client::ReplicationClient};
 
 use crate::{
     comparison::{Client, PeerRows, ROWS as ASKED},
     config::limits,
     error::StreamError,
+    fill,
     frames::{self, bad},
     link::Link,
-    page_rate::{PAGE, PageRate},
     peers::Inner,
     state_scan::{VERSION, blocking},
 };
@@ -40,20 +42,21 @@ use crate::{
 const SETTLE: Duration = Duration::from_secs(2);
 /// Poll interval of the decision, in addition to notifications.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Time within which the peer must get what this node has. After it the scan removes no row.
+/// Time within which the peer must get the changes of this node. After it the scan removes no row.
 const HAND_OVER: Duration = Duration::from_secs(30);
-/// Time for the acknowledgement of what this node has, before each attempt, and poll interval of that.
+/// Time for the acknowledgement of the changes of this node, before each attempt, and its poll interval.
 const ACKNOWLEDGED: (Duration, Duration) = (Duration::from_secs(3), Duration::from_millis(20));
-/// Rows, and bytes, of one page at most. A peer that tells the truth sends less.
+/// Rows, and bytes, of one page at most. An honest peer sends less.
 const PAGE_ROWS: usize = 8_192;
-/// A row was made by a change, and the source tells the numbers of all changes that its rows show: it has no more rows than
-/// that, and some that were repaired.
+/// A row was made by a change, and the source reports the numbers of all changes that its rows show: it has at most that many
+/// rows, and some that were repaired.
 const REPAIRED: u64 = 10_000;
 /// Longest id of a row: that of the keys of the index.
 const KEY: usize = 1_024;
-/// Rows of one commit, and commits under way: a caller's commit waits for no more than these.
+/// Rows of one commit, and commits under way: a caller's commit waits for no more than these. While this node serves no callers, those
+/// of a whole page: commits that wait together share a sync.
 const ROWS: usize = 64;
-const COMMITS: usize = 4;
+const COMMITS: (usize, usize) = (4, 16);
 /// Rows that the peer lacks, looked at in one go.
 const EXTRA: usize = 64;
 /// Numbers of changes read in one go.
@@ -69,7 +72,7 @@ struct Candidate {
     is_complete: bool,
     /// All peers are followed, or its stream is open for long enough.
     is_settled: bool,
-    /// The fill goes on without it: what it says that its log has may never come.
+    /// The fill continues without it: its announced log is not trusted.
     is_stuck: bool,
     /// Its vector, as far as it is known.
     has: Vector,
@@ -128,7 +131,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
     let (own, own_begins) = (inner.store.vector(), inner.store.log_begins());
     let (mut links, mut candidates) = (Vec::new(), Vec::new());
-    let peers: Vec<_> = inner.all_links().into_iter().map(|link| (link.source(), link)).collect();
+    let peers: Vec<_> = inner.links.all().into_iter().map(|link| (link.source(), link)).collect();
     let all_followed = peers.iter().all(|(source, _)| source.is_some());
     for (source, link) in peers {
         let Some(source) = source else { continue };
@@ -136,7 +139,7 @@ fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
         has.join(&link.has());
         let is_stuck = link.stuck().is_some();
         let way = inner.state_fills.way(&link.name, Way::between(&own, &own_begins, &has, &source.log_begins));
-        // A node whose fill went without this member goes on serving while it asks it again.
+        // A node whose fill missed this member continues to serve while it asks it again.
         let merges = way == Way::State && is_stuck && inner.store.filled().has_records();
         candidates.push(Candidate {
             way: if merges { Way::Merge } else { way },
@@ -149,7 +152,7 @@ fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
         links.push(link);
     }
     let now = BootInstant::now();
-    // One that has just failed leaves its turn to the next.
+    // A peer that has just failed leaves its turn to the next.
     loop {
         let chosen = choose(&own, &candidates)?;
         let (link, way) = (links.get(chosen)?, candidates.get(chosen)?.way);
@@ -160,21 +163,15 @@ fn due(inner: &Inner) -> Option<(Arc<Link>, Way, Duration)> {
     }
 }
 
-/// The reason why a scan ended early.
+/// Reason for the early end of a scan.
 enum Failed {
-    /// The peer does not have yet what this node has.
+    /// The peer does not have all changes of this node yet.
     NotHandedOver,
     Stream(StreamError),
 }
 
-impl From<StreamError> for Failed {
-    fn from(error: StreamError) -> Self {
-        Self::Stream(error)
-    }
-}
-
-impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
+impl<E: Into<StreamError>> From<E> for Failed {
+    fn from(error: E) -> Self {
         Self::Stream(error.into())
     }
 }
@@ -193,13 +190,12 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     if way == Way::State {
         acknowledged(link, &before.vector()).await;
     }
-    let endpoint = inner.config.tls.endpoint(&link.name, &link.address()).map_err(StreamError::from)?;
+    let endpoint = inner.config.tls.endpoint(&link.name, &link.address())?;
     let mut client = ReplicationClient::new(endpoint.connect_timeout(limits::SILENCE).connect_lazy())
         .max_decoding_message_size(limits::MESSAGE)
         .max_encoding_message_size(limits::MESSAGE);
     let asked = client.scan_state(wire::ScanStateRequest { version: VERSION });
-    let mut pages =
-        timeout(PAGE, asked).await.map_err(|_| StreamError::Silent)?.map_err(StreamError::from)?.into_inner();
+    let mut pages = timeout(PAGE, asked).await.map_err(|_| StreamError::Silent)??.into_inner();
     let first = next(&mut pages).await?;
     let begin = first.start.ok_or_else(|| bad("a scan that does not say its start"))?;
     let start = frames::read_prefixes(begin.vector.as_ref())?;
@@ -211,6 +207,8 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
         return Err(bad("a scan that starts before the log of its node").into());
     }
     check_made(inner, link, &start).await?;
+    // Behind the commits of a scan that was given up.
+    store.announced().await?;
     let seen = store.scanned()?;
     // Nor may it be behind an earlier source, of whose rows some are here.
     let handed_over = has.covers(&before) && reaches(&seen, &start);
@@ -228,39 +226,43 @@ async fn fill(inner: &Arc<Inner>, link: &Arc<Link>, way: Way, since: Duration) -
     loop {
         let asked = BootInstant::now();
         let page = next(&mut pages).await?;
-        if !rate.suffices(asked.elapsed(), &page) {
+        let bytes: usize = page.row.iter().map(Message::encoded_len).sum();
+        if !rate.suffices(asked.elapsed(), page.row.len() as u64, bytes as u64) {
             return Err(bad("pages that come too slowly for the rows in them").into());
         }
         if scan.take(page).await? {
             break;
         }
     }
-    scan.end(&start).await?;
+    if way == Way::Merge {
+        // Before the vector: a report that covers these rows names the audio that is not here.
+        fill::note_missing(store).await?;
+    }
+    let ended = scan.end(&start).await;
     let Scan { rows, removed, .. } = scan;
     if removed > 0 {
         warn!(peer = %link.name, removed, "rows that the members had deleted and purged were removed here, too");
     }
-    inner.filling.notify_one();
     if way == Way::Merge {
-        let audio = crate::fill::fetch_missing(inner.clone());
-        inner.tasks.spawn(inner.stop.clone().run_until_cancelled_owned(audio));
+        inner.spawn(fill::fetch_missing(inner.clone()));
     }
+    ended?;
+    inner.filling.notify_one();
     Ok(rows)
 }
 
 /// Refuses a vector with changes that their node has not made: this node would never ask for the true ones. Only for
-/// nodes that it follows and waits for; their word is as old as their last probe, so it waits for the next.
+/// nodes that it follows and waits for; the vector of each is as old as its last probe, so this waits for the next.
 async fn check_made(inner: &Inner, source: &Link, start: &Vector) -> Result<(), StreamError> {
-    let began = BootInstant::now();
+    let (began, mut known) = (BootInstant::now(), BTreeMap::new());
     loop {
         let is_believed = |link: &Arc<Link>| link.name != source.name && link.stuck().is_none();
-        let ahead = inner.all_links().into_iter().filter(is_believed).find_map(|link| {
-            let (origin, made) = link.made()?;
-            (start.get(origin) > made).then(|| (link.name.clone(), made))
-        });
-        match ahead {
+        let links = inner.links.all().into_iter().filter(is_believed);
+        // The changes of a node stay known when its stream ends meanwhile.
+        known.extend(links.filter_map(|link| Some((link.name.clone(), link.made()?))));
+        match known.iter().find(|(_, (origin, made))| start.get(*origin) > *made) {
             None => return Ok(()),
-            Some((name, made)) if began.elapsed() >= ACKNOWLEDGED.0 => {
+            Some((name, (_, made))) if began.elapsed() >= ACKNOWLEDGED.0 => {
                 return Err(bad(format!("changes of {name} that it has not made, which has made {made}")));
             }
             Some(_) => sleep(ACKNOWLEDGED.1).await,
@@ -281,7 +283,7 @@ struct Scan<'a> {
     inner: &'a Arc<Inner>,
     link: &'a Arc<Link>,
     cover: Cover,
-    /// The numbers of changes that the rows show, as the peer tells.
+    /// The numbers of changes that the rows show, as the peer reports.
     told: Vector,
     /// The changes here, beyond the start of the scan, whose rows the cover knows.
     noted: BTreeMap<Origin, Ranges>,
@@ -317,7 +319,8 @@ impl Scan<'_> {
         }
         // Each notes what its rows may show: one may be durable before another.
         let merge = |part| self.inner.store.merge_state(part, seen.clone());
-        let mut merging: FuturesUnordered<_> = parts.by_ref().take(COMMITS).map(merge).collect();
+        let commits = if self.inner.store.filled().has_records() { COMMITS.0 } else { COMMITS.1 };
+        let mut merging: FuturesUnordered<_> = parts.by_ref().take(commits).map(merge).collect();
         while let Some(too_large) = merging.next().await {
             // Set aside (rule R11): the next comparison names the row.
             self.inner.counters.set_aside.fetch_add(too_large?, Relaxed);
@@ -349,9 +352,9 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Removes those of these rows, which the peer lacks, that it has purged.
+    /// Removes, of the rows that the peer lacks, those that it has purged.
     async fn remove_purged(&mut self, extra: Vec<ExtraRow>) -> Result<(), StreamError> {
-        // All changes that these rows show are announced, and noted then.
+        // All changes that these rows show are announced before, and are then noted.
         self.inner.store.announced().await?;
         self.note_changes().await?;
         let purged = |key: &Key| self.inner.purges_whole(key.table) && self.cover.judge(key) == AbsentRow::Purged;
@@ -362,7 +365,7 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// Takes the peer's vector, after the rows were judged that streams of others have brought behind the page which lacked
+    /// Takes the peer's vector. Before, it judges the rows that streams of others have brought behind the page which lacked
     /// them: the vector covers their deletion, which would never come.
     async fn end(&mut self, start: &Vector) -> Result<(), StreamError> {
         let mut client = Client::new(self.inner, self.link)?;
@@ -402,8 +405,8 @@ impl Scan<'_> {
         Ok(())
     }
 
-    /// The rows of these changes of the log here; if some were cut from it before, their rows are not known, and nothing is removed
-    /// any more.
+    /// The rows of these changes of the log here; if some were cut from it before, their rows are not known, and the scan
+    /// removes no further row.
     async fn changed_rows(&mut self, origin: Origin, seqs: Range<u64>) -> Result<BTreeSet<Key>, StreamError> {
         let (store, count) = (self.inner.store.clone(), seqs.end - seqs.start);
         let rows = blocking(move || store.changed_rows(origin, seqs)).await?;
@@ -444,7 +447,7 @@ async fn next(pages: &mut Streaming<wire::StatePage>) -> Result<wire::StatePage,
     timeout(PAGE, pages.message()).await.map_err(|_| StreamError::Silent)??.ok_or(StreamError::Closed)
 }
 
-fn read_key(key: wire::Key) -> Result<Key, StreamError> {
+pub(crate) fn read_key(key: wire::Key) -> Result<Key, StreamError> {
     let table = u16::try_from(key.table).map_err(|_| bad("a key of an unknown table"))?;
     if key.id.len() > KEY {
         return Err(bad("a key that is too long"));
@@ -470,7 +473,7 @@ fn read_rows(
         }
         read.push((key, row.record.map(|record| codec::record_from_bytes(&record)).transpose().map_err(bad)?));
     }
-    // Pages that stay where they are, or that bring nothing, would never end.
+    // Pages that do not advance, or that have no rows, would never end.
     if upto.is_some_and(|upto| read.is_empty() || after.is_some_and(|after| *upto <= *after)) {
         return Err(bad("pages that do not advance"));
     }

@@ -28,7 +28,7 @@ const PAGE: usize = 256 * 1024;
 const TAKEN: Duration = Duration::from_secs(60);
 /// After the last page the log stays pinned until the follower has what was here then, or gets no further for this long.
 const IDLE: Duration = Duration::from_secs(600);
-/// Poll interval of that.
+/// Poll interval of the log pin.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 type Pages = mpsc::Sender<Result<wire::StatePage, Status>>;
@@ -50,7 +50,7 @@ pub(crate) fn start(
     let (pages, receiver) = mpsc::channel(2);
     let number = link.scan.fetch_add(1, Relaxed) + 1;
     let scan = Scan { store: inner.store.clone(), link: link.clone(), number, seen: BTreeMap::new(), pages };
-    inner.tasks.spawn(inner.stop.clone().run_until_cancelled_owned(scan.run()));
+    inner.spawn(scan.run());
     Ok(receiver)
 }
 
@@ -58,7 +58,7 @@ struct Scan {
     store: Store,
     link: Arc<Link>,
     number: u64,
-    /// The highest number of each origin that the follower was told.
+    /// The highest number of each origin that was reported to the follower.
     seen: BTreeMap<Origin, u64>,
     pages: Pages,
 }
@@ -97,7 +97,7 @@ impl Scan {
         });
         let (pin, has) = match begin.await {
             Ok(begun) => begun,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(error.into())),
         };
         let Some(has) = has else { return Ok(Err(Status::unavailable("too many gaps in its changes").into())) };
         let rows = self.store.group_sums().map_or(0, |(_, rows)| rows);
@@ -107,11 +107,11 @@ impl Scan {
         loop {
             let (store, from) = (self.store.clone(), after.clone());
             // The rows may show changes that are not here, from a scan of another node: one that was interrupted, or that
-            // goes on beside this one. Read behind the rows, which came with their mark.
+            // is under way too. Read behind the rows, which came with their mark.
             let read = blocking(move || Ok((store.state_page(from.as_ref(), PAGE)?, store.scanned()?)));
             let (page, scanned) = match read.await {
                 Ok(read) => read,
-                Err(error) => return Ok(Err(error)),
+                Err(error) => return Ok(Err(error.into())),
             };
             // Behind all changes that the rows show.
             if let Err(error) = self.store.announced().await {
@@ -137,7 +137,7 @@ impl Scan {
         }
     }
 
-    /// The highest numbers of what is here, and of what was `scanned`, that rose since the last call.
+    /// The highest numbers of the changes here, and of those that were `scanned`, that rose since the last call.
     fn newly_seen(&mut self, scanned: &Vector) -> Vector {
         let mut risen = Vector::new();
         let held = self.store.holdings().into_iter().map(|(origin, seqs)| (origin, seqs.end().saturating_sub(1)));
@@ -183,6 +183,6 @@ pub(crate) fn key_to_wire(key: &Key) -> wire::Key {
 /// Runs work that waits for the disk off the async runtime.
 pub(crate) async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
-) -> Result<R, StreamError> {
-    Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Closed))?)
+) -> Result<R, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Closed))
 }

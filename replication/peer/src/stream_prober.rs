@@ -64,7 +64,7 @@ impl StreamProber {
         Some(ProberAction::Lost)
     }
 
-    /// The follower answered probe `number`.
+    /// Takes the answer to probe `number`.
     pub(crate) fn answer(&mut self, number: u64, now: BootInstant) -> Vec<ProberAction> {
         let Some(sent) = self.sent.filter(|_| number == self.number && !self.answered) else { return Vec::new() };
         self.answered = true;

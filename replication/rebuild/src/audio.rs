@@ -1,7 +1,7 @@
 //! Audio that is still in the packs when the index that named it is lost: pieces of one recording, or of other audio, that
 //! are complete from offset 0 on, under the hash of the whole.
 //!
-//! What is not found (audio that compaction has joined in several runs, takes with a hole) is fetched from another node, and
+//! Audio that is not found (audio that compaction has joined in several runs, takes with a hole) is fetched from another node, and
 //! takes in progress are found by the store itself.
 
 use std::{

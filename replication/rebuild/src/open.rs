@@ -138,7 +138,7 @@ fn open_blocking(config: &StoreConfig, runtime: &Handle) -> Result<Store, Rebuil
 
 /// Sets the index of a node that does not run aside, whether it is damaged or not, and takes over to a new one the changes that it
 /// still has, and the audio in the packs. The node fills from the others at its next start, and sends them what they lack of the
-/// changes (rule D2). Interrupted, the next start goes on. Runs within a runtime of several threads.
+/// changes (rule D2). The next start continues what was interrupted. Runs within a runtime of several threads.
 pub async fn overwrite(config: StoreConfig, cluster: ClusterId) -> Result<Overwritten, RebuildError> {
     let runtime = Handle::current();
     let done = tokio::task::spawn_blocking(move || overwrite_blocking(&config, cluster, &runtime)).await;
@@ -154,7 +154,7 @@ fn overwrite_blocking(
     if !index.is_dir() {
         return Err(RebuildError::NoData { index });
     }
-    // What an earlier attempt has set aside comes first: it is a part of this data.
+    // A store that an earlier attempt has set aside comes first: it is a part of this data.
     let cut = match attempt(config, &index, runtime) {
         Ok((store, _)) => {
             if let Some(found) = store.cluster_id().filter(|found| *found != cluster) {

@@ -29,12 +29,11 @@ pub(crate) struct Applied {
     pub(crate) new: Vec<Change>,
     /// The rows that they changed.
     pub(crate) rows: Vec<RowChange>,
-    /// Those of them that were set aside.
+    /// Changes among `new` that were set aside.
     pub(crate) aside: BTreeSet<(Origin, u64)>,
 }
 
-/// Applies those of `changes` that are not here yet. Those of a commit of which other changes are neither among them nor
-/// here are left out.
+/// Applies the `changes` that are not here yet. Leaves out a commit of which other changes are neither among them nor here.
 pub(crate) fn apply(
     transaction: &mut Transaction<'_>,
     changes: Vec<Change>,
@@ -60,7 +59,7 @@ pub(crate) fn apply(
         match Merged::read(transaction, &commit) {
             Ok(merged) => applied.rows.extend(merged.write(transaction)?),
             // A record that cannot be read or has grown too large must not stop the stream for all others. The changes are
-            // in the log, so they go on to other nodes, and are tried again.
+            // in the log, so they are passed on to other nodes, and are retried.
             Err(error) if can_pass(&error) => {
                 for Change { origin, seq, key, .. } in &commit {
                     tracing::error!(%origin, seq, ?key, %error, "change set aside");
@@ -110,7 +109,7 @@ fn commits(
     Ok(whole)
 }
 
-/// True when each change of a commit is `named` or here. Runs of durable changes are passed over: a peer that lies may say
+/// True when each change of a commit is `named` or here. Runs of durable changes are passed over: a lying peer may claim
 /// that its commit has very many.
 fn is_whole(
     transaction: &Transaction<'_>,
@@ -124,7 +123,7 @@ fn is_whole(
     let prefix = decode_upto(transaction.get(&keys::prefix(origin))?.as_deref())?;
     let mut seq = first_missing(prefix.saturating_add(1).max(*seqs.start()));
     while seq < seqs.end().saturating_add(1) {
-        // It may be of an earlier transaction that is not durable yet.
+        // The change may be of an earlier transaction that is not durable yet.
         if !named.contains(&(origin, seq)) && transaction.get(&keys::change(origin, seq))?.is_none() {
             return Ok(false);
         }

@@ -1,6 +1,6 @@
-//! The folder of packs, which has all audio of a store, and the audio that is not there.
+//! The folder of packs, which has all audio of a store, and the search for missing audio.
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use twinbox_disk::{Disk, Folder, Reserve};
 use twinbox_packs::{Config, Packs};
@@ -21,39 +21,45 @@ use crate::{
 pub const PACKS: Config =
     Config { pack_bytes: 16 * 1024 * 1024, longest_bytes: 64 * 1024 * 1024, spare_bytes: 128 * 1024 * 1024 };
 
-/// A part ends with the record that brings it to so many blobs.
-const PART: usize = 8_192;
+/// A part ends with the record that brings it to this many named blobs, here or not, of 64 bytes each. They are looked up, fetched and
+/// stored in the order of the index: the more of them, the more have a neighbour in the same block.
+const PART: usize = 131_072;
 
 /// Audio that a part of the records name and that is not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MissingAudio {
-    /// The blobs, each once in a part.
+    /// The blobs, each once in a part, ascending by hash.
     pub blobs: Vec<BlobRef>,
     /// The last record of the part; `None` when no part follows.
     pub upto: Option<Key>,
+    /// Deleted records of the part name audio; present ones, in a list of deleted ones.
+    pub others: bool,
 }
 
 impl Store {
     /// The next part of the audio that present records name and that is not here: behind the record `after`, or from the first
-    /// record on. With `deleted`, that of deleted records instead, which may be gone for good. May read all records: not for a
+    /// record on. With `deleted`, that of deleted records instead, which may be lost for good. May read all records: not for a
     /// thread that serves calls.
     pub fn missing_audio(&self, deleted: bool, after: Option<&Key>) -> Result<MissingAudio, StoreError> {
-        let (mut missing, mut upto) = (BTreeMap::new(), None);
+        let (mut blobs, mut upto, mut others) = (Vec::new(), None, false);
         for row in self.disk().scan_range(&behind(after), keys::RECORDS_END) {
             let (row, value) = row?;
             // An unreadable record is set aside when it comes (rule R11), and does not hold up the others.
             let Ok(record) = decode_record(&value) else { continue };
             if record.is_deleted() != deleted {
+                others |= record.blobs().next().is_some();
                 continue;
             }
-            let lacks = |blob: &&BlobRef| !self.blobs().has(&blob.hash);
-            missing.extend(record.blobs().filter(lacks).map(|blob| (blob.hash, *blob)));
-            upto = keys::record_key(&row).filter(|_| missing.len() >= PART);
+            blobs.extend(record.blobs().copied());
+            upto = keys::record_key(&row).filter(|_| blobs.len() >= PART);
             if upto.is_some() {
                 break;
             }
         }
-        Ok(MissingAudio { blobs: missing.into_values().collect(), upto })
+        blobs.sort_unstable_by_key(|blob| blob.hash);
+        blobs.dedup_by_key(|blob| blob.hash);
+        blobs.retain(|blob| !self.blobs().has(&blob.hash));
+        Ok(MissingAudio { blobs, upto, others })
     }
 }
 

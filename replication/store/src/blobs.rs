@@ -109,7 +109,7 @@ impl Blobs {
         &self.0.packs
     }
 
-    /// The live bytes that packs have at most.
+    /// Upper bounds of the live bytes of packs.
     pub(crate) fn live_bounds(&self) -> &LiveBounds {
         &self.0.live
     }
@@ -141,7 +141,7 @@ impl Blobs {
         .await
     }
 
-    /// Bytes of a blob from `start` on, at most so many, and whether they are its last. Not verified: the caller that joins
+    /// Bytes of a blob from `start` on, at most `most`, and whether they are its last. Not verified: the caller that joins
     /// the parts verifies the whole. Waits for the disk.
     pub fn read_part(&self, hash: &BlobHash, start: u64, most: u64) -> Result<(Bytes, bool), StoreError> {
         let mut is_last = false;
@@ -182,7 +182,7 @@ impl Blobs {
         if is_named {
             return Ok(self.0.disk.transact_then(write, move |()| after.row_written(&hash)).await?);
         }
-        // By the queue of the commits: one that is neither durable nor visible may name the blob. No need to wait for it.
+        // Through the queue of the commits: a commit that is neither durable nor visible may name the blob. Not waited for.
         let done = move |result: Result<(), TransactError<StoreError>>| {
             if result.is_ok() {
                 after.row_written(&hash);
@@ -216,7 +216,7 @@ impl Blobs {
         Ok(())
     }
 
-    /// The transaction with these changes is durable: the rows serve from now on.
+    /// Notes that the transaction with these changes is durable: the rows serve from now on.
     pub(crate) fn rows_written(&self, changes: &[Change]) {
         changes.iter().flat_map(|change| change.delta.blobs()).for_each(|blob| self.row_written(&blob.hash));
         let mut floor = lock(&self.0.floor);
@@ -322,7 +322,7 @@ impl Blobs {
         self.0.uses.first_append().is_some_and(|first| first <= pack)
     }
 
-    /// Makes all that was appended durable.
+    /// Makes all appended bytes durable.
     pub(crate) fn sync(&self) -> Result<(), StoreError> {
         self.0.packs.sync().map_err(|error| self.failed(error))
     }
@@ -332,7 +332,7 @@ impl Blobs {
         self.0.reserve.check(Need::Small).is_ok()
     }
 
-    /// The failure after which nothing is written. That of the packs is met by their own thread too, and breaks the whole store (rule A4).
+    /// The failure after which the store refuses writes. The thread of the packs may meet it too: it breaks the whole store (rule A4).
     pub(crate) fn broken(&self) -> Option<String> {
         let packs = self.0.packs.broken();
         if let Some(detail) = packs.as_deref().filter(|_| self.0.disk.broken().is_none()) {

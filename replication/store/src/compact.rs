@@ -1,7 +1,7 @@
-//! Compaction: audio that was removed leaves its pack when the pack goes. A pack without live audio is removed; from one
-//! that is less than half full of it, the rest is moved first.
+//! Compaction: removed audio stays in its pack until the pack is removed. A pack without live audio is removed; from a pack
+//! that is less than half full of live audio, the rest is moved first.
 //!
-//! A pack goes only when no row, loose blob, take or append in progress has bytes in it, and each row that moved is
+//! A pack is removed only when no row, loose blob, take or append in progress has bytes in it, and each moved row is
 //! durable, as its copy was before it (rules A4, D9).
 
 use twinbox_clock::BootInstant;
@@ -20,7 +20,7 @@ use crate::{
 /// The newest packs stay as they are: their audio is young, and much of it may still be removed.
 const NEWEST: usize = 2;
 
-/// A start reads the packs from the first with a take in progress on: takes behind so many packs are moved to the newest.
+/// A start reads the packs from the first with a take in progress on: takes behind this many packs are moved to the newest.
 const SCANNED: usize = 16;
 
 /// Blobs whose copies are synced together.
@@ -54,9 +54,9 @@ impl Live {
 }
 
 impl Store {
-    /// Frees space of removed audio: looks at `limit` packs from number `cursor` on, and moves it; after the last pack it
-    /// begins again. Packs of which too little was removed since the last look are passed over, but for one each minute. Callers take turns. After
-    /// an error the next call goes on behind the pack that caused it.
+    /// Frees space of removed audio: looks at `limit` packs from number `cursor` on, and advances `cursor`; after the last pack
+    /// it begins again. Packs of which too little was removed since the last look are passed over, except one each minute. Callers
+    /// take turns. After an error the next call continues behind the pack that caused it.
     pub async fn compact(&self, cursor: &mut u32, limit: usize) -> Result<CompactedPacks, StoreError> {
         let _turn = self.purge_counts().compacting.lock().await;
         let packs = self.blobs().packs().list();
@@ -208,7 +208,7 @@ impl Store {
         appended
     }
 
-    /// Removes a pack if nothing in it is in use. True when it is gone.
+    /// Removes a pack if none of its bytes is in use. True when it was removed.
     fn remove_pack(&self, pack: u32) -> Result<bool, StoreError> {
         if self.live_in(pack)?.is_none_or(|(live, _)| live != Live::NONE) {
             return Ok(false);
@@ -220,7 +220,7 @@ impl Store {
     }
 }
 
-/// Gives blobs new places. One whose row has changed since it was read keeps it.
+/// Gives blobs new places. A blob whose row has changed since it was read keeps the row.
 fn replace(
     transaction: &mut Transaction<'_>,
     blobs: &Blobs,

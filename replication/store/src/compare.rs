@@ -1,18 +1,19 @@
-//! Rows by bucket, and the check of all that is here.
+//! Rows by bucket, and the count of all rows and changes.
 
 use twinbox_ids::{BlobHash, Origin};
-use twinbox_replication_core::{BlobRef, Key, Record, Table, buckets::BucketSet};
+use twinbox_replication_core::{BlobRef, Key, Lack, Record, Table, buckets::BucketSet};
 
 use crate::{
     Store, StoreError, codec,
     draft::{decode_record, decode_row},
     keys,
+    repair::RowFault,
     state::behind,
     sums,
 };
 
 /// Rows that one page looks at.
-const VISITED: usize = 8_192;
+const VISITED: usize = 16_384;
 /// Rows that one page lists.
 const LISTED: usize = 4_096;
 
@@ -21,19 +22,46 @@ const LISTED: usize = 4_096;
 pub struct RowPage {
     /// The rows, with their hashes.
     pub rows: Vec<(Key, u128)>,
-    /// All rows of the buckets up to this key are listed, at most up to the end that was asked for; `None`: all there are.
+    /// All rows of the buckets up to this key are listed, at most up to the requested end; `None`: all rows.
     pub upto: Option<Key>,
 }
 
-/// A row as it lies on disk.
+/// A row as stored on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoredRow {
-    /// There is none.
+    /// There is no row.
     Absent,
     /// Its bytes cannot be decoded.
     Unreadable,
     /// The record, deleted or not.
     Record(Record),
+}
+
+impl StoredRow {
+    /// The fault of this row, if the other copy has more; a deleted record may be purged on one side.
+    pub fn fault_beside(&self, other: &Self) -> Option<RowFault> {
+        match (self, other) {
+            (Self::Unreadable, _) => Some(RowFault::Unreadable),
+            (_, Self::Absent | Self::Unreadable) => None,
+            (Self::Absent, Self::Record(other)) => {
+                (!other.is_deleted() && !other.is_empty()).then_some(RowFault::Missing)
+            }
+            (Self::Record(row), Self::Record(other)) => {
+                let are_deleted = row.is_deleted() && other.is_deleted();
+                (!are_deleted && row.lacks(other).is_some()).then_some(RowFault::Incomplete)
+            }
+        }
+    }
+
+    /// The parts of the other copy that this row lacks.
+    pub fn lacks(&self, other: &Self) -> Lack {
+        let Self::Record(other) = other else { return Lack::default() };
+        let lack = match self {
+            Self::Record(row) => row.lacks(other),
+            Self::Absent | Self::Unreadable => Record::new().lacks(other),
+        };
+        lack.unwrap_or_default()
+    }
 }
 
 /// Rows of one table.
@@ -76,7 +104,7 @@ impl Store {
         let end = upto.map_or_else(|| keys::RECORDS_END.to_vec(), |key| behind(Some(key)));
         let from = behind(after);
         let mut page = RowPage { rows: Vec::new(), upto: upto.cloned() };
-        // A peer may ask for anything.
+        // A peer may ask for any range.
         if from >= end {
             return Ok(page);
         }
@@ -104,7 +132,7 @@ impl Store {
         })
     }
 
-    /// Present rows that name this blob, at most so many. Those that are not in the index of references yet are left out.
+    /// Present rows that name this blob, at most `most`. Those that are not in the index of references yet are left out.
     /// Reads the disk: not for a thread that serves calls.
     pub fn rows_naming(&self, hash: &BlobHash, most: usize) -> Result<Vec<Key>, StoreError> {
         let mut rows = Vec::new();

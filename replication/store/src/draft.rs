@@ -32,7 +32,7 @@ impl Store {
         self.commit_on(self.disk(), f).await
     }
 
-    /// As [`Self::commit`], for work that nobody waits for: behind the commits of callers.
+    /// As [`Self::commit`], for background work: behind the commits of callers.
     pub async fn commit_in_background<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
     where
         F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,

@@ -34,7 +34,7 @@ pub enum StoreError {
         /// The cluster that was to be set.
         expected: ClusterId,
     },
-    /// Data on disk or from a peer is not in a form that this version knows.
+    /// Data on disk or from a peer is not in a format that this version knows.
     #[error("{what} cannot be read: {source}")]
     Format {
         /// Kind of the data.
@@ -97,8 +97,8 @@ impl StoreError {
         matches!(self, Self::Disk(DiskError::StoreFull { .. }))
     }
 
-    /// True for an error of opening by which the index is damaged: no later attempt opens it. False for what may pass, and
-    /// for what another release wrote.
+    /// True for an error of opening by which the index is damaged: no later attempt opens it. False for a passing
+    /// failure, and for a store that another release wrote.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Disk(error) => error.is_damage(),

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeSet,
-    fmt,
     sync::{Arc, Mutex},
 };
 
 use tokio::sync::watch;
 use twinbox_disk::{Disk, Transaction};
 use twinbox_ids::NodeName;
+use twinbox_replication_core::Filled;
 
 use crate::{
     Store, StoreError,
@@ -17,44 +17,7 @@ use crate::{
     store::{lock, unversioned, versioned},
 };
 
-/// The share of the cluster's data that a store has. It rises, until a member was away for longer than the logs of the
-/// others reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Filled {
-    /// Records may be missing: a record that is not here may exist.
-    Partly,
-    /// All records are here since the first fill; audio that they name may be missing.
-    Records,
-    /// All records and audio are here since the first fill.
-    Complete,
-}
-
-impl Filled {
-    /// Whether all records are here: only then may a node say that there is no such mailbox or message.
-    pub fn has_records(self) -> bool {
-        self >= Self::Records
-    }
-
-    fn number(self) -> u8 {
-        match self {
-            Self::Partly => 0,
-            Self::Records => 1,
-            Self::Complete => 2,
-        }
-    }
-}
-
-impl fmt::Display for Filled {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Partly => "records and audio are being copied",
-            Self::Records => "audio is being copied",
-            Self::Complete => "complete",
-        })
-    }
-}
-
-/// The mark, in memory and on disk, and the members that the fill had to go without.
+/// The mark, in memory and on disk, and the members that the fill missed.
 pub(crate) struct FillMark {
     filled: watch::Sender<Filled>,
     missed: Mutex<BTreeSet<NodeName>>,
@@ -66,21 +29,14 @@ impl FillMark {
     pub(crate) fn read(disk: &Disk, new: bool) -> Result<Self, StoreError> {
         let what = "the mark of completeness";
         let filled = match disk.get(keys::FILLED)? {
-            Some(bytes) => match unversioned(&bytes, what)? {
-                [0] => Filled::Partly,
-                [1] => Filled::Records,
-                [2] => Filled::Complete,
-                _ => return Err(StoreError::Format { what, source: DecodeError::Invalid("number") }),
-            },
+            Some(bytes) => {
+                let [number] = unversioned(&bytes, what)? else { return Err(invalid("number", what)) };
+                Filled::from_number(*number).ok_or_else(|| invalid("number", what))?
+            }
             None if !new && disk.scan(keys::RECORDS).next().transpose()?.is_some() => Filled::Complete,
             None => Filled::Partly,
         };
-        let what = "the members that the first fill missed";
-        let missed = match disk.get(keys::FILL_MISSED)? {
-            Some(bytes) => parse_names(unversioned(&bytes, what)?)
-                .ok_or(StoreError::Format { what, source: DecodeError::Invalid("name") })?,
-            None => BTreeSet::new(),
-        };
+        let missed = read_names(disk, keys::FILL_MISSED, "the members that the first fill missed")?;
         Ok(Self { filled: watch::Sender::new(filled), missed: Mutex::new(missed) })
     }
 
@@ -97,7 +53,7 @@ impl FillMark {
         Ok(transaction.put(keys::FILLED, versioned(&[to.max(self.get()).number()]))?)
     }
 
-    /// The mark `to` is durable.
+    /// Takes the mark `to` into use, which is durable.
     pub(crate) fn raise(&self, to: Filled) {
         self.filled.send_if_modified(|now| {
             let rises = to > *now;
@@ -112,13 +68,22 @@ fn encode_names(names: &BTreeSet<NodeName>) -> Vec<u8> {
     names.iter().flat_map(|name| name.as_str().bytes().chain([b'\n'])).collect()
 }
 
-fn parse_names(bytes: &[u8]) -> Option<BTreeSet<NodeName>> {
-    std::str::from_utf8(bytes).ok()?.lines().map(|name| name.parse().ok()).collect()
+/// The names that are stored under a key; none if nothing is.
+fn read_names(disk: &Disk, key: &[u8], what: &'static str) -> Result<BTreeSet<NodeName>, StoreError> {
+    let Some(bytes) = disk.get(key)? else { return Ok(BTreeSet::new()) };
+    let names = std::str::from_utf8(unversioned(&bytes, what)?).ok();
+    let names: Option<BTreeSet<NodeName>> =
+        names.and_then(|names| names.lines().map(|name| name.parse().ok()).collect());
+    names.ok_or_else(|| invalid("name", what))
+}
+
+fn invalid(part: &'static str, what: &'static str) -> StoreError {
+    StoreError::Format { what, source: DecodeError::Invalid(part) }
 }
 
 impl Store {
-    /// All records that the sources of the first fill had are here. `missed` are the other members: their disks may hold
-    /// changes that no source had and that this node's earlier disk had acknowledged.
+    /// Ends the fill: all records that the sources of the first fill had are here. `missed` are the other members: their disks
+    /// may hold changes that no source had and that this node's earlier disk had acknowledged.
     pub async fn end_fill(&self, missed: BTreeSet<NodeName>) -> Result<(), StoreError> {
         let (mark, names) = (Arc::clone(self.fill_mark()), missed.clone());
         let write = move |transaction: &mut Transaction<'_>| {
@@ -133,7 +98,7 @@ impl Store {
         Ok(self.disk().transact_then(write, then).await?)
     }
 
-    /// Records may be missing again: no log reaches back to what this node has. Durable when it resolves.
+    /// Lowers the mark: records may be missing again, since no log reaches back to this node. Durable when it resolves.
     pub async fn reopen_fill(&self) -> Result<(), StoreError> {
         let write = |transaction: &mut Transaction<'_>| {
             Ok::<_, StoreError>(transaction.put(keys::FILLED, versioned(&[Filled::Partly.number()]))?)
@@ -145,15 +110,12 @@ impl Store {
         Ok(self.disk().transact_then(write, then).await?)
     }
 
-    /// The members that were once heard to fill by state: a log is cut only when all are.
+    /// The members that have once announced that they fill by state: a log is cut only when all have.
     pub fn state_fillers(&self) -> Result<BTreeSet<NodeName>, StoreError> {
-        let what = "the members that fill by state";
-        let Some(bytes) = self.disk().get(keys::STATE_FILLERS)? else { return Ok(BTreeSet::new()) };
-        parse_names(unversioned(&bytes, what)?)
-            .ok_or(StoreError::Format { what, source: DecodeError::Invalid("name") })
+        read_names(self.disk(), keys::STATE_FILLERS, "the members that fill by state")
     }
 
-    /// These members fill by state, durably.
+    /// Notes durably that these members fill by state.
     pub async fn set_state_fillers(&self, names: BTreeSet<NodeName>) -> Result<(), StoreError> {
         let write = move |transaction: &mut Transaction<'_>| {
             Ok::<_, StoreError>(transaction.put(keys::STATE_FILLERS, versioned(&encode_names(&names)))?)
@@ -161,12 +123,12 @@ impl Store {
         Ok(self.disk().transact(write).await?)
     }
 
-    /// The members that the first fill went without and that have not sent since what they had.
+    /// The members that the first fill missed and that have not sent their changes since.
     pub fn fill_missed(&self) -> BTreeSet<NodeName> {
         lock(&self.fill_mark().missed).clone()
     }
 
-    /// Only these members are still missed, durably.
+    /// Notes durably that only these members are still missed.
     pub async fn set_fill_missed(&self, missed: BTreeSet<NodeName>) -> Result<(), StoreError> {
         let (mark, names) = (Arc::clone(self.fill_mark()), missed.clone());
         let write = move |transaction: &mut Transaction<'_>| {

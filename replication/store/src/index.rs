@@ -1,25 +1,29 @@
-//! Indexes that purging needs: the records that name each blob, and the records with a tombstone. Each is written in the same
-//! transaction as the record, so it is never wrong; for a store that an earlier release wrote to, it is made again in
-//! steps ([`Store::index_step`]), and until that has ended no blob is removed.
+//! Indexes of records: those that purging needs, which are the records that name each blob, and the records with a tombstone, and that of
+//! present records. Each is written in the same transaction as the record, so it is right unless the disk damages it; a count of all rows
+//! mends the third, by which callers find messages. For a store that an earlier release wrote to, the first two are made again in steps
+//! ([`Store::index_step`]), and until that has ended no blob is removed; the third is made again by the opening.
 
 use std::{collections::BTreeSet, sync::Mutex};
 
 use twinbox_clock::wall;
 use twinbox_disk::{Disk, DiskError, Pair, Transaction};
 use twinbox_ids::{BlobHash, Stamp};
-use twinbox_replication_core::{Key, Record};
+use twinbox_replication_core::{Key, Record, row_sums::CountedRow};
 
 use crate::{
     Store, StoreError,
-    codec::{self, DecodeError, FORMAT},
+    codec::{self, FORMAT},
     draft::decode_record,
     keys,
-    store::{lock, unversioned, versioned},
+    store::{lock, versioned},
     sums::{self, RowChange},
 };
 
 /// Entries that one step of the indexing reads: it holds up commits for a moment only.
 const STEP: usize = 256;
+
+/// Entries of one transaction of an opening, for which no commit waits.
+const OPENING_STEP: usize = 4_096;
 
 /// The operations of a transaction that a commit needs, behind a trait so that a draft has one lifetime.
 pub(crate) trait Access {
@@ -57,9 +61,9 @@ impl Access for Transaction<'_> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Indexed {
     blobs: BTreeSet<BlobHash>,
-    /// Stamp of its tombstone, whatever outlives that.
+    /// Stamp of its tombstone, even if a part of the record outlives it.
     tombstone: Option<Stamp>,
-    /// Nothing outlives its tombstone.
+    /// No part of it outlives its tombstone.
     deleted: bool,
     /// Hash of its content, for the comparison of stores.
     content: Option<sums::Content>,
@@ -86,7 +90,7 @@ impl Indexed {
         encoded: &[u8],
     ) -> Result<RowChange, DiskError> {
         let now = Self::with(now, encoded);
-        // The blobs of a deleted record may have been given up: one that is present again names them again.
+        // The blobs of a deleted record may have been given up: a record that is present again names them again.
         let again = self.deleted && !now.deleted;
         for hash in now.blobs.iter().filter(|hash| again || !self.blobs.contains(*hash)) {
             add_reference(access, hash, key)?;
@@ -98,16 +102,27 @@ impl Indexed {
         if now.tombstone.is_some() && now.tombstone != self.tombstone {
             add_deleted(access, key)?;
         }
+        if key.table == keys::LISTED {
+            match (self.content, now.content) {
+                (None, Some(_)) => access.put(keys::present(key), vec![FORMAT])?,
+                (Some(_), Some(_)) => {}
+                // A record that could not be read may have an entry, too.
+                (_, None) => access.remove(keys::present(key)),
+            }
+        }
         Ok(RowChange::new(key, self.content, now.content))
     }
 
-    /// Removes what the indexes have of a record. The sums have none of a deleted one.
+    /// Removes the entries of a record from the indexes. The sums have none for a deleted record.
     pub(crate) fn remove(&self, access: &mut (dyn Access + '_), key: &Key) -> Result<(), DiskError> {
         access.remove(keys::deleted(key));
+        if self.content.is_some() && key.table == keys::LISTED {
+            access.remove(keys::present(key));
+        }
         self.blobs.iter().try_for_each(|hash| remove_reference(access, hash, key))
     }
 
-    /// Writes all of a record into the indexes.
+    /// Writes all entries of a record into the indexes.
     fn add(&self, access: &mut (dyn Access + '_), key: &Key) -> Result<(), DiskError> {
         if self.tombstone.is_some() {
             add_deleted(access, key)?;
@@ -139,6 +154,55 @@ fn remove_reference(access: &mut (dyn Access + '_), hash: &BlobHash, key: &Key) 
     }
 }
 
+/// Whether all `openings` before this one wrote the index of this mark. A release that does not write the index adds an
+/// origin all the same: the mark counts those of the openings that wrote it.
+pub(crate) fn is_complete(disk: &Disk, mark: &[u8], new: bool, openings: usize) -> Result<bool, StoreError> {
+    let Some(bytes) = disk.get(mark)? else { return Ok(new) };
+    let format = |source| StoreError::Format { what: "the mark of an index", source };
+    Ok(codec::decode_upto(Some(&bytes)).map_err(format)? == openings as u64)
+}
+
+/// Makes the index of present records again, for a store that an earlier release wrote to: some seconds for a million messages. An
+/// opening that is cut in the middle does it again.
+pub(crate) fn list_present(disk: &Disk) -> Result<(), StoreError> {
+    tracing::info!("an earlier release wrote to this store: present messages are indexed");
+    loop {
+        let old = disk.scan(keys::PRESENT).take(OPENING_STEP).collect::<Result<Vec<Pair>, _>>()?;
+        if old.is_empty() {
+            break;
+        }
+        disk.transact_blocking(move |transaction| {
+            old.into_iter().for_each(|(entry, _)| transaction.remove(entry));
+            Ok::<_, StoreError>(())
+        })?;
+    }
+    let mut rows = disk.scan(&keys::records(keys::LISTED, &[])).peekable();
+    while rows.peek().is_some() {
+        let part = rows.by_ref().take(OPENING_STEP).collect::<Result<Vec<Pair>, _>>()?;
+        // A reader is to get the error of a record that cannot be read.
+        let is_deleted = |value: &[u8]| decode_record(value).is_ok_and(|record| record.is_deleted());
+        let present = part.into_iter().filter(|(_, value)| !is_deleted(value));
+        let entries: Vec<_> =
+            present.filter_map(|(row, _)| Some(keys::present(&keys::record_key(&row)?))).collect();
+        disk.transact_blocking(move |transaction| {
+            entries.into_iter().try_for_each(|entry| transaction.put(entry, vec![FORMAT])).map_err(StoreError::from)
+        })?;
+    }
+    Ok(())
+}
+
+/// The records of these rows with a wrong entry, or none, in the index of present records: by damage, or a commit since they were read.
+pub(crate) fn wrongly_listed(disk: &Disk, read: &[CountedRow]) -> Result<Vec<Key>, DiskError> {
+    let rows = read.iter().filter(|row| row.is_readable);
+    let rows = rows.filter_map(|row| Some((keys::record_key(&row.key)?, row.hash.is_some())));
+    let mut rows: Vec<(Key, bool)> = rows.filter(|(key, _)| key.table == keys::LISTED).collect();
+    let (Some((first, _)), Some((last, _))) = (rows.first(), rows.last()) else { return Ok(Vec::new()) };
+    let entries = disk.scan_range(&keys::present(first), &[&keys::present(last)[..], &[0]].concat());
+    let entries: BTreeSet<Vec<u8>> = entries.map(|entry| Ok(entry?.0)).collect::<Result<_, DiskError>>()?;
+    rows.retain(|(key, is_present)| entries.contains(&keys::present(key)) != *is_present);
+    Ok(rows.into_iter().map(|(key, _)| key).collect())
+}
+
 /// Progress of the indexing.
 pub(crate) struct Indexing(Mutex<Phase>);
 
@@ -154,33 +218,70 @@ enum Phase {
 }
 
 impl Indexing {
-    /// The state for a store that is being opened. A release that does not write the indexes adds an origin all the
-    /// same: the mark counts those of the openings that wrote them.
+    /// The state for a store that is being opened.
     pub(crate) fn read(disk: &Disk, new: bool, openings: usize) -> Result<Self, StoreError> {
-        let what = "the mark of the indexes";
-        let complete = match disk.get(keys::INDEXED)? {
-            Some(bytes) => {
-                let invalid = || StoreError::Format { what, source: DecodeError::Invalid("length") };
-                let counted: [u8; 8] = unversioned(&bytes, what)?.try_into().map_err(|_| invalid())?;
-                u64::from_be_bytes(counted) == openings as u64
-            }
-            None => new,
-        };
+        let complete = is_complete(disk, keys::INDEXED, new, openings)?;
         Ok(Self(Mutex::new(if complete { Phase::Done } else { Phase::Clear })))
     }
 
     pub(crate) fn is_done(&self) -> bool {
         *lock(&self.0) == Phase::Done
     }
+}
 
-    /// The mark, after this many openings, this one included.
-    pub(crate) fn put(openings: usize, transaction: &mut Transaction<'_>) -> Result<(), DiskError> {
-        transaction.put(keys::INDEXED, versioned(&(openings as u64).to_be_bytes()))
-    }
+/// Writes the mark of an index after this many openings, this one included.
+pub(crate) fn put_mark(transaction: &mut Transaction<'_>, mark: &[u8], openings: usize) -> Result<(), DiskError> {
+    transaction.put(mark, codec::encode_upto(openings as u64))
 }
 
 impl Store {
-    /// Does a part of the indexing of a store that an earlier release wrote to; true when nothing is left to do. One
+    /// The records of the table [`codec::keys::LISTED`] whose id begins with `prefix`, as [`Self::rows`] has them, but none that is
+    /// deleted as a whole: those are not read, however many there are.
+    pub fn present_rows(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Key, Record), StoreError>> + Send + use<> {
+        let (store, entries) = (self.clone(), self.disk().scan(&keys::present(&Key::new(keys::LISTED, prefix))));
+        entries.filter_map(move |entry| {
+            let key = entry.map(|(entry, _)| keys::present_key(&entry)).map_err(StoreError::from).transpose()?;
+            // A record may have been removed since its entry was read.
+            key.and_then(|key| Ok(store.get(&key)?.map(|record| (key, record)))).transpose()
+        })
+    }
+
+    /// As [`Self::get`], for the table [`codec::keys::LISTED`]: `None` also for a record that is deleted as a whole, which is not read.
+    pub fn get_present(&self, key: &Key) -> Result<Option<Record>, StoreError> {
+        match self.disk().get(&keys::present(key))? {
+            Some(_) => self.get(key),
+            None => Ok(None),
+        }
+    }
+
+    /// Mends the entries of these records in the index of present records, as the records are now.
+    pub(crate) async fn mend_entries(&self, records: Vec<Key>) -> Result<(), StoreError> {
+        let mend = move |transaction: &mut Transaction<'_>| {
+            let mut mended = 0;
+            for key in records {
+                let bytes = transaction.get(&keys::record(&key))?;
+                let Some(Ok(record)) = bytes.map(|bytes| decode_record(&bytes)) else { continue };
+                let entry = keys::present(&key);
+                match (sums::row_hash(&key, &record).is_some(), transaction.get(&entry)?.is_some()) {
+                    (true, false) => transaction.put(entry, vec![FORMAT])?,
+                    (false, true) => transaction.remove(entry),
+                    _ => continue,
+                }
+                mended += 1;
+            }
+            Ok::<_, StoreError>(mended)
+        };
+        match self.disk().transact(mend).await? {
+            0 => {}
+            mended => tracing::error!(mended, "the disk had damaged the index of present messages; it was mended"),
+        }
+        Ok(())
+    }
+
+    /// Does a part of the indexing of a store that an earlier release wrote to; true when the indexing is complete. One
     /// caller at a time.
     pub async fn index_step(&self) -> Result<bool, StoreError> {
         let phase = lock(&self.indexing().0).clone();
@@ -196,11 +297,10 @@ impl Store {
 
     async fn clear_step(&self) -> Result<Phase, StoreError> {
         let mut old = Vec::new();
-        // The notes of blobs without a reference stay: their time goes on. A reference that is added removes its note.
+        // The notes of blobs without a reference stay: their grace is running. A reference that is added removes its note.
         for prefix in [keys::DELETED, keys::REFERENCES] {
-            for entry in self.disk().scan(prefix).take(STEP) {
-                old.push(entry?.0);
-            }
+            let entries = self.disk().scan(prefix).take(STEP).map(|entry| Ok(entry?.0));
+            old.extend(entries.collect::<Result<Vec<_>, StoreError>>()?);
         }
         if old.is_empty() {
             return Ok(Phase::Records(keys::RECORDS.to_vec(), false));
@@ -215,10 +315,8 @@ impl Store {
     }
 
     async fn records_step(&self, from: Vec<u8>, mut unreadable: bool) -> Result<Phase, StoreError> {
-        let mut rows = Vec::new();
-        for entry in self.disk().scan_range(&from, keys::RECORDS_END).take(STEP) {
-            rows.push(entry?.0);
-        }
+        let rows = self.disk().scan_range(&from, keys::RECORDS_END).take(STEP).map(|entry| Ok(entry?.0));
+        let rows = rows.collect::<Result<Vec<_>, StoreError>>()?;
         let Some(last) = rows.last() else {
             if unreadable {
                 tracing::warn!("a record cannot be read: audio of deleted messages stays on this disk");
@@ -226,7 +324,7 @@ impl Store {
             }
             let openings = self.own_origins().len();
             self.disk()
-                .transact(move |transaction| Ok::<_, StoreError>(Indexing::put(openings, transaction)?))
+                .transact(move |transaction| Ok::<_, StoreError>(put_mark(transaction, keys::INDEXED, openings)?))
                 .await?;
             return Ok(Phase::Done);
         };

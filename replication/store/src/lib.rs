@@ -33,7 +33,6 @@ pub use compact::CompactedPacks;
 pub use compare::{RowPage, StoreStats, StoredRow, TableStats};
 pub use draft::{Committed, Draft};
 pub use error::{CommitError, StoreError};
-pub use filled::Filled;
 pub use log::LogPin;
 pub use purge::{DeletedRow, FreedSpace, PurgeCounts, PurgedRows, Removal};
 pub use recordings::Recordings;
@@ -43,5 +42,6 @@ pub use store::{Store, StoreConfig, StoreHealth};
 pub use sums::{HASHES, row_hash};
 pub use twinbox_disk::Space;
 pub use twinbox_replication_codec as codec;
+pub use twinbox_replication_core::Filled;
 
 use twinbox_replication_codec::keys;

@@ -1,7 +1,7 @@
 //! The log of changes, and its beginning: changes at the end of the gap-free prefixes stay, older ones are cut.
 //!
-//! The beginning of an origin's log is raised in memory before its changes go: a reader that finds its position at or above
-//! the beginning after it read has missed nothing.
+//! The beginning of an origin's log is raised in memory before its changes are removed: a reader that finds its position at
+//! or above the beginning after it read has missed no change.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +19,9 @@ use crate::{Store, StoreError, codec, compare::set_aside_change, draft::decode_u
 const STEP: usize = 64;
 
 /// One transaction that cuts a log.
-struct Step {
+struct CutBatch {
     removed: usize,
-    /// The number with which the next one begins; `None` when nothing more can be cut.
+    /// The number with which the next step begins; `None` when no further change can be cut.
     next: Option<u64>,
 }
 
@@ -73,7 +73,7 @@ impl Log {
         self.begins.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The log of an origin begins after `upto`, if that is later than now.
+    /// Raises the beginning of an origin's log to after `upto`, if that is later than the present one.
     pub(crate) fn raise(&self, origin: Origin, upto: u64) {
         self.begins.write().unwrap_or_else(PoisonError::into_inner).raise(origin, upto);
     }
@@ -116,7 +116,7 @@ impl Store {
         Ok(changes)
     }
 
-    /// Number of changes in the log. Those that a fill has put behind the beginning, and that are still to be removed, are
+    /// Number of changes in the log. Changes that a fill has put behind the beginning, and that are still to be removed, are
     /// not counted.
     pub fn log_changes(&self) -> u64 {
         let (begins, have) = (self.log_begins(), self.holdings());
@@ -159,7 +159,7 @@ impl Store {
     /// are changes. Those before the range were cut earlier. Returns the number of removed changes. Peers with less of this
     /// origin fill by state.
     pub async fn cut_log(&self, origin: Origin, range: RangeInclusive<u64>) -> Result<u64, StoreError> {
-        // Each step begins where the one before ended: what that removed may still be in memory, and would be passed over again.
+        // Each step begins where the one before ended: the removals of that one may still be in memory, and would be passed over again.
         let (disk, mut removed, (mut from, upto)) = (self.disk().in_background(), 0, range.into_inner());
         loop {
             let store = self.clone();
@@ -178,7 +178,7 @@ impl Store {
         origin: Origin,
         from: u64,
         upto: u64,
-    ) -> Result<Step, StoreError> {
+    ) -> Result<CutBatch, StoreError> {
         let prefix = decode_upto(transaction.get(&keys::prefix(origin))?.as_deref())?;
         // Under the lock of the pins: a pin that comes later has all of the prefix.
         let pinned = lock(&self.log().pins);
@@ -192,7 +192,7 @@ impl Store {
         let step = oldest.into_iter().map(|(key, _)| key);
         let step: Vec<_> = step.filter(|key| keys::change_seq(key).is_some_and(|seq| seq <= upto)).collect();
         let Some(last) = step.last().and_then(|key| keys::change_seq(key)) else {
-            return Ok(Step { removed: 0, next: None });
+            return Ok(CutBatch { removed: 0, next: None });
         };
         let begins = self.log_begins().get(origin).max(last);
         self.log().raise(origin, begins);
@@ -200,9 +200,9 @@ impl Store {
         transaction.put(keys::log_begins(origin), codec::encode_upto(begins))?;
         let removed = step.len();
         step.into_iter().for_each(|key| transaction.remove(key));
-        // Without a commit that would find nothing.
+        // Saves the commit of a step that would find no change.
         let is_last = removed < STEP || last >= upto;
-        Ok(Step { removed, next: (!is_last).then(|| last.saturating_add(1)) })
+        Ok(CutBatch { removed, next: (!is_last).then(|| last.saturating_add(1)) })
     }
 
     /// The last change of an origin that can be cut now, `prefix` at most.

@@ -1,5 +1,6 @@
-//! Audio that changes were applied without, since no node that could be asked had it (rule D12). The notes are durable with
-//! the change, so that the audio is wanted and reported until it has come, over any number of starts.
+//! Audio that changes were applied without, or rows copied without, since no node that could be asked had it (rule D12). The
+//! notes are durable with the change, or before the row, so that the audio is requested and reported until it has come, over
+//! any number of starts.
 
 use twinbox_disk::Transaction;
 use twinbox_ids::BlobHash;
@@ -32,7 +33,7 @@ impl Store {
         Ok(lost)
     }
 
-    /// The blob is here, or no record names it any more.
+    /// Removes the note of a blob that is here, or that no record names any more.
     pub async fn forget_lost(&self, hash: BlobHash) -> Result<(), StoreError> {
         let forget = move |transaction: &mut Transaction<'_>| {
             transaction.remove(keys::lost(&hash));

@@ -1,7 +1,7 @@
 //! Removal of deleted records and of audio that no record names (rules D2, D3, D9).
 //!
-//! This module removes what its caller names and checks only what it can see in this store: that a record is as the
-//! caller saw it, that a blob has no reference, is old enough and is not in use. The caller decides that the deletion is
+//! This module removes the records and blobs that its caller names, and checks only the state of this store: that a record
+//! is as the caller saw it, that a blob has no reference, is old enough and is not in use. The caller decides that the deletion is
 //! stable on all members.
 
 use std::{
@@ -16,17 +16,17 @@ use twinbox_replication_core::{Key, Record, Table};
 use crate::{
     Store, StoreError,
     blobs::{blocking, hash_of},
-    codec::DecodeError,
+    codec,
     draft::decode_record,
     index::Indexed,
     keys,
-    store::{IN_A_TRANSACTION, unversioned, versioned},
+    store::{IN_A_TRANSACTION, versioned},
 };
 
 /// Blobs whose uses are looked at together.
 const AT_A_TIME: usize = 64;
 
-/// A record with a tombstone as it was read; something may outlive the tombstone ([`Record::is_deleted`]).
+/// A record with a tombstone as it was read; a part may outlive the tombstone ([`Record::is_deleted`]).
 #[derive(Debug, Clone)]
 pub struct DeletedRow {
     /// Its key.
@@ -48,7 +48,7 @@ pub enum Removal {
     Audio,
 }
 
-/// Number of records from which something was removed.
+/// Number of records that were removed, as a whole or in part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PurgedRows {
     /// Records that were removed.
@@ -66,7 +66,7 @@ pub struct FreedSpace {
     pub bytes: u64,
 }
 
-/// Counts of what was removed since the start of the process.
+/// Counts of removals since the start of the process.
 #[derive(Debug, Default)]
 pub struct PurgeCounts {
     /// Records.
@@ -88,7 +88,7 @@ impl std::ops::AddAssign for FreedSpace {
 
 impl Store {
     /// Records of a table that have a tombstone, with an id above `after`, in order, at most `limit`; those that gave up
-    /// their audio are left out. Costs as much as there are such records. May show a delete whose sync is still under way.
+    /// their audio are left out. The cost grows with the number of such records. May show a delete whose sync is still under way.
     pub fn deleted_rows(
         &self,
         table: Table,
@@ -104,7 +104,7 @@ impl Store {
             }
             let (mark, value) = entry?;
             let Some(key) = keys::deleted_key(&mark) else { continue };
-            // Without a time of its own it stays.
+            // A record without a time of its own stays.
             let Ok(seen) = time(&value, "the time at which a deletion was seen") else { continue };
             let Some(bytes) = self.disk().get(&keys::record(&key))? else { continue };
             // An unreadable record stays.
@@ -199,7 +199,7 @@ impl Store {
         Ok(freed)
     }
 
-    /// Removes those of these blobs that are not, and cannot be, in use. Their bytes stay in the packs until compaction.
+    /// Removes the blobs among these that are not in use and cannot be again. Their bytes stay in the packs until compaction.
     fn remove_blobs(&self, hashes: &[BlobHash], grace: Duration, now: Timestamp) -> Result<FreedSpace, StoreError> {
         let mut freed = FreedSpace::default();
         for part in hashes.chunks(AT_A_TIME) {
@@ -213,7 +213,7 @@ impl Store {
                 match referenced.and_then(|named| Ok(!named && self.is_unused_for(hash, grace, now)?)) {
                     Ok(true) => unused.push(*hash),
                     Ok(false) => {}
-                    // It stays, and keeps no other.
+                    // This blob stays; the others are removed all the same.
                     Err(error) => {
                         tracing::warn!(blob = %hash, %error, "unused audio cannot be examined, and stays")
                     }
@@ -274,6 +274,5 @@ fn purge(transaction: &mut Transaction<'_>, rows: Vec<(DeletedRow, Removal)>) ->
 
 /// A time as the indexes hold it.
 fn time(bytes: &[u8], what: &'static str) -> Result<Timestamp, StoreError> {
-    let invalid = || StoreError::Format { what, source: DecodeError::Invalid("length") };
-    Ok(Timestamp(u64::from_be_bytes(unversioned(bytes, what)?.try_into().map_err(|_| invalid())?)))
+    codec::decode_upto(Some(bytes)).map(Timestamp).map_err(|source| StoreError::Format { what, source })
 }

@@ -18,7 +18,6 @@ use std::{
     sync::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
-        mpsc,
     },
     thread::{self, JoinHandle},
 };
@@ -29,13 +28,13 @@ use twinbox_disk::{Disk, DiskError, Need, Reserve};
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::PackError;
 use twinbox_replication_core::{BlobRef, Ranges};
-use twinbox_replication_feed::Feed;
+use twinbox_replication_feed::{Feed, Queue};
 
 use self::{
-    index::{Index, TakeState},
+    index::Index,
     sealing::Sealing,
-    take::{MAX_LENGTH, TakeKey},
-    writer::{CHUNK_BYTES, Chunk, Command, Writer},
+    take::{MAX_LENGTH, TakeKey, TakeState},
+    writer::{CHUNK_BYTES, Chunk, Command, GATHERED, Writer},
 };
 use crate::{Blobs, StoreError, blobs::blocking, store::lock};
 
@@ -55,7 +54,7 @@ pub struct Recordings(Arc<Inner>);
 
 struct Inner {
     shared: Arc<Shared>,
-    queue: Option<mpsc::Sender<Command>>,
+    queue: Option<Queue<Command>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,7 +70,7 @@ struct Shared {
     waiting: AtomicU64,
     /// The writer reached the disk reserve; chunks are refused until there is room.
     full: AtomicBool,
-    /// Chunks that were recorded here and discards go there, for the streams to peers.
+    /// Receives chunks that were recorded here, and discards, for the streams to peers.
     feed: Feed,
 }
 
@@ -82,7 +81,7 @@ impl Recordings {
         let (index, named) = (Mutex::default(), Mutex::default());
         let (waiting, full) = (AtomicU64::new(0), AtomicBool::new(false));
         let shared = Arc::new(Shared { disk, blobs, reserve, index, named, waiting, full, feed });
-        let (queue, commands) = mpsc::channel();
+        let (queue, commands) = Queue::new(GATHERED);
         let writer = Writer::new(Arc::clone(&shared), loaded);
         let thread = thread::Builder::new()
             .name("recordings".to_owned())
@@ -117,7 +116,7 @@ impl Recordings {
         if end > MAX_LENGTH {
             return Err(StoreError::NotThere { range: offset..end });
         }
-        // With a failed disk, what is recorded here still goes to the peers (rule A4).
+        // With a failed disk, chunks that are recorded here still go to the peers (rule A4).
         if !own {
             shared.writable()?;
         }
@@ -137,7 +136,7 @@ impl Recordings {
         sent
     }
 
-    /// Waits until every chunk queued before is written or lost: [`Self::coverage`] then tells which.
+    /// Waits until every chunk queued before is written or lost: [`Self::coverage`] then shows which.
     pub async fn written(&self) -> Result<(), StoreError> {
         self.ask(|reply| Command::Flush { reply }).await
     }
@@ -193,14 +192,14 @@ impl Recordings {
     /// holes). After a start these are the takes that an earlier process left.
     pub fn open(&self) -> Vec<(RecordingId, u32, u64)> {
         let index = self.shared().index();
-        let mut open: Vec<_> = index.all_open().map(|((id, take), covered)| (id, take, covered.end())).collect();
+        let mut open: Vec<_> = index.all_open().map(|((id, take), pieces)| (id, take, pieces.end())).collect();
         open.sort_unstable();
         open
     }
 
     /// The bytes of a take that are here; `None` if the take is not in progress here.
     pub fn coverage(&self, id: RecordingId, take: u32) -> Option<Ranges> {
-        self.shared().index().open((id, take)).map(|pieces| pieces.covered().clone())
+        self.shared().index().open((id, take)).map(|pieces| pieces.ranges().collect())
     }
 
     /// A part of a take in progress. All of its bytes must be here.
@@ -215,7 +214,7 @@ impl Recordings {
     }
 
     /// Bytes in a pack that the next start needs: audio of takes that are not filed, and notes of those that ended. `None` for
-    /// a pack that this start could not read: it may have audio that is nowhere else.
+    /// a pack that this start could not read: it may have audio that exists nowhere else.
     pub(crate) fn bytes_in(&self, pack: u32) -> Option<u64> {
         let blobs = &self.shared().blobs;
         // Before the lock, since it may wait for the disk. If it cannot be read, all packs count as needed; it only rises.
@@ -224,15 +223,15 @@ impl Recordings {
         (!index.unreadable.contains(&pack)).then(|| index.bytes_in(pack, floor))
     }
 
-    /// Moves what takes have in a pack to the newest one, durably. What a sealed take has there stays while its blob has
-    /// no row: see [`Self::bytes_in`] and the loose blobs before the pack is removed.
+    /// Moves the pieces of takes in a pack to the newest one, durably. The pieces of a sealed take stay while its blob has no
+    /// row: see [`Self::bytes_in`] and the loose blobs before the pack is removed.
     pub(crate) async fn move_from(&self, pack: u32) -> Result<(), StoreError> {
         let shared = Arc::clone(self.shared());
         let moved = blocking(move || shared.copy_from(pack)).await?;
         self.ask(|reply| Command::Moved { moved, reply }).await
     }
 
-    /// A change that names this blob of a take is durable.
+    /// Notes that a change that names this blob of a take is durable.
     pub(crate) fn filed(&self, key: TakeKey, hash: BlobHash) {
         // A writer that has stopped leaves the take to the next start.
         let _ = self.send(Command::Filed { key, hash });
@@ -243,8 +242,8 @@ impl Recordings {
     }
 
     fn send(&self, command: Command) -> Result<(), StoreError> {
-        let queue = self.0.queue.as_ref().ok_or(StoreError::Closed)?;
-        queue.send(command).map_err(|_| StoreError::Closed)
+        let (queue, is_awaited) = (self.0.queue.as_ref().ok_or(StoreError::Closed)?, command.is_awaited());
+        queue.send(command, is_awaited).map_err(|_| StoreError::Closed)
     }
 
     async fn ask<R>(
@@ -280,7 +279,7 @@ impl Shared {
     async fn seal(self: Arc<Self>, ready: sealing::Ready) -> Result<BlobRef, StoreError> {
         let key = ready.key;
         let blob = self.make_blob(ready).await?;
-        // The take is a blob, whatever happens now: without a row, the next start finds the take again.
+        // The take is a blob from here on: without a row, the next start finds the take again.
         let settled = self.blobs.settle_named(&blob.hash).await;
         match settled.and_then(|()| load::is_named(&self.disk, &blob.hash, key, NAMES)) {
             Ok(true) => {
@@ -300,7 +299,7 @@ impl Shared {
             let places = match self.index().open((id, take)) {
                 // Sealed or discarded, perhaps since its coverage was read.
                 None => return Err(StoreError::NoRecording { id, take }),
-                Some(pieces) if range.start > range.end || !pieces.covered().covers(range.clone()) => {
+                Some(pieces) if range.start > range.end || !pieces.covers(range.clone()) => {
                     return Err(StoreError::NotThere { range });
                 }
                 Some(pieces) => pieces.places(range.clone()),

@@ -1,7 +1,7 @@
 //! Repair of rows by the copies of another node.
 //!
-//! A repair makes no change that peers see: it has no number, and the vector stays (rule D1). It only merges in what
-//! another node has: a row that is absent there deletes nothing, a deletion that was lost here is copied.
+//! A repair makes no change that peers see: it has no number, and the vector stays (rule D1). It only merges in the
+//! copies of another node: a row that is absent there deletes nothing, a deletion that was lost here is copied.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -26,11 +26,11 @@ use crate::{
 /// The fault of a row that was repaired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowFault {
-    /// It was not here.
+    /// The row was not here.
     Missing,
     /// Its bytes could not be read.
     Unreadable,
-    /// It lacked a part.
+    /// The row lacked a part.
     Incomplete,
 }
 
@@ -60,8 +60,8 @@ struct Repair {
 
 impl Store {
     /// Merges in copies of rows that another node has, and replaces rows that cannot be read; durable when it resolves. The
-    /// caller makes sure that both nodes have all changes of each other that the copies hold, but for those of interrupted scans,
-    /// which they may show up to `seen`: that is noted. Returns the rows that lacked something. A record that grows too large
+    /// caller makes sure that both nodes have all changes of each other that the copies hold, except changes of interrupted
+    /// scans, which they may show up to `seen`, and which are noted. Returns the rows that lacked data. A record that grows too large
     /// stays as it was. Call with a few rows: commits wait for it.
     pub async fn repair(&self, copies: Vec<(Key, Record)>, seen: Vector) -> Result<Vec<RepairedRow>, StoreError> {
         Ok(self.mend_all(copies, seen, false).await?.0)
@@ -118,7 +118,7 @@ impl Store {
     }
 }
 
-/// Repairs one row; returns the bytes written, 0 when it lacked nothing.
+/// Repairs one row; returns the bytes written, 0 when the row was complete.
 fn mend(
     transaction: &mut Transaction<'_>,
     repair: &mut Repair,

@@ -1,7 +1,7 @@
 //! Data that a rebuilt store takes from one that cannot be opened; crate `twinbox-rebuild` does it.
 //!
 //! Changes stand on their own: they are applied as changes of any origin are, and a prefix rises only over changes that are
-//! here (rule D1). Nothing else of the old index counts, but for the first pack with takes in progress.
+//! here (rule D1). Of the old index nothing else is used, except the first pack with takes in progress.
 
 use twinbox_disk::{Disk, Pair, Transaction};
 use twinbox_ids::BlobHash;
@@ -41,8 +41,8 @@ pub fn put_floor(disk: &Disk, floor: u32) -> Result<(), StoreError> {
     })?)
 }
 
-/// Writes the places of audio that was found in the packs, each unless the index has places of it. Audio that no record names
-/// goes after the grace, as any other.
+/// Writes the places of audio that was found in the packs, unless the index has places of it. Audio that no record names is
+/// removed after the grace, as any other.
 pub fn put_audio(disk: &Disk, found: Vec<(BlobHash, Vec<Extent>)>, now_ms: u64) -> Result<(), StoreError> {
     let write = move |transaction: &mut Transaction<'_>| {
         for (hash, places) in found {

@@ -1,5 +1,5 @@
-//! Changes that could not be applied: they are durable in the log and go on to other nodes, but this node does not count
-//! them as applied, tells no peer that it has them, and tries them again (rules D12, R11).
+//! Changes that could not be applied: they are durable in the log and are passed on to other nodes, but this node does not
+//! count them as applied, acknowledges them to no peer, and retries them (rules D12, R11).
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Store {
-    /// Tries all changes again that were set aside; returns the number of those that remain. Observers and receivers of live
-    /// changes hear of the others as of a repair, by a change with the number 0.
+    /// Retries all changes that were set aside; returns the number of those that remain. Observers and receivers of live
+    /// changes are notified of the others as of a repair, by a change with the number 0.
     pub async fn retry_set_aside(&self) -> Result<u64, StoreError> {
         // Each commit in one transaction.
         let mut commits: BTreeMap<(Origin, u64), Vec<u64>> = BTreeMap::new();
@@ -37,7 +37,7 @@ impl Store {
         let run = move |transaction: &mut Transaction<'_>| {
             let mut commit = Vec::with_capacity(seqs.len());
             for seq in seqs {
-                // A repair may have brought it meanwhile.
+                // A repair may have brought the change meanwhile.
                 if transaction.get(&keys::set_aside(origin, seq))?.is_none() {
                     continue;
                 }

@@ -43,7 +43,7 @@ pub struct ExtraRow {
 }
 
 impl ExtraRow {
-    /// None for a row that stays as it is.
+    /// `None` for a row that stays as it is.
     fn new(key: Key, value: &[u8]) -> Option<Self> {
         let record = decode_record(value).ok().filter(|record| !record.is_deleted())?;
         Some(Self { key, record, bytes: hash_of(value) })
@@ -56,7 +56,7 @@ pub(crate) fn behind(after: Option<&Key>) -> Vec<u8> {
 }
 
 impl Store {
-    /// All records, ordered by table and id, deleted ones included: each with its value as it lies on disk, which
+    /// All records, ordered by table and id, deleted ones included: each with its value as stored on disk, which
     /// [`codec::decode_record`](crate::codec::decode_record) reads. Memory for one record. Not a snapshot, as
     /// [`Self::scan`]: with the changes between two vectors, one read before and one after, it is the state at the second.
     pub fn all_rows(&self) -> impl Iterator<Item = Result<(Key, Vec<u8>), StoreError>> + Send + use<> {
@@ -117,7 +117,7 @@ impl Store {
     }
 
     /// Removes rows that every other member has purged; one that has changed since it was read stays. Makes no change that
-    /// peers see; observers hear of it as of a repair. Call with a few rows: commits wait for it.
+    /// peers see; observers are notified of it as of a repair. Call with a few rows: commits wait for it.
     pub async fn remove_extra(&self, rows: Vec<ExtraRow>) -> Result<u64, StoreError> {
         let (after, origin) = (self.shared(), self.origin());
         let run = move |transaction: &mut Transaction<'_>| {
@@ -157,9 +157,9 @@ impl Store {
         Ok(scanned)
     }
 
-    /// All rows of a scan are here: takes the source's vector as of the start of the scan, the one exception of rule D1. The
-    /// log begins there for each origin whose prefix rises: the changes before it are not here. False, and nothing is done, when
-    /// the log has a change up to `start` that is not among those that were `judged`.
+    /// Completes a scan, all rows of which are here: takes the source's vector as of the start of the scan, the one exception of
+    /// rule D1. The log begins there for each origin whose prefix rises: the changes before it are not here. False, without any
+    /// effect, when the log has a change up to `start` that is not among the `judged` ones.
     pub async fn take_vector(
         &self,
         start: Vector,
@@ -197,7 +197,7 @@ impl Store {
         };
         let then = move |risen: Option<Vec<(Origin, u64)>>| {
             let Some(risen) = risen else { return false };
-            // The beginning first: a reader that sees the prefix must not miss that the log lacks it.
+            // The beginning first: a reader that sees the prefix must also see that the log lacks it.
             risen.iter().for_each(|(origin, upto)| after.log().raise(*origin, *upto));
             let shared = after.shared();
             shared.add_to_have(risen);

@@ -11,11 +11,11 @@ use tokio::sync::{broadcast, watch};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_disk::{Disk, IndexSpace, Need, Options, Reserve, Space, Transaction};
 use twinbox_ids::{ClusterId, NodeName, Origin};
-use twinbox_replication_core::{BlobRef, Change, Clock, Have, Key, Ranges, Record, Table, Vector};
+use twinbox_replication_core::{BlobRef, Change, Clock, Filled, Have, Key, Ranges, Record, Table, Vector};
 use twinbox_replication_feed::{Feed, FeedReader, HELD_BYTES};
 
 use crate::{
-    Blobs, Filled, PurgeCounts, Recordings, StoreError,
+    Blobs, PurgeCounts, Recordings, StoreError,
     apply::{Applied, apply},
     audio::open_packs,
     codec::{self, FORMAT},
@@ -23,7 +23,7 @@ use crate::{
     filled::FillMark,
     have,
     identity::{self, check_node, read_cluster},
-    index::Indexing,
+    index::{self, Indexing},
     keys,
     log::Log,
     lost::note_lost,
@@ -98,7 +98,8 @@ pub(crate) struct Shared {
 
 impl Store {
     /// Opens the store and begins a new incarnation of it: a new origin, durable before its first use (rule D1). Blocks
-    /// while the disk works: half a second at most for a store of usual size.
+    /// while the disk works: half a second at most for a store of usual size, and some seconds more when an earlier release
+    /// wrote to it.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
         let StoreConfig { dir, node, reserve_bytes } = config;
         let options = Options::with_reserve(reserve_bytes).appending(keys::LOG, keys::CHANGE_LENGTH);
@@ -120,14 +121,19 @@ impl Store {
             own.extend(keys::own_origin(&entry?.0));
         }
         let indexing = Indexing::read(&disk, new, own.len())?;
+        if !index::is_complete(&disk, keys::PRESENT_INDEXED, new, own.len())? {
+            index::list_present(&disk)?;
+        }
         own.push(origin);
-        let openings = indexing.is_done().then_some(own.len());
+        let (openings, is_indexed) = (own.len(), indexing.is_done());
         let (name, mark) = (node.to_string(), Arc::clone(&filled));
         disk.transact_blocking(move |transaction| {
             transaction.put(keys::NODE, identity::named(&name))?;
             // Together with the name: a store that has a name and no mark was made before the mark existed.
             mark.put(mark.get(), transaction)?;
-            openings.map_or(Ok(()), |openings| Indexing::put(openings, transaction))?;
+            for mark in is_indexed.then_some(keys::INDEXED).into_iter().chain([keys::PRESENT_INDEXED]) {
+                index::put_mark(transaction, mark, openings)?;
+            }
             transaction.put(keys::own(origin), versioned(&wall().0.to_be_bytes()))?;
             Ok::<_, StoreError>(())
         })?;
@@ -246,7 +252,7 @@ impl Store {
         self.apply_without(changes, Vec::new()).await
     }
 
-    /// As [`Self::apply`], without the blobs in `lost`, which these changes or earlier ones name: those that are not here are
+    /// As [`Self::apply`], without the blobs in `lost`, which these changes or earlier ones name: blobs that are not here are
     /// noted with them ([`Self::lost_blobs`]).
     pub async fn apply_without(&self, changes: Vec<Change>, lost: Vec<BlobRef>) -> Result<(), StoreError> {
         let Inner { disk, reserve, blobs, shared, .. } = &*self.0;
@@ -267,7 +273,7 @@ impl Store {
     }
 
     /// For each origin the number up to which every change is durable and in its row here: a prefix ends before a change
-    /// that was set aside. This is what peers are told.
+    /// that was set aside. This vector is reported to peers.
     pub fn vector(&self) -> Vector {
         let have = self.0.shared.have();
         have.vector(&self.begins_for(&have))
@@ -311,8 +317,8 @@ impl Store {
         self.0.shared.live.subscribe()
     }
 
-    /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. What was
-    /// before is in [`Store::vector`] and [`crate::Recordings::open`], read after this call. A row that was repaired
+    /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. Earlier
+    /// ones are in [`Store::vector`] and [`crate::Recordings::open`], read after this call. A row that was repaired
     /// ([`Store::repair`]) is no change and is not there.
     pub fn feed(&self) -> FeedReader {
         self.0.shared.feed.reader()
@@ -417,7 +423,7 @@ impl Shared {
         self.have.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells observers and receivers of changes that rows were repaired, by changes without a number.
+    /// Notifies observers and receivers of changes that rows were repaired, by changes without a number.
     pub(crate) fn tell(&self, repaired: impl Iterator<Item = Arc<Change>>) {
         let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
         for change in repaired {
@@ -426,7 +432,7 @@ impl Shared {
         }
     }
 
-    /// All changes of these origins up to these numbers are in their rows now.
+    /// Notes that all changes of these origins up to these numbers are in their rows.
     pub(crate) fn add_to_have(&self, prefixes: Vec<(Origin, u64)>) {
         let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
         for (origin, upto) in prefixes {
@@ -434,7 +440,7 @@ impl Shared {
         }
     }
 
-    /// Changes that were set aside are in their records now.
+    /// Notes that changes that were set aside are in their records now.
     pub(crate) fn clear_set_aside(&self, cleared: &[(Origin, u64)]) {
         let mut have = self.have.write().unwrap_or_else(PoisonError::into_inner);
         have.aside.retain(|change| !cleared.contains(change));

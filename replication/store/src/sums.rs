@@ -5,17 +5,16 @@
 //! that were damaged since are to show ([`Store::recount`]). A deleted record is left out, since one node may have purged it
 //! before another.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Mutex,
-};
+use std::sync::Mutex;
 
 use twinbox_replication_core::{
     Key, Record,
     buckets::{Buckets, RowHash},
+    range_sums::RangeList,
+    row_sums::{CountedRow, RowSums},
 };
 
-use crate::{Store, StoreError, blobs::blocking, codec, draft::decode_record, keys, store::lock};
+use crate::{Store, StoreError, blobs::blocking, codec, draft::decode_record, index, keys, store::lock};
 
 /// Version of buckets and hashes: nodes compare only what they compute alike.
 pub const HASHES: u32 = 1;
@@ -23,13 +22,10 @@ pub const HASHES: u32 = 1;
 /// Rows of one step.
 const STEP: usize = 2_048;
 
-/// Maximum number of unreadable rows that are remembered.
-const UNREADABLE: usize = 10_000;
-
-/// Key of the hashes: they are those of no other purpose.
+/// Domain-separation key of the row hashes.
 const KEY: &[u8; 32] = b"twinbox hash of a row, version 1";
 
-/// Hash of what a present record holds.
+/// Hash of the content of a present record.
 pub(crate) type Content = [u8; 32];
 
 /// The hash of a record's content, which is `encoded`; `None` for one that is deleted or empty. Equal records have equal bytes:
@@ -92,151 +88,50 @@ impl RowChange {
 
 /// The sums of one store.
 #[derive(Default)]
-pub(crate) struct Sums(Mutex<State>);
-
-#[derive(Default)]
-struct State {
-    buckets: Buckets,
-    progress: Progress,
-    /// Number of the latest step.
-    step: u64,
-    /// Rows that the scan could not read and that nothing has replaced since.
-    unreadable: BTreeSet<Key>,
-}
-
-/// Progress of the scan that counts the rows.
-#[derive(Default)]
-enum Progress {
-    /// Rows below this key are counted. During a step, the rows at or above it that change meanwhile, as they are after the
-    /// latest change.
-    Below {
-        key: Vec<u8>,
-        changed: Option<BTreeMap<Vec<u8>, Option<RowHash>>>,
-    },
-    #[default]
-    NotBegun,
-    Done,
-}
-
-impl State {
-    fn count(&mut self, before: Option<RowHash>, after: Option<RowHash>) {
-        before.into_iter().for_each(|row| self.buckets.remove(row));
-        after.into_iter().for_each(|row| self.buckets.add(row));
-    }
-}
+pub(crate) struct Sums(Mutex<RowSums>);
 
 impl Sums {
-    /// A commit is durable; called on the committer thread, in the order of the commits.
+    /// Takes the rows of a durable commit; called on the committer thread, in the order of the commits.
     pub(crate) fn follow(&self, changes: Vec<RowChange>) {
-        let mut guard = lock(&self.0);
-        let state = &mut *guard;
-        for RowChange { row, before, after } in changes {
-            if !state.unreadable.is_empty()
-                && let Some(key) = keys::record_key(&row)
-            {
-                state.unreadable.remove(&key);
-            }
-            match &mut state.progress {
-                Progress::Below { key, changed } if row >= *key => {
-                    if let Some(changed) = changed {
-                        changed.insert(row, after);
-                    }
-                }
-                Progress::NotBegun => {}
-                Progress::Below { .. } | Progress::Done => state.count(before, after),
-            }
-        }
+        let mut sums = lock(&self.0);
+        changes.into_iter().for_each(|change| sums.follow(change.row, change.before, change.after));
     }
 
-    /// Begins a step, and returns its number and the first key to be read; `None` when all rows are counted.
-    fn begin(&self) -> Option<(u64, Vec<u8>)> {
-        let mut state = lock(&self.0);
-        let from = match &state.progress {
-            Progress::Done => return None,
-            Progress::NotBegun => keys::RECORDS.to_vec(),
-            Progress::Below { key, .. } => key.clone(),
-        };
-        state.progress = Progress::Below { key: from.clone(), changed: Some(BTreeMap::new()) };
-        state.step += 1;
-        Some((state.step, from))
+    fn read<R>(&self, read: impl FnOnce(&Buckets) -> R) -> Option<R> {
+        lock(&self.0).buckets().map(read)
     }
-
-    /// Forgets all that was counted: the next step is the first one. A step under way has no effect.
-    fn restart(&self) {
-        let mut state = lock(&self.0);
-        let step = state.step + 1;
-        *state = State { step, ..State::default() };
-    }
-
-    /// Ends a step: counts the rows as they were read, or as they are after a change that came meanwhile. No effect if the
-    /// step was given up and another has begun. True when all rows are counted.
-    fn end(&self, step: u64, read: Vec<Read>, next: Option<Vec<u8>>) -> bool {
-        let mut guard = lock(&self.0);
-        let state = &mut *guard;
-        if state.step != step {
-            return false;
-        }
-        let Progress::Below { changed, .. } = &mut state.progress else { return false };
-        let mut changed = changed.take().unwrap_or_default();
-        for Read { row, hash, is_readable } in read {
-            let after = changed.remove(&row);
-            if !is_readable && after.is_none() && state.unreadable.len() < UNREADABLE {
-                state.unreadable.extend(keys::record_key(&row));
-            }
-            state.count(None, after.unwrap_or(hash));
-        }
-        for (row, after) in changed {
-            if next.as_ref().is_none_or(|next| row < *next) {
-                state.count(None, after);
-            }
-        }
-        state.progress = match next {
-            Some(key) => Progress::Below { key, changed: None },
-            None => Progress::Done,
-        };
-        matches!(state.progress, Progress::Done)
-    }
-
-    fn when_done<R>(&self, read: impl FnOnce(&Buckets) -> R) -> Option<R> {
-        let state = lock(&self.0);
-        matches!(state.progress, Progress::Done).then(|| read(&state.buckets))
-    }
-}
-
-/// A row as a step read it.
-struct Read {
-    row: Vec<u8>,
-    hash: Option<RowHash>,
-    is_readable: bool,
 }
 
 impl Store {
     /// Counts the next rows; true when all are counted and the store can be compared. One caller at a time.
     pub async fn sum_step(&self) -> Result<bool, StoreError> {
-        let Some((step, from)) = self.sums().begin() else { return Ok(true) };
+        let Some((step, from)) = lock(&self.sums().0).begin(keys::RECORDS) else { return Ok(true) };
         let disk = self.disk().clone();
-        let read = blocking(move || {
+        let (wrongly_listed, read) = blocking(move || {
             let mut read = Vec::new();
             for entry in disk.scan_range(&from, keys::RECORDS_END).take(STEP) {
-                let (row, value) = entry?;
+                let (key, value) = entry?;
                 let record = decode_record(&value);
-                let hash = record.as_ref().ok().and_then(content).map(|content| of_content(&row, &content));
-                read.push(Read { row, hash, is_readable: record.is_ok() });
+                let hash = record.as_ref().ok().and_then(content).map(|content| of_content(&key, &content));
+                read.push(CountedRow { key, hash, is_readable: record.is_ok() });
             }
-            Ok(read)
+            Ok((index::wrongly_listed(&disk, &read)?, read))
         })
         .await?;
-        let next = read.last().filter(|_| read.len() == STEP).map(|last| [&last.row[..], &[0]].concat());
+        if !wrongly_listed.is_empty() {
+            self.mend_entries(wrongly_listed).await?;
+        }
+        let next = read.last().filter(|_| read.len() == STEP).map(|last| [&last.key[..], &[0]].concat());
         let shared = self.shared();
-        // Behind every commit that the reading may have shown: those are among the changes of this step by then.
+        // Behind every commit that the reading may have shown: all are among the changes of this step by then.
         let wait = |_: &mut twinbox_disk::Transaction<'_>| Ok::<_, StoreError>(());
-        Ok(self.disk().transact_then(wait, move |()| shared.sums.end(step, read, next)).await?)
+        Ok(self.disk().transact_then(wait, move |()| lock(&shared.sums.0).end(step, read, next)).await?)
     }
 
-    /// Counts all rows again from the next step on: the sums follow what is written and do not show what the disk has lost
-    /// since the rows were counted. Until then the store cannot be compared.
+    /// Counts all rows again from the next step on: the sums follow the writes, and do not show rows that the disk has
+    /// lost since they were counted. Until then the store cannot be compared.
     pub fn recount(&self) {
-        self.sums().restart();
+        lock(&self.sums().0).restart();
     }
 
     /// Resolves when every change that a reader could see before the call is in [`Store::holdings`]: readers see a commit
@@ -249,16 +144,24 @@ impl Store {
 
     /// The sum of each group of buckets, and the number of present rows; `None` until all rows are counted.
     pub fn group_sums(&self) -> Option<(Vec<u128>, u64)> {
-        self.sums().when_done(|buckets| (buckets.groups(), buckets.rows()))
+        self.sums().read(|buckets| (buckets.groups(), buckets.rows()))
     }
 
     /// The sums of the buckets of one group; `None` until all rows are counted.
     pub fn bucket_sums(&self, group: u8) -> Option<Vec<u128>> {
-        self.sums().when_done(|buckets| buckets.of_group(group).to_vec())
+        self.sums().read(|buckets| buckets.of_group(group).to_vec())
+    }
+
+    /// The sums of the ranges of keys behind this end of one, at most `most`; `None` until all rows are counted.
+    pub fn range_sums(&self, after: Option<&Key>, most: usize) -> Option<RangeList<Key>> {
+        let sums = lock(&self.sums().0);
+        let RangeList { ends, rest } = sums.ranges()?.list(after.map(keys::record).as_deref(), most);
+        let ends = ends.into_iter().filter_map(|(end, sum)| Some((keys::record_key(end)?, sum))).collect();
+        Some(RangeList { ends, rest })
     }
 
     /// The rows that could not be read when they were last counted, 10,000 at most, without those that were replaced since.
     pub fn unreadable_rows(&self) -> Vec<Key> {
-        lock(&self.sums().0).unreadable.iter().cloned().collect()
+        lock(&self.sums().0).unreadable().filter_map(keys::record_key).collect()
     }
 }

@@ -56,11 +56,6 @@ impl Trigger {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|trigger| trigger.name() == name)
     }
-
-    /// Whether the trigger is on unless a setting says otherwise. The alarm rule does nothing before one is set.
-    pub fn by_default(self) -> bool {
-        true
-    }
 }
 
 impl fmt::Display for Trigger {

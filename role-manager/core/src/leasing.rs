@@ -91,6 +91,12 @@ impl Timing {
         state.leasing.map_or(self.lease, |leasing| Duration::from_millis(leasing.bound_ms.max(leasing.lease_ms)))
     }
 
+    /// Silence of a node, by this node's clock, after which another goes on without it: every lease that the silent one
+    /// may have has expired then, including those that it granted itself.
+    pub fn silence_limit(&self, state: &State) -> Duration {
+        self.wait_for(self.longest_lease(state)) + self.margin
+    }
+
     /// The pace of this profile.
     pub fn lease_timing(&self) -> LeaseTiming {
         let millis = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);

@@ -6,13 +6,12 @@
 //!   table [`RULES`].
 //! * [`Holder`] and [`Ledger`] are the two sides of a lease; [`Timing`] holds every duration and formula.
 //! * [`CallHeir`] names the heir of the calls of an ended incarnation.
-//! * [`Solo`] decides whether a node of a pair goes solo, [`call_policy`] whether a passive node answers.
+//! * [`Solo`] decides whether a node of a pair goes solo.
 //! * [`State::as_new_group`] is the state of a node that goes on alone after the permanent loss of the majority.
 //! * [`RolesView`] is the view for people.
 //!
 //! No clock, no IO, no Raft library: time is a parameter, so everything can be tested by table and simulation.
 
-mod call_policy;
 mod cause;
 mod certificates;
 mod command;
@@ -20,7 +19,6 @@ mod confirmations;
 mod exits;
 mod heirs;
 mod holder;
-mod leadership;
 mod leasing;
 mod ledger;
 mod membership;
@@ -39,7 +37,6 @@ mod tokens;
 mod types;
 mod view;
 
-pub use call_policy::{CallPolicy, call_policy};
 pub use cause::{CALL_CAUSE_LEVEL, Cause, Move, MoveObject, MoveReason, Trigger};
 pub use certificates::{
     CertificateOrder, CertificateRefusal, Certificates, Fingerprint, Operator, Rotation, RotationStep, step_after,
@@ -49,17 +46,16 @@ pub use confirmations::{Confirmations, VoterSets};
 pub use exits::{Exits, least_needed};
 pub use heirs::{CALLS_FIRST_LEVEL, CallCounts, CallHeir, EndedIncarnation, HEIRS_LEVEL, heirs_by_proof};
 pub use holder::{Echo, Grant, Holder, KeepAlive, NoGrant};
-pub use leadership::{Voter, better_leader};
 pub use leasing::{LeaseTiming, Leasing};
 pub use ledger::Ledger;
-pub use membership::Voters;
+pub use membership::{NEVER_JOINED_LEVEL, Voters};
 pub use orders::{Facts, Order, OrderId};
 pub use pair::{Departure, GoOnAloneFacts, NewGroup, Solo, SoloInputs, SoloRecord, SoloVerdict};
 pub use plan::{LeaseFact, MemberObservation, Presence, View, plan, proposal};
-pub use policy::{PlannerPolicy, RULES, RoleAction, Rule, Sign, policy_table, rule_for};
+pub use policy::{MoveCondition, PlannerPolicy, RULES, RoleAction, Rule, Sign, rule_for};
 pub use refusal::Refusal;
 pub use report::{FAR_BEHIND, FeatureLevels, Measures, PersistedBounds, Report, SUPPORTED_LEVELS, SoloReport};
-pub use settings::{AlarmRule, Failback, Mode, OnQuorumLoss, Setting, SettingError, Settings};
+pub use settings::{AlarmRule, Failback, Mode, OnQuorumLoss, RoleSettings, Setting, SettingError};
 pub use state::{Assignment, Member, Split, State};
 pub use timing::{Bound, Timing};
 pub use tokens::{Invited, Token, TokenHash, Used};

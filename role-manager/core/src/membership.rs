@@ -5,9 +5,12 @@ use std::collections::BTreeSet;
 use twinbox_ids::NodeName;
 
 use crate::{
-    CommandOutcome, Failback, Member, MemberKind, Refusal, State, Status, orders::Facts, state::push_bounded,
+    CommandOutcome, Failback, Member, MemberKind, Refusal, Sign, State, Status, orders::Facts, rule_for,
+    state::push_bounded,
 };
 
+/// The feature level from which members remember the removal of one that never joined.
+pub const NEVER_JOINED_LEVEL: u32 = 9;
 /// Number of removed Raft stores that are remembered.
 pub(crate) const REMEMBERED_REMOVED: usize = 64;
 
@@ -71,7 +74,8 @@ impl State {
         CommandOutcome::Done
     }
 
-    /// Removes a member on an administrator's order: a lost one immediately, any other once it has left in order.
+    /// Removes a member on an administrator's order: a lost one, or one that never joined, immediately; any other once it
+    /// has left in order.
     pub(crate) fn remove(
         &mut self,
         name: &NodeName,
@@ -79,7 +83,15 @@ impl State {
         within_ms: Option<u64>,
         facts: Facts,
     ) -> Result<CommandOutcome, Refusal> {
-        if self.invited.remove(name).is_some() && !self.members.contains_key(name) {
+        let is_expected = self.invited.remove(name).is_some() || facts.never_joined;
+        if is_expected && !self.members.contains_key(name) {
+            if facts.never_joined {
+                // All members forget the name, even if their configuration has it.
+                push_bounded(&mut self.removed, (0, name.clone()), REMEMBERED_REMOVED);
+                if let Some(rotation) = &mut self.certificates.rotation {
+                    rotation.expected.remove(name);
+                }
+            }
             return Ok(CommandOutcome::Done);
         }
         let member = self.known_member(name)?;
@@ -87,7 +99,8 @@ impl State {
             return Err(Refusal::LastInService { name: name.clone() });
         }
         if lost {
-            if facts.live {
+            // One that had never joined when the leader looked has joined since.
+            if facts.live || facts.never_joined {
                 return Err(Refusal::NotLost { name: name.clone() });
             }
             self.rise_above_lost(name, facts.at_ms);
@@ -100,7 +113,7 @@ impl State {
         }
         member.activated = false;
         member.drain_ms = within_ms;
-        member.status = Status::Leaving;
+        member.status = rule_for(Sign::Removed).status.unwrap_or(member.status);
         member.reason = "an administrator removes it from the cluster".to_owned();
         member.revision += 1;
         Ok(CommandOutcome::Done)

@@ -4,7 +4,7 @@ use twinbox_ids::NodeName;
 
 use crate::{
     CALL_CAUSE_LEVEL, Cause, CommandOutcome, Duty, Failback, Member, MemberKind, MoveReason, Order, Refusal,
-    Setting, State, Status, Trigger, orders::Facts, report::FAR_BEHIND,
+    Setting, Sign, State, Status, orders::Facts, report::FAR_BEHIND, rule_for,
 };
 
 /// Permitted lease lengths, in milliseconds.
@@ -92,12 +92,13 @@ impl State {
         cause: Cause,
     ) -> Result<CommandOutcome, Refusal> {
         self.node(&name)?;
+        let rule = rule_for(Sign::Ordered);
         // Calls have their own switch: `force-failover-on-call`.
-        if cause != Cause::Call && !self.settings.is_on(Trigger::Operator) {
+        if cause != Cause::Call && !rule.is_on(&self.settings) {
             return Err(Refusal::OperatorOff);
         }
         self.in_service(&name)?;
-        if self.publisher() == Some(&name) {
+        if self.publisher() == Some(&name) || !rule.moves_a_serving_publisher() {
             return Ok(CommandOutcome::Unchanged);
         }
         if facts.behind > FAR_BEHIND && !force {
@@ -158,7 +159,10 @@ impl State {
         member.drain_ms = drain_ms;
         (member.status, member.reason) = match activated {
             true => (Status::Starting, "it has just been activated".to_owned()),
-            false => (Status::Deactivated, "an administrator has deactivated it".to_owned()),
+            false => {
+                let status = rule_for(Sign::Deactivated).status.unwrap_or(member.status);
+                (status, "an administrator has deactivated it".to_owned())
+            }
         };
         member.revision += 1;
         CommandOutcome::Done

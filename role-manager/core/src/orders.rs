@@ -28,6 +28,8 @@ pub struct Facts {
     pub live: bool,
     /// Number of changes that the node named by the order lacks, as far as known.
     pub behind: u64,
+    /// Whether the leader expects the named member, by configuration or invitation, and no store of it was admitted.
+    pub never_joined: bool,
 }
 
 /// An administrator's order.

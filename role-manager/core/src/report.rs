@@ -8,7 +8,7 @@ use twinbox_ids::{Epoch, NodeName};
 use crate::Duty;
 
 /// The feature levels that this build knows.
-pub const SUPPORTED_LEVELS: FeatureLevels = FeatureLevels { min: 1, max: 8 };
+pub const SUPPORTED_LEVELS: FeatureLevels = FeatureLevels { min: 1, max: 9 };
 /// A node that lacks more changes than this is far behind: it should not be made publisher.
 pub const FAR_BEHIND: u64 = 1_000;
 

@@ -80,7 +80,7 @@ pub struct AlarmRule {
 /// The agreed settings of the role manager.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Settings {
+pub struct RoleSettings {
     /// Distribution of calls over the nodes.
     pub mode: Mode,
     /// Return of the role to the preferred node.
@@ -93,7 +93,7 @@ pub struct Settings {
     pub on_quorum_loss: OnQuorumLoss,
     /// `assume` only while this `HOST:PORT` answers.
     pub arbiter: Option<String>,
-    /// Triggers that differ from their default; see [`Settings::is_on`].
+    /// Triggers that differ from their default; see [`RoleSettings::is_on`].
     pub triggers: BTreeMap<Trigger, bool>,
     /// The alarm rule, if there is one.
     pub alarm_rule: Option<AlarmRule>,
@@ -109,25 +109,25 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Setting {
-    /// [`Settings::mode`].
+    /// [`RoleSettings::mode`].
     Mode(Mode),
-    /// [`Settings::failback`].
+    /// [`RoleSettings::failback`].
     Failback(Failback),
-    /// [`Settings::preferred`].
+    /// [`RoleSettings::preferred`].
     Preferred(Option<NodeName>),
-    /// [`Settings::force_failover_on_call`].
+    /// [`RoleSettings::force_failover_on_call`].
     ForceFailoverOnCall(bool),
-    /// [`Settings::on_quorum_loss`].
+    /// [`RoleSettings::on_quorum_loss`].
     OnQuorumLoss(OnQuorumLoss),
-    /// [`Settings::arbiter`].
+    /// [`RoleSettings::arbiter`].
     Arbiter(Option<String>),
-    /// One of [`Settings::triggers`].
+    /// One of [`RoleSettings::triggers`].
     Trigger(Trigger, bool),
-    /// [`Settings::alarm_rule`].
+    /// [`RoleSettings::alarm_rule`].
     AlarmRule(Option<AlarmRule>),
-    /// [`Settings::keep_alive_ms`].
+    /// [`RoleSettings::keep_alive_ms`].
     KeepAlive(Option<u64>),
-    /// [`Settings::missed`].
+    /// [`RoleSettings::missed`].
     Missed(Option<u32>),
 }
 
@@ -155,10 +155,10 @@ pub enum SettingError {
     },
 }
 
-impl Settings {
-    /// Whether this trigger moves roles.
+impl RoleSettings {
+    /// Whether this trigger moves roles. All do by default; the alarm rule does nothing before one is set.
     pub fn is_on(&self, trigger: Trigger) -> bool {
-        self.triggers.get(&trigger).copied().unwrap_or_else(|| trigger.by_default())
+        self.triggers.get(&trigger).copied().unwrap_or(true)
     }
 
     /// All settings with their values, in the order for people. Pins have their own orders.
@@ -187,12 +187,8 @@ impl Settings {
             Setting::ForceFailoverOnCall(on) => self.force_failover_on_call = on,
             Setting::OnQuorumLoss(what) => self.on_quorum_loss = what,
             Setting::Arbiter(address) => self.arbiter = address,
-            Setting::Trigger(trigger, on) if on == trigger.by_default() => {
-                self.triggers.remove(&trigger);
-            }
-            Setting::Trigger(trigger, on) => {
-                self.triggers.insert(trigger, on);
-            }
+            Setting::Trigger(trigger, true) => drop(self.triggers.remove(&trigger)),
+            Setting::Trigger(trigger, false) => drop(self.triggers.insert(trigger, false)),
             Setting::AlarmRule(rule) => self.alarm_rule = rule,
             Setting::KeepAlive(interval) => self.keep_alive_ms = interval,
             Setting::Missed(count) => self.missed = count,
@@ -203,7 +199,7 @@ impl Settings {
 impl Setting {
     /// The names of all settings.
     pub fn names() -> Vec<String> {
-        Settings::default().list().iter().map(Self::name).collect()
+        RoleSettings::default().list().iter().map(Self::name).collect()
     }
 
     /// The name for people.
@@ -265,7 +261,7 @@ impl Setting {
 
     /// Parses a setting as written by people: `set NAME VALUE`.
     pub fn parse(name: &str, value: &str) -> Result<Self, SettingError> {
-        let known = Settings::default().list();
+        let known = RoleSettings::default().list();
         let Some(example) = known.iter().find(|setting| setting.name() == name) else {
             let names = Self::names().join(", ");
             return Err(SettingError::Unknown { name: shortened(name), names });
@@ -293,10 +289,7 @@ impl Setting {
                 }
                 _ => return Err(bad()),
             }),
-            Self::Preferred(_) => Self::Preferred(match unless("none") {
-                Some(text) => Some(text.parse().map_err(|_| bad())?),
-                None => None,
-            }),
+            Self::Preferred(_) => Self::Preferred(unless("none").map(str::parse).transpose().map_err(|_| bad())?),
             Self::ForceFailoverOnCall(_) => Self::ForceFailoverOnCall(switch().ok_or_else(bad)?),
             Self::Trigger(trigger, _) => Self::Trigger(*trigger, switch().ok_or_else(bad)?),
             Self::OnQuorumLoss(_) => Self::OnQuorumLoss(match value {
@@ -313,10 +306,7 @@ impl Setting {
                 Some(text) => Some(text.strip_suffix("ms").unwrap_or(text).trim().parse().map_err(|_| bad())?),
                 None => None,
             }),
-            Self::Missed(_) => Self::Missed(match unless("default") {
-                Some(text) => Some(text.parse().map_err(|_| bad())?),
-                None => None,
-            }),
+            Self::Missed(_) => Self::Missed(unless("default").map(str::parse).transpose().map_err(|_| bad())?),
         };
         // The error shows the value as written, not as parsed.
         setting.check().map_err(|_| bad())?;

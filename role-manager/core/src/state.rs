@@ -11,9 +11,10 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
     CallHeir, Certificates, Command, CommandOutcome, Departure, Duty, Leasing, MemberKind, Move, MoveObject,
-    MoveReason, OrderId, Refusal, Settings, SoloReport, Status,
+    MoveReason, OrderId, Refusal, RoleAction, RoleSettings, Sign, SoloReport, Status,
     cause::remembered_moves,
     command::{BATCH_LEVEL, LONGEST_BATCH},
+    rule_for,
     tokens::{Invited, Token, TokenHash},
 };
 
@@ -104,7 +105,7 @@ pub struct State {
     /// The cluster's CA rotation and its operators.
     pub certificates: Certificates,
     /// The settings of the cluster.
-    pub settings: Settings,
+    pub settings: RoleSettings,
     /// Agreed length of leases; none before the first leader has proposed it.
     pub leasing: Option<Leasing>,
     /// The feature level at which all members work.
@@ -115,9 +116,10 @@ pub struct State {
     pub moves: Vec<Move>,
     /// The last splits, oldest first.
     pub splits: Vec<Split>,
-    /// Removed Raft stores with their former names, oldest first: they are not admitted again.
+    /// Removed Raft stores with their former names, oldest first: they are not admitted again. The id of a member that
+    /// never joined is 0, which no store has.
     pub removed: Vec<(u64, NodeName)>,
-    /// The groups that survivors have left, oldest first: this group goes on with their agreed state.
+    /// The groups that survivors have left, oldest first: this group continues with their agreed state.
     pub departures: Vec<Departure>,
     /// Heirs of the calls of ended incarnations, oldest first.
     pub heirs: Vec<CallHeir>,
@@ -135,7 +137,7 @@ impl Default for State {
             tokens: BTreeMap::new(),
             invited: BTreeMap::new(),
             certificates: Certificates::default(),
-            settings: Settings::default(),
+            settings: RoleSettings::default(),
             leasing: None,
             feature_level: 1,
             placed: BTreeMap::new(),
@@ -214,25 +216,8 @@ impl State {
                 at_ms,
             }),
             Command::Batch(parts) => self.all_or_none(parts),
-            Command::Operate { id, order } => match self.outcome_of(id) {
-                Some(outcome) => outcome,
-                None => {
-                    let outcome = match self.operate(order) {
-                        Ok(outcome) => outcome,
-                        Err(refusal) => CommandOutcome::Refused(refusal),
-                    };
-                    self.remember(id, outcome.clone());
-                    outcome
-                }
-            },
-            Command::Settle { id } => match self.outcome_of(id) {
-                Some(outcome) => outcome,
-                None => {
-                    let outcome = CommandOutcome::Refused(Refusal::Settled);
-                    self.remember(id, outcome.clone());
-                    outcome
-                }
-            },
+            Command::Operate { id, order } => self.once(id, |state| state.operate(order)),
+            Command::Settle { id } => self.once(id, |_| Err(Refusal::Settled)),
         }
     }
 
@@ -311,15 +296,18 @@ impl State {
         self.generation = generation;
         // No node stands down for a winner that does not serve.
         if self.serves(&winner) {
+            let rule = rule_for(Sign::RanSolo);
             for name in ran.keys().filter(|name| **name != winner) {
                 if let Some(member) = self.members.get_mut(name).filter(|member| member.serves()) {
-                    member.status = Status::Recovering;
+                    member.status = rule.status.unwrap_or(member.status);
                     member.reason = format!("it ran alone in a split and stands down for {winner}");
                     member.revision += 1;
                 }
             }
-            let reason = MoveReason { cause: crate::Cause::Heal, at_ms: healed_ms, idle_ms: 0 };
-            self.publish(winner.clone(), reason);
+            if rule.publisher == RoleAction::Move {
+                let reason = MoveReason { cause: crate::Cause::Heal, at_ms: healed_ms, idle_ms: 0 };
+                self.publish(winner.clone(), reason);
+            }
         }
         push_bounded(&mut self.splits, Split { generation, ran, winner, healed_ms }, REMEMBERED_SPLITS);
         CommandOutcome::Done
@@ -344,12 +332,18 @@ impl State {
         Epoch { generation: self.generation, number: self.number, node }
     }
 
-    fn outcome_of(&self, id: OrderId) -> Option<CommandOutcome> {
-        self.orders.iter().find(|(known, _)| *known == id).map(|(_, outcome)| outcome.clone())
-    }
-
-    fn remember(&mut self, id: OrderId, outcome: CommandOutcome) {
-        push_bounded(&mut self.orders, (id, outcome), REMEMBERED_ORDERS);
+    /// Carries an order out, unless one with this id has an outcome already; that outcome is returned then.
+    fn once(
+        &mut self,
+        id: OrderId,
+        carry_out: impl FnOnce(&mut Self) -> Result<CommandOutcome, Refusal>,
+    ) -> CommandOutcome {
+        if let Some((_, outcome)) = self.orders.iter().find(|(known, _)| *known == id) {
+            return outcome.clone();
+        }
+        let outcome = carry_out(self).unwrap_or_else(CommandOutcome::Refused);
+        push_bounded(&mut self.orders, (id, outcome.clone()), REMEMBERED_ORDERS);
+        outcome
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use twinbox_ids::{Epoch, Incarnation, NodeName};
 
-use crate::{CallHeir, Departure, Duty, MemberKind, Move, Settings, Split, State, Status};
+use crate::{CallHeir, Departure, Duty, MemberKind, Move, RoleSettings, Split, State, Status};
 
 /// The cluster as one member sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -25,7 +25,7 @@ pub struct RolesView {
     /// Reason, as text, for which there is no majority or this member is kept out; empty when all is well.
     pub reason: String,
     /// The agreed settings.
-    pub settings: Settings,
+    pub settings: RoleSettings,
     /// The last moves, oldest first.
     pub moves: Vec<Move>,
     /// The last splits in which nodes ran solo, oldest first.

@@ -5,8 +5,9 @@
 //! open. Connections and processes that a duty writes to belong to the gate (`owned.rs`) and end with the lease.
 
 use std::{
+    any::Any,
     fmt,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd},
     process,
     sync::{
         Arc, Mutex, PoisonError,
@@ -32,7 +33,7 @@ pub struct NotHolder {
     epoch: Epoch,
 }
 
-/// Permission to act under a duty on this node.
+/// Gate of a duty on this node.
 #[derive(Clone)]
 pub struct Gate(Arc<GateState>);
 
@@ -95,14 +96,14 @@ impl Gate {
         let _ = holding.wait_for(|held| held.as_ref() != Some(epoch)).await;
     }
 
-    /// Begins a write that takes a while. The duty is not released while the result exists; call [`InFlight::check`]
+    /// Begins a write that takes a while. The duty is not released while the permit exists; call [`Permit::check`]
     /// again before each further step.
-    pub fn enter(&self, epoch: &Epoch) -> Result<InFlight, NotHolder> {
+    pub fn enter(&self, epoch: &Epoch) -> Result<Permit, NotHolder> {
         // Counted before the check: a thread that closes the gate and then sees nothing in flight is right.
         self.0.in_flight.fetch_add(1, SeqCst);
-        let entered = InFlight { gate: self.clone(), epoch: epoch.clone() };
+        let permit = Permit { gate: self.clone(), epoch: epoch.clone() };
         self.check(epoch)?;
-        Ok(entered)
+        Ok(permit)
     }
 
     /// Gives the gate a connection that only this duty writes to. At the end of the lease it is reset, whatever the
@@ -118,8 +119,8 @@ impl Gate {
     }
 
     fn own(&self, epoch: &Epoch, effect: Effect) -> Result<Owned, OwnError> {
-        let in_flight = self.enter(epoch).inspect_err(|_| effect.end())?;
-        let owned = Owned::new(in_flight, effect);
+        let permit = self.enter(epoch).inspect_err(|_| effect.end())?;
+        let owned = Owned::new(permit, effect);
         // The lease may have ended between the two: then nothing else ends this resource.
         match owned.check() {
             Ok(()) => Ok(owned),
@@ -220,23 +221,39 @@ impl fmt::Debug for Gate {
     }
 }
 
-/// A write in flight; see [`Gate::enter`].
+/// Permit for a write in one epoch of a duty; see [`Gate::enter`]. The write is in flight while it exists.
 #[derive(Debug)]
-pub struct InFlight {
+pub struct Permit {
     gate: Gate,
     epoch: Epoch,
 }
 
-impl InFlight {
+impl Permit {
     pub(crate) fn gate(&self) -> &Gate {
         &self.gate
     }
-}
 
-impl InFlight {
+    /// The epoch of this write, to be sent along: a receiver recognizes a previous holder by it.
+    pub fn epoch(&self) -> &Epoch {
+        &self.epoch
+    }
+
+    /// The check alone, for a part that knows no gate and asks at each datagram, retransmissions included. It may outlive
+    /// the write, and delays no release.
+    pub fn guard(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let (gate, epoch) = (self.gate.clone(), self.epoch.clone());
+        move || gate.check(&epoch).is_ok()
+    }
+
     /// Gives the gate a connection, as [`Gate::own_socket`] does, in the epoch of this write.
     pub fn own_socket(&self, socket: &impl AsFd) -> Result<Owned, OwnError> {
         self.gate.own_socket(&self.epoch, socket)
+    }
+
+    /// The same for a client of a protocol, which knows no gate: it keeps the result as long as the connection. `None`: the
+    /// gate has not taken the connection, and nothing may be written to it.
+    pub fn own_opaque(&self, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>> {
+        self.own_socket(&socket).ok().map(|owned| Box::new(owned) as Box<dyn Any + Send>)
     }
 
     /// Whether the next step may still go out.
@@ -250,7 +267,7 @@ impl InFlight {
     }
 }
 
-impl Drop for InFlight {
+impl Drop for Permit {
     fn drop(&mut self) {
         if self.gate.0.in_flight.fetch_sub(1, SeqCst) == 1 {
             self.gate.0.idle.notify_waiters();
@@ -273,6 +290,21 @@ mod tests {
 
     fn soon(ms: u64) -> BootInstant {
         BootInstant::now() + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn guard_of_a_write_outlives_it_without_delaying_the_release() {
+        let gate = Gate::new(Duty::Notifier);
+        gate.open(&epoch(1), soon(60_000));
+        let permit = gate.enter(&epoch(1)).expect("open");
+        assert_eq!(permit.epoch(), &epoch(1));
+        let guard = permit.guard();
+        drop(permit);
+        assert!(guard() && !gate.is_busy());
+        gate.close();
+        assert!(!guard(), "released");
+        gate.open(&epoch(2), soon(60_000));
+        assert!(!guard(), "another epoch");
     }
 
     #[test]

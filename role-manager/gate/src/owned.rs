@@ -19,7 +19,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
-use crate::{InFlight, NotHolder};
+use crate::{NotHolder, Permit};
 
 /// Reason for which a gate does not take a resource.
 #[derive(Debug, thiserror::Error)]
@@ -101,23 +101,23 @@ impl Effects {
 /// while it exists, the release of the duty is not confirmed.
 #[derive(Debug)]
 pub struct Owned {
-    in_flight: InFlight,
+    permit: Permit,
     key: u64,
 }
 
 impl Owned {
-    pub(crate) fn new(in_flight: InFlight, effect: Effect) -> Self {
-        let key = in_flight.gate().effects().add(effect);
-        Self { in_flight, key }
+    pub(crate) fn new(permit: Permit, effect: Effect) -> Self {
+        let key = permit.gate().effects().add(effect);
+        Self { permit, key }
     }
 
     /// Whether the next step may still go out.
     pub fn check(&self) -> Result<(), NotHolder> {
-        self.in_flight.check()
+        self.permit.check()
     }
 
     pub(crate) fn end(&self) {
-        self.in_flight.gate().effects().list().remove(&self.key).inspect(Effect::end);
+        self.permit.gate().effects().list().remove(&self.key).inspect(Effect::end);
     }
 }
 
@@ -125,10 +125,10 @@ impl Drop for Owned {
     /// Ends a child: nothing else would end it with the lease. A connection is closed by its owner, in an orderly way
     /// while the lease runs; after that it is reset, so that what is queued does not leave after the release.
     fn drop(&mut self) {
-        let owned = self.in_flight.gate().effects().list().remove(&self.key);
+        let owned = self.permit.gate().effects().list().remove(&self.key);
         match owned {
             Some(child @ Effect::Child(_)) => child.end(),
-            Some(socket) if self.in_flight.check().is_err() => socket.end(),
+            Some(socket) if self.permit.check().is_err() => socket.end(),
             _ => {}
         }
     }

@@ -17,6 +17,10 @@ const MAX_UNANSWERED: usize = 3;
 const INHERITED: usize = 8;
 /// Interval at which a node that stops solo work checks for writes in flight.
 const STOPPING: Duration = Duration::from_millis(10);
+/// Time for which a leaving node waits for writes in flight.
+const LAST_WRITES: Duration = Duration::from_secs(2);
+/// Time for which a leaving node waits to notify the leader.
+const LAST_NOTICE: Duration = Duration::from_secs(1);
 
 /// Reason for which there is no lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,11 +31,7 @@ pub enum LeaseDenied {
     Refused(String),
 }
 
-/// An event of the node.
-///
-/// In each turn of the node the order is [`HolderEvent::Applied`], the decision about solo work,
-/// [`HolderEvent::Turn`], [`HolderEvent::Gates`], [`HolderEvent::Exits`]: a node stops solo work before it reports
-/// that, and reports it before it gets a grant.
+/// An event of the node. [`crate::NodeStep`] gives those of a turn their order.
 #[derive(Debug)]
 pub enum HolderEvent<'a> {
     /// The applied state, or the leader that this member knows, may have changed.
@@ -49,14 +49,12 @@ pub enum HolderEvent<'a> {
     Turn {
         /// The applied state.
         state: &'a State,
-        /// Number of keep-alives without an answer so far.
-        unanswered: usize,
         /// Whether this member may take part in its group (rule R8).
         may_take_part: bool,
     },
-    /// The answer to a keep-alive, or the end of the time for it.
+    /// The answer to a keep-alive, which may be late or repeated, or the end of the time for it.
     Answered {
-        /// Time at which the keep-alive was sent.
+        /// Time at which the keep-alive was sent: that of its [`HolderAction::Ask`].
         sent: Duration,
         /// Name of the leader that was asked.
         leader: NodeName,
@@ -88,10 +86,10 @@ pub enum HolderEvent<'a> {
         /// Wall clock, in milliseconds since 1970.
         wall_ms: u64,
     },
-    /// The process ends in an orderly way: all that it holds is released.
+    /// The process ends in an orderly way from now on: all that it holds is released. Repeated, it does nothing.
     Leave,
-    /// Everything is released, or the time for it has ended: the leader is to be notified.
-    Notify {
+    /// The next step of the orderly end may be due. Replaces all other events of a turn, until [`HolderAction::Left`].
+    Leaving {
         /// Name of the leader.
         leader: Option<NodeName>,
         /// Whether this member may take part in its group (rule R8).
@@ -109,9 +107,13 @@ pub enum HolderAction {
         /// The epoch to release.
         epoch: Epoch,
     },
-    /// Send [`HolderStep::request`] to this leader. Note the time before it is sent (rule R2), and report
-    /// [`HolderEvent::Answered`] with that time.
-    Ask(NodeName),
+    /// Send [`HolderStep::request`] to this leader, and report [`HolderEvent::Answered`]; immediately if it cannot be sent.
+    Ask {
+        /// The leader.
+        leader: NodeName,
+        /// Time from which leases count (rule R2): now, before the keep-alive is sent.
+        sent: Duration,
+    },
     /// Let writes of this duty through in this epoch, until this time of the boot clock.
     Open {
         /// The duty.
@@ -127,6 +129,24 @@ pub enum HolderAction {
     KeepCallCounts(CallCounts),
     /// This node is the heir of these calls by proof alone: give them to no other node when this member leads.
     Inherit(CallHeir),
+    /// Writes of a leaving node are still in flight, and it waits for them no longer: their duty is not released.
+    AbandonWrites,
+    /// Close all gates, and end the process.
+    Left {
+        /// Whether a leader knows that the node has left; otherwise the duties move when their leases have expired.
+        notified: bool,
+    },
+}
+
+/// Progress of the orderly end of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    /// Writes in flight may end, until this time.
+    Draining { until: Duration },
+    /// A leader is notified, from one time until the other.
+    Notifying { since: Duration, until: Duration },
+    /// The end.
+    Left,
 }
 
 /// Facts for a keep-alive that the leases do not need.
@@ -157,7 +177,9 @@ pub struct HolderStep {
     /// Inheritances of this node by proof alone (rule C4).
     inherited: Vec<CallHeir>,
     leader: Option<NodeName>,
-    leaving: bool,
+    leaving: Option<Leaving>,
+    /// Send times of keep-alives without an answer.
+    asked: Vec<Duration>,
     /// Time at which the next keep-alive is due.
     next: Duration,
 }
@@ -176,9 +198,18 @@ impl HolderStep {
             refused: String::new(),
             inherited: Vec::new(),
             leader: None,
-            leaving: false,
+            leaving: None,
+            asked: Vec::new(),
             next: now,
         }
+    }
+
+    /// The same node without leases, after a panic of its owner. Calls that it has inherited by proof alone stay its own: a
+    /// later grant must not bring them back (rule C4). If it leaves, it goes on with that: a leader may know of its releases.
+    pub(crate) fn restarted(&self, now: Duration) -> Self {
+        let fresh = Self::new(self.node.clone(), self.incarnation, self.timing, now);
+        let leaving = self.leaving.map(|_| Leaving::Draining { until: now });
+        Self { inherited: self.inherited.clone(), leaving, ..fresh }
     }
 
     /// Handles an event at this time of the boot clock.
@@ -193,14 +224,14 @@ impl HolderStep {
                 self.next = self.next.min(now + STOPPING);
                 Vec::new()
             }
-            HolderEvent::Turn { state, unanswered, may_take_part } => {
+            HolderEvent::Turn { state, may_take_part } => {
                 if now < self.next {
                     return Vec::new();
                 }
                 self.next = now + self.timing.agreed(state).keep_alive;
-                self.ask(unanswered, may_take_part)
+                self.ask(now, may_take_part)
             }
-            HolderEvent::Answered { sent, leader, result } => self.take_answer(sent, &leader, result),
+            HolderEvent::Answered { sent, leader, result } => self.take_answer(now, sent, &leader, result),
             HolderEvent::Released { duty, epoch } => {
                 self.releasing.remove(&epoch);
                 if let Some(holder) = self.holders.get_mut(&duty) {
@@ -211,17 +242,8 @@ impl HolderStep {
             }
             HolderEvent::Gates { is_held, solo } => self.set_gates(now, is_held, solo),
             HolderEvent::Exits { state, voters, exits, wall_ms } => self.inherit(state, voters, exits, wall_ms),
-            HolderEvent::Leave => {
-                let held = self.holders.iter().filter_map(|(duty, h)| Some((*duty, h.assigned()?.clone())));
-                let held: Vec<_> = held.collect();
-                held.into_iter().filter_map(|(duty, epoch)| self.begin_release(duty, epoch)).collect()
-            }
-            HolderEvent::Notify { leader, may_take_part } => {
-                self.leader = leader;
-                self.leaving = true;
-                self.granted = None;
-                self.ask(0, may_take_part)
-            }
+            HolderEvent::Leave => self.leave(now),
+            HolderEvent::Leaving { leader, may_take_part } => self.go_on_leaving(now, leader, may_take_part),
         }
     }
 
@@ -236,15 +258,32 @@ impl HolderStep {
             incarnation: self.incarnation,
             failing,
             released: self.holders.iter().filter_map(released).collect(),
-            leaving: self.leaving,
+            leaving: self.is_leaving(),
             echo: self.grant().map(Grant::echo),
             report,
         }
     }
 
-    /// Time at which the next keep-alive is due.
+    /// Time of the next turn, if nothing happens before: when a keep-alive is due, or a step of the orderly end.
     pub fn next(&self) -> Duration {
-        self.next
+        match self.leaving {
+            None | Some(Leaving::Left) => self.next,
+            Some(Leaving::Draining { until }) => until,
+            Some(Leaving::Notifying { until, .. }) => {
+                let expires = self.asked.first().map(|sent| *sent + self.timing.lease);
+                expires.unwrap_or(self.next).min(until)
+            }
+        }
+    }
+
+    /// Whether its orderly end has begun.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
+    /// Whether [`HolderAction::Left`] was returned.
+    pub fn has_left(&self) -> bool {
+        self.leaving == Some(Leaving::Left)
     }
 
     /// The last grant.
@@ -290,13 +329,48 @@ impl HolderStep {
         self.releasing.insert(epoch.clone()).then_some(HolderAction::Release { duty, epoch })
     }
 
-    fn ask(&self, unanswered: usize, may_take_part: bool) -> Vec<HolderAction> {
+    /// Requests run concurrently: a leader that does not answer delays neither the next one nor a release.
+    fn ask(&mut self, now: Duration, may_take_part: bool) -> Vec<HolderAction> {
+        self.forget_unanswered(now);
         // A member that may not vote gets no lease either: its state may be old (rule R8).
-        let may = unanswered < MAX_UNANSWERED && may_take_part;
-        self.leader.iter().filter(|_| may).cloned().map(HolderAction::Ask).collect()
+        let may = self.asked.len() < MAX_UNANSWERED && may_take_part;
+        let Some(leader) = self.leader.clone().filter(|_| may) else { return Vec::new() };
+        self.asked.push(now);
+        vec![HolderAction::Ask { leader, sent: now }]
+    }
+
+    /// Forgets keep-alives that were sent a lease ago: a lease granted to one of them would have expired.
+    fn forget_unanswered(&mut self, now: Duration) {
+        let lease = self.timing.lease;
+        self.asked.retain(|sent| now.saturating_sub(*sent) < lease);
     }
 
     fn take_answer(
+        &mut self,
+        now: Duration,
+        sent: Duration,
+        leader: &NodeName,
+        result: Result<Box<Grant>, LeaseDenied>,
+    ) -> Vec<HolderAction> {
+        self.asked.retain(|asked| *asked != sent);
+        match self.leaving {
+            None => self.take_result(sent, leader, result),
+            Some(Leaving::Notifying { since, .. }) if sent >= since => {
+                self.next = now + self.timing.heartbeat / 2;
+                let is_granted = result.is_ok();
+                let mut actions = self.take_result(sent, leader, result);
+                if is_granted {
+                    self.leaving = Some(Leaving::Left);
+                    actions.push(HolderAction::Left { notified: true });
+                }
+                actions
+            }
+            // It answers a keep-alive from before: the leader may not know that the node leaves.
+            Some(_) => Vec::new(),
+        }
+    }
+
+    fn take_result(
         &mut self,
         sent: Duration,
         leader: &NodeName,
@@ -333,15 +407,58 @@ impl HolderStep {
         is_held: bool,
         mut solo: BTreeMap<Duty, (Epoch, Duration)>,
     ) -> Vec<HolderAction> {
+        // A gate that was closed for the last time stays closed, although its lease may still run.
+        let is_closed = is_held || self.is_leaving();
         let gate = |(duty, holder): (&Duty, &Holder)| {
             let solo = solo.remove(duty).filter(|(_, until)| now < *until);
             let lease = solo.or_else(|| holder.may_act(now).map(|(epoch, until)| (epoch.clone(), until)));
-            match lease.filter(|_| !is_held) {
+            match lease.filter(|_| !is_closed) {
                 Some((epoch, until)) => HolderAction::Open { duty: *duty, epoch, until },
                 None => HolderAction::Close(*duty),
             }
         };
         self.holders.iter().map(gate).collect()
+    }
+
+    fn leave(&mut self, now: Duration) -> Vec<HolderAction> {
+        if self.is_leaving() {
+            return Vec::new();
+        }
+        self.leaving = Some(Leaving::Draining { until: now + LAST_WRITES });
+        let held = self.holders.iter().filter_map(|(duty, holder)| Some((*duty, holder.assigned()?.clone())));
+        let held: Vec<_> = held.collect();
+        held.into_iter().filter_map(|(duty, epoch)| self.begin_release(duty, epoch)).collect()
+    }
+
+    /// Waits for writes in flight, and then notifies a leader of all that was released, until one grants something or
+    /// the time has ended. A write that does not end in time keeps its duty until the lease has expired.
+    fn go_on_leaving(&mut self, now: Duration, leader: Option<NodeName>, may_take_part: bool) -> Vec<HolderAction> {
+        let mut actions = Vec::new();
+        if let Some(Leaving::Draining { until }) = self.leaving {
+            if !self.releasing.is_empty() {
+                if now < until {
+                    return actions;
+                }
+                actions.push(HolderAction::AbandonWrites);
+            }
+            self.leaving = Some(Leaving::Notifying { since: now, until: now + LAST_NOTICE });
+            // Answers to earlier keep-alives count no more.
+            self.asked.clear();
+            (self.granted, self.next) = (None, now);
+        }
+        let Some(Leaving::Notifying { until, .. }) = self.leaving else { return actions };
+        if now >= until {
+            self.leaving = Some(Leaving::Left);
+            actions.push(HolderAction::Left { notified: false });
+            return actions;
+        }
+        self.forget_unanswered(now);
+        if self.asked.is_empty() && now >= self.next {
+            self.next = now + self.timing.heartbeat / 2;
+            self.leader = leader;
+            actions.extend(self.ask(now, may_take_part));
+        }
+        actions
     }
 
     /// Makes the survivor of a pair without a witness the heir, by proof alone and without agreement.

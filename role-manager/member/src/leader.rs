@@ -8,13 +8,15 @@ use twinbox_roles_core::{
     State, Timing, View, plan, proposal,
 };
 
-use crate::LeaseDenied;
+use crate::{Contacts, KeepAliveExtras, LeaseDenied, RaftGroup, reports::MemberReports};
 
 /// Interval at which a leader plans again if it knows of no earlier change.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Minimum time between two resignations of a leader whose planner has panicked; in between it goes on leading. A plan
 /// that panics on every member would otherwise leave no leader long enough to renew leases.
 const RESIGN_AGAIN: Duration = Duration::from_secs(10);
+/// Minimum time between two transfers of leadership to a better voter.
+const TRANSFER_AGAIN: Duration = Duration::from_secs(10);
 /// Maximum number of remembered commands that were set aside.
 const MAX_SET_ASIDE: usize = 64;
 
@@ -71,15 +73,9 @@ pub enum LeaderEvent<'a> {
         state: &'a State,
         /// The exit proofs that this member knows.
         exits: &'a Exits,
-    },
-    /// Last contact with this incarnation of a member, before this one led.
-    EarlierContact {
-        /// The other member.
-        node: &'a NodeName,
-        /// Its incarnation.
-        incarnation: Incarnation,
-        /// Time of the contact.
-        at: Duration,
+        /// The last contacts with the other members: when this one begins to lead, the time without an acting holder is
+        /// counted from them.
+        contacts: &'a Contacts,
     },
     /// An exit proof for this incarnation of a node has arrived (rule R1).
     Exited {
@@ -107,13 +103,21 @@ pub enum LeaderEvent<'a> {
         /// panicking planners must not hand over to each other past a third with a working one.
         successor: Option<u64>,
     },
+    /// No change of the group is due: another voter may be the better leader (rule R10).
+    Rest {
+        /// Its wall clock, in milliseconds since 1970.
+        wall_ms: u64,
+        /// The applied state.
+        state: &'a State,
+        /// Raft's group, after the last change.
+        group: &'a RaftGroup,
+    },
 }
 
 /// An action for the member to carry out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LeaderAction {
-    /// This member leads from now on. Report [`LeaderEvent::EarlierContact`] for each incarnation that may hold a duty:
-    /// the time without an acting holder is counted from it.
+    /// This member leads from now on.
     Begin {
         /// The term in which it leads.
         term: u64,
@@ -125,6 +129,8 @@ pub enum LeaderAction {
     /// Transfer leadership to the voter with this Raft id: a leader with a failed planner must not go on renewing leases
     /// and move nothing (rule R11).
     Resign(u64),
+    /// Transfer leadership to the voter with this Raft id, which is the better leader.
+    Transfer(u64),
 }
 
 /// The leader's side of leases and duties, while this member leads; what it starts from, while another does.
@@ -135,6 +141,7 @@ pub struct LeaderStep {
     timing: Timing,
     policy: PlannerPolicy,
     ledger: Option<Ledger>,
+    reports: MemberReports,
     /// Call counts of the incarnations in the leader's last grant.
     call_counts: CallCounts,
     /// Raft ids of the members in the last state that this step has seen; `None` before the first one.
@@ -151,6 +158,8 @@ pub struct LeaderStep {
     planner_started: bool,
     /// Time at which this member resigned because its planner had panicked.
     resigned_at: Option<Duration>,
+    /// Time of the last transfer to a better leader.
+    transferred_at: Option<Duration>,
 }
 
 impl LeaderStep {
@@ -162,6 +171,7 @@ impl LeaderStep {
             timing,
             policy,
             ledger: None,
+            reports: MemberReports::default(),
             call_counts: CallCounts::default(),
             members: None,
             proposed: None,
@@ -170,15 +180,15 @@ impl LeaderStep {
             set_aside: Vec::new(),
             planner_started: false,
             resigned_at: None,
+            transferred_at: None,
         }
     }
 
     /// Handles an event at this time of the boot clock.
     pub fn step(&mut self, now: Duration, event: LeaderEvent<'_>) -> Option<LeaderAction> {
         match event {
-            LeaderEvent::Raft { facts, state, exits } => return self.follow_raft(now, facts, state, exits),
-            LeaderEvent::EarlierContact { node, incarnation, at } => {
-                self.ledger.as_mut()?.note_earlier_contact(node, incarnation, at);
+            LeaderEvent::Raft { facts, state, exits, contacts } => {
+                return self.follow_raft(now, facts, state, (exits, contacts));
             }
             LeaderEvent::Exited { node, incarnation } => {
                 return self.ledger.as_mut()?.exited(now, node, incarnation).then_some(LeaderAction::Replan);
@@ -191,6 +201,7 @@ impl LeaderStep {
             LeaderEvent::Plan(view) => return self.plan(now, view),
             LeaderEvent::Proposed(outcome) => self.take_outcome(now, outcome),
             LeaderEvent::PlannerStarted { successor } => return self.start_planner(now, successor),
+            LeaderEvent::Rest { wall_ms, state, group } => return self.transfer(now, wall_ms, state, group),
         }
         None
     }
@@ -204,10 +215,13 @@ impl LeaderStep {
         voters: impl IntoIterator<Item = u64>,
         state: &State,
         request: &KeepAlive,
+        extras: &KeepAliveExtras,
     ) -> Result<Grant, NotGranted> {
         let (ledger, quorum_contact) = self.ledger.as_mut().zip(quorum_contact).ok_or(NotGranted::NotLeader)?;
         ledger.voters(voters);
-        ledger.keep_alive(now, quorum_contact, state, request).map_err(NotGranted::No)
+        let grant = ledger.keep_alive(now, quorum_contact, state, request).map_err(NotGranted::No)?;
+        self.reports.note(request, extras);
+        Ok(grant)
     }
 
     /// The planner's input; none while this member does not lead. `wall_ms` is its wall clock, in milliseconds since
@@ -241,7 +255,7 @@ impl LeaderStep {
     }
 
     /// Whether the cluster has been at rest for a while: nothing to plan, every duty under a lease.
-    pub fn at_rest(&mut self, now: Duration, wall_ms: u64, state: &State) -> bool {
+    fn at_rest(&mut self, now: Duration, wall_ms: u64, state: &State) -> bool {
         let Some(view) = self.view(now, wall_ms, state) else { return false };
         let since = now.saturating_sub(self.timing.new_leader_wait());
         let leased = |duty: &Duty| view.leases.get(duty).is_some_and(|fact| fact.held && !fact.frozen);
@@ -260,8 +274,18 @@ impl LeaderStep {
         self.ledger.as_ref().is_some_and(|ledger| ledger.is_live(now, name))
     }
 
-    /// An order with the leader's facts about the member that it names; none while this member does not lead.
-    pub fn informed(&self, now: Duration, wall_ms: u64, state: &State, order: Order) -> Option<Order> {
+    /// Whether this store's node has reported that another node has all its data.
+    pub fn has_handed_over(&self, raft_id: u64) -> bool {
+        self.reports.has_handed_over(raft_id)
+    }
+
+    /// The timing profile of the cluster.
+    pub(crate) fn timing(&self) -> &Timing {
+        &self.timing
+    }
+
+    /// An order with the ledger's facts about the member that it names; none while this member does not lead.
+    pub(crate) fn informed(&self, now: Duration, wall_ms: u64, state: &State, order: Order) -> Option<Order> {
         self.ledger.as_ref().map(|ledger| ledger.with_facts(now, wall_ms, state, order))
     }
 
@@ -282,7 +306,7 @@ impl LeaderStep {
         now: Duration,
         facts: RaftFacts,
         state: &State,
-        exits: &Exits,
+        (exits, contacts): (&Exits, &Contacts),
     ) -> Option<LeaderAction> {
         if self.has_passed_a_pair(state) {
             self.forget_own_earlier_calls();
@@ -300,7 +324,15 @@ impl LeaderStep {
         // The present time is later than the first quorum answer, which is the safe side.
         let mut ledger = Ledger::new(term, now, state, self.timing, exits);
         ledger.adopt_call_counts(&self.call_counts);
+        let agreed = state.members.iter().filter_map(|(name, member)| Some((name, member.incarnation?)));
+        let held = state.duties.values().map(|duty| (&duty.epoch.node, duty.incarnation));
+        for (node, incarnation) in agreed.chain(held) {
+            if let Some(at) = contacts.last_with(node, incarnation) {
+                ledger.note_earlier_contact(node, incarnation, at);
+            }
+        }
         self.ledger = Some(ledger);
+        self.reports = MemberReports::default();
         Some(LeaderAction::Begin { term })
     }
 
@@ -371,5 +403,17 @@ impl LeaderStep {
         let successor = successor.filter(|_| has_panicked && !lately)?;
         self.resigned_at = Some(now);
         Some(LeaderAction::Resign(successor))
+    }
+
+    fn transfer(&mut self, now: Duration, wall_ms: u64, state: &State, group: &RaftGroup) -> Option<LeaderAction> {
+        let lately = self.transferred_at.is_some_and(|at| now.saturating_sub(at) <= TRANSFER_AGAIN);
+        // Only while there is nothing to move: every new leader has to wait before it moves anything.
+        if lately || group.joint || !self.at_rest(now, wall_ms, state) {
+            return None;
+        }
+        let is_live = |name: &NodeName| self.is_live(now, name);
+        let better = self.reports.better_leader(state, &self.node, group, is_live)?;
+        self.transferred_at = Some(now);
+        Some(LeaderAction::Transfer(better))
     }
 }

@@ -9,9 +9,9 @@ use twinbox_roles_core::State;
 
 use crate::votes::{RaftGroup, VoterStep, next_step};
 
-/// Maximum time for which a removed member that does not answer is still notified …
+/// Maximum time for which a removed member that does not answer is still notified.
 const NOTIFY_FOR: Duration = Duration::from_secs(10);
-/// … and time for one that answers, after it has everything: it learns of the commit later than of the entry.
+/// Time for which a removed member that has everything is still notified: it learns of the commit later than of the entry.
 const NOTIFY_AFTER: Duration = Duration::from_secs(1);
 
 /// Facts from which the leader decides the next change.

@@ -9,8 +9,8 @@ use twinbox_roles_core::{Duty, PersistedBounds, Solo, SoloInputs, SoloRecord, So
 /// An event of the node.
 #[derive(Debug)]
 pub enum SoloEvent<'a> {
-    /// The facts may have changed: at every message of the other node, at every change of the state, and at least once
-    /// per keep-alive interval. Repeated after each action, with the facts of that moment, until there is none.
+    /// The facts may have changed: in each turn of the node, before a keep-alive that reports its solo work. Repeated
+    /// after each action, with the facts of that moment, until there is none.
     Look(SoloInputs<'a>),
     /// This record is on disk, synced.
     Stored(SoloRecord),

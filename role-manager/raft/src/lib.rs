@@ -38,7 +38,7 @@ use tokio::{
 };
 use twinbox_clock::BootInstant;
 use twinbox_disk::Disk;
-use twinbox_ids::{ClusterId, Incarnation, NodeName};
+use twinbox_ids::{Backoff, ClusterId, Incarnation, NodeName};
 use twinbox_roles_core::{Command, CommandOutcome, FeatureLevels, Timing, Voters};
 
 pub use codec::{Malformed, kind, read_kind, read_name};
@@ -60,12 +60,12 @@ use new_group::LeaveRequest;
 use store::RaftStore;
 use types::{Raft, SetAside};
 
-/// Number of commands between two snapshots …
+/// Number of commands between two snapshots.
 const SNAPSHOT_AFTER: u64 = 500;
-/// … and number of them that stay in the log for members slightly behind.
+/// Number of commands that stay in the log for members slightly behind.
 const KEEP_IN_LOG: u64 = 100;
-/// The longest pause before a core that ended is started again.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(5);
+/// Pauses before a core that ended is started again.
+const RESTART: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// Configuration of this member's Raft.
 #[derive(Debug, Clone)]
@@ -288,7 +288,7 @@ impl Core {
 
     /// Publishes the status; restarts a core that ended.
     async fn keep_running(&self, leave_requests: &mut mpsc::Receiver<LeaveRequest>) {
-        let mut back_off = Duration::from_millis(100);
+        let mut restart = RESTART;
         loop {
             let started = BootInstant::now();
             let mut request = None;
@@ -312,12 +312,11 @@ impl Core {
                 if self.identity.stopped() {
                     return;
                 }
-                if started.elapsed() > LONGEST_BACK_OFF {
-                    back_off = Duration::from_millis(100);
+                if started.elapsed() > RESTART.longest() {
+                    restart.reset();
                 }
                 if !std::mem::take(&mut immediately) {
-                    sleep(back_off).await;
-                    back_off = (back_off * 2).min(LONGEST_BACK_OFF);
+                    sleep(restart.failed()).await;
                 }
                 match self.start_core().await {
                     Ok(()) => break,

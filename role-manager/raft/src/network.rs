@@ -1,24 +1,27 @@
 //! Raft's calls to other members, each with a time limit; heartbeats and snapshots have their own connections, which
 //! the caller makes ([`Dial`]).
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use openraft::{
     RaftNetworkFactory, RaftNetworkV2,
     errors::{RPCError, ReplicationClosed, StreamingError, Unreachable},
-    network::{Backoff, RPCOption},
+    network::{Backoff as Delays, RPCOption},
     raft::{
         AppendEntriesResponse, SnapshotResponse, TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse,
     },
 };
 use tonic::{Response, Status, transport::Channel};
-use twinbox_ids::NodeName;
+use twinbox_ids::{Backoff, NodeName};
 use twinbox_wire::roles::{self as wire, roles_client::RolesClient};
 
 use super::{
     Peer, StoreIdentity, Types, codec,
     types::{AppendRequest, Snapshot, Vote, VoteRequest, VoteResponse},
 };
+
+/// Pauses after failures to reach a member.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(25), Duration::from_millis(800));
 
 /// Client of another member's role manager.
 pub type Client = RolesClient<Channel>;
@@ -194,10 +197,9 @@ impl RaftNetworkV2<Types> for Link {
         })
     }
 
-    fn backoff(&self) -> Option<Backoff> {
+    fn backoff(&self) -> Option<Delays> {
         // Members may come back at any time: never wait longer than an election.
         let patience = self.network.identity.timing().election_max;
-        let steps = (0..).map(move |i: u32| patience.min(std::time::Duration::from_millis(25 << i.min(5))));
-        Some(Backoff::new(steps))
+        Some(Delays::new((1..).map(move |failures| RETRY.after(failures).min(patience))))
     }
 }

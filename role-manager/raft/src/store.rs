@@ -45,9 +45,9 @@ const ASIDE: &[u8] = b"raft/aside/";
 pub(crate) struct RaftStore {
     disk: Disk,
     log: Arc<Mutex<Log>>,
-    /// Number of this core among those that this process has started …
+    /// Number of this core among those that this process has started.
     start: u64,
-    /// … and number of the latest: pending writes of an earlier one are dropped.
+    /// Number of the latest core: pending writes of an earlier one are dropped.
     last: Arc<AtomicU64>,
 }
 

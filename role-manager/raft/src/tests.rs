@@ -394,7 +394,7 @@ async fn a_command_that_panics_is_set_aside_and_not_applied_at_the_next_start() 
         let known = core.applied().borrow().state.orders.clone();
         assert_eq!(known.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), [12, 14], "none of its changes stay");
 
-        // A core restarted in this process …
+        // The set-aside command stays so for a core restarted in this process.
         core.raft().expect("a core").shutdown().await.expect("it ends");
         leading(&core, term).await;
         assert_eq!(settle(15).await, settled);
@@ -402,7 +402,7 @@ async fn a_command_that_panics_is_set_aside_and_not_applied_at_the_next_start() 
         running.await.expect("it stops");
         core.applied().borrow().state.clone()
     };
-    // … and one in the next.
+    // The same for a core in the next process.
     let (core, identity) = open_on(&config, disk, apply_or_panic).await;
     let running = start(&core).await;
     let mut applied = core.applied();

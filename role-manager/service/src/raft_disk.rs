@@ -6,8 +6,8 @@ use twinbox_disk::{Disk, DiskError, Options, set_aside};
 use crate::RolesConfig;
 
 /// Opens the disk of the Raft store, and reads all of it: it is small. A damaged one is set aside, under its name with the
-/// time, and an empty one takes its place. An empty store joins under a new Raft id (rule R8), so nothing that this member
-/// voted or acknowledged counts as unsaid: the group replaces the old id. The member that may found the group is refused
+/// time, and an empty one takes its place. An empty store joins under a new Raft id (rule R8): votes and acknowledgements of the
+/// old id stay valid, the old id never votes again, and the group replaces it. The member that may found the group is refused
 /// instead: it would found a second one beside members that have joined the first.
 pub(crate) fn open(config: &RolesConfig) -> Result<Disk, DiskError> {
     let damage = match open_and_read(config) {

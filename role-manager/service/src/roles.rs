@@ -13,23 +13,30 @@ use twinbox_raft::{Apply, Core, RaftStatus, StoreError, StoreIdentity, wait};
 use twinbox_roles_core::{
     Certificates, Duty, Exits, HealthReport, LocalFacts, Measures, Order, OrderId, RolesView, State,
 };
+use twinbox_roles_member::NodeStep;
 use twinbox_wire::roles::{exits_server::ExitsServer, roles_server::RolesServer};
 
 use crate::{
     CommandError, ExitsService, Gate, MemberAddress, RolesConfig, RolesError, RolesService,
-    dialer::{Dialer, MESSAGE_LIMIT},
-    exits::{Proofs, SupervisorProber},
-    failure_detector::{FailureDetector, MemberProber},
-    go_on_alone::GoOnAloneSteps,
-    leader::Leadership,
-    lease_agent::LeaseAgent,
-    members::Members,
-    membership_reconciler::MembershipReconciler,
-    orders::{LastGrant, Orders},
-    other_group_members::{OtherGroupMembers, OtherGroupProber},
+    boot_clock::now,
+    connections::dialer::{Dialer, MESSAGE_LIMIT},
+    failures::{
+        exits::{Proofs, SupervisorProber},
+        failure_detector::{FailureDetector, MemberProber},
+    },
+    group::{
+        go_on_alone::GoOnAloneSteps,
+        members::Members,
+        membership_reconciler::MembershipReconciler,
+        other_group_members::{OtherGroupMembers, OtherGroupProber},
+        roster::Roster,
+    },
+    leading::{
+        leader::Leadership,
+        orders::{LastGrant, Orders},
+    },
+    leases::{arbiter::Arbiter, lease_agent::LeaseAgent},
     raft_disk,
-    roster::Roster,
-    solo_controller::{Arbiter, SoloController},
     task_monitor::TaskMonitor,
     tasks::{spawn, start_expirer},
 };
@@ -82,7 +89,8 @@ impl Roles {
         let other_group = Arc::new(OtherGroupMembers::default());
         let proofs = Arc::new(Proofs::new());
         let own = (config.node.clone(), identity.incarnation());
-        let leadership = Arc::new(Leadership::new(own, core.clone(), timing, proofs.clone(), detector.clone()));
+        let (proving, detecting) = (proofs.clone(), detector.clone());
+        let leadership = Arc::new(Leadership::new(own, core.clone(), timing, proving, detecting, roster.clone()));
         let members = Arc::new(Members {
             config: config.clone(),
             identity: identity.clone(),
@@ -101,7 +109,8 @@ impl Roles {
         let handed_over = watch::Sender::new(false);
         let granted = Arc::new(LastGrant::default());
         let arbiter = Arc::new(Arbiter::default());
-        let solo = SoloController::new(&config, identity.clone(), core.clone(), detector.clone(), arbiter.clone())?;
+        let clocks = (now(), wall().0);
+        let node = NodeStep::new((config.node.clone(), identity.incarnation()), timing, identity.solo()?, clocks);
         let leave = watch::Sender::new(false);
         let known = LocalFacts { obstacle: identity.obstacle(), ..LocalFacts::default() };
         let view_sender = watch::Sender::new(Arc::new(RolesView::new(&config.node, &State::default(), &known)));
@@ -117,7 +126,8 @@ impl Roles {
             dialer: dialer.clone(),
             gates: gates.clone(),
             expirer,
-            solo,
+            node,
+            arbiter: arbiter.clone(),
             granted: granted.clone(),
             detector: detector.clone(),
             other_group,

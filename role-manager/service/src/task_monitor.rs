@@ -14,14 +14,13 @@ use std::{
 use futures::FutureExt;
 use tokio::{task::JoinHandle, time::sleep};
 use twinbox_clock::BootInstant;
+use twinbox_ids::Backoff;
 use twinbox_raft::panic_text;
 
 use crate::tasks::spawn;
 
-/// First pause before the restart of a task that panicked. It doubles each time …
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// … up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Pauses before the restart of a task that panicked.
+const RESTART: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// Time without a panic after which a task counts as well again.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 /// Time without a turn after which the lease task counts as hanging. It turns once per keep-alive.
@@ -57,7 +56,7 @@ impl TaskMonitor {
     {
         let monitor = self.clone();
         spawn(async move {
-            let mut pause = FIRST_PAUSE;
+            let mut restart = RESTART;
             loop {
                 let begun = BootInstant::now();
                 // State left by a panic is behind locks that tolerate it, or the task creates it again.
@@ -66,10 +65,9 @@ impl TaskMonitor {
                 };
                 monitor.panicked(name, &*panic);
                 if begun.elapsed() >= RECOVERED_AFTER {
-                    pause = FIRST_PAUSE;
+                    restart.reset();
                 }
-                sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                sleep(restart.failed()).await;
             }
         })
     }

@@ -27,7 +27,7 @@ pub use crash_report::{CrashReport, ExitNotice, record_panics};
 pub use notify::ServiceManager;
 pub use pidfile::{PidFile, PidFileError};
 pub use process_info::{EXIT_DISK_FAILED, ExitCause, ProcessInfo};
-pub use restart_policy::{Ended, RestartPolicy, Verdict};
+pub use restart_policy::{Ended, RestartDecision, RestartPolicy};
 pub use watch::run;
 
 /// Another member, and its address.

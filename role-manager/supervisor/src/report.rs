@@ -10,7 +10,7 @@ use tokio::{
 };
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
-use twinbox_ids::{Incarnation, NodeName};
+use twinbox_ids::{Backoff, Incarnation, NodeName};
 use twinbox_roles_core::least_needed;
 use twinbox_wire::roles::{Exit, ReportRequest, exits_client::ExitsClient};
 
@@ -24,8 +24,8 @@ const MAX_REPORTED: usize = 4;
 const GREETING_INTERVAL: Duration = Duration::from_secs(5);
 /// Time for a member to accept a report, after which another connection is tried.
 const ANSWER_WITHIN: Duration = Duration::from_millis(500);
-/// The first pause after a failed report; it doubles each time, up to the greeting's interval.
-const RETRY_IN: Duration = Duration::from_millis(20);
+/// Pauses after failed reports.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(40), GREETING_INTERVAL);
 /// Interval of checks of the members, and of the certificate, which the node renews.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -180,7 +180,7 @@ struct MemberReporter {
 impl MemberReporter {
     async fn run(mut self) {
         let mut channel: Option<Channel> = None;
-        let mut failures = 0_u32;
+        let mut retry = RETRY;
         loop {
             let (exits, last) = {
                 let known = self.known.borrow_and_update();
@@ -199,9 +199,9 @@ impl MemberReporter {
             };
             let request =
                 ReportRequest { node: self.spec.node.to_string(), exits, port: u32::from(self.spec.bind.port()) };
-            match timeout(ANSWER_WITHIN, ExitsClient::new(open.clone()).report(request)).await {
+            let pause = match timeout(ANSWER_WITHIN, ExitsClient::new(open.clone()).report(request)).await {
                 Ok(Ok(_)) => {
-                    failures = 0;
+                    retry.reset();
                     channel = Some(open);
                     if urgent {
                         info!(peer = %self.member.name, "exit reported to a member");
@@ -209,24 +209,21 @@ impl MemberReporter {
                             acked.insert(self.member.name.clone(), last);
                         });
                     }
+                    GREETING_INTERVAL
                 }
                 Ok(Err(status)) => {
-                    failures = failures.saturating_add(1);
                     debug!(peer = %self.member.name, status = status.message(), "exit report failed; it is retried");
+                    retry.failed()
                 }
                 Err(_) => {
-                    failures = failures.saturating_add(1);
                     debug!(peer = %self.member.name, "exit report timed out; it is retried");
+                    retry.failed()
                 }
-            }
-            let pause = match failures {
-                0 => GREETING_INTERVAL,
-                n => RETRY_IN.saturating_mul(1 << n.min(16)).min(GREETING_INTERVAL),
             };
             tokio::select! {
                 changed = self.known.changed() => match changed {
                     // New exits are tried quickly, however long this member has been away.
-                    Ok(()) => failures = 0,
+                    Ok(()) => retry.reset(),
                     Err(_) => return,
                 },
                 () = sleep(pause) => {}

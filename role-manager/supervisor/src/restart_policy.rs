@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use twinbox_ids::Backoff;
+
 use crate::ExitCause;
 
 /// Exit code for wrong usage, most likely a mistake in the configuration. Another try would meet the same mistake.
@@ -9,16 +11,14 @@ const WRONG_USAGE: i32 = 2;
 const SIGTERM: i32 = 15;
 /// Number of consecutive incarnations that ended before they were ready after which the supervisor ends and reports it.
 const FALSE_STARTS: u32 = 8;
-/// The first pause; it doubles each time ...
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// ... up to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses before starts after exits in a row.
+const RESTART: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 /// Run time after which an incarnation that was ready counts as good.
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 
 /// Action after an exit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RestartDecision {
     /// Start the next incarnation after this pause.
     Again(Duration),
     /// End too, with this exit code.
@@ -62,29 +62,29 @@ impl RestartPolicy {
     /// * If the first one ends with a code before it was ready, the start has failed: the supervisor ends with it.
     ///   One that a signal ended is tried again.
     /// * Any other is restarted: immediately after a good incarnation, else after a pause that doubles.
-    pub fn ended(&mut self, end: &Ended) -> Verdict {
+    pub fn ended(&mut self, end: &Ended) -> RestartDecision {
         let code = end.cause.code();
         match end.cause {
-            ExitCause::Signal { number: SIGTERM, .. } if end.stopping => return Verdict::End(0),
-            _ if end.stopping => return Verdict::End(code),
-            ExitCause::Code(0 | WRONG_USAGE) => return Verdict::End(code),
-            ExitCause::Code(_) if !end.ready && !self.proven => return Verdict::End(code),
+            ExitCause::Signal { number: SIGTERM, .. } if end.stopping => return RestartDecision::End(0),
+            _ if end.stopping => return RestartDecision::End(code),
+            ExitCause::Code(0 | WRONG_USAGE) => return RestartDecision::End(code),
+            ExitCause::Code(_) if !end.ready && !self.proven => return RestartDecision::End(code),
             _ => {}
         }
         self.proven |= end.ready;
         self.false_starts = if end.ready { 0 } else { self.false_starts + 1 };
         if self.false_starts >= FALSE_STARTS {
-            return Verdict::End(code);
+            return RestartDecision::End(code);
         }
         if end.ready && end.uptime >= GOOD_AFTER {
             self.failures = 0;
         }
         let pause = match self.failures {
             0 => Duration::ZERO,
-            n => FIRST_PAUSE.saturating_mul(1 << (n - 1).min(16)).min(LONGEST_PAUSE),
+            failures => RESTART.after(failures),
         };
         self.failures = self.failures.saturating_add(1);
-        Verdict::Again(pause)
+        RestartDecision::Again(pause)
     }
 }
 
@@ -112,22 +112,22 @@ mod tests {
             (ExitCause::Signal { number: 15, core: false }, false, true, 0),
         ] {
             let end = Ended { cause, uptime: Duration::from_secs(5), ready, stopping };
-            assert_eq!(RestartPolicy::default().ended(&end), Verdict::End(code), "{end:?}");
+            assert_eq!(RestartPolicy::default().ended(&end), RestartDecision::End(code), "{end:?}");
         }
     }
 
     #[test]
     fn wrong_usage_at_a_later_start_ends_the_supervisor_too() {
         let mut policy = RestartPolicy::default();
-        assert_eq!(policy.ended(&end(KILLED, 3_600, true)), Verdict::Again(Duration::ZERO));
-        assert_eq!(policy.ended(&end(ExitCause::Code(2), 0, false)), Verdict::End(2));
+        assert_eq!(policy.ended(&end(KILLED, 3_600, true)), RestartDecision::Again(Duration::ZERO));
+        assert_eq!(policy.ended(&end(ExitCause::Code(2), 0, false)), RestartDecision::End(2));
     }
 
     #[test]
     fn a_good_incarnation_is_restarted_immediately_every_time() {
         let mut policy = RestartPolicy::default();
         for cause in [KILLED, ExitCause::Code(101), ExitCause::Code(1), ExitCause::Unknown] {
-            assert_eq!(policy.ended(&end(cause, 60, true)), Verdict::Again(Duration::ZERO), "{cause:?}");
+            assert_eq!(policy.ended(&end(cause, 60, true)), RestartDecision::Again(Duration::ZERO), "{cause:?}");
         }
     }
 
@@ -136,15 +136,15 @@ mod tests {
         let mut policy = RestartPolicy::default();
         let pauses: Vec<u64> = (0..12)
             .map(|_| match policy.ended(&end(KILLED, 1, true)) {
-                Verdict::Again(pause) => pause.as_millis() as u64,
-                Verdict::End(code) => panic!("ended with {code}"),
+                RestartDecision::Again(pause) => pause.as_millis() as u64,
+                RestartDecision::End(code) => panic!("ended with {code}"),
             })
             .collect();
         assert_eq!(pauses, [0, 250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000, 30000]);
         policy.ended(&end(KILLED, 60, true));
         assert_eq!(
             policy.ended(&end(KILLED, 1, true)),
-            Verdict::Again(Duration::from_millis(250)),
+            RestartDecision::Again(Duration::from_millis(250)),
             "it had recovered"
         );
     }
@@ -153,9 +153,9 @@ mod tests {
     fn restarts_end_after_repeated_failures_before_ready() {
         let mut policy = RestartPolicy::default();
         for _ in 1..FALSE_STARTS {
-            assert!(matches!(policy.ended(&end(KILLED, 1, false)), Verdict::Again(_)));
+            assert!(matches!(policy.ended(&end(KILLED, 1, false)), RestartDecision::Again(_)));
         }
-        assert_eq!(policy.ended(&end(KILLED, 1, false)), Verdict::End(137));
+        assert_eq!(policy.ended(&end(KILLED, 1, false)), RestartDecision::End(137));
     }
 
     #[test]
@@ -163,7 +163,7 @@ mod tests {
         let mut policy = RestartPolicy::default();
         policy.ended(&end(KILLED, 5, true));
         assert!(
-            matches!(policy.ended(&end(ExitCause::Code(1), 0, false)), Verdict::Again(_)),
+            matches!(policy.ended(&end(ExitCause::Code(1), 0, false)), RestartDecision::Again(_)),
             "its port is still taken"
         );
     }

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use twinbox_clock::BootInstant;
 
 use crate::{
-    Ended, ExitCause, ProcessInfo, RestartPolicy, ServiceManager, Spec, SupervisorError, Verdict,
+    Ended, ExitCause, ProcessInfo, RestartDecision, RestartPolicy, ServiceManager, Spec, SupervisorError,
     child::{self, Child, ChildEvent},
     crash_report::ExitNotice,
     pidfile::{self, Found},
@@ -89,14 +89,14 @@ impl Watch {
                 Event::Child(ChildEvent::Exited(cause)) => {
                     let SupervisorPhase::Watching(child) = phase else { continue };
                     match self.handle_exit(&child, cause).await {
-                        Verdict::Again(pause) => {
+                        RestartDecision::Again(pause) => {
                             let incarnation = child.info.map(|info| info.incarnation);
                             phase = SupervisorPhase::Pausing(
                                 BootInstant::now() + pause,
                                 Some(ExitNotice::new(incarnation, cause)),
                             );
                         }
-                        Verdict::End(code) => return Ok(code),
+                        RestartDecision::End(code) => return Ok(code),
                     }
                 }
                 Event::Signal(request) => match (&mut phase, request) {
@@ -176,8 +176,10 @@ impl Watch {
                 let end =
                     Ended { cause: ExitCause::Code(1), uptime: Duration::ZERO, ready: false, stopping: false };
                 Ok(match self.policy.ended(&end) {
-                    Verdict::Again(pause) => Ok(SupervisorPhase::Pausing(BootInstant::now() + pause, before)),
-                    Verdict::End(code) => Err(code),
+                    RestartDecision::Again(pause) => {
+                        Ok(SupervisorPhase::Pausing(BootInstant::now() + pause, before))
+                    }
+                    RestartDecision::End(code) => Err(code),
                 })
             }
         }
@@ -191,28 +193,28 @@ impl Watch {
         }
     }
 
-    async fn handle_exit(&mut self, child: &Child, cause: ExitCause) -> Verdict {
+    async fn handle_exit(&mut self, child: &Child, cause: ExitCause) -> RestartDecision {
         // The exit proof first: everything else can wait.
         if let Some(info) = &child.info {
             self.reporter.note_exit(info, cause);
         }
         let uptime = child.since.elapsed();
         let ready = child.info.is_some_and(|info| info.ready);
-        let verdict = self.policy.ended(&Ended { cause, uptime, ready, stopping: self.end_by.is_some() });
+        let decision = self.policy.ended(&Ended { cause, uptime, ready, stopping: self.end_by.is_some() });
         let pid = child.pid.as_raw_pid();
-        match verdict {
-            Verdict::Again(pause) => {
+        match decision {
+            RestartDecision::Again(pause) => {
                 error!(pid, %cause, ?uptime, restart_in = ?pause, "the node's process has exited; it is restarted");
             }
-            Verdict::End(0) => info!(pid, ?uptime, "the node has stopped"),
-            Verdict::End(_) => {
+            RestartDecision::End(0) => info!(pid, ?uptime, "the node has stopped"),
+            RestartDecision::End(_) => {
                 error!(pid, %cause, ?uptime, "the node's process has exited; the supervisor exits too");
                 if ready {
                     self.reporter.all_acked(LAST_REPORT).await;
                 }
             }
         }
-        verdict
+        decision
     }
 
     /// The next event.

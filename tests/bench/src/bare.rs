@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use twinbox_testkit::Place;
+use twinbox_testkit::NetPlace;
 
 use crate::machine;
 
@@ -28,7 +28,7 @@ pub struct Bare {
 
 impl Bare {
     /// A loop over this many sockets.
-    pub fn start(place: &Place, calls: usize) -> Self {
+    pub fn start(place: &NetPlace, calls: usize) -> Self {
         let sockets: Vec<UdpSocket> = (0..calls).map(|_| place.udp(0)).collect();
         let ports = sockets.iter().map(|s| s.local_addr().expect("a bound socket has an address")).collect();
         let (stop, packets, tid) =

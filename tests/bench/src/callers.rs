@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use twinbox_testkit::{Call, Endpoint, Invite, Kamailio, Place, Transport, g711::Law, wait_until};
+use twinbox_testkit::{Call, Endpoint, Invite, Kamailio, NetPlace, Transport, g711::Law, wait_until};
 
 /// Pause between two calls, so that the callers are no load.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -31,7 +31,7 @@ pub struct Callers {
 
 impl Callers {
     /// Calls this mailbox through the proxy from now on.
-    pub fn begin(phones: &Place, proxy: &Kamailio, mailbox: &'static str) -> Self {
+    pub fn begin(phones: &NetPlace, proxy: &Kamailio, mailbox: &'static str) -> Self {
         let over = Arc::new(AtomicBool::new(false));
         let begun = Arc::new(Mutex::new(Vec::new()));
         let contacts = Arc::new(Mutex::new(Vec::new()));

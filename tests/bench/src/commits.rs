@@ -24,7 +24,7 @@ use crate::{
 /// Pause of the reader between two reads.
 const READ_EVERY: Duration = Duration::from_micros(200);
 
-/// Runs the steps: so many callers at once, for `seconds` each.
+/// Runs the steps: this many callers at once, for `seconds` each.
 pub fn run(report: &mut Report, callers: &[usize], seconds: u64) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.expect("a runtime starts");

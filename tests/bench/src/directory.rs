@@ -13,7 +13,7 @@ use std::{fs, net::Ipv4Addr, thread, time::Duration};
 
 use serde_json::{Value, json};
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Cli, Cluster, Place, Slapd, SlapdSettings, Spec, need, wait_until};
+use twinbox_testkit::{Cli, Cluster, NetPlace, Slapd, SlapdSettings, Spec, need, wait_until};
 
 use crate::{
     machine,
@@ -36,7 +36,7 @@ pub fn run(report: &mut Report, people: usize) {
     }
     machine::pin(0, machine::ELSEWHERE);
     let settings = SlapdSettings { syncprov: true, session_log: Some(10_000), ..SlapdSettings::default() };
-    let start = |phones: &Place| {
+    let start = |phones: &NetPlace| {
         let [a, b, c, _] = phones.ip.octets();
         Slapd::start(&phones.at(Ipv4Addr::new(a, b, c, 61)), &settings, &entries(people))
     };

@@ -21,7 +21,7 @@ use serde_json::json;
 use twinbox_clock::BootInstant;
 use twinbox_media::{ChunkSink, Engine, MediaConfig, RecordSpec, Remote, Session};
 use twinbox_rtp::Codec;
-use twinbox_testkit::{Loopback, Place, Speech};
+use twinbox_testkit::{Loopback, NetPlace, Speech};
 
 use crate::{
     bare::Bare,
@@ -88,7 +88,7 @@ pub fn run(report: &mut Report, steps: &[usize], seconds: u64) {
 }
 
 /// The sending sockets: stream `n` uses socket `n % SENDERS`.
-fn senders(place: &Place) -> Vec<UdpSocket> {
+fn senders(place: &NetPlace) -> Vec<UdpSocket> {
     (0..SENDERS).map(|_| place.udp(0)).collect()
 }
 
@@ -119,7 +119,7 @@ fn send(sockets: &[UdpSocket], ports: &[SocketAddr], time: Duration) -> (Duratio
     (late, sent)
 }
 
-fn engine_step(place: &Place, calls: usize, seconds: u64) -> (f64, twinbox_media::Lateness, u64, Duration) {
+fn engine_step(place: &NetPlace, calls: usize, seconds: u64) -> (f64, twinbox_media::Lateness, u64, Duration) {
     let before = machine::threads(std::process::id());
     machine::pin(0, machine::UNDER_TEST);
     let engine = Engine::start(MediaConfig::new(IpAddr::V4(place.ip), 10_000..=60_000)).expect("the engine starts");
@@ -148,7 +148,7 @@ fn engine_step(place: &Place, calls: usize, seconds: u64) -> (f64, twinbox_media
     (used.as_secs_f64() / wall.as_secs_f64() * 100.0, after.lateness.since(&stats.lateness), lost, late)
 }
 
-fn bare_step(place: &Place, calls: usize, seconds: u64) -> (f64, Duration) {
+fn bare_step(place: &NetPlace, calls: usize, seconds: u64) -> (f64, Duration) {
     let bare = Bare::start(place, calls);
     machine::pin(0, machine::ELSEWHERE);
     let ((_, used), begun) = (bare.so_far(), BootInstant::now());

@@ -1,4 +1,4 @@
-//! `mwi resync` of many mailboxes towards a PBX.
+//! MWI of many mailboxes towards a PBX: by `mwi resync`, and after a take-over.
 //!
 //! Method: a pair with a witness, the publisher pinned to a core, everything else to the other. A PBX in this process
 //! takes the NOTIFYs into a queue and answers them `200` in their order, each after a given service time. First every
@@ -6,6 +6,10 @@
 //! every mailbox was told again. The queue is the number of NOTIFYs that have arrived and are not answered; repeated
 //! ones count. The publisher has also queues for the subscribers at each node: the last column is the time until it is
 //! idle again.
+//!
+//! At the end the publisher is killed, and the other node sends the state of every mailbox. Once the first has come, a caller leaves
+//! a message there: its NOTIFY is timed from the hang-up. The command ends with an error if that NOTIFY waited for those of all other
+//! mailboxes. Without rounds nothing is pinned.
 
 use std::{
     collections::HashSet,
@@ -21,30 +25,51 @@ use std::{
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Cluster, Message, Place, Spec, wait_for, wait_until};
+use twinbox_testkit::{Cluster, Message, NetPlace, Spec, try_leave_message, wait_for, wait_until};
 
-use crate::{machine, report::Report, setup};
+use crate::{
+    machine,
+    report::{Report, ms},
+    setup,
+};
 
 /// Port of the PBX.
 const PBX: u16 = 5070;
-/// Limit of a resync.
+/// Speech of the message that is left during a take-over.
+const MESSAGE_SECONDS: f64 = 1.2;
+/// NOTIFYs that a node has under way at once (`MwiPolicy` of `nodes/notifier`), which may come in another order.
+const UNDER_WAY: usize = 16;
+/// Line of a message summary with new messages (RFC 3842), in lower case.
+const WAITING: &str = "messages-waiting: yes";
+/// Limit of each wait.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// Share of a core below which a process counts as idle, and the time over which it is measured.
 const IDLE: f64 = 0.05;
 const IDLE_OVER: Duration = Duration::from_secs(1);
 
-/// Runs `rounds` resyncs of `count` mailboxes towards a PBX with this service time.
-pub fn run(report: &mut Report, rounds: usize, count: usize, service: Duration) {
-    machine::pin(0, machine::ELSEWHERE);
-    let (cluster, pbx) = Cluster::start_with(
-        |phones| Spec { log: "warn", ack_timeout_ms: 250, mwi: Some(phones.port(PBX)), ..Spec::default() },
+/// Runs `rounds` resyncs of `count` mailboxes towards a PBX with this service time, and a take-over. The error names what must
+/// hold and did not.
+pub fn run(report: &mut Report, rounds: usize, count: usize, service: Duration) -> Result<(), String> {
+    if rounds > 0 {
+        machine::pin(0, machine::ELSEWHERE);
+    }
+    let (mut cluster, pbx) = Cluster::start_with(
+        |phones| Spec { log: "warn", mwi: Some(phones.port(PBX)), ..Spec::default() },
         |phones| QueueingPbx::open(phones, service),
     );
+    let mailboxes = setup::mailboxes(&cluster, count).len() + Cluster::USERS.len();
+    wait_until("every mailbox to be told once", PATIENCE, || pbx.counts().told.len() >= mailboxes);
+    if rounds > 0 {
+        resync(report, &cluster, &pbx, rounds, mailboxes);
+    }
+    take_over(report, &mut cluster, &pbx, mailboxes)
+}
+
+/// Sends the states of all mailboxes repeatedly.
+fn resync(report: &mut Report, cluster: &Cluster, pbx: &QueueingPbx, rounds: usize, mailboxes: usize) {
     let (publisher, other) = cluster.publisher_and_other();
     let [publisher_pid, other_pid] = [&publisher, &other].map(|name| cluster.member(name).pid());
     machine::pin_process(publisher_pid, machine::UNDER_TEST);
-    let mailboxes = setup::mailboxes(&cluster, count).len() + Cluster::USERS.len();
-    wait_until("every mailbox to be told once", PATIENCE, || pbx.counts().told.len() >= mailboxes);
     until_idle(publisher_pid);
     let columns = &[
         "mailboxes",
@@ -85,6 +110,49 @@ pub fn run(report: &mut Report, rounds: usize, count: usize, service: Duration) 
     }
 }
 
+/// Kills the publisher; a caller leaves a message while the other node sends the states of all mailboxes.
+fn take_over(
+    report: &mut Report,
+    cluster: &mut Cluster,
+    pbx: &QueueingPbx,
+    mailboxes: usize,
+) -> Result<(), String> {
+    let (publisher, other) = cluster.publisher_and_other();
+    *pbx.counts() = Counts::default();
+    let killed = BootInstant::now();
+    cluster.kill(&publisher);
+    let first = wait_for("the other node to tell the PBX", PATIENCE, || pbx.counts().first);
+    let (phones, node, mailbox) = (cluster.phones(), cluster.sip(&other), Cluster::USERS[0].number);
+    let deposit = wait_for("the other node to take a call", PATIENCE, || {
+        try_leave_message(phones, node, mailbox, MESSAGE_SECONDS).ok()
+    });
+    assert!(deposit.acknowledged(), "the BYE was answered {:?}", deposit.bye);
+    let hung_up = deposit.at - deposit.bye.after;
+    let left = mailboxes.saturating_sub(pbx.counts().told.len());
+    let (message, before) = wait_for("the NOTIFY of the message", PATIENCE, || pbx.counts().message);
+    let last = wait_for("every mailbox to be told again", PATIENCE, || {
+        let counts = pbx.counts();
+        counts.last.filter(|_| counts.told.len() >= mailboxes)
+    });
+    let after = mailboxes.saturating_sub(before);
+    let columns =
+        &["mailboxes", "first after s", "all after s", "message after ms", "told before it", "told after it"];
+    let mut table = report.table("MWI after the publisher was killed, and of a message left meanwhile", columns);
+    table.row(&[
+        json!(mailboxes),
+        json!(first.since(killed).as_secs_f64()),
+        json!(last.since(killed).as_secs_f64()),
+        json!(ms(message.since(hung_up))),
+        json!(before),
+        json!(after),
+    ]);
+    if left > 10 * UNDER_WAY && after <= UNDER_WAY {
+        let seconds = message.since(hung_up).as_secs_f64();
+        return Err(format!("lights: a message waited for {seconds:.1} s behind the states of {left} mailboxes"));
+    }
+    Ok(())
+}
+
 /// Waits until a process is idle; returns the time at which it became that.
 fn until_idle(pid: u32) -> BootInstant {
     wait_for("an idle node", PATIENCE, || {
@@ -106,8 +174,12 @@ struct Counts {
     queued: usize,
     /// Largest number of these.
     longest: usize,
+    /// Arrival of the first NOTIFY.
+    first: Option<BootInstant>,
     /// Arrival of the first NOTIFY of the mailbox that was told last.
     last: Option<BootInstant>,
+    /// Arrival of the first NOTIFY of a message, and the number of mailboxes told until then: all were empty.
+    message: Option<(BootInstant, usize)>,
 }
 
 /// A PBX that answers every NOTIFY `200`, one after the other.
@@ -118,7 +190,7 @@ struct QueueingPbx {
 }
 
 impl QueueingPbx {
-    fn open(place: &Place, service: Duration) -> Self {
+    fn open(place: &NetPlace, service: Duration) -> Self {
         let socket = place.udp(PBX);
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout can be set");
         let answers = socket.try_clone().expect("a socket can be cloned");
@@ -161,11 +233,15 @@ fn receive(
         }
         {
             let mut counts = lock(counts);
+            counts.first = counts.first.or(Some(at));
             counts.notifies += 1;
             counts.queued += 1;
             counts.longest = counts.longest.max(counts.queued);
             if counts.told.insert(mailbox(&message)) {
                 counts.last = Some(at);
+            }
+            if counts.message.is_none() && message.body.to_ascii_lowercase().contains(WAITING) {
+                counts.message = Some((at, counts.told.len()));
             }
         }
         // The other thread lives as long as this one.

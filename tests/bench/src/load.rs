@@ -5,9 +5,12 @@
 //! length of a message and hangs up. N calls recording messages of M seconds are N / M callers per second. Callers of
 //! the first [`WARM_UP`] and one call's length do not count. Then the following are measured for some seconds: node a's
 //! processor time (utime + stime of the process) and resident memory, its own histogram of packet lateness and count of
-//! syncs, INVITE → 200 and BYE → 200 (the acknowledgement on two) at the caller. A step is clean when no call was
-//! refused and every BYE was answered `200`, on two. The processor time of a call is that of the process, calls that
-//! begin and end included, for each call recording; the memory of a call is the growth since before the first step.
+//! syncs with the time in them, INVITE → 200 and BYE → 200 (the acknowledgement on two) at the caller; of node b its
+//! processor time and its time in syncs, and of its core, which it shares with witness and callers, the use. A column
+//! names the limit. A step is clean when no call was refused and every BYE was answered `200`, on two. The processor time
+//! of a call is that of the process, calls that begin and end included, for each call recording. The growth of memory
+//! since before the first step contains what the node keeps of messages in caches; what a call holds is measured at the
+//! end: memory with the highest clean load, less that of the same process at [`REST`] after it.
 //!
 //! At the end both nodes list all messages whose BYE was answered `200`, or the command ends with an error.
 
@@ -15,12 +18,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Arrivals, Arrived, Cluster, Driver, Spec, http_get, metric, resident_bytes};
+use twinbox_peer_kit::Depositors;
+use twinbox_testkit::{Arrivals, Arrived, Cluster, Driver, Spec, http_get, metric, need, resident_bytes};
 
 use crate::{
     kept, machine,
     report::{Report, Table, ms, percentile},
-    sipp::{self, Sipp},
     threads::{self, ThreadTimes},
     together,
 };
@@ -31,6 +34,9 @@ pub const LATE: Duration = Duration::from_millis(5);
 const TONE: Duration = Duration::from_millis(400);
 /// A step begins this long before its measurement: the overload control lets a load grow over seconds.
 const WARM_UP: Duration = Duration::from_secs(10);
+/// From the last BYE to the measurement of memory at rest: transactions of the calls have ended then (RFC 3261 section
+/// 17.2.2, timer J), and the allocator has given freed memory back.
+const REST: Duration = Duration::from_secs(36);
 /// Maximum measurements of a step, if the generator itself was late.
 const ATTEMPTS: usize = 3;
 /// Number of mailboxes for the messages.
@@ -56,10 +62,17 @@ const COLUMNS: &[&str] = &[
     "late p99 ms",
     "over 20 ms",
     "% a call",
-    "kB a call",
+    "growth kB a call",
     "syncs/deposit",
+    "in syncs %",
+    "b core %",
+    "b in syncs %",
+    "b's core busy %",
+    "limit",
     "clean",
 ];
+/// A core that is busier, in percent, is the limit.
+const BUSY: f64 = 95.0;
 
 /// A pair under load.
 pub struct Loaded {
@@ -120,7 +133,7 @@ pub fn mailboxes(cluster: &Cluster) -> Vec<String> {
 }
 
 /// Result of a step.
-pub struct Step {
+pub struct LoadStep {
     /// The callers that count.
     pub arrived: Arrived,
     /// Node a's processor time in percent of a core.
@@ -134,6 +147,12 @@ pub struct Step {
     memory: u64,
     /// Syncs of node a for each message that was acknowledged in the measurement.
     syncs: f64,
+    /// Time of syncs by node a and by node b, added up over threads, in percent of the measurement.
+    in_syncs: [f64; 2],
+    /// Node b's processor time in percent of a core.
+    core_of_b: f64,
+    /// Use of the core of node b, the witness and the callers, in percent.
+    elsewhere: f64,
     /// Node a's processor time by thread, and the time of the measurement.
     threads: (Vec<(String, usize, Duration)>, Duration),
 }
@@ -143,9 +162,21 @@ struct Counters {
     lateness: BTreeMap<u64, u64>,
     alone: f64,
     syncs: f64,
+    /// Seconds in syncs, of node a and of node b.
+    in_syncs: [f64; 2],
 }
 
-impl Step {
+impl LoadStep {
+    /// The limit of the load, as far as these measurements show it.
+    fn limit(&self) -> &'static str {
+        match self {
+            Self { core, .. } if *core >= BUSY => "core of a",
+            Self { elsewhere, .. } if *elsewhere >= BUSY => "core of b, witness and callers",
+            Self { arrived, .. } if !arrived.refusals.is_empty() => "overload control",
+            _ => "none",
+        }
+    }
+
     /// Whether the step was clean.
     pub fn clean(&self) -> bool {
         let Arrived { refusals, broken, unanswered, .. } = &self.arrived;
@@ -171,7 +202,7 @@ impl Loaded {
     }
 
     /// Callers at this rate with messages of this length, measured for this many seconds.
-    pub fn step(&mut self, rate: f64, message: Duration, seconds: u64) -> (Step, Duration) {
+    pub fn step(&mut self, rate: f64, message: Duration, seconds: u64) -> (LoadStep, Duration) {
         let stay = TONE + message;
         self.forget_callers();
         let arrivals = Arrivals { node: self.cluster.sip("a"), mailboxes: &self.mailboxes, rate, stay };
@@ -182,7 +213,9 @@ impl Loaded {
         }
         self.driver.take_late();
         let (before, threads) = (self.counters(), ThreadTimes::of(pid));
-        let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
+        let b = self.cluster.member("b").pid();
+        let cores = || (machine::cpu_of(pid), machine::cpu_of(b), machine::busy(machine::ELSEWHERE));
+        let (used, begun) = (cores(), BootInstant::now());
         let time = Duration::from_secs(seconds);
         let callers = match rate > 0.0 {
             true => self.driver.arrive(arrivals, time),
@@ -191,7 +224,9 @@ impl Loaded {
                 0..0
             }
         };
-        let (used, wall, memory) = (machine::cpu_of(pid) - used, begun.elapsed(), resident_bytes(pid));
+        let (now, wall, memory) = (cores(), begun.elapsed(), resident_bytes(pid));
+        let percent = |seconds: f64| seconds / wall.as_secs_f64() * 100.0;
+        let core = |before: Duration, after: Duration| percent((after - before).as_secs_f64());
         let (after, threads) = (self.counters(), ThreadTimes::of(pid).since(&threads));
         let (late_p99, over_20) = of_histogram(&before.lateness, &after.lateness);
         let late = self.driver.take_late();
@@ -199,9 +234,12 @@ impl Loaded {
         self.driver.finish(stay + Duration::from_secs(5));
         let in_time = |bye: &Option<(u16, BootInstant)>| bye.is_some_and(|(_, at)| at >= begun && at <= end);
         let deposits = self.driver.crowd.callers.iter().filter(|caller| in_time(&caller.bye)).count();
-        let step = Step {
+        let step = LoadStep {
             arrived: self.driver.outcome(callers),
-            core: used.as_secs_f64() / wall.as_secs_f64() * 100.0,
+            core: core(used.0, now.0),
+            in_syncs: [0, 1].map(|node| percent(after.in_syncs[node] - before.in_syncs[node])),
+            core_of_b: core(used.1, now.1),
+            elsewhere: core(used.2, now.2),
             late_p99,
             over_20: over_20.unwrap_or(0),
             alone: self.counters().alone - before.alone,
@@ -214,7 +252,7 @@ impl Loaded {
     }
 
     /// As [`Self::step`]; measured again if the generator itself was late, at most [`ATTEMPTS`] times in all.
-    pub fn attempt(&mut self, rate: f64, message: Duration, seconds: u64) -> (Step, Duration) {
+    pub fn attempt(&mut self, rate: f64, message: Duration, seconds: u64) -> (LoadStep, Duration) {
         let mut last = self.step(rate, message, seconds);
         for _ in 1..ATTEMPTS {
             if last.1 <= LATE {
@@ -226,13 +264,16 @@ impl Loaded {
     }
 
     fn counters(&self) -> Counters {
-        let address = self.cluster.member("a").metrics();
-        let page = http_get(self.cluster.phones(), address, "/metrics").map_or(String::new(), |(_, text)| text);
-        let of = |name: &str, labels: &str| metric(&page, name, labels).unwrap_or(0.0);
+        let pages = ["a", "b"].map(|node| {
+            let address = self.cluster.member(node).metrics();
+            http_get(self.cluster.phones(), address, "/metrics").map_or(String::new(), |(_, text)| text)
+        });
+        let of = |name: &str, labels: &str| metric(&pages[0], name, labels).unwrap_or(0.0);
         Counters {
-            lateness: lateness(&page),
+            lateness: lateness(&pages[0]),
             alone: of("twinbox_acknowledged_total", "alone"),
             syncs: of("twinbox_syncs_total", ""),
+            in_syncs: [0, 1].map(|node| metric(&pages[node], "twinbox_sync_seconds_total", "").unwrap_or(0.0)),
         }
     }
 
@@ -255,18 +296,40 @@ impl Loaded {
         carried
     }
 
+    /// Reports the memory that calls at this rate hold while they record.
+    fn memory_of_calls(&mut self, report: &mut Report, rate: f64, message: Duration, seconds: u64) {
+        let (step, _) = self.attempt(rate, message, seconds);
+        self.driver.drive(REST, |_| {});
+        let rest = resident_bytes(self.cluster.member("a").pid());
+        let held = step.memory.saturating_sub(rest) as f64 / step.calls;
+        let mut table = report.table(
+            "memory with the highest clean load, and after it",
+            &["recording", "MB", "MB after", "kB a call"],
+        );
+        let megabytes = |bytes: u64| json!(bytes as f64 / 1e6);
+        table.row(&[json!(step.calls), megabytes(step.memory), megabytes(rest), json!(held / 1e3)]);
+    }
+
     /// The same rate with SIPp as the generator: the cost on the node, and whether all calls succeeded there too.
     fn with_sipp(&mut self, report: &mut Report, rate: u32, message: Duration, seconds: u64) {
         let (stay, pid) = (TONE + message, self.cluster.member("a").pid());
         let time = WARM_UP + stay + Duration::from_secs(seconds);
         let calls = rate * time.as_secs() as u32;
-        let (place, folder, node) = (self.cluster.phones(), self.cluster.dir(), self.cluster.sip("a"));
-        let running = Sipp::start(place, folder, node, &self.mailboxes, rate, calls, stay);
+        let callers: Vec<_> = self.mailboxes.iter().map(|mailbox| (mailbox.clone(), "2001".to_owned())).collect();
+        let depositors = Depositors {
+            node: self.cluster.sip("a"),
+            calls: &callers,
+            times: calls,
+            rate,
+            stay,
+            media_port: 30_000,
+        };
+        let mut running = depositors.start(self.cluster.phones(), &self.cluster.dir().join("sipp"));
         std::thread::sleep(WARM_UP + stay);
         let (used, begun) = (machine::cpu_of(pid), BootInstant::now());
         std::thread::sleep(Duration::from_secs(seconds));
         let core = (machine::cpu_of(pid) - used).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
-        let counted = running.finish(time);
+        let counted = running.finish();
         self.acknowledged += counted.well as usize;
         let mut table =
             report.table("the same from SIPp", &["calls a second", "calls", "as wanted", "otherwise", "core %"]);
@@ -274,8 +337,8 @@ impl Loaded {
     }
 
     /// Adds a row of [`COLUMNS`].
-    pub fn row(&self, table: &mut Table<'_>, first: serde_json::Value, rate: f64, step: &Step) {
-        let Step { arrived, core, late_p99, over_20, alone, .. } = step;
+    pub fn row(&self, table: &mut Table<'_>, first: serde_json::Value, rate: f64, step: &LoadStep) {
+        let LoadStep { arrived, core, late_p99, over_20, alone, .. } = step;
         let (mut answers, mut byes) = (arrived.answers.clone(), arrived.byes.clone());
         let grown = step.memory.saturating_sub(self.memory_before) as f64 / 1e3;
         let for_each = |sum: f64| if step.calls > 0.0 { json!(sum / step.calls) } else { json!("none") };
@@ -296,6 +359,11 @@ impl Loaded {
             for_each(*core),
             for_each(grown),
             json!(step.syncs),
+            json!(step.in_syncs[0]),
+            json!(step.core_of_b),
+            json!(step.in_syncs[1]),
+            json!(step.elsewhere),
+            json!(step.limit()),
             json!(step.clean()),
         ]);
     }
@@ -329,6 +397,9 @@ pub fn run(
     let mut table = report.table("callers who leave messages on a node of a pair", COLUMNS);
     let carried = loaded.steps(&mut table, steps, message, seconds);
     drop(table);
+    if carried > 0.0 {
+        loaded.memory_of_calls(report, carried, message, seconds);
+    }
     if further.threads && carried > 0.0 {
         let (step, _) = loaded.attempt(carried / 2.0, message, seconds);
         let mut table = self::table(report, "the same at half of the highest clean load");
@@ -344,7 +415,7 @@ pub fn run(
     if !further.at_once.is_empty() {
         together::run(report, &mut loaded, &further.at_once);
     }
-    if sipp::is_there() && carried >= 1.0 {
+    if (need::SIPP.there)() && carried >= 1.0 {
         loaded.with_sipp(report, carried as u32, message, seconds);
     }
     match message >= KEPT {

@@ -64,6 +64,17 @@ pub fn cpu_of(pid: u32) -> Duration {
     cpu_time(&format!("/proc/{pid}/stat"))
 }
 
+/// Processor time of all processes on a core so far, as `/proc/stat` has it.
+pub fn busy(core: usize) -> Duration {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let name = format!("cpu{core} ");
+    let fields: Vec<u64> = (text.lines().find_map(|line| line.strip_prefix(&name)))
+        .map_or(Vec::new(), |line| line.split_whitespace().filter_map(|field| field.parse().ok()).collect());
+    // Fields of proc_stat(5): user, nice, system; idle and iowait, which do not count; irq, softirq.
+    let ticks = fields.iter().take(3).chain(fields.iter().skip(5).take(2)).sum::<u64>();
+    Duration::from_millis(ticks * 10)
+}
+
 /// Bytes that the device of a folder has written since it started, for all processes; `None` where the folder is on none. The
 /// kernel's count by process would not do: it counts a whole folio for each page of it that becomes dirty.
 pub fn written(dir: &Path) -> Option<u64> {

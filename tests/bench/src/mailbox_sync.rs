@@ -22,7 +22,7 @@ use std::{
 use serde_json::{Value, json};
 use twinbox_clock::BootInstant;
 use twinbox_peer_kit::{Dovecot, DovecotSettings, ImapUser, need};
-use twinbox_testkit::{Cli, Cluster, Place, Spec, leave_message, resident_bytes, wait_until};
+use twinbox_testkit::{Cli, Cluster, NetPlace, Spec, leave_message, resident_bytes, wait_until};
 
 use crate::{
     machine,
@@ -50,7 +50,7 @@ pub fn run(report: &mut Report, accounts: usize) {
     }
     machine::pin(0, machine::ELSEWHERE);
     let settings = DovecotSettings { accounts: (0..accounts).map(account).collect(), ..DovecotSettings::default() };
-    let start = |phones: &Place| {
+    let start = |phones: &NetPlace| {
         let [a, b, c, _] = phones.ip.octets();
         Dovecot::start(&phones.at(Ipv4Addr::new(a, b, c, 62)), &settings)
     };
@@ -223,7 +223,7 @@ fn synced(cli: &Cli) -> usize {
     list["accounts"].as_array().map_or(0, |all| all.iter().filter(|account| account["state"] == "synced").count())
 }
 
-/// Waits until the account has so many mails; the time, and the UID of the newest.
+/// Waits until the account has this many mails; the time, and the UID of the newest.
 fn look(owner: &mut ImapUser, count: usize) -> (BootInstant, u32) {
     let begun = BootInstant::now();
     loop {

@@ -41,7 +41,6 @@ mod recorders;
 mod report;
 mod segments;
 mod setup;
-mod sipp;
 mod size;
 mod smtp_client;
 mod smtp_receiver;
@@ -114,7 +113,7 @@ enum Figure {
         /// Length of each message: with 10 s, 600 calls recording are 60 that begin and 60 that end in a second.
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
         message_seconds: u64,
-        /// Then callers who hang up at one moment, step by step: so many at once, such as 1,16,256.
+        /// Then callers who hang up at one moment, step by step: this many at once, such as 1,16,256.
         #[arg(long, value_delimiter = ',', value_parser = at_once)]
         callers_at_once: Vec<usize>,
         /// Then half of the highest clean load, with the processor time of node a by thread.
@@ -144,9 +143,14 @@ enum Figure {
     Size {
         #[command(flatten)]
         bulk: Bulk,
-        /// Rows of messages that a node loses, to be repaired.
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-        differences: u32,
+        /// Rows of messages that a node loses, to be repaired, step by step.
+        #[arg(
+            long,
+            value_delimiter = ',',
+            default_value = "1,100,10000",
+            value_parser = clap::value_parser!(u32).range(1..=50_000)
+        )]
+        differences: Vec<u32>,
     },
     /// Days of messages that are left, heard and deleted: fails if the data folders grow, or records stay
     Day {
@@ -159,8 +163,8 @@ enum Figure {
         /// Audio of each message, in bytes: 8,000 are a second.
         #[arg(long, default_value_t = 8_000, value_parser = clap::value_parser!(u32).range(8..=10_000_000))]
         audio: u32,
-        /// Number of days; the last one is judged.
-        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+        /// Number of days; each from the second on is judged by the end of the first.
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=100))]
         days: u32,
     },
     /// Writes a bulk into a closed store of a node a, and waits to be killed: for `size`
@@ -247,12 +251,13 @@ enum Figure {
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         count: u32,
     },
-    /// MWI of all mailboxes resent to a PBX: time, longest queue at the PBX, processor time
+    /// MWI of all mailboxes resent to a PBX: time, longest queue at the PBX, processor time; the same after the publisher was
+    /// killed, and the MWI of a message that is left meanwhile: fails if that waits for all others
     Lights {
         /// Number of mailboxes.
         #[arg(long, default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         count: u32,
-        /// Number of resyncs.
+        /// Number of resyncs; the take-over comes after them.
         #[arg(long, default_value_t = 3)]
         rounds: usize,
         /// Time that the PBX needs for each NOTIFY.
@@ -311,7 +316,7 @@ impl Bulk {
     }
 }
 
-/// A number of callers at once: a node's admission limit lets so many come within seconds.
+/// A number of callers at once: a node's admission limit lets this many come within seconds.
 fn at_once(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count @ 1..=2_000) => Ok(count),
@@ -351,7 +356,7 @@ fn main() -> ExitCode {
         }
         Figure::AckDelay { rtt, count } => judged = ack_delay::run(&mut report, &rtt, count as usize),
         Figure::Size { bulk, differences } => {
-            judged = size::run(&mut report, bulk.population(), differences as usize);
+            judged = size::run(&mut report, bulk.population(), &differences);
         }
         Figure::Day { mailboxes, messages, audio, days } => {
             let [mailboxes, messages, audio, days] = [mailboxes, messages, audio, days].map(|n| n as usize);
@@ -374,7 +379,7 @@ fn main() -> ExitCode {
         }
         Figure::Devices { count } => devices::run(&mut report, count as usize, seconds),
         Figure::Lights { count, rounds, service } => {
-            lights::run(&mut report, rounds, count as usize, Duration::from_millis(service));
+            judged = lights::run(&mut report, rounds, count as usize, Duration::from_millis(service));
         }
         Figure::Directory { users } => directory::run(&mut report, users as usize),
         Figure::MailboxSync { accounts } => mailbox_sync::run(&mut report, accounts as usize),
@@ -397,7 +402,7 @@ fn main() -> ExitCode {
             mail_in::run(&mut report, 300, &[1, 4, 16]);
             mail_out::run(&mut report, 1_000, Duration::from_secs(60));
             devices::run(&mut report, 1_000, seconds);
-            lights::run(&mut report, 3, 20_000, Duration::ZERO);
+            judged = judged.and(lights::run(&mut report, 3, 20_000, Duration::ZERO));
             directory::run(&mut report, 20_000);
             mailbox_sync::run(&mut report, 1_000);
             timetable::run(&mut report, 100, seconds);

@@ -95,7 +95,7 @@ pub fn run(report: &mut Report, calls: usize, rate: u32, messages: bool, before:
     }
 }
 
-/// Writes so many messages, and has both nodes read them.
+/// Writes this many messages, and has both nodes read them.
 fn fill_caches(cluster: &mut Cluster, messages: usize) {
     if messages == 0 {
         return;

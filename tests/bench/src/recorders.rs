@@ -28,7 +28,7 @@ use crate::{
 const STEP: Duration = Duration::from_millis(5);
 /// Rounds in the length of a chunk: a recording gets a chunk in one of them.
 const STEPS: usize = 50;
-/// A first recording has at least so many chunks: a shorter one would be no message.
+/// A first recording has at least this many chunks: a shorter one would be no message.
 const LEAST_CHUNKS: u32 = 8;
 
 impl Plan {
@@ -237,7 +237,7 @@ impl Generator {
         let Some(live) = &this.live else { return };
         if this.offset < this.audio.len() {
             let chunk = this.audio.slice(this.offset..this.offset + CHUNK);
-            // What is refused makes the message a partial one, which counts as lost.
+            // A refused chunk makes the message a partial one, which counts as lost.
             let _ = live.append(this.offset as u64, chunk);
             this.offset += CHUNK;
             return;

@@ -10,7 +10,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 use twinbox_testkit::{
-    Place, Speech,
+    NetPlace, Speech,
     g711::{self, Law},
     token,
 };
@@ -71,10 +71,10 @@ impl Mails {
         format!("{head}{before}{differs}{after}--{BOUNDARY}--\r\n").into_bytes()
     }
 
-    /// Sends this many to the mailboxes in turn over so many connections; returns the answer to each.
+    /// Sends this many to the mailboxes in turn over this many connections; returns the answer to each.
     pub fn deliver(
         &self,
-        place: &Place,
+        place: &NetPlace,
         node: SocketAddr,
         numbers: &[String],
         count: usize,
@@ -99,7 +99,7 @@ impl Mails {
     }
 
     /// As [`Self::deliver`] over some connections; each mail must be taken.
-    pub fn fill(&self, place: &Place, node: SocketAddr, numbers: &[String], count: usize) {
+    pub fn fill(&self, place: &NetPlace, node: SocketAddr, numbers: &[String], count: usize) {
         let answers = self.deliver(place, node, numbers, count, 4);
         let refused: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
         assert!(refused.is_empty(), "{} mails were not taken, the first: {}", refused.len(), refused[0]);
@@ -111,7 +111,7 @@ struct Client(BufReader<TcpStream>);
 
 impl Client {
     /// Connects, up to the reply to EHLO.
-    fn connect(place: &Place, node: SocketAddr) -> Self {
+    fn connect(place: &NetPlace, node: SocketAddr) -> Self {
         let stream = place.tcp(node).unwrap_or_else(|e| panic!("{node} takes no mail: {e}"));
         stream.set_nodelay(true).expect("the option can be set");
         stream.set_read_timeout(Some(PATIENCE)).expect("a limit can be set");

@@ -11,7 +11,7 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Place, holds};
+use twinbox_testkit::{NetPlace, holds};
 
 /// State of the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ struct Shared {
 
 impl MailServer {
     /// Listens at a place.
-    pub fn open(place: &Place, port: u16) -> Self {
+    pub fn open(place: &NetPlace, port: u16) -> Self {
         let (listener, shared) = (place.listen(port), Arc::new(Shared::default()));
         let served = shared.clone();
         thread::spawn(move || {

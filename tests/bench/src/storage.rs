@@ -1,6 +1,6 @@
 //! The storage path alone: recordings, seals and commits of one store in this process, without SIP, RTP and a peer.
 //!
-//! Method: so many recordings are in progress; a thread ([`crate::recorders`]) gives each a chunk of 2,000 bytes
+//! Method: a given number of recordings is in progress; a thread ([`crate::recorders`]) gives each a chunk of 2,000 bytes
 //! every quarter of a second, and ends as many of them in a second as `--rate` states. The acknowledgement is the
 //! time from the end of a recording until its message is durable: the audio is synced, the change is synced. There is
 //! no peer to wait for. An earlier incarnation of the store has left messages of the same length (audio that this one
@@ -37,7 +37,7 @@ use crate::{
 
 /// Number of mailboxes.
 const MAILBOXES: usize = 200;
-/// One old message in so many stays, so that packs have something to be moved.
+/// One old message in this many stays, so that packs have something to be moved.
 const STAYS: usize = 8;
 /// Tasks that read the messages at the end.
 const READERS: usize = 8;

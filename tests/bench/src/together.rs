@@ -25,7 +25,7 @@ const BEFORE: Duration = Duration::from_millis(50);
 /// Limit of the answers.
 const ANSWERED: Duration = Duration::from_secs(10);
 
-/// Runs the steps: so many callers at once.
+/// Runs the steps: this many callers at once.
 pub fn run(report: &mut Report, loaded: &mut Loaded, steps: &[usize]) {
     let columns = &[
         "callers at once",

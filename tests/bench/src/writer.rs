@@ -11,7 +11,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 use twinbox_store_kit::Node;
-use twinbox_testkit::{Place, Process};
+use twinbox_testkit::{NetPlace, Process};
 
 use crate::population::{self, Population};
 
@@ -58,7 +58,7 @@ pub fn write_and_kill(dir: &Path, log: &Path, population: Population) -> WriteTi
     if imported {
         command.arg("--imported");
     }
-    let mut process = Process::start_piped("writer", command, &Place::here(Ipv4Addr::LOCALHOST), log);
+    let mut process = Process::start_piped("writer", command, &NetPlace::here(Ipv4Addr::LOCALHOST), log);
     let output = process.child().stdout.take().expect("its output is a pipe");
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
     let times = lines.find_map(|line| {

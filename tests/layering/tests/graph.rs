@@ -102,7 +102,7 @@ fn below<'a>(member: &'a Member, all: &'a [Member]) -> BTreeSet<&'a str> {
 }
 
 #[test]
-fn what_is_to_stay_apart_does() {
+fn separated_crates_never_depend_on_each_other() {
     let (law, members) = (table("layers.toml"), members());
     let mut complaints = Vec::new();
     for apart in tables(&law, "apart") {
@@ -169,8 +169,8 @@ fn every_dependency_is_used() {
     judge("unused dependencies", &complaints);
 }
 
-/// Simulated clocks, disks and networks are for tests/turmoil alone: no other crate may be built with them, neither
-/// alone nor together with all others.
+/// Simulated clocks, disks and networks are for tests/turmoil and tests/storage-cuts alone: no other crate may be built with
+/// them, neither alone nor together with all others.
 #[test]
 fn nothing_is_built_with_simulated_machines() {
     for of in [["--package", "twinbox"].as_slice(), &["--workspace"]] {
@@ -185,6 +185,9 @@ fn nothing_is_built_with_simulated_machines() {
         assert!(tree.contains("twinbox-clock v"), "a tree without our crates:\n{tree}");
         let simulated: Vec<String> =
             tree.lines().filter(|l| l.contains("\"simulation\"")).map(|l| format!("{of:?}: {l}")).collect();
-        judge("only tests/turmoil, with its feature `simulated`, asks for the feature `simulation`", &simulated);
+        judge(
+            "only two crates of tests, with their feature `simulated`, ask for the feature `simulation`",
+            &simulated,
+        );
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use twinbox_layering::{files, judge, members, root};
+use twinbox_layering::{array, files, judge, members, metadata, root, text};
 
 /// Every file of the repository with one of these endings, as (path from the root, text).
 fn texts(endings: &[&str]) -> Vec<(PathBuf, String)> {
@@ -72,10 +72,35 @@ fn no_crate_has_more_than_6000_lines_and_the_composition_root_1500() {
     judge("large crates", &complaints);
 }
 
-/// Names that were replaced by terms of the trade, because they were riddles or had several meanings.
+/// A target is compiled a second time, and linked, for its unit tests. One without any says so in its manifest; one with some must
+/// not, or they never run.
+#[test]
+fn only_targets_with_unit_tests_are_built_for_them() {
+    let metadata = metadata(&["--no-deps"]);
+    let (sources, mut complaints) = (texts(&[".rs"]), Vec::new());
+    for package in array(&metadata["packages"]) {
+        let manifest = PathBuf::from(text(&package["manifest_path"]));
+        let folder = manifest.parent().and_then(|folder| folder.strip_prefix(root()).ok()).expect("below the root");
+        let mut own = sources.iter().filter(|(file, _)| file.starts_with(folder.join("src")));
+        let has_tests = own.any(|(_, text)| text.contains("cfg(test)"));
+        let mut targets = array(&package["targets"])
+            .iter()
+            .filter(|target| array(&target["kind"]).iter().any(|kind| kind == "lib" || kind == "bin"));
+        if targets.any(|target| target["test"] != has_tests) {
+            complaints.push(format!(
+                "{}: {} `test = false`",
+                manifest.display(),
+                if has_tests { "no" } else { "add" }
+            ));
+        }
+    }
+    judge("unit tests of libraries and programs", &complaints);
+}
+
+/// Names that were replaced by terms of the trade, because they were riddles, had several meanings, or had no subject.
 #[test]
 fn the_old_names_stay_out() {
-    const OLD: [&str; 47] = [
+    const OLD: [&str; 58] = [
         "Door",
         "Doors",
         "Knocker",
@@ -123,44 +148,190 @@ fn the_old_names_stay_out() {
         "Learned",
         "Asked",
         "Tally",
+        "Outcome",
+        "Step",
+        "Service",
+        "Verdict",
+        "Settings",
+        "Policy",
+        "Waiting",
+        "Held",
+        "Place",
+        "Exchange",
+        "Lease",
     ];
     let complaints = lines(&sources(), |_, line| {
-        let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-        let declares = |pair: &[&str]| matches!(pair, [kind, name] if matches!(*kind, "struct" | "enum" | "trait" | "type") && OLD.contains(name));
-        words.windows(2).find(|pair| declares(pair)).map(|pair| format!("{} is an old name", pair[1]))
+        declared(line).filter(|name| OLD.contains(name)).map(|name| format!("{name} is an old name"))
     });
     judge("old names", &complaints);
 }
 
-/// A docstring states what a thing is. One that begins with a question word leaves the noun to the reader, and "whoever"
-/// hides the actor.
+/// The README is for users: they read one page, and the rest is in `docs/`.
 #[test]
-fn docstrings_begin_with_a_noun_and_sentences_name_their_actor() {
-    const QUESTIONS: [&str; 9] = ["What", "Who", "Whose", "Whom", "Whoever", "How", "Where", "Which", "When"];
-    fn doc(line: &str) -> Option<&str> {
-        let line = line.trim_start();
-        line.strip_prefix("///").or_else(|| line.strip_prefix("//!")).map(str::trim_start)
-    }
+fn the_readme_has_at_most_150_lines() {
+    let text = fs::read_to_string(root().join("README.md")).expect("README.md");
+    let length = text.lines().count();
+    assert!(length <= 150, "README.md: {length} lines, at most 150; figures belong to docs/figures.md");
+}
+
+/// Those of the old names that no sentence has by chance.
+#[test]
+fn the_documents_name_no_old_names() {
+    const OLD: [&str; 12] = [
+        "Doors",
+        "Knocker",
+        "Lamps",
+        "LightSender",
+        "Warden",
+        "Tending",
+        "LookingBack",
+        "Steward",
+        "Porter",
+        "LastWords",
+        "newcomer",
+        "newcomers",
+    ];
     let mut complaints = Vec::new();
-    for (file, text) in texts(&[".rs", ".md", ".toml"]) {
-        if file.starts_with("tests/layering") {
-            continue;
-        }
-        let mut before = "";
+    for (file, text) in texts(&[".md"]) {
         for (number, line) in text.lines().enumerate() {
-            let at = format!("{}:{}", file.display(), number + 1);
-            let begins = doc(line).filter(|_| doc(before).is_none());
-            if let Some(word) = begins.and_then(|doc| doc.split(' ').next()).filter(|word| QUESTIONS.contains(word))
-            {
-                complaints.push(format!("{at}: begins with {word:?}"));
+            for name in OLD.iter().filter(|name| says(line, name)) {
+                complaints.push(format!("{}:{}: {name} is an old name", file.display(), number + 1));
             }
-            if line.to_lowercase().contains("whoever") {
-                complaints.push(format!("{at}: name the actor instead of \"whoever\""));
+        }
+    }
+    judge("old names in documents", &complaints);
+}
+
+/// Words that hide the actor of a sentence.
+const NO_ACTOR: [&str; 4] = ["whoever", "nobody", "somebody", "anew"];
+
+/// Words that read as a riddle in a comment, and what a replacement of names has left of another word.
+const RIDDLES: [&str; 4] = ["so many", "again and again", "further and further", "aftermonitors"];
+
+/// Question words that leave the noun of a sentence to the reader. "When" and "where" may begin a condition, which a docstring
+/// does not have.
+const QUESTIONS: [&str; 8] = ["What", "Who", "Whose", "Whom", "Whoever", "How", "Which", "Why"];
+
+/// The text of a line that is only a comment, and whether it is a docstring.
+fn comment(line: &str) -> Option<(bool, &str)> {
+    let text = line.trim_start().strip_prefix("//")?;
+    let doc = text.strip_prefix(['/', '!']);
+    Some((doc.is_some(), doc.unwrap_or(text).trim()))
+}
+
+/// The text in lower case, without its parts between backticks.
+fn without_code(text: &str) -> String {
+    text.split('`').step_by(2).collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+/// Whether the text has these words as whole words.
+fn says(text: &str, words: &str) -> bool {
+    let in_word = |c: char| c.is_alphanumeric();
+    text.match_indices(words)
+        .any(|(at, _)| !text[..at].ends_with(in_word) && !text[at + words.len()..].starts_with(in_word))
+}
+
+/// The name of the type that a line declares.
+fn declared(line: &str) -> Option<&str> {
+    let words: Vec<&str> = line.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let is_kind = |word: &str| matches!(word, "struct" | "enum" | "trait" | "type");
+    words.windows(2).find_map(|pair| match pair {
+        [kind, name] if is_kind(kind) => Some(*name),
+        _ => None,
+    })
+}
+
+/// Whether a docstring begins with the name of its own type, of several words: a replacement of names did that to the noun.
+fn begins_with_own_name(first: &str, after: &[&str]) -> bool {
+    let several = first.chars().skip(1).any(char::is_uppercase) && first.contains(char::is_lowercase);
+    let item =
+        after.iter().map(|line| line.trim_start()).find(|line| !line.starts_with("//") && !line.starts_with("#["));
+    several && item.and_then(declared) == Some(first)
+}
+
+/// Complaints about the comments of a Rust file, each with the number of its line.
+fn about_comments(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut complaints = Vec::new();
+    let mut before: Option<(bool, &str)> = None;
+    for (n, line) in lines.iter().enumerate() {
+        let mut complain = |why: String| complaints.push((n + 1, why));
+        let Some((is_doc, text)) = comment(line) else {
+            before = None;
+            continue;
+        };
+        let first = text.split(' ').next().unwrap_or_default();
+        let begins = before.is_none_or(|(was_doc, _)| was_doc != is_doc);
+        if begins {
+            if QUESTIONS.contains(&first) || (is_doc && ["Where", "When"].contains(&first)) {
+                complain(format!("begins with {first:?}"));
             }
-            before = line;
+            if text.starts_with('…') {
+                complain("begins in the middle of a sentence".to_owned());
+            }
+            if is_doc && begins_with_own_name(first, &lines[n + 1..]) {
+                complain(format!("begins with the name {first} instead of a noun"));
+            }
+        }
+        let follows = !begins && before.is_some_and(|(_, text)| text.ends_with('.'));
+        let later = text.split(". ").skip(1).filter_map(|sentence| sentence.split(' ').next());
+        let mut sentences = follows.then_some(first).into_iter().chain(later);
+        if let Some(word) = sentences.find(|word| QUESTIONS.contains(word)) {
+            complain(format!("a sentence begins with {word:?}"));
+        }
+        let plain = without_code(text);
+        for words in NO_ACTOR.iter().chain(&RIDDLES).filter(|words| says(&plain, words)) {
+            complain(format!("say it without {words:?}"));
+        }
+        before = Some((is_doc, text));
+    }
+    complaints
+}
+
+/// A comment states what a thing is or why it is done. One that begins with a question word leaves the noun to the reader, and
+/// "whoever" hides the actor.
+#[test]
+fn comments_begin_with_a_noun_and_sentences_name_their_actor() {
+    let mut complaints = Vec::new();
+    for (file, text) in sources() {
+        let about = about_comments(&text).into_iter();
+        complaints.extend(about.map(|(line, why)| format!("{}:{line}: {why}", file.display())));
+    }
+    complaints.extend(lines(&sources(), |_, line| {
+        line.to_lowercase().contains("whoever").then(|| "name the actor instead of \"whoever\"".to_owned())
+    }));
+    for (file, text) in texts(&[".md", ".toml"]).iter().filter(|(file, _)| !file.starts_with("tests/layering")) {
+        for (number, line) in text.lines().enumerate() {
+            let plain = without_code(line);
+            for word in NO_ACTOR.iter().filter(|word| says(&plain, word)) {
+                complaints.push(format!("{}:{}: name the actor instead of {word:?}", file.display(), number + 1));
+            }
         }
     }
     judge("words", &complaints);
+}
+
+#[test]
+fn riddles_in_comments_are_found() {
+    for (text, found) in [
+        ("/// What it is.\nfn f() {}", 1),
+        ("/// When it is due.\nfn f() {}", 1),
+        ("// When it is due, it is sent.", 0),
+        ("// What is left is sent.", 1),
+        ("// The rest is sent. What is left stays.", 1),
+        ("// The rest is sent.\n// What is left stays.", 1),
+        ("// The rest is sent,\n// which nothing needs.", 0),
+        ("/// Lower bound.\nconst A: u8 = 1;\n/// … and upper one.\nconst B: u8 = 2;", 1),
+        ("/// KeyPath by which a key arrived.\n#[derive(Debug)]\npub(super) enum KeyPath {", 1),
+        ("/// Path by which a key arrived.\nenum KeyPath {", 0),
+        ("/// Trunk of a call.\nstruct Trunk;", 0),
+        ("// At most so many bytes.", 1),
+        ("// User and group: `nobody`.", 0),
+        ("// Nobody waits for it.", 1),
+        ("let what = 1; // What is not checked: it follows code.", 0),
+    ] {
+        assert_eq!(about_comments(text).len(), found, "{text}: {:?}", about_comments(text));
+    }
 }
 
 /// The sources contain no unfinished work.

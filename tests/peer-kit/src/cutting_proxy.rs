@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-use twinbox_testkit::Place;
+use twinbox_testkit::NetPlace;
 
 use crate::{
     client_stream::{Begin, ClientStream, Piece},
@@ -55,7 +55,7 @@ struct Plan {
 
 impl CuttingProxy {
     /// Relays connections to `place` on to `server`, and loses none until [`Self::cut`].
-    pub fn start(place: &Place, port: u16, server: SocketAddr) -> Self {
+    pub fn start(place: &NetPlace, port: u16, server: SocketAddr) -> Self {
         let (plan, upstream) = (Arc::new(Mutex::new(Plan::default())), Connections::default());
         let resumed = Arc::new(AtomicUsize::new(0));
         let (shared, from, opened, counted) = (plan.clone(), place.clone(), upstream.clone(), resumed.clone());

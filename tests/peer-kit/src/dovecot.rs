@@ -10,7 +10,7 @@ use std::{
 };
 
 use tempfile::TempDir;
-use twinbox_testkit::{Authority, Place, Process, wait_until};
+use twinbox_testkit::{Authority, NetPlace, Process, wait_until};
 
 use crate::ImapUser;
 
@@ -29,7 +29,7 @@ const CAPABILITIES: &str = "\
 #[derive(Debug)]
 pub struct Dovecot {
     process: Option<Process>,
-    place: Place,
+    place: NetPlace,
     folder: TempDir,
 }
 
@@ -38,7 +38,7 @@ pub struct Dovecot {
 pub struct DovecotSettings {
     /// Names of the accounts.
     pub accounts: Vec<String>,
-    /// Accounts that are limited to so many bytes.
+    /// Accounts that are limited to this many bytes.
     pub quotas: Vec<(String, u64)>,
     /// Extensions that it does not offer, such as `QRESYNC`.
     pub masked: Vec<&'static str>,
@@ -70,7 +70,7 @@ impl Dovecot {
     }
 
     /// Starts it at `place`.
-    pub fn start(place: &Place, settings: &DovecotSettings) -> Self {
+    pub fn start(place: &NetPlace, settings: &DovecotSettings) -> Self {
         let folder = tempfile::Builder::new().prefix("twinbox-imap-").tempdir().expect("a temporary folder");
         // Its processes run under several accounts.
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).expect("the mode can be set");

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use twinbox_testkit::Place;
+use twinbox_testkit::NetPlace;
 
 use crate::listener::{Connections, Listener};
 
@@ -31,7 +31,7 @@ pub struct HoldingRelay {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Rule {
     Pass,
-    /// Up to the piece that exceeds so many bytes.
+    /// Up to the piece that exceeds this many bytes.
     HoldAfter(usize),
     /// Up to the piece that has these bytes.
     HoldAt(Vec<u8>),
@@ -59,7 +59,7 @@ enum Act {
 }
 
 impl Rule {
-    /// The act with a piece that follows so many bytes.
+    /// The act with a piece that follows this many bytes.
     fn act(&self, before: usize, piece: &[u8]) -> Act {
         match self {
             Self::HoldAfter(most) if before + piece.len() > *most => Act::Hold,
@@ -72,7 +72,7 @@ impl Rule {
 
 impl HoldingRelay {
     /// Relays connections to `place` on to `server`, and holds nothing yet.
-    pub fn start(place: &Place, port: u16, server: SocketAddr) -> Self {
+    pub fn start(place: &NetPlace, port: u16, server: SocketAddr) -> Self {
         let flow = Arc::new(Flow {
             rule: Mutex::new(Rule::Pass),
             changed: Condvar::new(),

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use twinbox_testkit::Place;
+use twinbox_testkit::NetPlace;
 
 use crate::{
     client_stream::{Begin, ClientStream},
@@ -48,7 +48,7 @@ struct Counts {
 
 impl HostileImap {
     /// Starts it at `place`.
-    pub fn start(place: &Place, port: u16, hostility: Hostility) -> Self {
+    pub fn start(place: &NetPlace, port: u16, hostility: Hostility) -> Self {
         let counts = Arc::new(Counts::default());
         let shared = counts.clone();
         let listener = Listener::start(place, port, move |stream| {

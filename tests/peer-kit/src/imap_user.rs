@@ -8,7 +8,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use twinbox_testkit::Place;
+use twinbox_testkit::NetPlace;
 
 /// Time limit of one answer.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -44,7 +44,7 @@ struct Line {
 
 impl ImapUser {
     /// Signs in from `place` with a password.
-    pub fn sign_in(place: &Place, server: SocketAddr, account: &str, password: &str) -> Self {
+    pub fn sign_in(place: &NetPlace, server: SocketAddr, account: &str, password: &str) -> Self {
         let stream = place.tcp(server).unwrap_or_else(|e| panic!("IMAP server {server}: {e}"));
         stream.set_read_timeout(Some(LIMIT)).expect("a limit can be set");
         let mut user = Self { stream: BufReader::new(stream), tag: 0 };

@@ -1,4 +1,4 @@
-//! Real and hostile servers of mail accounts for tests.
+//! Real and hostile peers for tests: servers of mail accounts, directories, callers, a store of backups.
 //!
 //! As in the test kit, everything blocks and uses plain threads and sockets, and shares no code with the product.
 //!
@@ -11,12 +11,15 @@
 //! * [`HostileImap`]: an IMAP server that breaks the protocol.
 //! * [`MadeUpDirectory`]: a directory server with as many people and as large attributes as a test wants.
 //! * [`Samba`]: an Active Directory with one controller or two.
+//! * [`Depositors`]: SIPp as many callers who leave messages.
+//! * `S3Server`, with the feature `s3`: an S3-compatible store.
 //! * [`people`]: people of a directory, and the users that nodes make of them.
 //! * [`office`]: a cluster whose mailboxes are kept in accounts of a Dovecot.
 //! * [`need`]: requirements on the machine.
 
 mod client_stream;
 mod cutting_proxy;
+mod depositors;
 mod dovecot;
 mod holding_relay;
 mod hostile_imap;
@@ -26,14 +29,19 @@ mod made_up_directory;
 pub mod need;
 pub mod office;
 pub mod people;
+#[cfg(feature = "s3")]
+mod s3_server;
 mod samba;
 mod token_endpoint;
 
 pub use cutting_proxy::{Cut, CuttingProxy};
+pub use depositors::{Counted, Depositing, Depositors, find_speech_of_depositors};
 pub use dovecot::{Dovecot, DovecotSettings};
 pub use holding_relay::HoldingRelay;
 pub use hostile_imap::{HostileImap, Hostility};
 pub use imap_user::{AccountMail, ImapUser};
 pub use made_up_directory::{MadeUpDirectory, PeopleAnswer};
+#[cfg(feature = "s3")]
+pub use s3_server::S3Server;
 pub use samba::Samba;
 pub use token_endpoint::TokenEndpoint;

@@ -9,12 +9,12 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use twinbox_testkit::Place;
+use twinbox_testkit::NetPlace;
 
 /// Listens until it is dropped, which also closes all connections.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    place: Place,
+    place: NetPlace,
     address: SocketAddr,
     stop: Arc<AtomicBool>,
     connections: Connections,
@@ -45,7 +45,7 @@ impl Connections {
 
 impl Listener {
     /// Listens at `place`; `serve` has a thread for each connection, which is closed after it.
-    pub(crate) fn start(place: &Place, port: u16, serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(place: &NetPlace, port: u16, serve: impl Fn(&TcpStream) + Send + Sync + 'static) -> Self {
         let (listener, stop, serve) = (place.listen(port), Arc::new(AtomicBool::new(false)), Arc::new(serve));
         let connections = Connections::default();
         let (stopped, known) = (stop.clone(), connections.clone());

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use twinbox_testkit::Place;
+use twinbox_testkit::NetPlace;
 
 use crate::listener::Listener;
 
@@ -46,7 +46,7 @@ pub enum PeopleAnswer {
         /// Size of each photo, in bytes.
         photo: usize,
     },
-    /// One person, then another one whose `jpegPhoto` has so many bytes, sent as far as the client reads.
+    /// One person, then another one whose `jpegPhoto` has this many bytes, sent as far as the client reads.
     HugePhoto(usize),
     /// One person after each such pause, without an end.
     Drip(Duration),
@@ -75,7 +75,7 @@ impl MadeUpDirectory {
     pub const FIRST: usize = 2_000_000;
 
     /// Starts it at `place`.
-    pub fn start(place: &Place, port: u16, answer: PeopleAnswer) -> Self {
+    pub fn start(place: &NetPlace, port: u16, answer: PeopleAnswer) -> Self {
         let shared = Arc::new(Shared {
             answer: Mutex::new(answer),
             connections: AtomicU64::new(0),
@@ -235,7 +235,7 @@ fn person(id: &[u8], n: usize, photo: usize) -> Vec<u8> {
     entry(id, &dn(n), &attributes)
 }
 
-/// The bytes of a person up to the photo, which has so many bytes and is the last part.
+/// The bytes of a person up to the photo, which has this many bytes and is the last part.
 fn huge_head(id: &[u8], bytes: usize) -> Vec<u8> {
     let before = [
         (SET, Vec::new()),

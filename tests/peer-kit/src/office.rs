@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 use twinbox_testkit::{
-    Cli, Cluster, Place, Spec, Speech,
+    Cli, Cluster, NetPlace, Spec, Speech,
     g711::{self, Law},
     holds, wait_for, wait_until,
 };
@@ -50,7 +50,7 @@ impl Office {
         if !need::all(&[need::DOVECOT]) {
             return None;
         }
-        let start = |phones: &Place| Dovecot::start(phones, settings);
+        let start = |phones: &NetPlace| Dovecot::start(phones, settings);
         let (cluster, dovecot) = Cluster::start_with(|_| Spec::default(), start);
         Some(Self::of(cluster, dovecot))
     }

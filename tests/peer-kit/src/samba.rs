@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
-use twinbox_testkit::{Place, Process, wait_until};
+use twinbox_testkit::{NetPlace, Process, wait_until};
 
 /// The program, which Debian installs outside of the path of users.
 pub(crate) const PROGRAM: &str = "/usr/sbin/samba";
@@ -27,7 +27,7 @@ const SERVICES: &str = "ldap cldap rpc";
 #[derive(Debug)]
 pub struct Samba {
     process: Option<Process>,
-    place: Place,
+    place: NetPlace,
     /// NetBIOS name of the controller.
     name: String,
     folder: TempDir,
@@ -45,7 +45,7 @@ impl Samba {
     pub const PASSWORD: &'static str = "Passw0rd.of.the.test";
 
     /// Makes a domain, starts its first controller at `place`, and applies these changes (LDIF).
-    pub fn start(place: &Place, changes: &str) -> Self {
+    pub fn start(place: &NetPlace, changes: &str) -> Self {
         let authority = Arc::new(folder());
         openssl(
             authority.path(),
@@ -69,7 +69,7 @@ impl Samba {
     }
 
     /// A second controller at `place`: it has the entries of this one under update sequence numbers of its own.
-    pub fn join(&self, place: &Place) -> Self {
+    pub fn join(&self, place: &NetPlace) -> Self {
         let mut other = Self::new(place, "DC2", self.authority.clone());
         let mut join = other.tool(&["domain", "join", "corp.example.org", "DC"]);
         join.arg(format!("--server={}", self.place.ip)).args(credentials());
@@ -159,7 +159,7 @@ impl Samba {
     }
 
     /// A controller without data, with a certificate for its address.
-    fn new(place: &Place, name: &str, authority: Arc<TempDir>) -> Self {
+    fn new(place: &NetPlace, name: &str, authority: Arc<TempDir>) -> Self {
         let samba =
             Self { process: None, place: place.clone(), name: name.to_owned(), folder: folder(), authority };
         let (ca, key) = (samba.ca_file(), samba.authority.path().join("ca.key"));

@@ -21,7 +21,7 @@ use base64::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use twinbox_clock::{BootInstant, wall};
-use twinbox_testkit::{Place, token};
+use twinbox_testkit::{NetPlace, token};
 
 use crate::listener::Listener;
 
@@ -104,7 +104,7 @@ impl Request {
 
 impl TokenEndpoint {
     /// Starts it at `place` for a client with this secret. Tokens are valid for an hour.
-    pub fn start(place: &Place, port: u16, client: &str, secret: &str) -> Self {
+    pub fn start(place: &NetPlace, port: u16, client: &str, secret: &str) -> Self {
         let state = Arc::new(Mutex::new(State::new(client, secret)));
         let shared = state.clone();
         let listener = Listener::start(place, port, move |stream| {
@@ -135,7 +135,7 @@ impl TokenEndpoint {
         format!("http://{}/{path}", self.listener.address())
     }
 
-    /// Access tokens that are issued from now on are valid for so many seconds.
+    /// Access tokens that are issued from now on are valid for this many seconds.
     pub fn live_for(&self, seconds: u64) {
         locked(&self.state).life = Duration::from_secs(seconds);
     }

@@ -4,7 +4,10 @@ use std::{
     env,
     fs::File,
     io::{self, BufRead, BufReader, Write},
-    os::{fd::OwnedFd, unix::net::UnixStream, unix::process::CommandExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -91,8 +94,21 @@ impl PowerDisk {
 
     /// Cuts the power before the write or flush that follows `operations` others from now on.
     pub fn cut_after(&mut self, operations: u64) {
+        self.arm(&format!("cut {operations}"));
+    }
+
+    /// Makes everything durable. The next flush fails, and the drive forgets what is written to it until then: the page cache has
+    /// it, and the disk does not.
+    pub fn fail_next_flush(&mut self) {
+        let folder = File::open(self.folder()).unwrap_or_else(|error| panic!("the disk is mounted: {error}"));
+        // SAFETY: the descriptor is open; the call touches no memory.
+        assert_eq!(unsafe { libc::syncfs(folder.as_raw_fd()) }, 0, "the disk has power");
+        self.arm("fail-flush");
+    }
+
+    fn arm(&mut self, order: &str) {
         let drive = self.drive();
-        drive.order(&format!("cut {operations}"));
+        drive.order(order);
         let answer = drive.answer(LIMIT).unwrap_or_else(|error| panic!("the drive does not answer: {error}"));
         assert_eq!(answer, "armed");
     }

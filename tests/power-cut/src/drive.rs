@@ -41,13 +41,15 @@ pub struct Drive {
     power: bool,
     /// Writes and flushes until the power fails.
     remaining: Option<u64>,
+    /// The next flush fails.
+    fails: bool,
 }
 
 impl Drive {
     /// A drive on an image file; `seed` chooses what a cut keeps.
     pub fn new(medium: File, seed: u64) -> io::Result<Self> {
         let length = medium.metadata()?.len();
-        Ok(Self { medium, length, cache: Cache::default(), seed, power: true, remaining: None })
+        Ok(Self { medium, length, cache: Cache::default(), seed, power: true, remaining: None, fails: false })
     }
 
     /// Size in bytes.
@@ -58,6 +60,13 @@ impl Drive {
     /// The power fails before the write or flush that follows this many others.
     pub fn cut_after(&mut self, operations: u64) {
         self.remaining = Some(operations);
+    }
+
+    /// Makes all durable that was written. The next flush fails, and what is written until then is forgotten.
+    pub fn fail_next_flush(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.fails = true;
+        Ok(())
     }
 
     /// Cuts the power; `None` if there is none.
@@ -105,6 +114,9 @@ impl Drive {
     pub fn flush(&mut self) -> io::Result<()> {
         self.powered()?;
         let all = self.cache.flush();
+        if std::mem::take(&mut self.fails) {
+            return Err(io::Error::from_raw_os_error(libc::EIO));
+        }
         self.store(&all)
     }
 
@@ -150,6 +162,23 @@ mod tests {
             assert_eq!(drive.cut().expect("no second cut"), None);
         }
         assert!((1..80).contains(&lost), "{lost} of 80 sectors were lost");
+    }
+
+    #[test]
+    fn failed_flush_forgets_what_was_written_and_the_next_one_succeeds() {
+        let mut drive = drive(1);
+        drive.write(0, &[1; 512]).expect("a write");
+        drive.fail_next_flush().expect("armed");
+        drive.write(0, &[2; 512]).expect("a write");
+        assert_eq!(drive.read(0, 512).expect("a read"), [2; 512]);
+        assert_eq!(drive.flush().expect_err("a failure").raw_os_error(), Some(libc::EIO));
+        assert_eq!(drive.read(0, 512).expect("a read"), [1; 512]);
+        drive.write(512, &[3; 512]).expect("a write");
+        drive.flush().expect("a flush");
+        drive.cut().expect("a cut");
+        let mut found = [0; 1024];
+        drive.medium.read_exact_at(&mut found, 0).expect("the medium");
+        assert!(found[..512] == [1; 512] && found[512..] == [3; 512]);
     }
 
     #[test]

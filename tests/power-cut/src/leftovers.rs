@@ -20,7 +20,7 @@ pub fn source() -> String {
     format!("{SOURCE}{}:{}", std::process::id(), std::os::unix::process::parent_id())
 }
 
-/// Unmounts the file system on the image of a disk's folder, then the image. What a process still uses goes with it.
+/// Unmounts the file system on the image of a disk's folder, then the image. A mount that a process still uses is detached.
 pub fn unmount(folder: &Path) {
     unmount_one(&folder.join(DATA));
     unmount_one(&folder.join(IMAGE));

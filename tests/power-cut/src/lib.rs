@@ -3,7 +3,8 @@
 //! [`PowerDisk`] is an ext4 file system on a loop device on an image file, and a FUSE file system of this crate serves
 //! that file. Its process is the drive: writes stay in its memory until the block layer sends a flush, which arrives as
 //! an FSYNC. A cut keeps a subset of the sectors that were not flushed, in any order and also torn, chosen by a seed;
-//! the rest is forgotten, and all further requests fail. The next start mounts the image that survived.
+//! the rest is forgotten, and all further requests fail. The next start mounts the image that survived. One flush alone
+//! may fail too: the drive forgets what it would have made durable, and the page cache has it.
 //!
 //! The process of the drive is the test program again, so that a test never waits for itself. Each test file that uses a
 //! [`PowerDisk`] has a test for that process alone:

@@ -74,6 +74,10 @@ fn serve(folder: &Path, seed: u64, test: &UnixStream) -> io::Result<()> {
                 drive.cut_after(operations.parse().map_err(io::Error::other)?);
                 writeln!(&*test, "armed")?;
             }
+            ["fail-flush"] => {
+                drive.fail_next_flush()?;
+                writeln!(&*test, "armed")?;
+            }
             ["off"] => {
                 drop(drive);
                 return power_off(folder, test);

@@ -95,6 +95,7 @@ impl World {
         let holding = process.state.duties.values().find(|a| a.epoch.node == name).map(|a| a.incarnation);
         let incarnation = holding.filter(|_| any_incarnation).unwrap_or(incarnation);
         process.exits.note(&name, incarnation, process.leadership.had_calls(&name, incarnation));
+        process.contacts.note_exit(&name, incarnation);
         if process.leadership.step(now, LeaderEvent::Exited { node: &name, incarnation }).is_some() {
             self.after(MS / 2, Event::LeaderWork(to));
         }

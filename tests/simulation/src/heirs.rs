@@ -35,12 +35,11 @@ impl World {
     /// Records the calls that a member has inherited by its present knowledge.
     pub(crate) fn record_heirs(&mut self, member: usize) -> Result<(), Violation> {
         let name = self.members[member].name.clone();
-        self.inherit_by_proof(member);
         let Some(process) = self.awake(member) else { return Ok(()) };
         let own = (&name, process.incarnation);
         let ours = |item: &&CallHeir| (&item.heir, item.heir_incarnation) == own;
         let agreed = process.state.heirs.iter().filter(ours);
-        let believed: Vec<_> = agreed.chain(process.holder.inherited()).cloned().collect();
+        let believed: Vec<_> = agreed.chain(process.node.holder().inherited()).cloned().collect();
         let heir: MemberIncarnation = (name.clone(), process.incarnation);
         for item in believed {
             let known = self.heirs.entry((item.node.clone(), item.incarnation)).or_insert_with(|| heir.clone());
@@ -70,7 +69,7 @@ impl World {
         let others = self.members.iter().enumerate().filter(|(m, _)| *m != victim);
         let mut others = others.filter_map(|(_, other)| other.process.as_ref());
         let known = |process: &Process| {
-            let granted = process.holder.grant().map(|grant| &grant.call_counts);
+            let granted = process.node.holder().grant().map(|grant| &grant.call_counts);
             let counts = |counts: &CallCounts| counts.calls(&name, incarnation).is_some();
             counts(process.leadership.call_counts()) && granted.is_some_and(counts)
         };

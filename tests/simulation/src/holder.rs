@@ -1,16 +1,19 @@
-//! The node's side of its leases: the real decisions ([`HolderStep`](twinbox_roles_member::HolderStep)), carried out
-//! with the gates and messages of this cluster.
+//! The node's side of its leases, and its solo work: the real decisions ([`NodeStep`](twinbox_roles_member::NodeStep)),
+//! carried out with the gates, disks and messages of this cluster.
 
 use std::time::Duration;
 
 use twinbox_ids::Incarnation;
-use twinbox_roles_core::{CallHeir, Grant, MemberKind, Report, ServiceHealth};
-use twinbox_roles_member::{HolderAction, HolderEvent, LeaderEvent, LeaseDenied, ReportedFacts};
+use twinbox_roles_core::{CallHeir, Grant, MemberKind, Report, ServiceHealth, Status, Timing, Voters};
+use twinbox_roles_member::{
+    Contacts, HolderAction, KeepAliveExtras, LeaderEvent, LeaseDenied, NodeAction, NodeEvent, NodeFacts,
+    ReportedFacts, SoloAction,
+};
 
 use crate::{
     Mutant,
     heirs::with_calls,
-    member::Process,
+    member::{Member, Process},
     world::{Message, World},
 };
 
@@ -23,36 +26,57 @@ pub(crate) struct LeaseAnswer {
 }
 
 impl World {
-    /// A turn of a member, in the order of the service: it stops solo work before it reports that, and reports it
-    /// before it gets a grant.
+    /// A turn of a member.
     pub(crate) fn turn(&mut self, member: usize) {
-        let (now, limit) = (self.local(member), self.timing.lease);
+        let voters = self.known_voters(member);
         let leader = self.awake(member).and_then(|process| process.leader);
-        let leader = leader.map(|leader| self.members[leader].name.clone());
-        let Some(Process { holder, state, .. }) = self.awake(member) else { return };
-        let actions = holder.step(now, HolderEvent::Applied { state, leader });
-        self.carry_out(member, actions);
-        self.finish_releases(member);
-        self.decide_solo(member);
-        let Some(Process { holder, state, requests, .. }) = self.awake(member) else { return };
-        requests.retain(|sent| now.saturating_sub(*sent) < limit);
-        let turn = HolderEvent::Turn { state, unanswered: requests.len(), may_take_part: true };
-        let actions = holder.step(now, turn);
-        self.carry_out(member, actions);
-        let Some(process) = self.awake(member) else { return };
-        let solo = process.solo.leases(now);
-        let actions = process.holder.step(now, HolderEvent::Gates { is_held: false, solo });
-        self.carry_out(member, actions);
+        while let Some(action) = self.next_action(member, leader, &voters) {
+            match action {
+                NodeAction::Leases(actions) => self.carry_out(member, actions),
+                NodeAction::Solo(SoloAction::Store(record)) => self.store_solo_record(member, record),
+                NodeAction::Solo(SoloAction::Wait(_)) => {}
+                NodeAction::Solo(SoloAction::Close) => {
+                    if let Some(process) = self.awake(member) {
+                        process.gates.clear();
+                    }
+                }
+            }
+            self.finish_releases(member);
+        }
     }
 
-    /// Exit proofs may make a member the heir of calls.
-    pub(crate) fn inherit_by_proof(&mut self, member: usize) {
+    /// The next action of its present turn.
+    fn next_action(&mut self, member: usize, leader: Option<usize>, voters: &Voters) -> Option<NodeAction> {
         let now = self.local(member);
         let wall_ms = self.members[member].clock.wall_ms(self.now);
-        let voters = self.known_voters(member);
-        let Some(Process { holder, state, exits, .. }) = self.awake(member) else { return };
-        let actions = holder.step(now, HolderEvent::Exits { state, voters: &voters, exits, wall_ms });
-        self.carry_out(member, actions);
+        let raft_id = self.members[member].raft_id;
+        let leader = leader.map(|leader| self.members[leader].name.clone());
+        let Timing { election_max, margin, .. } = self.timing;
+        let early = self.is(Mutant::SoloTooSoon).then_some(election_max + margin);
+        let process = self.awake(member)?;
+        let in_flight = process.node.solo().report().is_some_and(|report| process.flies_in(&report.epoch));
+        let Process { node, state, exits, contacts, arbiter, .. } = process;
+        let earlier = early.map(|early| {
+            let mut earlier = Contacts::default();
+            for name in state.members.keys() {
+                contacts.last(name).into_iter().for_each(|at| earlier.note(at.saturating_sub(early), name, None));
+            }
+            earlier
+        });
+        node.turn(&NodeFacts {
+            now,
+            wall_ms,
+            state,
+            leader: leader.as_ref(),
+            raft_id,
+            voters,
+            exits,
+            may_take_part: true,
+            is_held: false,
+            contacts: earlier.as_ref().unwrap_or(contacts),
+            arbiter: *arbiter,
+            in_flight,
+        })
     }
 
     /// An answer of the leader arrives.
@@ -64,15 +88,19 @@ impl World {
         let as_sent =
             self.is(Mutant::InheritedReturns).then(|| result.as_ref().ok().map(|g| g.call_counts.clone()));
         let Some(process) = self.awake(to).filter(|process| process.incarnation == incarnation) else { return };
-        process.requests.retain(|request| *request != sent);
-        let actions = process.holder.step(now, HolderEvent::Answered { sent: counted, leader, result });
+        if counted != sent {
+            let unanswered =
+                NodeEvent::Answered { sent, leader: leader.clone(), result: Err(LeaseDenied::NoLeader) };
+            process.node.step(now, unanswered);
+        }
+        let actions = process.node.step(now, NodeEvent::Answered { sent: counted, leader, result });
         self.carry_out(to, actions);
         if let (Some(Some(counts)), Some(process)) = (as_sent, self.awake(to)) {
             process.leadership.step(now, LeaderEvent::CallCounts(counts));
         }
     }
 
-    fn carry_out(&mut self, member: usize, actions: Vec<HolderAction>) {
+    pub(crate) fn carry_out(&mut self, member: usize, actions: Vec<HolderAction>) {
         let now = self.local(member);
         let is_brought_back = self.is(Mutant::InheritedReturns);
         for action in actions {
@@ -82,9 +110,9 @@ impl World {
                     process.gates.remove(&duty);
                     process.releases.push((duty, epoch));
                 }
-                HolderAction::Ask(leader) => {
+                HolderAction::Ask { leader, sent } => {
                     if let Some(leader) = self.members.iter().position(|other| other.name == leader) {
-                        self.send_keep_alive(member, leader);
+                        self.send_keep_alive(member, leader, sent);
                     }
                 }
                 HolderAction::Open { duty, epoch, until } => drop(process.gates.insert(duty, (epoch, until))),
@@ -97,6 +125,11 @@ impl World {
                         continue;
                     }
                     process.leadership.step(now, LeaderEvent::Inherited { node: &node, incarnation });
+                }
+                HolderAction::AbandonWrites => {}
+                HolderAction::Left { .. } => {
+                    let reported = self.chance(75);
+                    self.exit(member, reported);
                 }
             }
         }
@@ -120,28 +153,30 @@ impl World {
                 process.releases.push((duty, epoch));
                 continue;
             }
-            process.holder.step(now, HolderEvent::Released { duty, epoch });
+            process.node.step(now, NodeEvent::Released { duty, epoch });
         }
     }
 
-    fn send_keep_alive(&mut self, member: usize, leader: usize) {
-        let sent = self.local(member);
-        let (raft_id, kind) = (self.members[member].raft_id, self.members[member].kind);
+    fn send_keep_alive(&mut self, member: usize, leader: usize, sent: Duration) {
+        let Member { name, raft_id, kind, .. } = &self.members[member];
+        let (name, raft_id, kind) = (name.clone(), *raft_id, *kind);
         let Some(process) = self.awake(member) else { return };
-        let request = Box::new(process.holder.request(process.reported_facts(raft_id, kind)));
+        let request = Box::new(process.node.holder().request(process.reported_facts(raft_id, kind)));
+        // Here a leaving node has no data that no other node has.
+        let is_leaving = process.state.members.get(&name).is_some_and(|member| member.status == Status::Leaving);
+        let extras = KeepAliveExtras { handed_over: is_leaving, ..KeepAliveExtras::default() };
         // A request to itself is answered in the same moment.
         if leader == member {
-            return self.take_keep_alive(member, member, sent, *request);
+            return self.take_keep_alive(member, member, sent, *request, &extras);
         }
-        process.requests.push(sent);
-        self.send(member, leader, Message::KeepAlive { sent, request });
+        self.send(member, leader, Message::KeepAlive { sent, request, extras });
     }
 }
 
 impl Process {
     fn reported_facts(&self, raft_id: u64, kind: MemberKind) -> ReportedFacts {
         let failed = || ServiceHealth { name: "store".to_owned(), ok: false, detail: String::new() };
-        let (persisted, solo) = (self.solo.persisted(), self.solo.report().cloned());
+        let (persisted, solo) = (self.node.solo().persisted(), self.node.solo().report().cloned());
         let measures = with_calls(self.measures, kind, self.incarnation);
         ReportedFacts {
             raft_id,

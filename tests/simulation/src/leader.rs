@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use twinbox_roles_core::{Command, Grant, KeepAlive, PersistedBounds, Status, View};
-use twinbox_roles_member::{LeaderAction, LeaderEvent, LeaseDenied, ProposalOutcome, RaftFacts};
+use twinbox_roles_member::{KeepAliveExtras, LeaderAction, LeaderEvent, LeaseDenied, ProposalOutcome, RaftFacts};
 
 use crate::{
     Mutant,
@@ -29,7 +29,7 @@ impl World {
         let by_present_length = self.is(Mutant::ForgottenLength);
         let applied = self.members[member].process.as_ref().map_or(0, |process| process.applied);
         let applied_term = applied.checked_sub(1).map_or(0, |last| self.log.entries[last].term);
-        let Some(Process { leads, leadership, state, exits, .. }) = self.awake(member) else { return };
+        let Some(Process { leads, leadership, state, exits, contacts, .. }) = self.awake(member) else { return };
         let facts = match leads {
             Some(leader) => RaftFacts {
                 term: leader.term,
@@ -44,7 +44,7 @@ impl World {
             leasing.bound_ms = leasing.lease_ms;
         }
         let state = shortened.as_ref().unwrap_or(state);
-        leadership.step(now, LeaderEvent::Raft { facts, state, exits });
+        leadership.step(now, LeaderEvent::Raft { facts, state, exits, contacts });
     }
 
     /// The leader plans and proposes, unless it waits for an outcome.
@@ -107,7 +107,12 @@ impl World {
     }
 
     /// The answer of a member to a keep-alive.
-    pub(crate) fn grant(&mut self, to: usize, mut request: KeepAlive) -> Result<Grant, LeaseDenied> {
+    pub(crate) fn grant(
+        &mut self,
+        to: usize,
+        mut request: KeepAlive,
+        extras: &KeepAliveExtras,
+    ) -> Result<Grant, LeaseDenied> {
         self.refresh_leadership(to);
         let now = self.local(to);
         let is_blind = self.is(Mutant::NoQuorumNeeded);
@@ -121,7 +126,8 @@ impl World {
         let Process { leads, leadership, state, .. } = self.awake(to).ok_or(LeaseDenied::NoLeader)?;
         let quorum_contact = leads.as_ref().and_then(|leader| leader.quorum_contact);
         let quorum_contact = quorum_contact.map(|at| if is_blind { now } else { at });
-        leadership.keep_alive(now, quorum_contact, voters, state, &request).map_err(LeaseDenied::from)
+        let granted = leadership.keep_alive(now, quorum_contact, voters, state, &request, extras);
+        granted.map_err(LeaseDenied::from)
     }
 }
 

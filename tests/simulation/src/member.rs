@@ -9,7 +9,7 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
     Command, Duty, Exits, Measures, MemberKind, PlannerPolicy, SoloRecord, SoloReport, State, Timing,
 };
-use twinbox_roles_member::{HolderStep, LeaderEvent, LeaderStep, MembershipStep, ProposalOutcome, SoloStep};
+use twinbox_roles_member::{Contacts, LeaderEvent, LeaderStep, MembershipStep, NodeStep, ProposalOutcome};
 
 use crate::{
     clock::{Clock, Micros},
@@ -46,14 +46,12 @@ pub(crate) struct Process {
     /// Number of applied entries.
     pub(crate) applied: usize,
     pub(crate) state: State,
-    /// Its side of its leases.
-    pub(crate) holder: HolderStep,
+    /// Its side of its leases, and its solo work.
+    pub(crate) node: NodeStep,
     /// The open gates: the epoch to act in, and its end by its own clock.
     pub(crate) gates: BTreeMap<Duty, (Epoch, Duration)>,
     /// Gates closed for release, until nothing is in flight.
     pub(crate) releases: Vec<(Duty, Epoch)>,
-    /// Send times, by its own clock, of keep-alives without an answer.
-    pub(crate) requests: Vec<Duration>,
     /// Writes that have been checked and have not arrived.
     pub(crate) in_flight: Vec<(Duty, Epoch)>,
     /// Work from the outbox.
@@ -72,9 +70,8 @@ pub(crate) struct Process {
     pub(crate) leader: Option<usize>,
     /// The proofs of death received.
     pub(crate) exits: Exits,
-    pub(crate) solo: SoloStep,
-    /// Last contact with any other member.
-    pub(crate) last_contact: Duration,
+    /// The last contacts with the other members.
+    pub(crate) contacts: Contacts,
     /// Time of the last answer of the arbiter.
     pub(crate) arbiter: Option<Duration>,
 }
@@ -94,17 +91,16 @@ pub(crate) struct Leader {
 impl Member {
     /// Starts a process on this member's disk.
     pub(crate) fn start(&mut self, now: Micros, incarnation: Incarnation, timing: Timing, policy: PlannerPolicy) {
-        let wall_ms = self.clock.wall_ms(now);
+        let (clocks, own) = ((self.clock.at(now), self.clock.wall_ms(now)), (self.name.clone(), incarnation));
         self.process = Some(Process {
             incarnation,
             run: self.run,
             hangs_until: 0,
             applied: 0,
             state: State::default(),
-            holder: HolderStep::new(self.name.clone(), incarnation, timing, self.clock.at(now)),
+            node: NodeStep::new(own, timing, self.solo_record.clone(), clocks),
             gates: BTreeMap::new(),
             releases: Vec::new(),
-            requests: Vec::new(),
             in_flight: Vec::new(),
             outbox: BTreeMap::new(),
             failing: false,
@@ -115,8 +111,7 @@ impl Member {
             membership: MembershipStep::default(),
             leader: None,
             exits: Exits::default(),
-            solo: SoloStep::new(self.name.clone(), timing, self.solo_record.clone(), wall_ms),
-            last_contact: self.clock.at(now),
+            contacts: Contacts::default(),
             arbiter: None,
         });
     }
@@ -162,13 +157,13 @@ impl Process {
     /// The epoch in which it may begin a write under this duty now, and whether that is a solo epoch.
     pub(crate) fn may_act(&self, duty: Duty, now: Duration) -> Option<(&Epoch, bool)> {
         let (epoch, until) = self.gates.get(&duty)?;
-        let is_solo = self.solo.report().is_some_and(|report| report.epoch == *epoch);
+        let is_solo = self.node.solo().report().is_some_and(|report| report.epoch == *epoch);
         (now < *until).then_some((epoch, is_solo))
     }
 
     /// Whether its record says that it acts solo.
     pub(crate) fn acts_alone(&self) -> bool {
-        self.solo.report().is_some_and(SoloReport::is_acting)
+        self.node.solo().report().is_some_and(SoloReport::is_acting)
     }
 
     /// Whether it may begin a write under any duty now.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use twinbox_roles_core::KeepAlive;
+use twinbox_roles_member::KeepAliveExtras;
 
 use crate::{
     clock::MS,
@@ -13,15 +14,20 @@ use crate::{
 impl World {
     pub(crate) fn deliver(&mut self, from: usize, to: usize, message: Message) {
         if from != to {
-            let last_contact = self.local(to);
+            let (now, name) = (self.local(to), self.members[from].name.clone());
+            let incarnation = match &message {
+                Message::KeepAlive { request, .. } => Some(request.incarnation),
+                _ => None,
+            };
             let Some(process) = self.awake(to) else { return };
-            process.last_contact = last_contact;
-            self.decide_solo(to);
+            process.contacts.note(now, &name, incarnation);
         }
         match message {
             Message::Heartbeat { term, sent, commit } => self.take_heartbeat(from, to, term, sent, commit),
             Message::Answer { term, sent } => self.take_answer(from, to, term, sent),
-            Message::KeepAlive { sent, request } => self.take_keep_alive(from, to, sent, *request),
+            Message::KeepAlive { sent, request, extras } => {
+                self.take_keep_alive(from, to, sent, *request, &extras);
+            }
             Message::LeaseAnswer(answer) => {
                 self.take_lease_answer(from, to, answer);
                 self.turn(to);
@@ -67,10 +73,17 @@ impl World {
         }
     }
 
-    pub(crate) fn take_keep_alive(&mut self, from: usize, to: usize, sent: Duration, request: KeepAlive) {
+    pub(crate) fn take_keep_alive(
+        &mut self,
+        from: usize,
+        to: usize,
+        sent: Duration,
+        request: KeepAlive,
+        extras: &KeepAliveExtras,
+    ) {
         let incarnation = request.incarnation;
         let released = !request.released.is_empty();
-        let result = self.grant(to, request).map(Box::new);
+        let result = self.grant(to, request, extras).map(Box::new);
         if released && result.is_ok() {
             self.after(MS, Event::LeaderWork(to));
         }

@@ -175,15 +175,17 @@ impl World {
         let term = before + 1;
         self.terms += 1;
         self.keep_proposals(before, candidate);
-        for voter in voters {
-            self.members[voter].term = term;
-            let last_contact = self.local(voter);
+        for voter in &voters {
+            self.members[*voter].term = term;
+            let now = self.local(*voter);
+            // A request for votes and its answer are also contacts with other members.
+            let others = voters.iter().filter(|other| *other != voter && [*voter, **other].contains(&candidate));
+            let others: Vec<_> = others.map(|other| self.members[*other].name.clone()).collect();
             if self.voters.len() > 1
-                && let Some(process) = self.members[voter].process.as_mut()
+                && let Some(process) = self.members[*voter].process.as_mut()
             {
-                // A request for votes and its answer are also contacts with other members.
-                process.last_contact = last_contact;
-                process.leads = process.leads.take().filter(|_| voter == candidate);
+                others.iter().for_each(|other| process.contacts.note(now, other, None));
+                process.leads = process.leads.take().filter(|_| *voter == candidate);
             }
         }
         let name = self.members[candidate].name.clone();

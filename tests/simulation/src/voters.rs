@@ -24,7 +24,7 @@ impl World {
         }
         let may_change_voters = leadership.may_change_voters(now, state);
         let facts = MembershipFacts { group: &group, state, own, may_change_voters };
-        if let Some(step) = membership.next(now, facts, |_| true) {
+        if let Some(step) = membership.next(now, facts, |id| leadership.has_handed_over(id)) {
             self.change_group(leader, term, step);
         }
     }

@@ -10,6 +10,7 @@ use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
     Command, KeepAlive, MemberKind, OnQuorumLoss, Order, PlannerPolicy, Setting, State, Timing,
 };
+use twinbox_roles_member::KeepAliveExtras;
 
 use crate::{
     Mutant, Report, Violation,
@@ -63,7 +64,7 @@ pub(crate) enum Event {
 pub(crate) enum Message {
     Heartbeat { term: u64, sent: Duration, commit: usize },
     Answer { term: u64, sent: Duration },
-    KeepAlive { sent: Duration, request: Box<KeepAlive> },
+    KeepAlive { sent: Duration, request: Box<KeepAlive>, extras: KeepAliveExtras },
     LeaseAnswer(LeaseAnswer),
 }
 

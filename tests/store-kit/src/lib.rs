@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{CallId, ClusterId, Incarnation, MailboxId, NodeName, Pii};
-use twinbox_mailstore::{Codec, LiveRecording, Mailbox, Mailstore, NewMailbox, RecordingMeta, Settings};
+use twinbox_mailstore::{Codec, LiveRecording, Mailbox, Mailstore, MailstoreSettings, NewMailbox, RecordingMeta};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_peer::{LogPolicy, PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Store, StoreConfig};
@@ -56,7 +56,8 @@ impl Authority {
         Self { dir: TempDir::new().expect("a directory"), authority, ack_timeout: Duration::from_millis(1_000) }
     }
 
-    fn identity(&self, node: &str) -> Arc<NodeIdentity> {
+    /// A certificate of that node.
+    pub fn identity(&self, node: &str) -> Arc<NodeIdentity> {
         let dir = self.dir.path().join(node);
         std::fs::create_dir_all(&dir).expect("a directory");
         self.authority.issue(&name(node), MemberKind::Node).expect("a certificate").save(&dir).expect("saved");
@@ -72,6 +73,28 @@ impl Authority {
             tls: self.identity(node),
         };
         Peers::new(config, store.clone())
+    }
+
+    /// A node that serves its data at this listener, and follows the others of these from [`Peers::start`] on.
+    pub fn node(
+        &self,
+        dir: &Path,
+        node: &str,
+        listener: TcpListener,
+        peers: Vec<PeerAddress>,
+        settle: impl FnOnce(&mut MailstoreSettings),
+    ) -> Node {
+        let store = open(dir, node, 0);
+        let peers = self.peers(node, &store, peers);
+        let identity = self.identity(node);
+        let service = identity.server().add_service(peers.service());
+        let server = tokio::spawn(async move {
+            let _ = service.serve_with_incoming(identity.listen(listener)).await;
+        });
+        let mut settings = MailstoreSettings::new(name(node), Incarnation::random());
+        settle(&mut settings);
+        let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
+        Node { store, peers, mailstore, server: Some(server) }
     }
 }
 
@@ -98,10 +121,17 @@ impl Node {
     }
 
     /// A node among `nodes`, none of which it reaches.
-    pub fn with(dir: &Path, node: &str, nodes: u64, reserve: u64, settle: impl FnOnce(&mut Settings)) -> Self {
+    pub fn with(
+        dir: &Path,
+        node: &str,
+        nodes: u64,
+        reserve: u64,
+        settle: impl FnOnce(&mut MailstoreSettings),
+    ) -> Self {
         let store = open(dir, node, reserve);
-        let peers = Authority::new().peers(node, &store, vec![]);
-        let mut settings = Settings::new(name(node), Incarnation::random(), nodes);
+        let away = |n: u64| PeerAddress { name: name(&format!("away-{n}")), address: "127.0.0.1:1".to_owned() };
+        let peers = Authority::new().peers(node, &store, (1..nodes).map(away).collect());
+        let mut settings = MailstoreSettings::new(name(node), Incarnation::random());
         settle(&mut settings);
         let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
         Self { store, peers, mailstore, server: None }
@@ -186,7 +216,7 @@ pub async fn pair(dir: &Path) -> (Node, Node) {
 }
 
 /// Two nodes that replicate, with these settings.
-pub async fn pair_with(dir: &Path, settle: impl Fn(&mut Settings)) -> (Node, Node) {
+pub async fn pair_with(dir: &Path, settle: impl Fn(&mut MailstoreSettings)) -> (Node, Node) {
     pair_of(Authority::new(), dir, settle).await
 }
 
@@ -195,7 +225,7 @@ pub async fn patient_pair(dir: &Path) -> (Node, Node) {
     pair_of(Authority { ack_timeout: Duration::from_secs(60), ..Authority::new() }, dir, |_| {}).await
 }
 
-async fn pair_of(authority: Authority, dir: &Path, settle: impl Fn(&mut Settings)) -> (Node, Node) {
+async fn pair_of(authority: Authority, dir: &Path, settle: impl Fn(&mut MailstoreSettings)) -> (Node, Node) {
     let listeners =
         [TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap()];
     let addresses: Vec<PeerAddress> = ["a", "b"]
@@ -210,18 +240,9 @@ async fn pair_of(authority: Authority, dir: &Path, settle: impl Fn(&mut Settings
         .iter()
         .zip(listeners)
         .map(|(node, listener)| {
-            let store = open(&dir.join(node), node, 0);
-            let peers = authority.peers(node, &store, addresses.clone());
-            let identity = authority.identity(node);
-            let service = identity.server().add_service(peers.service());
-            let server = tokio::spawn(async move {
-                let _ = service.serve_with_incoming(identity.listen(listener)).await;
-            });
-            peers.start();
-            let mut settings = Settings::new(name(node), Incarnation::random(), 2);
-            settle(&mut settings);
-            let mailstore = Mailstore::new(store.clone(), peers.clone(), settings);
-            Node { store, peers, mailstore, server: Some(server) }
+            let node = authority.node(&dir.join(node), node, listener, addresses.clone(), &settle);
+            node.peers.start();
+            node
         })
         .collect();
     let [a, b] = <[Node; 2]>::try_from(nodes).ok().expect("two");

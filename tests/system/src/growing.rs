@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use tempfile::TempDir;
-use twinbox_testkit::{Cli, Loopback, Place, Process, binary, holds};
+use twinbox_testkit::{Cli, Loopback, NetPlace, Process, binary, holds};
 
 const IN_SERVICE: Duration = Duration::from_secs(60);
 
@@ -41,7 +41,7 @@ pub struct Growing {
 
 struct Grown {
     name: String,
-    place: Place,
+    place: NetPlace,
     home: PathBuf,
     process: Option<Process>,
 }
@@ -85,7 +85,7 @@ impl Growing {
     }
 
     /// Place of a member.
-    pub fn place(&self, name: &str) -> Place {
+    pub fn place(&self, name: &str) -> NetPlace {
         self.loopback.place(name.bytes().next().unwrap_or(b'a') - b'a' + 1)
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use twinbox_peer_kit::{Samba, need};
 use twinbox_system_tests as _;
-use twinbox_testkit::{Cli, Cluster, Place, Spec, wait_until};
+use twinbox_testkit::{Cli, Cluster, NetPlace, Spec, wait_until};
 
 const SOON: Duration = Duration::from_secs(90);
 /// Number of the first user; the others follow.
@@ -63,7 +63,7 @@ fn people(count: usize) -> String {
     changes
 }
 
-fn at(phones: &Place, last: u8) -> Place {
+fn at(phones: &NetPlace, last: u8) -> NetPlace {
     let [a, b, c, _] = phones.ip.octets();
     phones.at(Ipv4Addr::new(a, b, c, last))
 }
@@ -78,7 +78,7 @@ impl Corp {
         if !need::all(&[need::SAMBA]) {
             return None;
         }
-        let start = |phones: &Place| Samba::start(&at(phones, 61), &people(count));
+        let start = |phones: &NetPlace| Samba::start(&at(phones, 61), &people(count));
         let (cluster, samba) = Cluster::start_with(|_| Spec::default(), start);
         let files = TempDir::new().expect("a folder");
         fs::write(files.path().join("bind"), Samba::PASSWORD).expect("written");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use twinbox_system_tests::{assert_kept, wait_for_no_calls};
-use twinbox_testkit::{Cluster, Crowd, Place, Spec, leave_message, parameter, resident_bytes, token};
+use twinbox_testkit::{Cluster, Crowd, NetPlace, Spec, leave_message, parameter, resident_bytes, token};
 
 /// The files of `tests/data/sip`, with real addresses and SIP line ends.
 fn messages(node: SocketAddr, me: SocketAddr) -> Vec<(PathBuf, Vec<u8>)> {
@@ -69,7 +69,7 @@ fn a_good_call_works(cluster: &Cluster, mailbox: &str) {
     assert_kept(cluster, "b", mailbox, &deposit, 1.0, Duration::from_secs(2));
 }
 
-fn spray(from: &Place, node: SocketAddr, rounds: u64) {
+fn spray(from: &NetPlace, node: SocketAddr, rounds: u64) {
     let socket = from.udp(0);
     let me = socket.local_addr().expect("a bound socket has an address");
     socket.set_nonblocking(true).expect("a socket can be non-blocking");

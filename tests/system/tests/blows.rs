@@ -14,7 +14,7 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::{acts, assert_all_kept};
 use twinbox_testkit::{
-    Call, Cluster, Deposit, Endpoint, Invite, Pbx, Place, Spec, Transport, begin_to_speak, g711::Law, hang_up,
+    Call, Cluster, Deposit, Endpoint, Invite, NetPlace, Pbx, Spec, Transport, begin_to_speak, g711::Law, hang_up,
     holds, parameter,
 };
 
@@ -66,7 +66,7 @@ fn strike(cluster: &mut Cluster, blow: Blow) {
 }
 
 /// One try: `None` when the node does not answer, sends no audio, or its answer to BYE is no acknowledgement.
-fn leave(phones: &Place, node: std::net::SocketAddr, mailbox: &str) -> Option<Deposit> {
+fn leave(phones: &NetPlace, node: std::net::SocketAddr, mailbox: &str) -> Option<Deposit> {
     let endpoint = Endpoint::open(phones, Law::Mu);
     let invite = Invite::new(mailbox, "2001", endpoint.address());
     let call = Call::place(phones, node, Transport::Udp, &invite).ok()?;
@@ -78,7 +78,7 @@ fn leave(phones: &Place, node: std::net::SocketAddr, mailbox: &str) -> Option<De
 }
 
 #[test]
-fn whatever_is_acknowledged_under_random_blows_is_kept() {
+fn acknowledged_messages_survive_random_faults() {
     let (mut cluster, pbx) = Cluster::start_with(
         // A full mailbox takes no message, and a caller that hangs up on that prompt gets `200`.
         |phones| Spec {

@@ -1,16 +1,14 @@
 //! A row that a disk lost comes back from the other node, and the command names it.
 
-use std::{fs, os::unix::fs::FileExt, process::Output, time::Duration};
+use std::{fs, os::unix::fs::FileExt, time::Duration};
 
 use serde_json::Value;
 use twinbox_disk::{Disk, DiskError, Transaction};
-use twinbox_system_tests::growing::number;
+use twinbox_system_tests::{COMPARED_WITHIN, assert_equal_stores, growing::number, verify};
 use twinbox_testkit::{Cluster, Spec, leave_message, wait_for, wait_until};
 
 /// Rows of messages in the index (`nodes/mailbox/src/schema.rs`).
 const MESSAGES: &[u8] = b"r\x00\x02";
-/// Ten times what a comparison takes once both nodes run.
-const COMPARED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Removes the first message from the disk of a node that does not run.
 fn lose_message(cluster: &Cluster, node: &str) {
@@ -23,24 +21,13 @@ fn lose_message(cluster: &Cluster, node: &str) {
     disk.transact_blocking(remove).expect("removed");
 }
 
-/// The first comparison that is completed, with its output.
-fn verify(cluster: &Cluster, node: &str) -> (Output, Value) {
-    wait_for("the stores to be compared", COMPARED_WITHIN, || {
-        let output = cluster.cli(node).run(&["--json", "replication", "verify"]);
-        let compared: Value = serde_json::from_slice(&output.stdout).ok()?;
-        let done = compared.as_array()?.first()?["problem"].as_str()?.is_empty();
-        done.then(|| (output, compared[0].clone()))
-    })
-}
-
 #[test]
 fn lost_message_is_copied_back_and_named() {
     let mut cluster = Cluster::start(&Spec::default());
     let user = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), user, 1.2).acknowledged());
     let messages = cluster.wait_for_messages("b", user, 1, Duration::from_secs(10));
-    let (output, comparison) = verify(&cluster, "a");
-    assert_eq!((output.status.code(), &comparison["equal"]), (Some(0), &Value::Bool(true)), "{comparison}");
+    assert_equal_stores(&cluster, "a");
 
     cluster.stop("b");
     lose_message(&cluster, "b");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use twinbox_testkit::{Place, Process, binary, wait_for};
+use twinbox_testkit::{NetPlace, Process, binary, wait_for};
 
 /// Limit of both calls of the demo together, in seconds: the callers skip the greetings by `#`.
 const CALLS_SECONDS: f64 = 20.0;
@@ -108,14 +108,14 @@ fn a_taken_port_is_named_with_its_option() {
     assert!(said.contains(&port.to_string()) && said.contains("--base-port"), "{said}");
 }
 
-/// Without `--once` it stays until Ctrl-C, which stops all cleanly.
+/// Without `--once` the demo runs until Ctrl-C, which stops all its processes cleanly.
 #[test]
-fn it_stays_until_ctrl_c() {
+fn demo_runs_until_ctrl_c() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(binary());
     command.args(["demo", "--fresh", "--dir"]).arg(dir.path().join("demo"));
     command.args(["--base-port", &base_port(2).to_string()]);
-    let here = Place::here(std::net::Ipv4Addr::LOCALHOST);
+    let here = NetPlace::here(std::net::Ipv4Addr::LOCALHOST);
     let mut demo = Process::start("demo", command, &here, &dir.path().join("log"));
     wait_for("the self-check to pass", Duration::from_secs(120), || {
         assert!(demo.runs(), "the demo ended: {}", demo.log());

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use twinbox_testkit::{Loopback, Place, Process, binary, need, wait_for};
+use twinbox_testkit::{Loopback, NetPlace, Process, binary, need, wait_for};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
@@ -114,7 +114,7 @@ fn systemd_takes_the_units() {
 }
 
 /// One node alone, as `cluster init` makes it, at a separate address.
-fn lone_node(dir: &Path, place: &Place) -> PathBuf {
+fn lone_node(dir: &Path, place: &NetPlace) -> PathBuf {
     let mut command = Command::new(binary());
     command.args(["cluster", "init", "--name", "test", "--dir"]).arg(dir.join("cluster"));
     command.arg(format!("--node=a={}", place.port(7070)));

@@ -13,7 +13,7 @@ use twinbox_peer_kit::{
 };
 use twinbox_system_tests::memory::PeakMemory;
 use twinbox_testkit::{
-    Cli, Cluster, Lab, Place, Slapd, SlapdSettings, Spec, leave_message, need, parameter, wait_until,
+    Cli, Cluster, Lab, NetPlace, Slapd, SlapdSettings, Spec, leave_message, need, parameter, wait_until,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -31,7 +31,7 @@ const SOME_PEOPLE: usize = 6_000;
 const OTHERS: usize = 3;
 const MIB: u64 = 1 << 20;
 
-fn at(phones: &Place, last: u8) -> Place {
+fn at(phones: &NetPlace, last: u8) -> NetPlace {
     let [a, b, c, _] = phones.ip.octets();
     phones.at(Ipv4Addr::new(a, b, c, last))
 }
@@ -112,7 +112,7 @@ fn meanwhile<T: Send>(cluster: &Cluster, run: impl FnOnce() -> T + Send) -> T {
 #[test]
 fn attribute_of_100_megabytes_is_refused_by_its_size_and_the_next_run_does_all_work() {
     let size = 100_000_000;
-    let start = |phones: &Place| MadeUpDirectory::start(phones, LDAP, PeopleAnswer::HugePhoto(size));
+    let start = |phones: &NetPlace| MadeUpDirectory::start(phones, LDAP, PeopleAnswer::HugePhoto(size));
     let (cluster, server) = Cluster::start_with(|_| Spec::default(), start);
     let (a, b) = (cluster.cli("a"), cluster.cli("b"));
     add_made_up(&a, &server, &[]);
@@ -145,7 +145,7 @@ fn attribute_of_100_megabytes_is_refused_by_its_size_and_the_next_run_does_all_w
 #[test]
 fn large_directory_costs_bounded_memory_and_one_beyond_the_bound_is_refused_with_it() {
     let count = parameter("TWINBOX_LDAP_ENTRIES", 20_000) as usize;
-    let start = |phones: &Place| {
+    let start = |phones: &NetPlace| {
         let others = PeopleAnswer::People { count: OTHERS, photo: 0 };
         let other = MadeUpDirectory::start(&at(phones, 64), LDAP, others);
         (MadeUpDirectory::start(phones, LDAP, PeopleAnswer::People { count, photo: 0 }), other)
@@ -187,7 +187,7 @@ fn large_directory_costs_bounded_memory_and_one_beyond_the_bound_is_refused_with
 /// As many slow servers as runs may be under way at a time, and a silent one.
 #[test]
 fn slow_and_silent_directories_hold_up_no_other_and_each_has_its_own_alarm() {
-    let start = |phones: &Place| {
+    let start = |phones: &NetPlace| {
         let one = |last: u8, answer| MadeUpDirectory::start(&at(phones, last), LDAP, answer);
         let slow = [70, 71, 72, 73].map(|last| one(last, PeopleAnswer::Drip(Duration::from_secs(1))));
         (slow, one(74, PeopleAnswer::Silence), one(75, PeopleAnswer::People { count: OTHERS, photo: 0 }))
@@ -230,7 +230,7 @@ fn run_that_loses_its_directory_in_the_middle_changes_nothing_and_a_later_one_do
         return;
     }
     let count = 200;
-    let start = |phones: &Place| {
+    let start = |phones: &NetPlace| {
         let slapd = Slapd::start(&at(phones, 61), &synchronizing(), &people(FIRST..FIRST + count));
         let relay = HoldingRelay::start(phones, LDAP, slapd.ldap());
         (slapd, relay)
@@ -321,7 +321,7 @@ fn referrals_are_followed_only_when_allowed_and_never_to_a_server_that_the_setti
             suffix = Slapd::SUFFIX
         )
     };
-    let start = |phones: &Place| {
+    let start = |phones: &NetPlace| {
         let plain = SlapdSettings::default();
         let branch = Slapd::start(&at(phones, 62), &plain, &people(FIRST + 10..FIRST + 14));
         let stranger = MadeUpDirectory::start(&at(phones, 63), LDAP, PeopleAnswer::People { count: 5, photo: 0 });

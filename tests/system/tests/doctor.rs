@@ -231,7 +231,8 @@ fn certificates_that_end_and_those_of_others_are_found() {
     let authority = CertificateAuthority::load(&cluster.dir().join("cluster/ca")).expect("the authority");
     let b = "b".parse().expect("a name");
     let issue = |life: Duration| {
-        let issued = authority.issue_for(&b, MemberKind::Node, Validity::from_now(life)).expect("issued");
+        let validity = Validity::lasting(life, twinbox_clock::wall());
+        let issued = authority.issue_for(&b, MemberKind::Node, validity).expect("issued");
         issued.save(&tls).expect("saved");
     };
     // b runs with the certificate that it loaded; it would start with the one on disk.

@@ -2,20 +2,21 @@
 //! answers a caller that a mailbox or message does not exist (rule D13).
 
 use std::{
-    fmt::Write,
-    fs,
+    ops::Range,
     process::Output,
     thread::{self, JoinHandle},
     time::Duration,
 };
 
-use tempfile::TempDir;
 use twinbox_clock::BootInstant;
+use twinbox_system_tests::{growing::words, import_users};
 use twinbox_testkit::{
     Call, Cluster, Deposit, Endpoint, Invite, Lab, Link, Refused, Spec, Transport, g711::Law, leave_message,
     listen, need, parameter, wait_until,
 };
 
+/// Users enough to keep a slow link busy for seconds.
+const IMPORTED: Range<u32> = 34_000..40_000;
 /// An existing mailbox, among the last that are imported.
 const KNOWN: &str = "39999";
 /// A mailbox that does not exist.
@@ -24,18 +25,6 @@ const UNKNOWN: &str = "40000";
 const PILOT: &str = "*97";
 /// From the agreement that node b is in service to b's knowledge of it: some round trips of the slow link.
 const AGREED: Duration = Duration::from_secs(2);
-
-/// Imports enough users to keep a slow link busy for seconds.
-fn import_users(cluster: &Cluster, node: &str, count: u32) {
-    let dir = TempDir::new().expect("a folder");
-    let table = (40_000 - count..40_000).fold("number,name\n".to_owned(), |mut table, number| {
-        writeln!(table, "{number},User {number}").expect("written");
-        table
-    });
-    let path = dir.path().join("users.csv");
-    fs::write(&path, table).expect("written");
-    cluster.cli(node).json(&["user", "import", path.to_str().expect("a path in UTF-8")]);
-}
 
 /// Status of the answer to a call to `number` on `node`; a refusal must have a retry time.
 fn answered(cluster: &Cluster, node: &str, number: &str) -> u16 {
@@ -71,7 +60,7 @@ fn a_node_whose_disk_was_lost_answers_503_until_all_records_are_there() {
     }
     let lab = Lab::switched(&["a", "b", "w"], parameter("TWINBOX_SEED", 1));
     let mut cluster = Cluster::start_in(&lab, &Spec::default());
-    import_users(&cluster, "a", 6_000);
+    import_users(&cluster, "a", IMPORTED, "User");
     let user = Cluster::USERS[0];
     let deposits: Vec<Deposit> =
         (0..4).map(|_| leave_message(cluster.phones(), cluster.sip("a"), user.number, 1.0)).collect();
@@ -131,7 +120,7 @@ fn a_fill_whose_last_source_is_given_up_ends_with_an_alarm() {
     }
     let lab = Lab::switched(&["a", "b", "w"], parameter("TWINBOX_SEED", 1));
     let mut cluster = Cluster::start_in(&lab, &Spec::default());
-    import_users(&cluster, "a", 6_000);
+    import_users(&cluster, "a", IMPORTED, "User");
     cluster.kill("b");
     cluster.wipe("b");
     lab.set_link("a", "b", Link::round_trip(200, 0));
@@ -147,7 +136,13 @@ fn a_fill_whose_last_source_is_given_up_ends_with_an_alarm() {
     assert_eq!(answered(&cluster, "b", KNOWN), 503);
     assert_eq!(answered(&cluster, "b", UNKNOWN), 503);
     let removed = cluster.cli("b").run(&["cluster", "remove", "a", "--lost"]);
-    assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
+    let text = words(&removed);
+    assert!(removed.status.success(), "{text}");
+    for part in
+        ["a took or recorded alone after its last contact with this node", "this node still lacks data itself"]
+    {
+        assert!(text.contains(part), "no '{part}' in: {text}");
+    }
     wait_until("b to be in service", Duration::from_secs(30), || {
         cluster.cli("b").status_of("b").as_deref() == Some("in-service")
     });

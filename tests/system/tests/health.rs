@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 use twinbox_clock::BootInstant;
-use twinbox_system_tests::assert_kept;
+use twinbox_system_tests::{assert_kept, growing::Clock};
 use twinbox_testkit::{
     Call, Cluster, Endpoint, Invite, Lab, SmallDisk, Spec, Speech, Transport, begin_to_speak, g711::Law, hang_up,
     holds, http_get, leave_message, listen, metric, need, try_leave_message, wait_for, wait_until,
@@ -324,24 +324,15 @@ fn a_clock_that_is_stepped_by_an_hour_is_told_and_moves_nothing() {
     if !need::all(&[need::FAKETIME]) {
         return;
     }
-    let library = ["x86_64", "aarch64"].map(|m| format!("/usr/lib/{m}-linux-gnu/faketime/libfaketimeMT.so.1"));
-    let library = library.iter().find(|path| Path::new(path).exists()).expect("faketime brings its library");
     let folder = tempfile::tempdir().expect("a folder");
-    let offset = folder.path().join("offset");
-    fs::write(&offset, "+0\n").expect("written");
-    let env = [
-        ("LD_PRELOAD", library.clone()),
-        ("FAKETIME_TIMESTAMP_FILE", offset.to_string_lossy().into_owned()),
-        ("FAKETIME_NO_CACHE", "1".to_owned()),
-        // The leases' clock is no time of day: it cannot be stepped.
-        ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-    ];
-    let env = env.into_iter().map(|(key, value)| ("a", key, value)).collect();
+    // The leases' clock is no time of day: it cannot be stepped.
+    let clock = Clock::new(folder.path());
+    let env = clock.environment().map(|(key, value)| ("a", key, value)).to_vec();
     let cluster = Cluster::start(&Spec { env, ..Spec::default() });
     let user = Cluster::USERS[0];
     let before = epoch(&cluster, "b");
     assert!(works(&cluster, "b", "a", "clock"));
-    fs::write(&offset, "+3600\n").expect("written");
+    clock.move_to("+1h");
     let fault = wait_for("the clock", MOVED, || failed(&cluster, "b", "a", "clock", "ahead of the median"));
     println!("{fault}");
     assert!(works(&cluster, "b", "b", "clock"), "the others are right");
@@ -355,7 +346,7 @@ fn a_clock_that_is_stepped_by_an_hour_is_told_and_moves_nothing() {
     }
     cluster.wait_in_service();
     assert_eq!(epoch(&cluster, "b"), before, "nothing has moved");
-    fs::write(&offset, "+0\n").expect("written");
+    clock.move_to("+0");
     wait_until("the clock to be right", MOVED, || works(&cluster, "b", "a", "clock"));
 }
 

@@ -28,8 +28,8 @@ impl Site {
             |phones| {
                 let proxy = Kamailio::place(phones).port(5060);
                 let kind = if inner == Transport::Tcp { "tcp" } else { "udp" };
-                let lamps = format!("mwi = \"sip:{{mailbox}}@{}\"", phones.port(PBX));
-                let trunk = vec![lamps, format!("proxy = \"{proxy}\""), format!("transport = \"{kind}\"")];
+                let mwi = format!("mwi = \"sip:{{mailbox}}@{}\"", phones.port(PBX));
+                let trunk = vec![mwi, format!("proxy = \"{proxy}\""), format!("transport = \"{kind}\"")];
                 Spec { trunk, ..spec }
             },
             |phones| Pbx::open(phones, PBX),
@@ -130,11 +130,11 @@ fn everything_goes_through_the_proxy(outer: Transport, inner: Transport) {
         let deposit = leave_message_with(phones, proxy, outer, 1.5, invite);
         assert!(deposit.acknowledged(), "{:?}", deposit.bye);
         println!("answered in {:?}, BYE in {:?}", deposit.answered_in, deposit.bye.after);
-        for (who, lamp) in [("PBX", &site.pbx), ("subscriber", &phone)] {
-            let light = lamp.wait_for_mwi(user.number, new, Duration::from_secs(5));
-            let light = light.unwrap_or_else(|| panic!("{who}: no light {new}: {:#?}", lamp.notifies()));
-            println!("{who}: light {new} after {:?}", light.at.since(deposit.at));
-            assert_eq!(light.source, proxy, "{who} is told by the proxy");
+        for (who, receiver) in [("PBX", &site.pbx), ("subscriber", &phone)] {
+            let notify = receiver.wait_for_mwi(user.number, new, Duration::from_secs(5));
+            let notify = notify.unwrap_or_else(|| panic!("{who}: no MWI {new}: {:#?}", receiver.notifies()));
+            println!("{who}: MWI {new} after {:?}", notify.at.since(deposit.at));
+            assert_eq!(notify.source, proxy, "{who} is notified by the proxy");
         }
         deposits.push(deposit);
     }

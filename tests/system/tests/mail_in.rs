@@ -14,7 +14,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Cli, Cluster, MailFault, MailReceiver, Place, Postfix, SentMail, Spec, Speech, StoredMessage, Swaks,
+    Cli, Cluster, MailFault, MailReceiver, NetPlace, Postfix, SentMail, Spec, Speech, StoredMessage, Swaks,
     g711::{self, Law},
     leave_message, need, peak_bytes, wait_for, wait_until,
 };
@@ -136,7 +136,7 @@ fn a_mail_with_a_sound_file_becomes_a_message_once_on_whichever_node_it_arrives(
 struct Dialogue(BufReader<std::net::TcpStream>);
 
 impl Dialogue {
-    fn begin(place: &Place, to: SocketAddr) -> Self {
+    fn begin(place: &NetPlace, to: SocketAddr) -> Self {
         let stream = place.tcp(to).expect("the node listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
         let mut dialogue = Self(BufReader::new(stream));
@@ -251,7 +251,7 @@ fn a_mail_of_a_gigabyte_is_refused_while_it_comes_and_memory_stays_bounded() {
         assert!(dialogue.say("DATA").starts_with("354 "));
         let blocks = GIGABYTE / block.len();
         let sent = (0..blocks).map_while(|_| dialogue.0.get_mut().write_all(&block).ok()).count() * block.len();
-        // What had come before the connection was closed can still be read.
+        // The reply that came before the connection was closed can still be read.
         (sent, dialogue.reply())
     };
     let ended: Vec<_> = thread::scope(|scope| {
@@ -275,7 +275,7 @@ fn a_sender_gets_one_report_of_success_and_none_that_it_did_not_want() {
     if !need::all(&[need::AIOSMTPD]) {
         return;
     }
-    let spec = |phones: &Place| {
+    let spec = |phones: &NetPlace| {
         let mut mail = mail_in();
         mail.insert(1, format!("smarthost = \"{}\"\ntls = \"off\"", phones.port(SMTP)));
         Spec { mail, ..Spec::default() }
@@ -331,7 +331,7 @@ fn a_sender_gets_one_report_of_success_and_none_that_it_did_not_want() {
 }
 
 /// The address of a node, before there is one.
-fn node_ip(phones: &Place, last: u8) -> Ipv4Addr {
+fn node_ip(phones: &NetPlace, last: u8) -> Ipv4Addr {
     let [a, b, c, _] = phones.ip.octets();
     Ipv4Addr::new(a, b, c, last)
 }

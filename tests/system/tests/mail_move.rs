@@ -9,7 +9,8 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Cluster, Lab, MailReceiver, MailSession, Place, ReceivedMail, Spec, leave_message, need, parameter, wait_until,
+    Cluster, Lab, MailReceiver, MailSession, NetPlace, ReceivedMail, Spec, leave_message, need, parameter,
+    wait_until,
 };
 
 /// Limit of waits for what takes seconds: the first pause between attempts is 12.5 s at most.
@@ -53,7 +54,7 @@ fn hello(node: &str) -> String {
 }
 
 /// Nodes that send mail to a server at the phones' place.
-fn spec(phones: &Place) -> Spec {
+fn spec(phones: &NetPlace) -> Spec {
     let mail = vec![
         "domain = \"voicemail.test\"".to_owned(),
         "hello = \"{node}.voicemail.test\"".to_owned(),

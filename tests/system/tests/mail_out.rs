@@ -5,12 +5,12 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command, thread, time:
 
 use serde_json::Value;
 use tempfile::TempDir;
-use twinbox_system_tests as _;
+use twinbox_system_tests::leave;
 use twinbox_testkit::{
-    Authority, Cli, Cluster, Data, Deposit, DkimKey, MailFault, MailReceiver, NameServer, Place, Postfix,
-    ReceivedMail, Spec, Speech, Validity,
+    Authority, Cli, Cluster, Data, DkimKey, MailFault, MailReceiver, NameServer, NetPlace, Postfix, ReceivedMail,
+    Spec, Speech, Validity,
     g711::{self, Law},
-    leave_message, listen, need, wait_for, wait_until,
+    listen, need, wait_for, wait_until,
 };
 
 /// Limit of waits for what takes seconds: the first pause between attempts is 12.5 s at most.
@@ -39,20 +39,13 @@ fn way(smarthost: &str) -> Vec<String> {
 /// A cluster whose mails go to a receiver, with these lines more in `[mail]`.
 fn with_receiver(more: &[String]) -> (Cluster, MailReceiver) {
     let spec =
-        |phones: &Place| Spec { mail: [plain(phones.port(SMTP)), more.to_vec()].concat(), ..Spec::default() };
+        |phones: &NetPlace| Spec { mail: [plain(phones.port(SMTP)), more.to_vec()].concat(), ..Spec::default() };
     Cluster::start_with(spec, |phones| MailReceiver::start(phones, SMTP))
 }
 
 fn add_device(cli: &Cli, mailbox: &str, name: &str, settings: &[&str]) {
     let address = format!("address={name}@example.test");
     cli.json(&[&["device", "add", mailbox, name, "mail", &address], settings].concat());
-}
-
-/// Leaves a message of a second or more.
-fn leave(cluster: &Cluster, node: &str, mailbox: &str) -> Deposit {
-    let deposit = leave_message(cluster.phones(), cluster.sip(node), mailbox, 1.2);
-    assert!(deposit.acknowledged(), "{deposit:?}");
-    deposit
 }
 
 /// The alarm `dead-letter` whose detail has this text, as the node sees it.

@@ -12,7 +12,7 @@ use std::{
 use tempfile::TempDir;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Authority, Cli, Cluster, Data, MailLogin, MailReceiver, NameServer, Place, Spec, Speech, Swaks, Validity,
+    Authority, Cli, Cluster, Data, MailLogin, MailReceiver, NameServer, NetPlace, Spec, Speech, Swaks, Validity,
     g711::{self, Law},
     leave_message, need, resident_bytes,
 };
@@ -41,7 +41,7 @@ fn mail(cluster: &Cluster, node: &str) -> Swaks {
 }
 
 /// Another address of the block in which the phones are.
-fn place(phones: &Place, last: u8) -> Place {
+fn place(phones: &NetPlace, last: u8) -> NetPlace {
     let [a, b, c, _] = phones.ip.octets();
     phones.at(Ipv4Addr::new(a, b, c, last))
 }

@@ -10,7 +10,7 @@ use twinbox_peer_kit::{
 };
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Authority, Cluster, DkimKey, Place, Process, Spec, Validity, binary, holds, need, wait_for, wait_until,
+    Authority, Cluster, DkimKey, NetPlace, Process, Spec, Validity, binary, holds, need, wait_for, wait_until,
 };
 
 /// Port of the token endpoint at the phones' place.
@@ -32,7 +32,7 @@ impl Provider {
             return None;
         }
         let authority = Authority::new();
-        let start = |phones: &Place| {
+        let start = |phones: &NetPlace| {
             authority.certify(&format!("imap.test,IP:{}", phones.ip), Validity::Valid);
             let tokens = TokenEndpoint::start(phones, TOKENS, CLIENT, SECRET);
             let introspection = Some(tokens.introspection_url());

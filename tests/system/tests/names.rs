@@ -42,10 +42,10 @@ fn a_trunk_by_name_is_tried_in_the_order_of_its_records() {
     for new in 1..=3 {
         let deposit = leave_message(cluster.phones(), cluster.sip("a"), user.number, 1.2);
         assert!(deposit.acknowledged());
-        let light = pbx.wait_for_mwi(user.number, new, Duration::from_secs(15));
-        let light = light.unwrap_or_else(|| panic!("no light {new}: {:#?}", pbx.notifies()));
-        let after = light.at.since(deposit.at);
-        println!("light {new} after {after:?}; the name server was asked {} times", names.asked());
+        let notify = pbx.wait_for_mwi(user.number, new, Duration::from_secs(15));
+        let notify = notify.unwrap_or_else(|| panic!("no MWI {new}: {:#?}", pbx.notifies()));
+        let after = notify.at.since(deposit.at);
+        println!("MWI {new} after {after:?}; the name server was asked {} times", names.asked());
         assert!(new == 1 || after < Duration::from_secs(2), "the dead target is asked first again: {after:?}");
     }
     assert!(names.asked() > 0);

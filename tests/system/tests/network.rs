@@ -138,7 +138,7 @@ fn nothing_moves(cut: impl Fn(&Lab, &str, &str)) {
 }
 
 #[test]
-fn a_publisher_cut_from_all_members() {
+fn a_publisher_cut_from_all_members_is_replaced() {
     the_other_takes_over(|lab, publisher, other| {
         lab.cut(publisher, other);
         lab.cut(publisher, "w");
@@ -146,7 +146,7 @@ fn a_publisher_cut_from_all_members() {
 }
 
 #[test]
-fn publisher_that_no_member_hears() {
+fn a_publisher_that_no_member_hears_is_replaced() {
     the_other_takes_over(|lab, publisher, other| {
         lab.cut_one_way(publisher, other);
         lab.cut_one_way(publisher, "w");
@@ -154,7 +154,7 @@ fn publisher_that_no_member_hears() {
 }
 
 #[test]
-fn a_publisher_that_hears_nobody() {
+fn a_publisher_that_hears_no_member_is_replaced() {
     the_other_takes_over(|lab, publisher, other| {
         lab.cut_one_way(other, publisher);
         lab.cut_one_way("w", publisher);
@@ -162,7 +162,7 @@ fn a_publisher_that_hears_nobody() {
 }
 
 #[test]
-fn the_witness_cut_from_both_nodes() {
+fn the_witness_cut_from_both_nodes_moves_no_duty() {
     nothing_moves(|lab, publisher, other| {
         lab.cut(publisher, "w");
         lab.cut(other, "w");
@@ -170,7 +170,7 @@ fn the_witness_cut_from_both_nodes() {
 }
 
 #[test]
-fn a_witness_that_refuses_both_nodes() {
+fn a_witness_that_refuses_both_nodes_moves_no_duty() {
     nothing_moves(|lab, publisher, other| {
         lab.refuse(publisher, "w");
         lab.refuse(other, "w");
@@ -194,7 +194,7 @@ fn at_most_one_move(cut: impl Fn(&Lab, &str, &str)) {
 }
 
 #[test]
-fn a_publisher_cut_from_the_other_node_only() {
+fn a_publisher_cut_from_the_other_node_only_moves_at_most_once() {
     at_most_one_move(|lab, publisher, other| lab.cut(publisher, other));
 }
 

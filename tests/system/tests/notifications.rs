@@ -2,12 +2,12 @@
 
 use std::{thread, time::Duration};
 
-use twinbox_system_tests as _;
+use twinbox_system_tests::leave;
 use twinbox_testkit::{
-    Authority, Cli, Cluster, Deposit, FetchedRecording, HookReceiver, Place, Spec, StoredEffect, Validity,
+    Authority, Cli, Cluster, FetchedRecording, HookReceiver, NetPlace, Spec, StoredEffect, Validity,
     fetch_recording,
     g711::{self, Law},
-    leave_message, listen, need, sign_recording_link, wait_for, wait_until,
+    listen, need, sign_recording_link, wait_for, wait_until,
 };
 
 /// Limit of waits for what takes seconds.
@@ -20,19 +20,12 @@ const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
 /// A cluster and a receiver of its webhooks and text messages, with these lines more in the nodes' files.
 fn with_receiver(more: &[String]) -> (Cluster, HookReceiver) {
-    let spec = |phones: &Place| {
+    let spec = |phones: &NetPlace| {
         let url = format!("http://{}/sms", phones.port(HOOKS));
         let gateway = format!("[sms]\nurl = {url:?}\nauthorization = \"Bearer test\"");
         Spec { mail: [&[gateway][..], more].concat(), ..Spec::default() }
     };
     Cluster::start_with(spec, |phones| HookReceiver::start(phones, HOOKS, SECRET))
-}
-
-/// Leaves a message of a second or more.
-fn leave(cluster: &Cluster, node: &str, mailbox: &str) -> Deposit {
-    let deposit = leave_message(cluster.phones(), cluster.sip(node), mailbox, 1.2);
-    assert!(deposit.acknowledged(), "{deposit:?}");
-    deposit
 }
 
 /// Adds a webhook to the path of its name.
@@ -209,7 +202,7 @@ fn receiver_that_never_answers_is_an_alarm_and_holds_up_neither_other_users_nor_
     if !need::all(&[need::PYTHON3]) {
         return;
     }
-    let spec = |_: &Place| {
+    let spec = |_: &NetPlace| {
         let env = ["a", "b"].map(|node| (node, "TWINBOX_TEST_SILENCE", "3".to_owned())).to_vec();
         Spec { env, ..Spec::default() }
     };

@@ -10,7 +10,7 @@ use std::{
 use twinbox_clock::BootInstant;
 use twinbox_system_tests::growing::words;
 use twinbox_testkit::{
-    Cluster, HookReceiver, Lab, Place, Spec, StoredEffect, leave_message, need, parameter, wait_until,
+    Cluster, HookReceiver, Lab, NetPlace, Spec, StoredEffect, leave_message, need, parameter, wait_until,
 };
 
 /// Limit of waits for what takes seconds: the first pause between attempts is 12.5 s at most.
@@ -33,7 +33,7 @@ struct UnderWay {
     paths: Vec<String>,
 }
 
-fn spec(phones: &Place) -> Spec {
+fn spec(phones: &NetPlace) -> Spec {
     let gateway = format!("[sms]\nurl = \"http://{}/sms\"\nauthorization = \"Bearer test\"", phones.port(HOOKS));
     Spec { mail: vec![gateway], ..Spec::default() }
 }

@@ -3,17 +3,18 @@
 
 use std::{thread, time::Duration};
 
-use twinbox_system_tests::{assert_kept, longest_goodbye};
+use twinbox_system_tests::{assert_kept, growing::words, longest_goodbye};
 use twinbox_testkit::{
-    Call, Cluster, Deposit, Endpoint, Invite, Lab, Place, Spec, Transport, begin_to_speak, g711::Law, hang_up,
-    leave_message, need,
+    Call, Cluster, Deposit, Endpoint, Invite, Lab, NetPlace, Spec, Transport, begin_to_speak, g711::Law, hang_up,
+    leave_message, need, wait_for, wait_until,
 };
 
 const ACK_TIMEOUT_MS: u64 = 250;
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A caller that is recording when the cut comes and hangs up right after it.
 fn caught_by_the_cut(
-    phones: &Place,
+    phones: &NetPlace,
     nodes: [std::net::SocketAddr; 2],
     mailbox: &'static str,
     cut: impl FnOnce(),
@@ -114,4 +115,44 @@ fn a_refused_connection_is_no_proof_of_death() {
     lab.heal();
     assert_kept(&cluster, &publisher, Cluster::USERS[1].number, &deposit, 1.5, Duration::from_secs(30));
     cluster.wait_in_service();
+}
+
+/// A node is removed while the other one does not reach it: it stays until its message is elsewhere too (rule D2).
+#[test]
+fn removed_node_stays_until_another_one_has_the_message_that_it_took_alone() {
+    if !need::all(&[need::NAMESPACES]) {
+        return;
+    }
+    let lab = Lab::new(&["a", "b", "w"]);
+    let mut cluster = Cluster::start_in(&lab, &Spec { ack_timeout_ms: ACK_TIMEOUT_MS, ..Spec::default() });
+    let mailbox = Cluster::USERS[0].number;
+    lab.cut("a", "b");
+    let deposit = leave_message(cluster.phones(), cluster.sip("b"), mailbox, 1.5);
+    assert!(deposit.acknowledged(), "{:?}", deposit.bye);
+    assert!(cluster.cli("a").messages(mailbox).is_empty(), "b alone has it");
+    // Led by the witness, which reaches both, b learns of an order at a.
+    let led = |node: &str| cluster.cli(node).status().is_some_and(|s| s["leader"] == "w" && s["quorum"] == true);
+    let took = wait_until("the witness to lead both nodes", PATIENCE, || led("a") && led("b"));
+    println!("the witness leads both nodes {took:?} after the message");
+
+    let remove = ["cluster", "remove", "b", "--timeout", "5"];
+    let answer = wait_for("b to be leaving", PATIENCE, || {
+        let removed = cluster.cli("a").run(&remove);
+        (words(&removed).contains("b is still leaving") && !removed.status.success()).then(|| words(&removed))
+    });
+    println!("for b itself it is {:?}; a says: {answer}", cluster.cli("b").status_of("b"));
+    assert!(answer.contains("It leaves when another node has all of its data"), "{answer}");
+    assert_eq!(cluster.cli("a").status_of("b").as_deref(), Some("leaving"));
+    let handed_over = |cluster: &Cluster| cluster.member("b").log().contains("other nodes have all its data");
+    assert!(!handed_over(&cluster), "{}", cluster.member("b").log());
+    assert!(cluster.cli("a").messages(mailbox).is_empty(), "b alone has it");
+
+    lab.heal();
+    let b = cluster.member_mut("b").process.as_mut().expect("it runs");
+    let ended = b.wait(PATIENCE).unwrap_or_else(|| panic!("b runs on\n{}", b.tail(40)));
+    assert!(ended.success() && handed_over(&cluster), "b ended with {ended:?}\n{}", cluster.member("b").log());
+    cluster.member_mut("b").process = None;
+    let members = cluster.cli("a").status().expect("a answers")["members"].as_array().cloned().unwrap_or_default();
+    assert!(!members.is_empty() && members.iter().all(|member| member["name"] != "b"), "{members:#?}");
+    assert_kept(&cluster, "a", mailbox, &deposit, 1.0, Duration::from_secs(5));
 }

@@ -11,7 +11,7 @@ use std::{
 use twinbox_power_cut::{NEEDS, PowerDisk, no_sync, possible};
 use twinbox_system_tests::assert_all_kept;
 use twinbox_testkit::{
-    Cluster, Deposit, Place, Spec, holds,
+    Cluster, Deposit, NetPlace, Spec, holds,
     need::{self, Need},
     parameter, try_leave_message, wait_until,
 };
@@ -82,8 +82,8 @@ impl Powered {
     }
 }
 
-fn call(phones: &Place, sip: std::net::SocketAddr, seconds: f64, deposits: &Sender<Deposit>) {
-    // A node without power refuses nobody: its callers hear nothing.
+fn call(phones: &NetPlace, sip: std::net::SocketAddr, seconds: f64, deposits: &Sender<Deposit>) {
+    // A node without power sends no refusal: its callers get no answer.
     if let Ok(deposit) = try_leave_message(phones, sip, MAILBOX, seconds) {
         let _ended = deposits.send(deposit);
     }
@@ -174,7 +174,7 @@ fn loss_is_found_with_the_syncs_of_both_nodes_taken_out() {
         pair.disk(node).restart();
         pair.cluster.start_member(node);
     }
-    // A node that refuses what it finds on its disk answers nobody.
+    // A node that refuses the data on its disk answers no request.
     let answers = |node: &&str| pair.cluster.cli(node).try_messages(MAILBOX).is_ok();
     let answered = holds(Duration::from_secs(10), || ["a", "b"].iter().any(answers).then_some(()));
     let kept = |deposit: &&Deposit| {

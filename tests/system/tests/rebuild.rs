@@ -14,18 +14,36 @@ use twinbox_testkit::{Cluster, Spec, leave_message, wait_until};
 /// Many times what a quick machine takes.
 const CEILING: Duration = Duration::from_secs(60);
 
-/// Flips a bit of the newest snapshot of an index, which every opening reads.
-fn spoil(store: &Path) {
-    let files = fs::read_dir(store.join("index")).expect("the index").flatten().map(|entry| entry.path());
-    let mut snapshots: Vec<PathBuf> = files.filter(|path| path.to_string_lossy().contains("/snap.")).collect();
-    snapshots.sort();
-    let snapshot = snapshots.last().expect("a snapshot");
-    let file = File::options().read(true).write(true).open(snapshot).expect("a snapshot");
-    let (at, mut byte) = (file.metadata().expect("a file").len() / 2, [0]);
+/// Flips a bit of a file, so that the store cannot be opened.
+fn flip(store: &Path, file: &Path, at: u64) {
+    let file = File::options().read(true).write(true).open(file).expect("a file");
+    let mut byte = [0];
     file.read_exact_at(&mut byte, at).expect("a byte");
     file.write_all_at(&[byte[0] ^ 4], at).expect("a flipped bit");
     let error = Disk::open(store).err().expect("it cannot be opened");
     assert!(error.is_damage(), "{error}");
+}
+
+/// Flips a bit of the newest snapshot of an index, which every opening reads.
+fn spoil_index(store: &Path) {
+    let files = fs::read_dir(store.join("index")).expect("the index").flatten().map(|entry| entry.path());
+    let mut snapshots: Vec<PathBuf> = files.filter(|path| path.to_string_lossy().contains("/snap.")).collect();
+    snapshots.sort();
+    let snapshot = snapshots.last().expect("a snapshot");
+    flip(store, snapshot, fs::metadata(snapshot).expect("a file").len() / 2);
+}
+
+/// Flips a bit of the first batch of the newest segment of a journal; valid ones follow it.
+fn spoil_journal(store: &Path) {
+    let files = fs::read_dir(store.join("journal")).expect("the journal").flatten().map(|entry| entry.path());
+    let segments = files.filter_map(|path| {
+        let bytes = fs::read(&path).expect("a file");
+        // Number and nonce of the segment, and the nonce of the batch in its second block.
+        let number = u64::from_le_bytes(bytes.get(16..24)?.try_into().ok()?);
+        (bytes.get(24..32)? == bytes.get(4_104..4_112)?).then_some((number, path))
+    });
+    let (_, newest) = segments.max().expect("a segment with a batch");
+    flip(store, &newest, 4_150);
 }
 
 /// The folders in `dir` whose names begin with `begin`.
@@ -41,6 +59,15 @@ fn alarms(cluster: &Cluster, node: &str) -> String {
 
 #[test]
 fn node_with_an_unreadable_index_fills_again_and_raises_an_alarm() {
+    fills_again(spoil_index);
+}
+
+#[test]
+fn node_with_a_damaged_journal_fills_again_and_raises_an_alarm() {
+    fills_again(spoil_journal);
+}
+
+fn fills_again(spoil: fn(&Path)) {
     let mut cluster = Cluster::start(&Spec::default());
     let user = Cluster::USERS[0].number;
     for _ in 0..2 {
@@ -93,7 +120,7 @@ fn node_with_an_unreadable_raft_store_joins_again() {
     }
     cluster.stop("b");
     let data = cluster.member("b").data_dir.clone();
-    spoil(&data.join("raft"));
+    spoil_index(&data.join("raft"));
     cluster.start_member("b");
     cluster.wait_in_service();
     assert_eq!(folders(&data, "raft.unreadable-").len(), 1);

@@ -36,15 +36,17 @@ fn overwritten_node_hands_over_what_it_took_alone_and_fills_from_the_other() {
     let user = Cluster::USERS[0].number;
     let deposits = alone_on_b(&mut cluster);
     let config = cluster.member("b").config.to_str().expect("UTF-8").to_owned();
-    let overwrite =
-        |from: &str| twinbox(&["--json", "store", "overwrite-data", "--from", from, "--config", &config, "--yes"]);
+    let ask = |from: &str, more: &[&str]| {
+        twinbox(&[&["--json", "store", "overwrite-data", "--from", from, "--config", &config], more].concat())
+    };
+    let overwrite = |from: &str| ask(from, &["--yes"]);
     let index = cluster.member("b").data_dir.join("store/db");
     let asides = || {
         let names = fs::read_dir(index.parent().expect("a folder")).expect("the store").flatten();
         names.filter(|entry| entry.file_name().to_string_lossy().starts_with("db.")).count()
     };
 
-    // Refused, and nothing changed: nobody to fill from, a node that runs.
+    // Refused, without a change: no node to fill from, a node that runs.
     let nobody = overwrite("a");
     assert!(nobody.status.code() == Some(3) && words(&nobody).contains("does not answer"), "{}", words(&nobody));
     let itself = overwrite("b");
@@ -74,7 +76,7 @@ fn overwritten_node_hands_over_what_it_took_alone_and_fills_from_the_other() {
     assert!(running.status.code() == Some(1) && words(&running).contains("in use"), "{}", words(&running));
     assert_eq!(asides(), 0);
 
-    // What b takes alone from here on has never been on a.
+    // Messages that b takes alone from here on have never been on a.
     cluster.stop("a");
     let later = leave_message(cluster.phones(), cluster.sip("b"), user, 1.2);
     assert!(later.acknowledged());
@@ -82,6 +84,15 @@ fn overwritten_node_hands_over_what_it_took_alone_and_fills_from_the_other() {
     cluster.start_member("a");
     cluster.wait_for_status(&["a"], "in-service");
     cluster.wait_for_messages("a", user, 2, SOON);
+    // It asks, and there is no terminal to answer.
+    let unconfirmed = ask("a", &[]);
+    assert!(
+        unconfirmed.status.code() == Some(2)
+            && words(&unconfirmed).contains("nothing changed: stdin is not a terminal"),
+        "{}",
+        words(&unconfirmed)
+    );
+    assert_eq!(asides(), 0);
     let overwritten = done(&overwrite("a"));
     assert!(overwritten["changes"].as_u64().is_some_and(|changes| changes > 0), "{overwritten}");
     assert!(overwritten["unreadable"].is_null(), "{overwritten}");
@@ -115,7 +126,14 @@ fn disk_of_a_node_that_was_removed_as_lost_gives_back_what_it_took_alone() {
         cluster.cli("a").status_of("b").as_deref() == Some("not-functioning")
     });
     let removed = cluster.cli("a").run(&["cluster", "remove", "b", "--lost"]);
-    assert!(removed.status.success(), "{}", words(&removed));
+    let text = words(&removed);
+    assert!(removed.status.success(), "{text}");
+    for part in [
+        "b was removed from the cluster: b has had no contact with this node since this node started",
+        "what it took alone is lost with its disk; everything that was acknowledged on two is on another node",
+    ] {
+        assert!(text.contains(part), "no '{part}' in: {text}");
+    }
     cluster.wait_for_messages("a", user, 1, SOON);
 
     let folder = tempfile::TempDir::new().expect("a folder");

@@ -5,7 +5,7 @@ use std::{fs, time::Duration};
 use serde_json::Value;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Call, Cluster, Endpoint, Invite, MailReceiver, Place, Spec, Transport, begin_to_speak, g711::Law, hang_up,
+    Call, Cluster, Endpoint, Invite, MailReceiver, NetPlace, Spec, Transport, begin_to_speak, g711::Law, hang_up,
     leave_message, need, wait_until,
 };
 
@@ -46,7 +46,7 @@ fn refusal(cluster: &Cluster, node: &str, number: &str) -> Option<u16> {
     refusal_from(cluster.phones(), cluster, node, number)
 }
 
-fn refusal_from(place: &Place, cluster: &Cluster, node: &str, number: &str) -> Option<u16> {
+fn refusal_from(place: &NetPlace, cluster: &Cluster, node: &str, number: &str) -> Option<u16> {
     let endpoint = Endpoint::open(place, Law::Mu);
     let invite = Invite::new(number, "2001", endpoint.address());
     match Call::place(place, cluster.sip(node), Transport::Udp, &invite) {

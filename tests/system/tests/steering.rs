@@ -9,7 +9,7 @@ use twinbox_testkit::{
 };
 
 #[test]
-fn make_publisher_moves_the_duties_and_the_lights_go_on() {
+fn make_publisher_moves_the_duties_and_mwi_continues() {
     let (cluster, pbx) = Cluster::start_with(
         |phones| Spec { mwi: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
@@ -29,8 +29,8 @@ fn make_publisher_moves_the_duties_and_the_lights_go_on() {
     });
     println!("{duties}");
     assert!(leave_message(cluster.phones(), cluster.sip(&publisher), Cluster::USERS[0].number, 1.2).acknowledged());
-    let light = pbx.wait_for_mwi(Cluster::USERS[0].number, 1, Duration::from_secs(5)).expect("the light");
-    assert_eq!(light.source.ip(), cluster.sip(&other).ip());
+    let notify = pbx.wait_for_mwi(Cluster::USERS[0].number, 1, Duration::from_secs(5)).expect("the MWI");
+    assert_eq!(notify.source.ip(), cluster.sip(&other).ip());
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned()
 }
 
-fn with_lights() -> (Cluster, Pbx) {
+fn with_pbx() -> (Cluster, Pbx) {
     Cluster::start_with(
         |phones| Spec { mwi: Some(phones.port(5070)), ..Spec::default() },
         |phones| Pbx::open(phones, 5070),
@@ -32,7 +32,7 @@ fn with_lights() -> (Cluster, Pbx) {
 /// The first acting node after `since`, and the time until then.
 fn first_act(cluster: &Cluster, pbx: &Pbx, since: BootInstant) -> (String, Duration) {
     let first = wait_for("a first act", Duration::from_secs(30), || {
-        pbx.notifies().into_iter().find(|light| light.at >= since)
+        pbx.notifies().into_iter().find(|notify| notify.at >= since)
     });
     let node = ["a", "b"].into_iter().find(|node| cluster.sip(node).ip() == first.source.ip()).expect("a node's");
     (node.to_owned(), first.at.since(since))
@@ -63,10 +63,10 @@ fn wait_for_cause(cluster: &Cluster, node: &str, cause: &str) {
 /// leader.
 #[test]
 fn a_killed_process_is_proved_dead_and_started_again() {
-    let (cluster, pbx) = with_lights();
+    let (cluster, pbx) = with_pbx();
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
-    assert!(pbx.wait_for_mwi(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
+    assert!(pbx.wait_for_mwi(mailbox, 1, Duration::from_secs(10)).is_some(), "the MWI is sent once");
     let mut times = Vec::new();
     for _ in 0..parameter("TWINBOX_EXIT_KILLS", 4) {
         let (victim, other) = cluster.publisher_and_other();
@@ -181,10 +181,10 @@ fn a_node_that_was_found_stops_with_its_supervisor() {
 /// With both dead, there is no proof: the lease decides, as for a host.
 #[test]
 fn with_the_supervisor_gone_too_the_lease_decides() {
-    let (mut cluster, pbx) = with_lights();
+    let (mut cluster, pbx) = with_pbx();
     let mailbox = Cluster::USERS[0].number;
     assert!(leave_message(cluster.phones(), cluster.sip("a"), mailbox, 1.2).acknowledged());
-    assert!(pbx.wait_for_mwi(mailbox, 1, Duration::from_secs(10)).is_some(), "the light is told once");
+    assert!(pbx.wait_for_mwi(mailbox, 1, Duration::from_secs(10)).is_some(), "the MWI is sent once");
     let (victim, other) = cluster.publisher_and_other();
     let pid = cluster.lose_supervisor(&victim);
     pbx.forget();

@@ -51,6 +51,8 @@ fn the_survivor_of_a_pair_goes_on_alone_and_becomes_a_pair_again() {
         words(&cli.run(&["cluster", "go-on-alone", "--lost", "b"])).contains("both sides may act")
     });
     refused(&["--lost", "b"], 2, "nothing changed");
+    refused(&["--lost", "b"], 2, "what b took or recorded alone after its last contact with this node");
+    refused(&["--lost", "b"], 2, "everything that was acknowledged on two is on another node");
     assert_eq!(growing.names("a"), ["a", "b"]);
 
     let begun = BootInstant::now();

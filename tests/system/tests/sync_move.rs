@@ -16,7 +16,7 @@ use twinbox_peer_kit::{
     people::{add_directory, holder_of, listed_users, name_of, people},
 };
 use twinbox_system_tests as _;
-use twinbox_testkit::{Cluster, Lab, Place, Slapd, SlapdSettings, Spec, need, parameter, wait_for, wait_until};
+use twinbox_testkit::{Cluster, Lab, NetPlace, Slapd, SlapdSettings, Spec, need, parameter, wait_for, wait_until};
 
 /// Ports at the phones' place.
 const IMAP: u16 = 1144;
@@ -77,7 +77,7 @@ fn can_run() -> bool {
 }
 
 impl Servers {
-    fn start(phones: &Place, listed: Range<usize>, numbers: &[String]) -> Self {
+    fn start(phones: &NetPlace, listed: Range<usize>, numbers: &[String]) -> Self {
         let settings = SlapdSettings { syncprov: true, session_log: Some(10_000), ..SlapdSettings::default() };
         let slapd = Slapd::start(phones, &settings, &people(listed));
         let dovecot = Dovecot::start(phones, &accounts(&refs(numbers)));
@@ -94,7 +94,7 @@ impl UnderWay {
             return None;
         }
         let (people, numbers) = sizes();
-        let start = |phones: &Place| Servers::start(phones, people.clone(), &numbers);
+        let start = |phones: &NetPlace| Servers::start(phones, people.clone(), &numbers);
         let (cluster, servers) = Cluster::start_with(|_| Spec::default(), start);
         Some(Self::of(cluster, servers, point))
     }

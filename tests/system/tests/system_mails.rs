@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Call, Cli, Cluster, Endpoint, Invite, MailContent, MailReceiver, Place, ReceivedMail, Slapd, SlapdSettings,
+    Call, Cli, Cluster, Endpoint, Invite, MailContent, MailReceiver, NetPlace, ReceivedMail, Slapd, SlapdSettings,
     Spec, Transport, User, g711::Law, leave_message, need, sign_in, wait_until,
 };
 
@@ -20,7 +20,7 @@ const YEARLY: [&str; 4] = ["--cron", "0 3 1 1 *", "--zone", "UTC"];
 const NUMBER: &str = "20001";
 
 /// A cluster whose mails go to a receiver.
-fn spec(phones: &Place) -> Spec {
+fn spec(phones: &NetPlace) -> Spec {
     let smarthost = format!("smarthost = \"{}\"", phones.port(SMTP));
     let mail = ["domain = \"voicemail.test\"", &smarthost, "tls = \"off\""].map(str::to_owned).to_vec();
     Spec { mail, ..Spec::default() }
@@ -41,7 +41,7 @@ fn run(cli: &Cli, name: &str) -> String {
     ran["runs"][0]["outcome"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Waits until both nodes see that no mail of the system waits and so many were sent.
+/// Waits until both nodes see that no mail of the system waits and this many were sent.
 fn wait_until_sent(cluster: &Cluster, count: usize) {
     for node in ["a", "b"] {
         wait_until("all mails to be sent", SOON, || {

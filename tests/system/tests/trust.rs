@@ -3,7 +3,7 @@
 use std::{fs, io::Write, path::Path, process::Command, time::Duration};
 
 use twinbox_system_tests::assert_kept;
-use twinbox_testkit::{Cluster, Place, Process, Spec, binary, leave_message, wait_until};
+use twinbox_testkit::{Cluster, NetPlace, Process, Spec, binary, leave_message, wait_until};
 
 /// A second cluster of the same name is formed, whose configuration names our node `a` as its own `a`; its `b` connects
 /// to it. Its certificates are valid, but from another authority.
@@ -18,7 +18,7 @@ fn another_clusters_node_is_refused_and_changes_nothing() {
     let logged = cluster.member("a").log().len();
 
     let octets = cluster.phones().ip.octets();
-    let place = Place::here([127, 77, octets[2], 12].into());
+    let place = NetPlace::here([127, 77, octets[2], 12].into());
     let theirs = cluster.dir().join("strangers");
     let (a, b) = (cluster.member("a").place.port(7070), place.port(7070));
     let init = Command::new(binary())

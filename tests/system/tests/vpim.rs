@@ -13,7 +13,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Cli, Cluster, Place, Postfix, Spec, StoredMessage,
+    Cli, Cluster, NetPlace, Postfix, Spec, StoredMessage,
     g711::{self, Law},
     need, wait_for,
 };
@@ -25,7 +25,7 @@ const ANNA: &str = Cluster::USERS[0].number;
 const BERT: &str = Cluster::USERS[1].number;
 
 /// A cluster with this mail domain, whose mails leave through the Postfix beside these phones.
-fn spec(domain: &str, postfix: &Place) -> Spec {
+fn spec(domain: &str, postfix: &NetPlace) -> Spec {
     let smarthost = Postfix::place(postfix).port(SMTP);
     let mail = vec![
         format!("domain = \"{domain}\"\nsmarthost = \"{smarthost}\"\ntls = \"off\""),
@@ -35,8 +35,8 @@ fn spec(domain: &str, postfix: &Place) -> Spec {
 }
 
 /// Postfix that hands mail for `one.test` and `two.test` to a node of each cluster.
-fn relay(one: &Place, two: &Place) -> Postfix {
-    let node = |phones: &Place, last: u8| {
+fn relay(one: &NetPlace, two: &NetPlace) -> Postfix {
+    let node = |phones: &NetPlace, last: u8| {
         let [a, b, c, _] = phones.ip.octets();
         Ipv4Addr::new(a, b, c, last)
     };
@@ -70,7 +70,7 @@ fn distance(signal: &[u8], other: &[u8]) -> f64 {
     10.0 * (power(&signal) / power(&difference).max(1.0)).log10()
 }
 
-/// The newest message of a mailbox, once it has so many.
+/// The newest message of a mailbox, once it has this many.
 fn newest(cluster: &Cluster, node: &str, mailbox: &str, count: usize) -> StoredMessage {
     cluster.wait_for_messages(node, mailbox, count, SOON).pop().expect("as many as were waited for")
 }
@@ -145,7 +145,7 @@ fn two_clusters_send_to_each_other_and_what_is_not_delivered_comes_back_spoken()
     });
     assert_eq!(cli.messages(ANNA).len(), 2);
 
-    // What may not leave is refused at once.
+    // A message that may not leave is refused immediately.
     cli.json(&["location", "set", "second", "enabled=no"]);
     let disabled = cli.run(&["message", "send", &file, "--from", ANNA, "--to", &format!("7{BERT}")]);
     assert!(String::from_utf8_lossy(&disabled.stderr).contains("is disabled"), "{disabled:?}");

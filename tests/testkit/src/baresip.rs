@@ -16,7 +16,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    Found, Place, Process, Speech,
+    Found, NetPlace, Process, Speech,
     g711::{self, Law},
     holds, wait_for, wait_until,
 };
@@ -43,7 +43,7 @@ pub struct Baresip {
 impl Baresip {
     /// Starts it as `user` at `place`, with its files in a separate folder below `folder`. It speaks for `seconds` from
     /// the beginning of each call, then is silent.
-    pub fn start(place: &Place, user: &str, seconds: usize, folder: &Path) -> Self {
+    pub fn start(place: &NetPlace, user: &str, seconds: usize, folder: &Path) -> Self {
         let (files, speech) = (folder.join(format!("baresip-{user}")), Speech::unique());
         fs::create_dir_all(&files).expect("its folder can be made");
         let write = |name: &str, bytes: &[u8]| fs::write(files.join(name), bytes).expect("its file can be written");
@@ -181,7 +181,7 @@ fn netstring(bytes: &[u8]) -> Option<(Option<Value>, usize)> {
     Some((serde_json::from_slice(text).ok(), colon + 2 + length))
 }
 
-fn configuration(place: &Place, files: &Path) -> String {
+fn configuration(place: &NetPlace, files: &Path) -> String {
     let modules = MODULES.iter().find(|folder| Path::new(folder).is_dir()).unwrap_or(&MODULES[0]);
     let (sip, control, files) = (place.port(SIP), place.port(CONTROL), files.display());
     let mut text = format!(

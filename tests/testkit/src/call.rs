@@ -9,7 +9,7 @@ use std::{
 use twinbox_clock::BootInstant;
 
 use crate::{
-    Place,
+    NetPlace,
     endpoint::EVENTS,
     message::{Message, token},
 };
@@ -103,7 +103,7 @@ enum Wire {
 }
 
 impl Wire {
-    fn open(place: &Place, to: SocketAddr, transport: Transport) -> std::io::Result<Self> {
+    fn open(place: &NetPlace, to: SocketAddr, transport: Transport) -> std::io::Result<Self> {
         Ok(match transport {
             Transport::Udp => Self::Udp(place.udp(0), to),
             Transport::Tcp => {
@@ -204,13 +204,13 @@ struct Pending<'a> {
 
 impl Call {
     /// Calls and waits for the answer, at most 32 s.
-    pub fn place(place: &Place, node: SocketAddr, transport: Transport, invite: &Invite) -> Result<Self, Refused> {
-        Self::place_within(place, node, transport, invite, Duration::from_secs(32))
+    pub fn place(at: &NetPlace, node: SocketAddr, transport: Transport, invite: &Invite) -> Result<Self, Refused> {
+        Self::place_within(at, node, transport, invite, Duration::from_secs(32))
     }
 
     /// Calls and waits for the answer, at most `limit`.
     pub fn place_within(
-        place: &Place,
+        place: &NetPlace,
         node: SocketAddr,
         transport: Transport,
         invite: &Invite,
@@ -315,7 +315,7 @@ impl Call {
         (format!("{}\r\n\r\n{body}", lines.join("\r\n")), branch.to_owned())
     }
 
-    /// Sends a request, with retransmissions over UDP (RFC 3261, timers A and E), and waits for its final response.
+    /// Sends a request, with retransmissions over UDP (RFC 3261 section 17.1, timers A and E), and waits for its final response.
     fn transact(&mut self, pending: Pending<'_>) -> Option<Message> {
         let begun = BootInstant::now();
         let repeats = matches!(self.wire, Wire::Udp(..));

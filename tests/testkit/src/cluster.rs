@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use twinbox_clock::BootInstant;
 
 use crate::{
-    Cli, Lab, Loopback, Place, Process, Spec, Speech, StoredMessage, config::Page, g711::Law, process::binary,
+    Cli, Lab, Loopback, NetPlace, Process, Spec, Speech, StoredMessage, config::Page, g711::Law, process::binary,
     wait_for, wait_until,
 };
 
@@ -35,7 +35,7 @@ pub struct Member {
     /// `a`, `b` or `w`.
     pub name: String,
     /// Its address and network namespace.
-    pub place: Place,
+    pub place: NetPlace,
     /// Its configuration file.
     pub config: PathBuf,
     /// Its data.
@@ -87,7 +87,7 @@ impl Member {
 #[derive(Debug)]
 pub struct Cluster {
     members: Vec<Member>,
-    phones: Place,
+    phones: NetPlace,
     dir: Option<TempDir>,
     _loopback: Option<Loopback>,
 }
@@ -103,7 +103,7 @@ impl Cluster {
 
     /// As [`Cluster::start`], with a helper at the phones' place that exists before the cluster: both are made from
     /// that place.
-    pub fn start_with<T>(spec: impl FnOnce(&Place) -> Spec, make: impl FnOnce(&Place) -> T) -> (Self, T) {
+    pub fn start_with<T>(spec: impl FnOnce(&NetPlace) -> Spec, make: impl FnOnce(&NetPlace) -> T) -> (Self, T) {
         let loopback = Loopback::claim();
         let phones = loopback.place(PHONES);
         let made = make(&phones);
@@ -126,8 +126,8 @@ impl Cluster {
 
     fn form(
         spec: &Spec,
-        mut places: Vec<(String, Place)>,
-        phones: Place,
+        mut places: Vec<(String, NetPlace)>,
+        phones: NetPlace,
         callers: String,
         loopback: Option<Loopback>,
     ) -> Self {
@@ -218,7 +218,7 @@ impl Cluster {
     }
 
     /// Place of the phones and the PBX.
-    pub fn phones(&self) -> &Place {
+    pub fn phones(&self) -> &NetPlace {
         &self.phones
     }
 

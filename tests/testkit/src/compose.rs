@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    Found, Loopback, Place, Speech,
+    Found, Loopback, NetPlace, Speech,
     g711::{self, Law},
     wait_for,
 };
@@ -40,8 +40,8 @@ impl Compose {
     }
 
     /// The machine itself, as the containers see it: the place of a PBX.
-    pub fn phones(&self) -> Place {
-        Place::here([10, 214, self.block, 1].into())
+    pub fn phones(&self) -> NetPlace {
+        NetPlace::here([10, 214, self.block, 1].into())
     }
 
     /// A node's address on the PBX's network, by its last byte.

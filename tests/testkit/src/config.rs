@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, net::SocketAddr, path::PathBuf};
 
-use crate::Place;
+use crate::NetPlace;
 
 /// Specification of a test's cluster. The defaults are those of production, except for short drains, and for an
 /// `ack_timeout` that a machine busy with other tests can meet; tests that check times set their own.
@@ -80,7 +80,7 @@ pub(crate) struct Page<'a> {
     pub cluster_name: &'a str,
     pub cluster_id: &'a str,
     pub name: &'a str,
-    pub place: &'a Place,
+    pub place: &'a NetPlace,
     pub home: &'a std::path::Path,
     pub data_dir: &'a std::path::Path,
     /// Name, kind, address of every member.

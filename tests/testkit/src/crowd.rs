@@ -12,11 +12,11 @@ use std::{
 use twinbox_clock::BootInstant;
 
 use crate::{
-    Place, Speech,
+    NetPlace, Speech,
     call::{media_of, sdp},
     endpoint::EVENTS,
     message::{Message, token},
-    place::readable,
+    net_place::readable,
 };
 
 /// One caller of the crowd.
@@ -60,7 +60,7 @@ pub struct Crowd {
 
 impl Crowd {
     /// A crowd at `place`.
-    pub fn open(place: &Place) -> Self {
+    pub fn open(place: &NetPlace) -> Self {
         let (sip, rtp) = (place.udp(0), place.udp(0));
         for socket in [&sip, &rtp] {
             widen(socket);

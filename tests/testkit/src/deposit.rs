@@ -4,14 +4,14 @@ use std::{net::SocketAddr, thread::sleep, time::Duration};
 
 use twinbox_clock::BootInstant;
 
-use crate::{ByeResult, Call, Endpoint, Found, Invite, Place, Refused, Speech, Transport, User, g711::Law};
+use crate::{ByeResult, Call, Endpoint, Found, Invite, NetPlace, Refused, Speech, Transport, User, g711::Law};
 
 /// A message that was left.
 #[derive(Debug, Clone)]
 pub struct Deposit {
-    /// The speech …
+    /// The speech.
     pub speech: Speech,
-    /// … and the bytes of it spoken until the answer to BYE: the message is a piece of these.
+    /// Bytes of the speech spoken until the answer to BYE: the message is a piece of these.
     pub spoken: usize,
     /// Bytes spoken when BYE was sent: the message reaches to there.
     pub said: usize,
@@ -33,7 +33,7 @@ impl Deposit {
 /// Leaves a message like [`leave_message`], unless the node refuses the call: a node that just stood still refuses new
 /// calls for a moment.
 pub fn try_leave_message(
-    phones: &Place,
+    phones: &NetPlace,
     node: SocketAddr,
     mailbox: &str,
     seconds: f64,
@@ -44,13 +44,13 @@ pub fn try_leave_message(
 }
 
 /// Leaves a message of about `seconds` over UDP with an early offer and hangs up.
-pub fn leave_message(phones: &Place, node: SocketAddr, mailbox: &str, seconds: f64) -> Deposit {
+pub fn leave_message(phones: &NetPlace, node: SocketAddr, mailbox: &str, seconds: f64) -> Deposit {
     leave_message_with(phones, node, Transport::Udp, seconds, |media| Invite::new(mailbox, "2001", media))
 }
 
 /// Leaves a message with the INVITE that `invite` makes for our media address.
 pub fn leave_message_with(
-    phones: &Place,
+    phones: &NetPlace,
     node: SocketAddr,
     transport: Transport,
     seconds: f64,
@@ -92,7 +92,7 @@ pub fn hang_up(call: Call, endpoint: &Endpoint, speech: Speech) -> Deposit {
 /// Signs in by `*97` and plays new messages with the key `1` until a piece of at least `seconds` of each of `deposits`
 /// was heard, in any order; returns the pieces in the order of `deposits`, `None` for those not heard.
 pub fn listen(
-    phones: &Place,
+    phones: &NetPlace,
     node: SocketAddr,
     user: User,
     deposits: &[Deposit],

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use crate::Place;
+use crate::NetPlace;
 
 /// Data of a record.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub struct NameServer {
 impl NameServer {
     /// Answers for these names (without a last dot, lower case) at `place` on this port, with a TTL of one second. If a
     /// name has several records of a kind, their order rotates with each answer.
-    pub fn start(place: &Place, port: u16, records: Vec<(String, Data)>) -> Self {
+    pub fn start(place: &NetPlace, port: u16, records: Vec<(String, Data)>) -> Self {
         let socket = place.udp(port);
         socket.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout can be set");
         let address = socket.local_addr().expect("a bound socket has an address");

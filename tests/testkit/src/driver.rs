@@ -5,7 +5,7 @@ use std::{net::SocketAddr, ops::Range, time::Duration};
 
 use twinbox_clock::BootInstant;
 
-use crate::{Caller, Crowd, Place, Speech};
+use crate::{Caller, Crowd, NetPlace, Speech};
 
 /// A quarter of a packet's duration.
 const STEP: Duration = Duration::from_millis(5);
@@ -57,7 +57,7 @@ pub struct Arrived {
 
 impl Driver {
     /// A crowd at `place`, driven by the calling thread.
-    pub fn new(place: &Place) -> Self {
+    pub fn new(place: &NetPlace) -> Self {
         Self {
             crowd: Crowd::open(place),
             speech: Speech::new(1),

@@ -13,7 +13,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 
-use crate::{Found, Place, Speech, g711::Law, holds, place::readable};
+use crate::{Found, NetPlace, Speech, g711::Law, holds, net_place::readable};
 
 /// Samples and duration of one packet.
 const PACKET: usize = 160;
@@ -56,7 +56,7 @@ pub struct Endpoint {
 impl Endpoint {
     /// An endpoint at `place` on a free even port. It sends silence to the first sender, unless [`Endpoint::send_to`]
     /// sets another peer.
-    pub fn open(place: &Place, law: Law) -> Self {
+    pub fn open(place: &NetPlace, law: Law) -> Self {
         let (socket, rtcp) =
             std::iter::repeat_with(|| place.udp(0)).find_map(|s| with_rtcp(place, s)).expect("some are");
         let address = place.port(port(&socket));
@@ -168,7 +168,7 @@ impl Drop for Endpoint {
 }
 
 /// The socket and the RTCP socket above it, if the port is even and the next is free.
-fn with_rtcp(place: &Place, socket: UdpSocket) -> Option<(UdpSocket, UdpSocket)> {
+fn with_rtcp(place: &NetPlace, socket: UdpSocket) -> Option<(UdpSocket, UdpSocket)> {
     let above = port(&socket) + 1;
     let free = (above % 2 == 1).then(|| place.inside(|| UdpSocket::bind(place.port(above)).ok())).flatten();
     free.map(|rtcp| (socket, rtcp))

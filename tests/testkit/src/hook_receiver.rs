@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use twinbox_clock::BootInstant;
 
 use crate::{
-    Place, Process, holds,
+    NetPlace, Process, holds,
     mail_receiver::{PYTHON, script},
     wait_until,
 };
@@ -54,7 +54,7 @@ pub struct HookReceiver {
 
 impl HookReceiver {
     /// Starts a receiver at `place` that answers every request with `204`, and verifies signatures with `secret`.
-    pub fn start(place: &Place, port: u16, secret: &str) -> Self {
+    pub fn start(place: &NetPlace, port: u16, secret: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("twinbox-hooks-").tempdir().expect("a temporary folder");
         let mut command = Command::new(PYTHON);
         command.arg(script("hook_receiver.py")).arg(place.ip.to_string()).arg(port.to_string());
@@ -141,7 +141,7 @@ pub struct FetchedRecording {
 }
 
 /// Asks one node for a link over TLS. `authority` is the CA certificate that verifies the node's.
-pub fn fetch_recording(node: &Place, authority: &Path, url: &str) -> FetchedRecording {
+pub fn fetch_recording(node: &NetPlace, authority: &Path, url: &str) -> FetchedRecording {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("body");
     let mut command = Command::new(PYTHON);
@@ -160,7 +160,7 @@ pub fn fetch_recording(node: &Place, authority: &Path, url: &str) -> FetchedReco
     }
 }
 
-/// The link as its receiver would forge it: with another time of its end, so many seconds from now, signed with a key
+/// The link as its receiver would forge it: with another time of its end, this many seconds from now, signed with a key
 /// from the secret of its device.
 pub fn sign_recording_link(secret: &str, url: &str, seconds: i32) -> String {
     let mut command = Command::new(PYTHON);

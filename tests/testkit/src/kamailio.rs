@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Place, Process, Transport, wait_until};
+use crate::{NetPlace, Process, Transport, wait_until};
 
 /// A running proxy. Dropping it ends all of its processes.
 pub struct Kamailio {
@@ -19,14 +19,14 @@ pub struct Kamailio {
 
 impl Kamailio {
     /// Its place: next to the phones, with a separate address.
-    pub fn place(phones: &Place) -> Place {
+    pub fn place(phones: &NetPlace) -> NetPlace {
         let [a, b, c, _] = phones.ip.octets();
         phones.at(Ipv4Addr::new(a, b, c, 50))
     }
 
     /// Starts it at `place` on port 5060, over UDP and TCP, with these nodes behind it, which it reaches over
     /// `transport`. Its files go into `folder`.
-    pub fn start(place: &Place, nodes: &[SocketAddr], transport: Transport, folder: &Path) -> Self {
+    pub fn start(place: &NetPlace, nodes: &[SocketAddr], transport: Transport, folder: &Path) -> Self {
         let files = folder.join("kamailio");
         fs::create_dir_all(&files).expect("the proxy's folder can be made");
         let list = files.join("dispatcher.list");
@@ -43,13 +43,13 @@ impl Kamailio {
     }
 
     /// Starts it as a registrar, which asks for the password `secret`, and forwards calls to registered phones.
-    pub fn registrar(place: &Place, folder: &Path) -> Self {
+    pub fn registrar(place: &NetPlace, folder: &Path) -> Self {
         let files = folder.join("registrar");
         fs::create_dir_all(&files).expect("the registrar's folder can be made");
         Self::run(place, &configuration(place, "registrar.cfg", &[]), &files)
     }
 
-    fn run(place: &Place, text: &str, files: &Path) -> Self {
+    fn run(place: &NetPlace, text: &str, files: &Path) -> Self {
         let config = files.join("kamailio.cfg");
         fs::write(&config, text).expect("the configuration can be written");
         // In a separate process namespace: its workers end with it, however it is killed.
@@ -82,7 +82,7 @@ impl Kamailio {
 }
 
 /// A file of `tests/data/kamailio` with these substitutions for its own values.
-fn configuration(place: &Place, file: &str, values: &[(&str, &str)]) -> String {
+fn configuration(place: &NetPlace, file: &str, values: &[(&str, &str)]) -> String {
     let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/kamailio").join(file);
     let text = fs::read_to_string(&original).unwrap_or_else(|e| panic!("{}: {e}", original.display()));
     let address = place.ip.to_string();

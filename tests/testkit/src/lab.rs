@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Place,
+    NetPlace,
     switch::{Link, Switch},
 };
 
@@ -58,7 +58,7 @@ impl Lab {
     pub fn switched(machines: &[&str], seed: u64) -> Self {
         let mut lab = Self::named_spaces(machines);
         let names: Vec<&str> = machines.iter().copied().chain(["hub"]).collect();
-        let places: Vec<Place> = names.iter().map(|name| lab.named(name, lab.ip(name))).collect();
+        let places: Vec<NetPlace> = names.iter().map(|name| lab.named(name, lab.ip(name))).collect();
         lab.switch = Some(Switch::start(&places, seed));
         names.iter().for_each(|name| lab.bring_up(name, lab.ip(name)));
         lab
@@ -119,22 +119,22 @@ impl Lab {
     }
 
     /// Place of a machine.
-    pub fn place(&self, machine: &str) -> Place {
+    pub fn place(&self, machine: &str) -> NetPlace {
         self.named(machine, self.ip(machine))
     }
 
     /// Place of the phones: at the bridge, reachable by every machine.
-    pub fn phones(&self) -> Place {
+    pub fn phones(&self) -> NetPlace {
         self.named("hub", PHONES)
     }
 
-    fn named(&self, machine: &str, ip: Ipv4Addr) -> Place {
-        Place { ip, namespace: Some(PathBuf::from("/run/netns").join(self.namespace(machine))) }
+    fn named(&self, machine: &str, ip: Ipv4Addr) -> NetPlace {
+        NetPlace { ip, namespace: Some(PathBuf::from("/run/netns").join(self.namespace(machine))) }
     }
 
     /// A place behind `router`, a machine of this lab that becomes a NAT: packets from there have the router's address
     /// and another port, and only replies come in. The inner address is unknown to other machines.
-    pub fn behind_nat(&self, router: &str) -> Place {
+    pub fn behind_nat(&self, router: &str) -> NetPlace {
         let (outside, inside) = (self.namespace(router), self.namespace(&format!("{router}-in")));
         run(&["netns", "add", &inside]);
         run(&["-n", &inside, "link", "set", "lo", "up"]);
@@ -152,7 +152,7 @@ impl Lab {
         let known =
             ["-A", "FORWARD", "-i", "eth0", "-m", "conntrack", "!", "--ctstate", "ESTABLISHED", "-j", "DROP"];
         self.iptables(router, &known);
-        Place { ip: PRIVATE, namespace: Some(PathBuf::from("/run/netns").join(inside)) }
+        NetPlace { ip: PRIVATE, namespace: Some(PathBuf::from("/run/netns").join(inside)) }
     }
 
     /// Programs started by [`Lab::command`] look names up at this address from now on.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use twinbox_clock::BootInstant;
 
-use crate::{Authority, Place, Process, holds, wait_until};
+use crate::{Authority, NetPlace, Process, holds, wait_until};
 
 /// The interpreter that has Debian's modules.
 pub(crate) const PYTHON: &str = "/usr/bin/python3";
@@ -122,17 +122,17 @@ pub struct MailReceiver {
 
 impl MailReceiver {
     /// Starts a server at `place` that accepts every mail.
-    pub fn start(place: &Place, port: u16) -> Self {
+    pub fn start(place: &NetPlace, port: u16) -> Self {
         Self::start_script(place, port, &[])
     }
 
     /// Starts a server at `place` that requires STARTTLS and a login: see [`Self::admit`]. It reads the certificate of
     /// the authority's server for each connection.
-    pub fn start_with_login(place: &Place, port: u16, authority: &Authority) -> Self {
+    pub fn start_with_login(place: &NetPlace, port: u16, authority: &Authority) -> Self {
         Self::start_script(place, port, &[authority.server_certificate(), authority.server_key()])
     }
 
-    fn start_script(place: &Place, port: u16, more: &[PathBuf]) -> Self {
+    fn start_script(place: &NetPlace, port: u16, more: &[PathBuf]) -> Self {
         let folder = tempfile::Builder::new().prefix("twinbox-mails-").tempdir().expect("a temporary folder");
         let mut command = Command::new(PYTHON);
         command.arg(script("mail_receiver.py")).arg(place.ip.to_string()).arg(port.to_string()).arg(folder.path());

@@ -13,7 +13,7 @@ use std::{
 use twinbox_clock::BootInstant;
 
 use crate::{
-    Place, holds,
+    NetPlace, holds,
     message::{Message, token},
 };
 
@@ -56,7 +56,7 @@ pub struct Pbx {
 
 impl Pbx {
     /// A PBX at `place` on this port.
-    pub fn open(place: &Place, port: u16) -> Self {
+    pub fn open(place: &NetPlace, port: u16) -> Self {
         let socket = place.udp(port);
         let address = socket.local_addr().expect("a bound socket has an address");
         let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));

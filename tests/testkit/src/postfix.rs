@@ -9,7 +9,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Place, Process, keys::folder, wait_until};
+use crate::{NetPlace, Process, keys::folder, wait_until};
 
 /// A running Postfix, which relays for all of loopback. Dropping it ends all of its processes.
 #[derive(Debug)]
@@ -21,13 +21,13 @@ pub struct Postfix {
 
 impl Postfix {
     /// Its place: next to the phones, with a separate address.
-    pub fn place(phones: &Place) -> Place {
+    pub fn place(phones: &NetPlace) -> NetPlace {
         let [a, b, c, _] = phones.ip.octets();
         phones.at(Ipv4Addr::new(a, b, c, 60))
     }
 
     /// Starts it at `place` under the name `mail.sender.test`, with these lines in `main.cf`.
-    pub fn start(place: &Place, port: u16, settings: &[String]) -> Self {
+    pub fn start(place: &NetPlace, port: u16, settings: &[String]) -> Self {
         let folder = folder();
         let of = |name: &str| folder.path().join(name);
         // Postfix makes its data folder itself, under its own account.

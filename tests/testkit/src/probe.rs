@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use crate::Place;
+use crate::NetPlace;
 
 /// `GET path`: status and body; `None` without an answer.
-pub fn http_get(from: &Place, address: SocketAddr, path: &str) -> Option<(u16, String)> {
+pub fn http_get(from: &NetPlace, address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = from.tcp(address).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").ok()?;

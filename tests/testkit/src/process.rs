@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Place, holds, wait_for};
+use crate::{NetPlace, holds, wait_for};
 
 /// The program under test: `TWINBOX_BIN`, else the newest `twinbox` next to the running test's own binary.
 pub fn binary() -> PathBuf {
@@ -38,19 +38,19 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` at `place`, with its output appended to `log`.
-    pub fn start(name: &str, command: Command, place: &Place, log: &Path) -> Self {
+    pub fn start(name: &str, command: Command, place: &NetPlace, log: &Path) -> Self {
         let open = || File::options().create(true).append(true).open(log).expect("the log file can be written");
         let (out, err) = (open(), open());
         Self::start_with(name, command, place, log, Stdio::from(out), Stdio::from(err))
     }
 
     /// Starts `command` with its standard output as a pipe (see [`Process::child`]).
-    pub fn start_piped(name: &str, command: Command, place: &Place, log: &Path) -> Self {
+    pub fn start_piped(name: &str, command: Command, place: &NetPlace, log: &Path) -> Self {
         let err = File::options().create(true).append(true).open(log).expect("the log file can be written");
         Self::start_with(name, command, place, log, Stdio::piped(), Stdio::from(err))
     }
 
-    fn start_with(name: &str, mut command: Command, place: &Place, log: &Path, out: Stdio, err: Stdio) -> Self {
+    fn start_with(name: &str, mut command: Command, place: &NetPlace, log: &Path, out: Stdio, err: Stdio) -> Self {
         command.stdin(Stdio::null()).stdout(out).stderr(err);
         let enter = place.entry();
         let prepare = move || {

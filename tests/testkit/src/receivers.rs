@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{Place, Process, wait_until};
+use crate::{NetPlace, Process, wait_until};
 
 /// An HTTP receiver that accepts every request. Ends with the test.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct WebReceiver {
 
 impl WebReceiver {
     /// Listens at a place.
-    pub fn open(place: &Place, port: u16) -> Self {
+    pub fn open(place: &NetPlace, port: u16) -> Self {
         let listener = place.listen(port);
         let got = Arc::new(Mutex::new(Vec::new()));
         let kept = got.clone();
@@ -69,7 +69,7 @@ pub struct SyslogReceiver {
 
 impl SyslogReceiver {
     /// Listens at a place.
-    pub fn open(place: &Place, port: u16) -> Self {
+    pub fn open(place: &NetPlace, port: u16) -> Self {
         let socket = place.udp(port);
         let got = Arc::new(Mutex::new(Vec::new()));
         let kept = got.clone();
@@ -98,7 +98,7 @@ pub struct Snmptrapd {
 
 impl Snmptrapd {
     /// Starts it at a place with these lines of configuration; its files are in `dir`.
-    pub fn start(place: &Place, port: u16, dir: &Path, lines: &[String]) -> Self {
+    pub fn start(place: &NetPlace, port: u16, dir: &Path, lines: &[String]) -> Self {
         let (config, log) = (dir.join("snmptrapd.conf"), dir.join("snmptrapd.log"));
         fs::write(&config, lines.join("\n") + "\n").expect("written");
         let address: SocketAddr = place.port(port);

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Lab, Place, Process, Transport};
+use crate::{Lab, NetPlace, Process, Transport};
 
 /// A run of SIPp.
 #[derive(Debug, Clone)]
@@ -30,9 +30,9 @@ pub struct Sipp<'a> {
     pub media: SocketAddr,
     /// Duration of each call.
     pub hold: Duration,
-    /// Number of calls …
+    /// Number of calls.
     pub calls: u32,
-    /// … and of calls per second.
+    /// Calls per second.
     pub rate: u32,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Sipp<'a> {
     }
 
     /// Starts it at `place`; its log goes into `folder`.
-    pub fn start(&self, place: &Place, folder: &Path) -> Running {
+    pub fn start(&self, place: &NetPlace, folder: &Path) -> Running {
         let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data/sipp").join(self.scenario);
         let scenario = fs::canonicalize(scenario.with_extension("xml"));
         let scenario = scenario.unwrap_or_else(|e| panic!("tests/data/sipp/{}.xml: {e}", self.scenario));
@@ -80,7 +80,7 @@ impl<'a> Sipp<'a> {
             Some((name, lab)) => {
                 let mut command = lab.command(Path::new("sipp"));
                 command.arg(name);
-                (command, Place::here(place.ip))
+                (command, NetPlace::here(place.ip))
             }
             None => {
                 let mut command = Command::new("sipp");

@@ -11,7 +11,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::{Place, Process, wait_until};
+use crate::{NetPlace, Process, wait_until};
 
 const LDAP_PORT: u16 = 3389;
 const LDAPS_PORT: u16 = 3636;
@@ -20,7 +20,7 @@ const LDAPS_PORT: u16 = 3636;
 #[derive(Debug)]
 pub struct Slapd {
     process: Option<Process>,
-    place: Place,
+    place: NetPlace,
     tls: bool,
     folder: TempDir,
 }
@@ -56,7 +56,7 @@ impl Slapd {
     pub const PASSWORD: &'static str = "directory-secret";
 
     /// Starts it at `place` with these entries (LDIF).
-    pub fn start(place: &Place, settings: &SlapdSettings, entries: &str) -> Self {
+    pub fn start(place: &NetPlace, settings: &SlapdSettings, entries: &str) -> Self {
         let folder = tempfile::Builder::new().prefix("twinbox-slapd-").tempdir().expect("a temporary folder");
         let mut slapd = Self { process: None, place: place.clone(), tls: settings.tls.is_some(), folder };
         fs::create_dir(slapd.file("data")).expect("a folder can be made");

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Place, Process, wait_until};
+use crate::{NetPlace, Process, wait_until};
 
 /// An attached strace.
 pub struct Strace {
@@ -35,7 +35,7 @@ impl Strace {
         for (_, pid) in processes {
             command.args(["-p", &pid.to_string()]);
         }
-        let here = Place::here(std::net::Ipv4Addr::LOCALHOST);
+        let here = NetPlace::here(std::net::Ipv4Addr::LOCALHOST);
         let process = Process::start("strace", command, &here, &folder.join("strace.log"));
         let traced = |pid: u32| {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

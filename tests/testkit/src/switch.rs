@@ -13,7 +13,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 
-use crate::Place;
+use crate::NetPlace;
 
 /// Maximum length of a frame: Ethernet with a VLAN tag.
 const FRAME: usize = 1_518;
@@ -66,7 +66,7 @@ impl Shared {
 
 impl Switch {
     /// A switch with a TAP device `eth0` in each of these places, in this order; `seed` decides the lost frames.
-    pub(crate) fn start(places: &[Place], seed: u64) -> Self {
+    pub(crate) fn start(places: &[NetPlace], seed: u64) -> Self {
         let ports: Vec<File> = places
             .iter()
             .map(|place| place.inside(tap).unwrap_or_else(|e| panic!("a TAP device in {place:?}: {e}")))

@@ -4,12 +4,12 @@ use std::{process::Command, thread::sleep, time::Duration};
 
 use twinbox_clock::BootInstant;
 use twinbox_testkit::{
-    Call, Crowd, Invite, Lab, Link, Loopback, MailFault, MailReceiver, Pbx, Place, Postfix, Process, Strace, Swaks,
-    Transport, http_get, media_of, need, wait_until,
+    Call, Crowd, Invite, Lab, Link, Loopback, MailFault, MailReceiver, NetPlace, Pbx, Postfix, Process, Strace,
+    Swaks, Transport, http_get, media_of, need, wait_until,
 };
 
 /// SIPp's own answering scenario.
-fn uas(place: &Place, dir: &std::path::Path, transport: &str) -> Process {
+fn uas(place: &NetPlace, dir: &std::path::Path, transport: &str) -> Process {
     let mut command = Command::new("sipp");
     command.args([
         "-sn",

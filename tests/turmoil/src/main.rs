@@ -26,9 +26,9 @@ use world::{Flaw, World};
 
 const USAGE: &str = "usage: twinbox-turmoil --seed N [--flaw NAME] [--trace] [--certificates DIR] | --certify DIR";
 
-/// Exit codes of a run with a violation: seen by effects …
+/// Exit code of a run with a violation that is seen by effects.
 const OUTSIDE: u8 = 1;
-/// … or by missing ones.
+/// Exit code of a run with a violation that is seen by missing effects.
 const STUCK: u8 = 3;
 
 fn main() -> ExitCode {

@@ -16,9 +16,9 @@ use tempfile::TempDir;
 const SEEDS: u64 = 120;
 /// Number of seeds within which each flaw must be found.
 const SEEDS_FOR_FLAWS: u64 = 200;
-/// Exit codes of a violation seen by its effects …
+/// Exit codes of a violation that is seen by its effects.
 const OUTSIDE: [i32; 1] = [1];
-/// … or at least by missing ones.
+/// Exit codes of a violation that is seen by effects or by missing ones.
 const AT_ALL: [i32; 2] = [1, 3];
 /// Each flaw, and the exit codes by which it must be found. Lying disks mostly leave Raft without a leader that its own
 /// assertions permit, before two members act.

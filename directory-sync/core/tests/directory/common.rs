@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use twinbox_directory_core::{
-    AdoptBy, Difference, DirectorySettings, FieldChange, Person, Present, Scope, Step, difference,
+    AdoptBy, Difference, DirectorySettings, DirectoryStep, FieldChange, Person, Present, Scope, difference,
 };
 use twinbox_ids::{DirectoryId, MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{Binding, BindingState, EntryId, SyncedField, SyncedFields, mailbox_of};
@@ -106,7 +106,7 @@ pub fn apply(users: &[Present], difference: &Difference) -> Vec<Present> {
     let mut users = users.to_vec();
     for (at, step) in difference.steps.iter().enumerate() {
         match step {
-            Step::Create { person, mailbox, fields } => {
+            DirectoryStep::Create { person, mailbox, fields } => {
                 let text = |field| person.value(field).map(str::to_owned);
                 assert!(users.iter().all(|user| user.mailbox != *mailbox), "{mailbox} is there already");
                 let base = local(mailbox.0, &text(SyncedField::Number).expect("a number"));
@@ -120,23 +120,25 @@ pub fn apply(users: &[Present], difference: &Difference) -> Vec<Present> {
                     ..local(mailbox.0, &base.number)
                 });
             }
-            Step::Adopt { person, mailbox, changes, fields } => {
+            DirectoryStep::Adopt { person, mailbox, changes, fields } => {
                 let user = find(&mut users, *mailbox);
                 assert!(user.binding.is_none(), "{mailbox} is bound");
                 user.binding = Some(binding(person, *mailbox, *fields));
                 changes.iter().for_each(|change| set(user, change));
             }
-            Step::Change { person, mailbox, changes, fields, .. } => {
+            DirectoryStep::Change { person, mailbox, changes, fields, .. } => {
                 let user = find(&mut users, *mailbox);
                 changes.iter().for_each(|change| set(user, change));
                 let binding = user.binding.as_mut().expect("a binding");
                 (binding.dn, binding.login) = (person.dn.clone(), person.login.clone());
                 binding.fields = *fields;
             }
-            Step::Disable { mailbox, .. } => enter(&mut users, *mailbox, BindingState::Disabled, step.is_loss()),
-            Step::Gone { mailbox, .. } => enter(&mut users, *mailbox, BindingState::Gone, step.is_loss()),
-            Step::Return { mailbox, .. } => enter(&mut users, *mailbox, BindingState::Active, false),
-            Step::Release { mailbox, .. } => find(&mut users, *mailbox).binding = None,
+            DirectoryStep::Disable { mailbox, .. } => {
+                enter(&mut users, *mailbox, BindingState::Disabled, step.is_loss())
+            }
+            DirectoryStep::Gone { mailbox, .. } => enter(&mut users, *mailbox, BindingState::Gone, step.is_loss()),
+            DirectoryStep::Return { mailbox, .. } => enter(&mut users, *mailbox, BindingState::Active, false),
+            DirectoryStep::Release { mailbox, .. } => find(&mut users, *mailbox).binding = None,
         }
         let goes_on = |exchange: &Range<usize>| exchange.contains(&at) && exchange.contains(&(at + 1));
         if !difference.exchanges.iter().any(goes_on) {

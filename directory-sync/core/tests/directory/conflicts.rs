@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use twinbox_directory_core::{AdoptBy, Person, Present, Step};
+use twinbox_directory_core::{AdoptBy, DirectoryStep, Person, Present};
 use twinbox_mailbox::{BindingState, SyncedField};
 
 use crate::common::{NOW, OTHER, apply, bound, bound_to, dn, full, in_state, local, someone};
@@ -64,9 +64,9 @@ fn lost_number_is_a_conflict_that_names_its_holder() {
     // Another number ends the conflict, and a disabled account is disabled with it.
     let users = [lost, local(9, "1001")];
     let moved = full(&[someone(1, "1002")], &users, None);
-    assert!(moved.refused.is_empty() && matches!(moved.steps.as_slice(), [Step::Change { .. }]));
+    assert!(moved.refused.is_empty() && matches!(moved.steps.as_slice(), [DirectoryStep::Change { .. }]));
     let disabled = full(&[Person { disabled: true, ..someone(1, "1001") }], &users, None);
-    assert!(disabled.refused.is_empty() && matches!(disabled.steps.as_slice(), [Step::Disable { .. }]));
+    assert!(disabled.refused.is_empty() && matches!(disabled.steps.as_slice(), [DirectoryStep::Disable { .. }]));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn conflict_of_its_number_does_not_keep_an_account_enabled() {
     ];
     for (people, number) in cases {
         let found = full(&people, &users, None);
-        let of_first = |step: &&Step| matches!(step, Step::Disable { entry, .. } if entry.0 == 1);
+        let of_first = |step: &&DirectoryStep| matches!(step, DirectoryStep::Disable { entry, .. } if entry.0 == 1);
         assert_eq!(found.steps.iter().filter(of_first).count(), 1, "{people:?}: {:?}", found.steps);
         let at = found.steps.iter().position(|step| of_first(&step));
         let is_before = |together: &Range<usize>| at < Some(together.start);
@@ -106,7 +106,7 @@ fn numbers_that_move_along_a_chain_are_free_when_they_are_taken() {
     let found = full(&people, &users, None);
     let numbers: Vec<String> = apply(&users, &found).into_iter().map(|user| user.number).collect();
     assert_eq!(numbers, ["1002", "1003", "1004", "9000", "1001"]);
-    assert!(matches!(found.steps.last(), Some(Step::Create { .. })));
+    assert!(matches!(found.steps.last(), Some(DirectoryStep::Create { .. })));
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn exchange_takes_returning_and_adopted_users_along() {
         .steps
         .iter()
         .map(|step| match step {
-            Step::Return { .. } => "return",
-            Step::Change { .. } => "change",
-            Step::Adopt { .. } => "adopt",
+            DirectoryStep::Return { .. } => "return",
+            DirectoryStep::Change { .. } => "change",
+            DirectoryStep::Adopt { .. } => "adopt",
             _ => "other",
         })
         .collect();

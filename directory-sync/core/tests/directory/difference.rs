@@ -2,7 +2,7 @@
 
 use std::slice::from_ref;
 
-use twinbox_directory_core::{AdoptBy, FieldProblem, Person, Present, Scope, Step, difference};
+use twinbox_directory_core::{AdoptBy, DirectoryStep, FieldProblem, Person, Present, Scope, difference};
 use twinbox_ids::{MailboxId, Pii, Timestamp};
 use twinbox_mailbox::{BindingState, EntryId, SyncedField, mailbox_of};
 
@@ -29,7 +29,7 @@ fn lines(people: &[Person], users: &[Present], adopt: Option<AdoptBy>) -> Vec<St
 #[test]
 fn new_entry_becomes_a_user_whose_id_follows_from_directory_and_entry() {
     let found = full(&[anna(1), someone(2, "1002")], &[local(9, "9000")], None);
-    let mailboxes: Vec<_> = found.steps.iter().map(Step::mailbox).collect();
+    let mailboxes: Vec<_> = found.steps.iter().map(DirectoryStep::mailbox).collect();
     assert_eq!(mailboxes, [1, 2].map(|entry| mailbox_of(DIRECTORY, EntryId(entry))));
     assert_eq!(
         found.lines(),
@@ -41,7 +41,7 @@ fn new_entry_becomes_a_user_whose_id_follows_from_directory_and_entry() {
     );
     assert_eq!((found.counts().new, found.counts().refused, found.unchanged), (2, 0, 0));
     let fields = match found.steps.first() {
-        Some(Step::Create { fields, .. }) => fields.iter().collect::<Vec<_>>(),
+        Some(DirectoryStep::Create { fields, .. }) => fields.iter().collect::<Vec<_>>(),
         step => panic!("{step:?}"),
     };
     assert_eq!(fields, SyncedField::ALL);
@@ -124,7 +124,7 @@ fn states_of_entries_become_states_of_users() {
         let people: Vec<Person> = person.into_iter().cloned().chain([someone(2, "1002")]).collect();
         let found = full(&people, &users, None);
         assert_eq!(found.lines().join("\n"), expected, "{state} {person:?}");
-        let is_loss = found.steps.iter().any(Step::is_loss);
+        let is_loss = found.steps.iter().any(DirectoryStep::is_loss);
         assert_eq!(is_loss, expected.starts_with("gone") || (expected.starts_with("disabled") && state == Active));
         let again = full(&people, &apply(&users, &found), None);
         assert!(again.steps.is_empty(), "{state}: {:?}", again.lines());
@@ -155,7 +155,7 @@ fn grace_time_ends_in_a_run_without_changes_too() {
         difference(DIRECTORY, &settings(&[]), &scope, Vec::new(), &[user], None, NOW).steps
     };
     assert!(run(since(29)).is_empty());
-    assert!(matches!(run(since(30)).as_slice(), [Step::Release { .. }]));
+    assert!(matches!(run(since(30)).as_slice(), [DirectoryStep::Release { .. }]));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn local_users_are_adopted_only_when_told() {
     let found = full(&[renumbered], &users, Some(AdoptBy::Mail));
     let expected = format!("adopted: 1005 ({}): number 1001 -> 1005, name Carl -> Anna Berg", dn(1));
     assert_eq!(found.lines(), [expected.as_str()]);
-    assert_eq!(found.steps.first().map(Step::mailbox), Some(MailboxId(5)));
+    assert_eq!(found.steps.first().map(DirectoryStep::mailbox), Some(MailboxId(5)));
     let after = apply(&users, &found);
     assert!(after[1] == users[1] && after[0].binding.is_some());
 }

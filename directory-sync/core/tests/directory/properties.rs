@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use proptest::prelude::*;
-use twinbox_directory_core::{AdoptBy, Person, Present, RefusedEntry, Scope, Step, difference};
+use twinbox_directory_core::{AdoptBy, DirectoryStep, Person, Present, RefusedEntry, Scope, difference};
 use twinbox_ids::{MailboxId, Pii};
 use twinbox_mailbox::{BindingState, EntryId, SyncedField, SyncedFields, mailbox_of};
 
@@ -139,11 +139,11 @@ proptest! {
     #[test]
     fn every_entry_is_accounted_for_and_new_users_have_their_own_id(people in any_people(), users in any_users()) {
         let found = full(&people, &users, None);
-        let changed: BTreeSet<EntryId> = found.steps.iter().map(Step::entry).collect();
+        let changed: BTreeSet<EntryId> = found.steps.iter().map(DirectoryStep::entry).collect();
         let refused: BTreeSet<EntryId> = found.refused.iter().map(|refused| refused.entry).collect();
         prop_assert!(changed.intersection(&refused).next().is_none());
         for step in &found.steps {
-            if let Step::Create { person, mailbox, .. } = step {
+            if let DirectoryStep::Create { person, mailbox, .. } = step {
                 prop_assert_eq!(*mailbox, mailbox_of(DIRECTORY, person.entry));
                 prop_assert!(!person.disabled && person.number.is_some());
             }
@@ -173,7 +173,7 @@ proptest! {
         let found = difference(DIRECTORY, &settings(&[]), &scope, people.clone(), &users, None, NOW);
         apply(&users, &found);
         for step in &found.steps {
-            if let Step::Gone { entry, .. } = step {
+            if let DirectoryStep::Gone { entry, .. } = step {
                 prop_assert!(gone.contains(&entry.0) && people.iter().all(|person| person.entry != *entry));
             }
         }

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, io::ErrorKind, net::TcpListener, time::Dura
 use tempfile::TempDir;
 use twinbox_directory_core::{Entry, Flavour, LdapUrl, SearchSettings, ServerSettings};
 use twinbox_directory_service::{DirectoryServers, LdapError, Notes};
-use twinbox_testkit::{Loopback, Place, Slapd, SlapdSettings, need};
+use twinbox_testkit::{Loopback, NetPlace, Slapd, SlapdSettings, need};
 
 /// Port of strangers.
 const STRANGE_PORT: u16 = 4444;
@@ -44,7 +44,7 @@ fn referral(unit: &str, listener: &TcpListener) -> String {
     )
 }
 
-fn stranger(place: &Place) -> TcpListener {
+fn stranger(place: &NetPlace) -> TcpListener {
     let listener = place.listen(STRANGE_PORT);
     listener.set_nonblocking(true).expect("a listener that does not wait");
     listener

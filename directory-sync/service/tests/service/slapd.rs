@@ -14,7 +14,7 @@ use twinbox_directory_service::{
     BindVerdict, Change, Changes, Cursor, DirectoryConnection, DirectoryServers, Followed, LdapError,
 };
 use twinbox_mailbox::EntryId;
-use twinbox_testkit::{Loopback, Place, Slapd, SlapdSettings, SlapdTls, need};
+use twinbox_testkit::{Loopback, NetPlace, Slapd, SlapdSettings, SlapdTls, need};
 
 const USERS: usize = 500;
 const PEOPLE: &str = "ou=people,dc=example,dc=org";
@@ -60,7 +60,7 @@ impl Directory {
         Self::start_in(loopback, &place, folder, settings)
     }
 
-    fn start_in(loopback: Loopback, place: &Place, folder: TempDir, settings: &SlapdSettings) -> Self {
+    fn start_in(loopback: Loopback, place: &NetPlace, folder: TempDir, settings: &SlapdSettings) -> Self {
         fs::write(folder.path().join("password"), format!("{}\n", Slapd::PASSWORD)).expect("a password file");
         let slapd = Slapd::start(place, settings, &entries());
         Self { slapd, folder, _loopback: loopback }
@@ -313,6 +313,16 @@ async fn a_database_that_was_rolled_back_needs_a_full_search() {
     let (_, changes) = directory.changes(&cursor, &entries).await;
     assert!(matches!(&changes, Changes::NeedFull { reason } if reason.contains("older")), "{changes:?}");
     assert_eq!(directory.full().await.0.len(), USERS);
+
+    // The user whom it lacks may exist: another server is asked, if there is one.
+    let (settings, search) = (directory.settings(), search());
+    let alone = DirectoryServers::new(settings.clone()).connect_current(&search, &cursor).await.err();
+    assert!(matches!(&alone, Some(LdapError::Behind { .. })), "{alone:?}");
+    let other = Directory::start(&synchronizing());
+    let urls = [settings.urls.clone(), other.settings().urls].concat();
+    let both = DirectoryServers::new(ServerSettings { urls, ..settings });
+    let connection = both.connect_current(&search, &cursor).await.expect("the other server has newer data");
+    assert_eq!(connection.server(), url(other.slapd.ldap(), false).to_string());
 
     // Changed beyond the cursor since: the server names what is present, and the lost user is missing there.
     directory.slapd.modify(&added(901, "staff"));

@@ -103,11 +103,11 @@ fn step(step: ProbeStep) -> MailStep {
 
 #[cfg(test)]
 mod tests {
-    use twinbox_mta::Step;
+    use twinbox_mta::SendStep;
 
     use super::*;
 
-    fn passed(step: Step, address: Option<&str>, text: &str) -> ProbeStep {
+    fn passed(step: SendStep, address: Option<&str>, text: &str) -> ProbeStep {
         let address = address.map(|address| address.parse().expect("an address"));
         ProbeStep { step, host: "mx.example.com".to_owned(), address, passed: true, text: text.to_owned() }
     }
@@ -115,9 +115,9 @@ mod tests {
     #[test]
     fn report_names_host_and_address_once_and_ends_with_the_result() {
         let steps = vec![
-            passed(Step::Lookup, None, "addresses: 192.0.2.1"),
-            passed(Step::Greeting, Some("192.0.2.1:25"), "220 mx.example.com ready"),
-            passed(Step::Recipient, Some("192.0.2.1:25"), "250 fine"),
+            passed(SendStep::Lookup, None, "addresses: 192.0.2.1"),
+            passed(SendStep::Greeting, Some("192.0.2.1:25"), "220 mx.example.com ready"),
+            passed(SendStep::Recipient, Some("192.0.2.1:25"), "250 fine"),
         ];
         let outcome = Ok(Delivered { by: "mx.example.com".to_owned(), reply: "250 fine".to_owned() });
         let reply = shown("a".to_owned(), ProbeReport { steps, outcome });

@@ -17,7 +17,7 @@ use twinbox_wire::mailbox_sync::{
     AccountShowReply, Changed, MessageStates, Setting,
 };
 
-use super::{Service, changed, changes, refused, servers};
+use super::{MailboxSyncService, changed, changes, refused, servers};
 use crate::admin::{acknowledged, all_records, internal, mailbox};
 
 /// States that an administrator must look at.
@@ -26,7 +26,7 @@ const FAILING: [&str; 3] = ["failing", "held-back", "left-out"];
 type ServerNames = HashMap<MailServerId, String>;
 
 /// All mailboxes with an account.
-pub async fn list(service: &Service, request: AccountListRequest) -> Result<AccountListReply, Status> {
+pub async fn list(service: &MailboxSyncService, request: AccountListRequest) -> Result<AccountListReply, Status> {
     all_records(&service.node)?;
     let AccountListRequest { failing, limit, after } = request;
     let EffectiveAccounts { accounts, left_out } = service.store.effective().await.map_err(internal)?;
@@ -46,7 +46,7 @@ pub async fn list(service: &Service, request: AccountListRequest) -> Result<Acco
 }
 
 /// One mailbox with its settings and the states of its messages.
-pub async fn show(service: &Service, number: &str) -> Result<AccountShowReply, Status> {
+pub async fn show(service: &MailboxSyncService, number: &str) -> Result<AccountShowReply, Status> {
     let Mailbox { id, number, .. } = mailbox(&service.node, number).await?;
     let synced = service.store.effective_of(id).map_err(internal)?.ok_or_else(|| no_account(&number))?;
     let stored = own(service, id)?.map(|own| own.settings).unwrap_or_default();
@@ -60,7 +60,7 @@ pub async fn show(service: &Service, number: &str) -> Result<AccountShowReply, S
 }
 
 /// Keeps mailboxes in accounts of a server.
-pub async fn add(service: &Service, request: AccountAddRequest) -> Result<AccountAddReply, Status> {
+pub async fn add(service: &MailboxSyncService, request: AccountAddRequest) -> Result<AccountAddReply, Status> {
     let AccountAddRequest { numbers, server, settings } = request;
     let server = servers::find(service, &server)?;
     let changes = changes(&BTreeMap::new(), &settings, account_change, AccountSettings::from_settings)?;
@@ -88,7 +88,7 @@ pub async fn add(service: &Service, request: AccountAddRequest) -> Result<Accoun
 }
 
 /// Changes the account of a mailbox. One that the setting `users` of a server includes gets settings of its own.
-pub async fn set(service: &Service, request: AccountSetRequest) -> Result<Changed, Status> {
+pub async fn set(service: &MailboxSyncService, request: AccountSetRequest) -> Result<Changed, Status> {
     let AccountSetRequest { number, server, settings } = request;
     let mailbox = mailbox(&service.node, &number).await?.id;
     let stored = own(service, mailbox)?;
@@ -107,7 +107,7 @@ pub async fn set(service: &Service, request: AccountSetRequest) -> Result<Change
 }
 
 /// Removes the account of a mailbox. A user who was removed has no number any more: the mailbox id names the account.
-pub async fn remove(service: &Service, number: &str) -> Result<Changed, Status> {
+pub async fn remove(service: &MailboxSyncService, number: &str) -> Result<Changed, Status> {
     all_records(&service.node)?;
     let mailbox = match number.parse::<MailboxId>() {
         Ok(id) if own(service, id)?.is_some() => id,
@@ -125,12 +125,12 @@ fn no_account(number: &str) -> Status {
 }
 
 /// The account that an administrator gave to a mailbox.
-fn own(service: &Service, mailbox: MailboxId) -> Result<Option<StoredAccount>, Status> {
+fn own(service: &MailboxSyncService, mailbox: MailboxId) -> Result<Option<StoredAccount>, Status> {
     let stored = service.store.account(mailbox).map_err(internal)?;
     Ok(stored.map(|(account, _)| account).filter(|account| account.created.is_some()))
 }
 
-fn server_names(service: &Service) -> Result<ServerNames, Status> {
+fn server_names(service: &MailboxSyncService) -> Result<ServerNames, Status> {
     let servers = service.store.servers().map_err(internal)?;
     Ok(servers.into_iter().map(|server| (server.id, server.name)).collect())
 }

@@ -17,14 +17,14 @@ use twinbox_wire::mailbox_sync::{
     Changed, Server, ServerListReply, ServerRequest, ServerTestReply, ServerTestRequest, ServerTestStep, Setting,
 };
 
-use super::{Service, changed, changes, refused};
+use super::{MailboxSyncService, changed, changes, refused};
 use crate::admin::{all_records, internal, mailbox};
 
 /// Time limit of a whole test: an administrator's command waits 20 seconds.
 const TESTED_WITHIN: Duration = Duration::from_secs(18);
 
 /// All servers.
-pub async fn list(service: &Service) -> Result<ServerListReply, Status> {
+pub async fn list(service: &MailboxSyncService) -> Result<ServerListReply, Status> {
     all_records(&service.node)?;
     let servers = service.store.servers().map_err(internal)?;
     let mut counts: HashMap<MailServerId, (u64, u64)> = HashMap::new();
@@ -43,7 +43,7 @@ pub async fn list(service: &Service) -> Result<ServerListReply, Status> {
 }
 
 /// Adds a server.
-pub async fn add(service: &Service, request: ServerRequest) -> Result<Changed, Status> {
+pub async fn add(service: &MailboxSyncService, request: ServerRequest) -> Result<Changed, Status> {
     all_records(&service.node)?;
     let ServerRequest { name, settings } = request;
     let name = named::checked(&name, "mail server")?;
@@ -57,7 +57,7 @@ pub async fn add(service: &Service, request: ServerRequest) -> Result<Changed, S
 }
 
 /// Changes settings of a server.
-pub async fn set(service: &Service, request: ServerRequest) -> Result<Changed, Status> {
+pub async fn set(service: &MailboxSyncService, request: ServerRequest) -> Result<Changed, Status> {
     let server = find(service, &request.name)?;
     let changes = changes(&server.settings, &request.settings, server_change, ServerSettings::from_settings)?;
     let acknowledgement = service.store.change_server(server.id, changes).await.map_err(refused)?;
@@ -66,7 +66,7 @@ pub async fn set(service: &Service, request: ServerRequest) -> Result<Changed, S
 }
 
 /// Removes a server with its accounts.
-pub async fn remove(service: &Service, name: &str) -> Result<Changed, Status> {
+pub async fn remove(service: &MailboxSyncService, name: &str) -> Result<Changed, Status> {
     let server = find(service, name)?;
     let (accounts, acknowledgement) = service.store.remove_server(server.id).await.map_err(refused)?;
     info!(server = %server.id, accounts, "administrator removes mail server");
@@ -74,7 +74,7 @@ pub async fn remove(service: &Service, name: &str) -> Result<Changed, Status> {
 }
 
 /// Connects from this node and opens the folder of an account.
-pub async fn test(service: &Service, request: ServerTestRequest) -> Result<ServerTestReply, Status> {
+pub async fn test(service: &MailboxSyncService, request: ServerTestRequest) -> Result<ServerTestReply, Status> {
     let ServerTestRequest { name, number } = request;
     let server = find(service, &name)?;
     let settings = ServerSettings::from_settings(&server.settings);
@@ -112,7 +112,7 @@ fn no_account(server: &str, number: &str) -> String {
 }
 
 /// The server with that name, or that id.
-pub fn find(service: &Service, name: &str) -> Result<StoredServer, Status> {
+pub fn find(service: &MailboxSyncService, name: &str) -> Result<StoredServer, Status> {
     all_records(&service.node)?;
     let add = "twinbox mailbox-sync server add NAME host=HOST";
     let servers = service.store.servers().map_err(internal)?;

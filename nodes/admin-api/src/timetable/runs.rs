@@ -5,7 +5,7 @@ use tonic::Status;
 use tracing::info;
 use twinbox_ids::NodeName;
 use twinbox_roles::{Duty, MemberKind, RolesView, Status as MemberStatus};
-use twinbox_timetable::{Job, JobRun, Place};
+use twinbox_timetable::{Job, JobPlace, JobRun};
 use twinbox_wire::timetable::{self as wire, JobHistoryReply, JobHistoryRequest, JobRunReply};
 
 use super::{
@@ -44,7 +44,7 @@ pub async fn run(node: &AdminHandles, name: &str) -> Result<JobRunReply, Status>
 /// The nodes that run a job when it is due.
 fn nodes(view: &RolesView, job: &Job) -> Result<Vec<NodeName>, Status> {
     match job.place {
-        Place::EveryNode => {
+        JobPlace::EveryNode => {
             let nodes = view.members.iter().filter(|member| member.kind == MemberKind::Node);
             let serving = nodes.filter(|member| member.status == MemberStatus::InService);
             let names: Vec<NodeName> = serving.map(|member| member.name.clone()).collect();
@@ -52,7 +52,7 @@ fn nodes(view: &RolesView, job: &Job) -> Result<Vec<NodeName>, Status> {
                 || Status::failed_precondition("no node is in service: 'twinbox cluster status' shows the reason");
             if names.is_empty() { Err(none()) } else { Ok(names) }
         }
-        Place::Publisher => {
+        JobPlace::Publisher => {
             let duty = view.duties.iter().find(|duty| duty.duty == Duty::Timetable);
             let holder = duty.and_then(|duty| duty.holder.clone());
             let none = "no node holds the duty timetable: 'twinbox duty list' shows the reason";
@@ -110,7 +110,7 @@ mod tests {
         JobRun {
             job: JobId(7),
             due: Timestamp(5),
-            place: Place::Publisher,
+            place: JobPlace::Publisher,
             node: "a".parse().expect("a name"),
             incarnation: Incarnation::random(),
             began: Timestamp(6),

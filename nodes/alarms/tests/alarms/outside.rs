@@ -1,9 +1,8 @@
 //! Outside receivers: real sockets, real HTTP and SNMP; a duty that is gained, moved and held by no node.
 
 use std::{
-    any::Any,
-    os::fd::BorrowedFd,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_snmp::{
@@ -16,7 +15,6 @@ use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, UdpSocket, UnixDatagram},
-    sync::watch,
 };
 use tokio_rustls::{
     TlsAcceptor,
@@ -24,43 +22,24 @@ use tokio_rustls::{
 };
 use tokio_util::sync::CancellationToken;
 use twinbox_alarms::{
-    Alarm, Channel, Code, DutyGate, Facility, Outbound, Syslog, SyslogTarget, TrapReceivers, TrapSecurity, Webhook,
+    Alarm, Channel, Code, Facility, Outbound, Syslog, SyslogTarget, TrapReceivers, TrapSecurity, Webhook,
 };
+use twinbox_clock::BootInstant;
+use twinbox_gate::Gate;
 use twinbox_ids::Epoch;
-use twinbox_testkit::{Place, Snmptrapd, need};
+use twinbox_roles_core::Duty;
+use twinbox_testkit::{NetPlace, Snmptrapd, need};
 
 use crate::common::{Node, name, wait_for};
 
-/// A duty that the test grants and revokes.
-#[derive(Clone)]
-struct Duty(Arc<watch::Sender<Option<Epoch>>>);
-
-impl Duty {
-    fn unheld() -> Self {
-        Self(Arc::new(watch::Sender::new(None)))
-    }
-
-    fn give(&self, number: u64) {
-        self.0.send_replace(Some(Epoch { generation: 0, number, node: name("a") }));
-    }
-
-    fn take(&self) {
-        self.0.send_replace(None);
-    }
+/// Gate of the duty, which this node does not hold.
+fn unheld() -> Gate {
+    Gate::new(Duty::Notifier)
 }
 
-impl DutyGate for Duty {
-    fn holding(&self) -> watch::Receiver<Option<Epoch>> {
-        self.0.subscribe()
-    }
-
-    fn enter(&self, epoch: &Epoch) -> Option<Box<dyn Any + Send>> {
-        (self.0.borrow().as_ref() == Some(epoch)).then(|| Box::new(()) as Box<dyn Any + Send>)
-    }
-
-    fn own(&self, epoch: &Epoch, _: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>> {
-        self.enter(epoch)
-    }
+/// This node holds the duty in the epoch of this number, until the gate is closed.
+fn give(gate: &Gate, number: u64) {
+    gate.open(&Epoch { generation: 0, number, node: name("a") }, BootInstant::now() + Duration::from_secs(3_600));
 }
 
 /// An HTTP receiver that answers with the given statuses, then with 204.
@@ -155,7 +134,7 @@ async fn take(mut stream: impl AsyncRead + AsyncWrite + Unpin, status: &str) -> 
     text
 }
 
-fn outbound(node: &Node, duty: &Duty, webhook: Option<Webhook>, traps: Option<TrapReceivers>) -> CancellationToken {
+fn outbound(node: &Node, duty: &Gate, webhook: Option<Webhook>, traps: Option<TrapReceivers>) -> CancellationToken {
     let stop = CancellationToken::new();
     let outbound = Outbound::new("example", node.alarms.clone(), duty.clone());
     let stopping = stop.clone();
@@ -172,7 +151,7 @@ async fn webhook_is_notified_once_by_the_duty_holder_and_waits_without_a_holder(
     let dir = TempDir::new().expect("a folder");
     let (a, b) = (Node::start(dir.path(), "a").await, Node::start(dir.path(), "b").await);
     let web = Web::listen(vec![]).await;
-    let (duty_a, duty_b) = (Duty::unheld(), Duty::unheld());
+    let (duty_a, duty_b) = (unheld(), unheld());
     let webhook = || Webhook::new(&web.url, Some("Bearer s3cret"), None).expect("a URL");
     outbound(&a, &duty_a, Some(webhook()), None);
     outbound(&b, &duty_b, Some(webhook()), None);
@@ -181,16 +160,16 @@ async fn webhook_is_notified_once_by_the_duty_holder_and_waits_without_a_holder(
     a.hand_over(&b).await;
     assert_eq!(web.got(), Vec::<String>::new(), "no node holds the duty");
 
-    duty_b.give(1);
+    give(&duty_b, 1);
     b.wait("a", delivered).await;
     assert_eq!(web.delivered(), [("space".to_owned(), "raised".to_owned())]);
     assert!(web.got()[0].contains("authorization: Bearer s3cret"), "{}", web.got()[0]);
     // The duty moves to the other node, which knows the delivery state.
-    duty_b.take();
+    duty_b.close();
     b.hand_over(&a).await;
     a.alarms.clear(Code::Space, "a");
     a.wait("a", |alarm| alarm.cleared.is_some()).await;
-    duty_a.give(2);
+    give(&duty_a, 2);
     a.wait("a", |alarm| alarm.cleared.is_some() && delivered(alarm)).await;
     let expected =
         [("space", "raised"), ("space", "cleared")].map(|(code, what)| (code.to_owned(), what.to_owned()));
@@ -201,8 +180,8 @@ async fn webhook_is_notified_once_by_the_duty_holder_and_waits_without_a_holder(
 async fn failed_delivery_is_retried_with_the_same_key() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
-    let duty = Duty::unheld();
-    duty.give(1);
+    let duty = unheld();
+    give(&duty, 1);
     let web = Web::listen(vec!["503 Service Unavailable", "204 No Content", "400 Bad Request"]).await;
     let stop = outbound(&a, &duty, Some(Webhook::new(&web.url, None, None).expect("a URL")), None);
     a.alarms.raise(Code::Space, "a", "");
@@ -226,8 +205,8 @@ async fn failed_delivery_is_retried_with_the_same_key() {
 async fn alarm_at_which_the_receiver_fails_holds_up_no_other() {
     let dir = TempDir::new().expect("a folder");
     let a = Node::start(dir.path(), "a").await;
-    let duty = Duty::unheld();
-    duty.give(1);
+    let duty = unheld();
+    give(&duty, 1);
     let web = Web::listen(vec!["500 Internal Server Error"; 3]).await;
     a.alarms.raise(Code::Space, "a", "");
     a.wait("a", |_| true).await;
@@ -250,8 +229,8 @@ async fn webhook_over_tls_is_used_only_if_its_certificate_is_trusted() {
     std::fs::write(&file, own).expect("written");
     for (to, trusted) in [(&untrusted, false), (&web, true)] {
         let node = Node::start(dir.path(), if trusted { "a" } else { "b" }).await;
-        let duty = Duty::unheld();
-        duty.give(1);
+        let duty = unheld();
+        give(&duty, 1);
         let webhook = Webhook::new(&to.url, None, Some(file.clone())).expect("a receiver");
         let stop = outbound(&node, &duty, Some(webhook), None);
         node.alarms.raise(Code::Space, "a", "5 MB are left");
@@ -274,11 +253,11 @@ async fn snmptrapd_accepts_a_v2c_trap() {
     }
     let dir = TempDir::new().expect("a folder");
     let free = std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-    let here = Place::here([127, 0, 0, 1].into());
+    let here = NetPlace::here([127, 0, 0, 1].into());
     let receiver = Snmptrapd::start(&here, free.port(), dir.path(), &["authCommunity log secret".to_owned()]);
     let a = Node::start(dir.path(), "a").await;
-    let duty = Duty::unheld();
-    duty.give(1);
+    let duty = unheld();
+    give(&duty, 1);
     let security = TrapSecurity::Community("secret".to_owned());
     let traps = TrapReceivers::new(&name("a"), &[free.to_string()], &security).expect("receivers");
     outbound(&a, &duty, None, Some(traps));
@@ -304,8 +283,8 @@ async fn trap_has_code_severity_subject_and_detail() {
     // A receiver that cannot be reached keeps nothing from the other.
     let receivers = ["nowhere.invalid".to_owned(), receiver.local_addr().to_string()];
     let traps = TrapReceivers::new(&name("a"), &receivers, &TrapSecurity::Community("secret".to_owned()));
-    let duty = Duty::unheld();
-    duty.give(1);
+    let duty = unheld();
+    give(&duty, 1);
     outbound(&a, &duty, None, Some(traps.expect("receivers")));
     a.alarms.raise(Code::ServiceFailed, "calls", "the port is taken");
     let received = receiver.recv().await.expect("a trap");

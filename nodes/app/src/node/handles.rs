@@ -1,9 +1,10 @@
-//! The parts of a node that its pages and its services for administrators and members get.
+//! The parts of a node that its pages, its services for administrators and members, its certificates and its probes get.
 
 use std::sync::Arc;
 
 use twinbox_admin_api::{AdminHandles, NodeFacts, NodeState};
-use twinbox_diagnostics::ProbeCounts;
+use twinbox_diagnostics::{ProbeCounts, ProbedMembers, SipProber};
+use twinbox_enrollment::certificates::{CertificateRenewer, MemberCluster, RenewerParts, Signer};
 use twinbox_mail_gateway::Gateway;
 use twinbox_metrics::Pages;
 
@@ -41,6 +42,23 @@ impl Node {
             mailbox_sync: self.duties.mailbox_sync.clone(),
             templates: self.config.mail.templates.clone(),
         }
+    }
+
+    pub(super) fn renewer(&self, signer: Arc<Signer>) -> CertificateRenewer<MemberCluster> {
+        let cluster = &self.config.cluster;
+        CertificateRenewer::new(RenewerParts {
+            tls: cluster.tls.clone(),
+            tls_dir: cluster.tls_dir.clone(),
+            signer: Some(signer),
+            cluster: MemberCluster { roles: self.roles.clone(), tls: cluster.tls.clone() },
+            alarms: Some(self.alarms.clone()),
+        })
+    }
+
+    pub(super) fn sip_prober(&self, counts: Arc<ProbeCounts>) -> SipProber<ProbedMembers> {
+        let (roles, timing, members) = (self.roles.clone(), self.config.cluster.timing, self.members.clone());
+        let cluster = Arc::new(ProbedMembers { roles, timing, members });
+        SipProber { own: self.config.name.clone(), cluster, counts }
     }
 
     pub(super) fn pages(&self, facts: &Arc<NodeFacts>, probe_counts: &Arc<ProbeCounts>) -> Pages {

@@ -13,7 +13,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, aws::Ama
 use tokio::time::timeout;
 
 use super::{
-    Lock, NewFile, OldFile, Place, SCHEME, Use, Visitor, client,
+    BackupPlace, Lock, NewFile, OldFile, SCHEME, Use, Visitor, client,
     failure::{S3Failure, S3FailureKind, classify},
     marks,
     settings::S3Settings,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::BackupError;
 
-/// Objects that are listed or removed together: at most so many names are in memory.
+/// Objects that are listed or removed together: at most this many names are in memory.
 const PAGE: usize = 5_000;
 /// Time beyond that of two requests: pauses between repetitions.
 const PAUSES: Duration = Duration::from_secs(15);
@@ -108,7 +108,7 @@ impl Bucket {
         BackupError::S3(Box::new(S3Failure { kind, endpoint, bucket, what, detail }))
     }
 
-    /// At most so many objects below a path, after another one.
+    /// At most this many objects below a path, after another one.
     pub(super) fn list(
         &self,
         path: &str,
@@ -145,7 +145,7 @@ impl Bucket {
     }
 }
 
-impl Place for Bucket {
+impl BackupPlace for Bucket {
     fn locate(&self, path: &str) -> PathBuf {
         let mut url = format!("{SCHEME}{}", self.name);
         for part in [self.prefix.as_ref(), path].into_iter().filter(|part| !part.is_empty()) {

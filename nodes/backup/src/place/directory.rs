@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use rustix::fs::{FlockOperation, flock};
 
-use super::{Lock, NewFile, OldFile, Place, Use, Visitor};
+use super::{BackupPlace, Lock, NewFile, OldFile, Use, Visitor};
 use crate::BackupError;
 
 /// End of the names of files that are being written.
@@ -43,7 +43,7 @@ impl Directory {
     }
 }
 
-impl Place for Directory {
+impl BackupPlace for Directory {
     fn locate(&self, path: &str) -> PathBuf {
         if path.is_empty() { self.dir.clone() } else { self.dir.join(path) }
     }

@@ -21,7 +21,7 @@ use tokio::{
 };
 use twinbox_clock::BootInstant;
 
-use super::{Lock, Place, Use, bucket::Bucket, client, failure::S3FailureKind};
+use super::{BackupPlace, Lock, Use, bucket::Bucket, client, failure::S3FailureKind};
 use crate::BackupError;
 
 /// Folder of the marks.

@@ -29,7 +29,7 @@ pub fn is_s3(destination: &str) -> bool {
 }
 
 /// A destination, shared by those who use it.
-pub(crate) type SharedPlace = Arc<dyn Place>;
+pub(crate) type SharedPlace = Arc<dyn BackupPlace>;
 
 /// Purpose for which a command uses a destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub(crate) enum Use {
 pub(crate) type Visitor<'a> = dyn FnMut(&str, u64) -> Result<(), BackupError> + 'a;
 
 /// Files by path, with `/` between the parts: `backups/NAME/rows`. All methods block.
-pub(crate) trait Place: Debug + Send + Sync {
+pub(crate) trait BackupPlace: Debug + Send + Sync {
     /// The destination as administrators write it; with a path, that of the file.
     fn locate(&self, path: &str) -> PathBuf;
 
@@ -59,7 +59,7 @@ pub(crate) trait Place: Debug + Send + Sync {
     /// Begins a folder; false if it exists.
     fn begin(&self, path: &str) -> Result<bool, BackupError>;
 
-    /// Content of a file of at most so many bytes; `None` if it does not exist.
+    /// Content of a file of at most this many bytes; `None` if it does not exist.
     fn read(&self, path: &str, most: u64) -> Result<Option<Vec<u8>>, BackupError>;
 
     /// Opens a file to be read from its begin to its end.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
 use tokio::{task::AbortHandle, time::timeout};
 
-use super::{NewFile, OldFile, Place, bucket::Bucket, client};
+use super::{BackupPlace, NewFile, OldFile, bucket::Bucket, client};
 use crate::BackupError;
 
 /// Bytes of a part: stores take 10,000 parts, so a file may have 80 GB. Not below 5 MiB.

@@ -7,18 +7,16 @@ use twinbox_backup::{
     BackupError, EntryState, MailboxRestore, S3FailureKind, Verified, prune, restore_mailbox, verify,
 };
 use twinbox_mailstore::Mark;
+use twinbox_peer_kit::S3Server;
 use twinbox_replication_core::{Edit, Key, Table, Value};
 use twinbox_store_kit::{Node, audio};
 
-use crate::{
-    s3_server::S3Server,
-    support::{Fixture, NEW, aside, heard, silent},
-};
+use crate::support::{Bucket, Fixture, NEW, aside, heard, silent};
 
 /// A table of no release so far.
 const UNKNOWN: Table = Table(50_000);
 
-/// Writes rows of so many KiB.
+/// Writes rows of this many KiB.
 pub async fn write_rows(node: &Node, rows: u32, kib: usize) {
     for first in (0..rows).step_by(100) {
         let write = move |draft: &mut twinbox_replication_store::Draft<'_>| {

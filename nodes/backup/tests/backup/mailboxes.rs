@@ -40,7 +40,7 @@ async fn deleted_messages_come_back_once_and_present_ones_are_left_alone() {
     assert_eq!(*sound, deleted.1);
     assert_eq!((message.received, message.deleted), (deleted.0.received, false));
     assert!(before.iter().all(|(before, _)| before.uid < message.uid), "a new UID");
-    let MessageCounts { new, .. } = node.mailstore.message_counts_now(mailbox.id).expect("counts");
+    let MessageCounts { new, .. } = node.mailstore.usage_now(mailbox.id).expect("counts").counts;
     assert_eq!(new, 2);
 
     let again = restore().await;
@@ -99,7 +99,7 @@ async fn part_of_a_message_comes_back_when_its_whole_audio_is_lost() {
     node.leave(mailbox.id, &audio(2_000)).await;
     let before = heard(node, mailbox.id).await;
     let (message, whole) = &before[0];
-    // What another node filed before the one that recorded it came back.
+    // The part that another node filed before the recording node came back.
     let part = node.store.blobs().put(whole[..8_000].to_vec().into()).await.expect("stored");
     let edit = Edit::Set(schema::message::RECOVERED_AUDIO, Value::Blob(part));
     let key = schema::message_key(mailbox.id, message.id);

@@ -1,11 +1,11 @@
 //! Backups of real stores in process: made, verified, pruned, restored, damaged and interrupted.
 
 mod buckets;
+mod concurrent;
 mod mailboxes;
 mod outages;
 mod prunes;
 mod restores;
-mod s3_server;
 mod support;
 
 use std::{

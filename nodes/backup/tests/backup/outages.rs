@@ -8,12 +8,12 @@ use std::{
 
 use twinbox_backup::{BackupError, BackupFolder, Observer, Progress, S3Failure, S3FailureKind, S3Settings, create};
 use twinbox_clock::BootInstant;
+use twinbox_peer_kit::S3Server;
 use twinbox_store_kit::audio;
 
 use crate::{
     buckets::{complete, verified, write_rows},
-    s3_server::{S3Server, SECRET},
-    support::{Fixture, OLD, aside, silent},
+    support::{Bucket, Fixture, OLD, aside, silent},
 };
 
 /// Limit of waits for what takes a moment.
@@ -33,7 +33,7 @@ async fn failure(destination: &str, settings: &S3Settings) -> S3Failure {
     let [made, listed] = &mut failures;
     assert_eq!(made.kind, listed.kind, "{made} / {listed}");
     let text = made.to_string();
-    assert!(text.contains(&settings.endpoint_url()) && !text.contains(SECRET), "{text}");
+    assert!(text.contains(&settings.endpoint_url()) && !text.contains(S3Server::SECRET), "{text}");
     made.clone()
 }
 

@@ -46,6 +46,6 @@ async fn backup_of_a_node_without_all_records_does_not_count() {
     shift(&next, |began| began + 2 * HOUR_MS);
     let pruned = prune(&fixture.folder, NonZeroU32::MIN, None).expect("pruned");
     assert_eq!((pruned.kept, pruned.removed), (vec![next.name], vec![whole.name, partial.name]));
-    // What a prune removed since it was listed has no faults.
+    // A backup that a prune removed since it was listed has no faults.
     assert!(verify(&fixture.folder, &listed, &silent()).expect("verified").is_empty());
 }

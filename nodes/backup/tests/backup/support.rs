@@ -8,10 +8,11 @@ use std::{
 
 use tempfile::TempDir;
 use twinbox_backup::{
-    Backup, BackupError, BackupFolder, Created, Manifest, Observer, Progress, RestoreTarget, Restored,
+    Backup, BackupError, BackupFolder, Created, Manifest, Observer, Progress, RestoreTarget, Restored, S3Settings,
 };
 use twinbox_ids::{ClusterId, MailboxId};
 use twinbox_mailstore::Message;
+use twinbox_peer_kit::S3Server;
 use twinbox_replication_store::Filled;
 use twinbox_store_kit::{Node, name};
 
@@ -25,6 +26,33 @@ pub struct Fixture {
     pub node: Node,
     pub folder: BackupFolder,
     dir: TempDir,
+}
+
+/// The bucket of a server, as a destination.
+pub trait Bucket {
+    /// Settings that fit.
+    fn settings(&self) -> S3Settings;
+    /// A destination below a prefix in the bucket.
+    fn folder(&self) -> BackupFolder;
+}
+
+impl Bucket for S3Server {
+    fn settings(&self) -> S3Settings {
+        S3Settings {
+            endpoint: Some(self.endpoint()),
+            region: "us-east-1".to_owned(),
+            access_key: Self::ACCESS_KEY.to_owned(),
+            secret_key: Self::SECRET.to_owned(),
+            ca_file: None,
+            allow_http: false,
+            virtual_host: false,
+            timeout: Duration::from_secs(60),
+        }
+    }
+
+    fn folder(&self) -> BackupFolder {
+        BackupFolder::open(Self::DESTINATION, Some(&self.settings())).expect("a destination")
+    }
 }
 
 /// Takes progress without showing it.

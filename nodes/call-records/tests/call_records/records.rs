@@ -1,7 +1,7 @@
 //! The form of call records in the store.
 
 use proptest::prelude::*;
-use twinbox_call_records::{CallRecord, Outcome, schema};
+use twinbox_call_records::{CallOutcome, CallRecord, schema};
 use twinbox_ids::{CallId, Pii, Timestamp};
 use twinbox_mailbox::ViewError;
 use twinbox_replication_core::{Edit, Key, Record, Table, Value};
@@ -34,7 +34,7 @@ proptest! {
 #[test]
 fn record_of_the_calls_own_node_precedes_that_of_its_death_in_any_order() {
     let ended = call(1, NIGHT);
-    let died = CallRecord { outcome: Outcome::NodeDied, ended: Timestamp(NIGHT.0 + 5_000), ..ended.clone() };
+    let died = CallRecord { outcome: CallOutcome::NodeDied, ended: Timestamp(NIGHT.0 + 5_000), ..ended.clone() };
     assert_eq!(CallRecord::read(&died.key(), &stored(&died)), Ok(Some(died.clone())));
     for (first, second) in [(&ended, &died), (&died, &ended)] {
         let both = edited(stored(first), second.edits(), 100);

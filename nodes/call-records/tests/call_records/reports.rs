@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 use twinbox_call_records::{
-    CallRecord, FailOver, Format, Outcome, Period, Purpose, Query, RangeError, Report, ReportKind, ReportRange,
+    CallOutcome, CallRecord, FailOver, Format, Period, Purpose, Query, RangeError, Report, ReportKind, ReportRange,
     csv, duration_ms, fail_overs, report, text, time, zone,
 };
 use twinbox_ids::{MailboxId, Pii, Timestamp};
@@ -46,12 +46,12 @@ fn day_of_traffic_has_25_hours_when_the_clock_goes_back_and_a_row_for_each_node(
 
 #[test]
 fn traffic_counts_every_outcome_in_its_column() {
-    let calls = Outcome::ALL.into_iter().zip(1..).map(|(outcome, n)| CallRecord { outcome, ..call(n, NIGHT) });
+    let calls = CallOutcome::ALL.into_iter().zip(1..).map(|(outcome, n)| CallRecord { outcome, ..call(n, NIGHT) });
     let made = report(&query(ReportKind::Traffic, Period::Hour), calls);
-    for outcome in Outcome::ALL {
+    for outcome in CallOutcome::ALL {
         assert_eq!(column(&made, &outcome.word().replace('-', "_")), ["1"], "{outcome:?}");
     }
-    assert_eq!(column(&made, "calls"), [Outcome::ALL.len().to_string()]);
+    assert_eq!(column(&made, "calls"), [CallOutcome::ALL.len().to_string()]);
 }
 
 #[test]
@@ -63,11 +63,11 @@ fn users_are_listed_by_number_with_their_calls() {
     let calls = vec![
         call(1, at(0)),
         call(2, at(1)),
-        other(3, 2, Outcome::HungUp),
-        other(4, 3, Outcome::SignedIn),
-        CallRecord { purpose: Purpose::SignIn, ..other(5, 4, Outcome::HungUp) },
+        other(3, 2, CallOutcome::HungUp),
+        other(4, 3, CallOutcome::SignedIn),
+        CallRecord { purpose: Purpose::SignIn, ..other(5, 4, CallOutcome::HungUp) },
         CallRecord { mailbox: None, number: None, ..call(6, at(5)) },
-        CallRecord { mailbox: Some(MailboxId(3)), number: None, outcome: Outcome::NodeDied, ..call(7, at(6)) },
+        CallRecord { mailbox: Some(MailboxId(3)), number: None, outcome: CallOutcome::NodeDied, ..call(7, at(6)) },
     ];
     let made = report(&query(ReportKind::Users, Period::Hour), calls);
     assert_eq!(column(&made, "mailbox"), ["99", "1001", &format!("{:032x}", 3)]);
@@ -82,12 +82,12 @@ fn users_are_listed_by_number_with_their_calls() {
 fn lists_have_their_calls_only_and_are_read_page_by_page() {
     let with = |outcome, purpose, n| CallRecord { outcome, purpose, ..call(n, at(n as u64)) };
     let calls: Vec<CallRecord> = vec![
-        with(Outcome::HungUp, Purpose::Leave, 1),
-        with(Outcome::MessageLeft, Purpose::Leave, 2),
-        with(Outcome::Refused, Purpose::Nothing, 3),
-        with(Outcome::FailedSignIn, Purpose::SignIn, 4),
-        with(Outcome::HungUp, Purpose::SignIn, 5),
-        with(Outcome::NodeDied, Purpose::Leave, 6),
+        with(CallOutcome::HungUp, Purpose::Leave, 1),
+        with(CallOutcome::MessageLeft, Purpose::Leave, 2),
+        with(CallOutcome::Refused, Purpose::Nothing, 3),
+        with(CallOutcome::FailedSignIn, Purpose::SignIn, 4),
+        with(CallOutcome::HungUp, Purpose::SignIn, 5),
+        with(CallOutcome::NodeDied, Purpose::Leave, 6),
     ];
     let mut query = query(ReportKind::Unanswered, Period::Hour);
     let whole = report(&query, calls.clone());
@@ -127,7 +127,7 @@ proptest! {
     fn csv_of_any_caller_has_the_same_cells_and_no_formula(caller in "\\PC{0,12}|[=+@\",\\-\r\n\t']{0,6}") {
         let record = CallRecord {
             caller: Some(Pii::new(caller.clone())),
-            outcome: Outcome::HungUp,
+            outcome: CallOutcome::HungUp,
             ..call(1, NIGHT)
         };
         let made = csv(&report(&query(ReportKind::Unanswered, Period::Hour), [record]));
@@ -180,12 +180,12 @@ fn fail_overs_are_shown_as_table_csv_and_json() {
         "detail": "from a to b: exit, 20 ms",
     }]);
     assert_eq!(value, expected);
-    let unknown = CallRecord { caller: None, outcome: Outcome::HungUp, ..call(1, NIGHT) };
+    let unknown = CallRecord { caller: None, outcome: CallOutcome::HungUp, ..call(1, NIGHT) };
     let made = report(&query(ReportKind::Unanswered, Period::Hour), [unknown]);
     let value: serde_json::Value = serde_json::from_str(&Format::Json.render(&made)).expect("JSON");
     assert_eq!((&value[0]["caller"], &value[0]["seconds"]), (&json!(null), &json!(10)));
     let caller = Some(Pii::new("1\r\n2".to_owned()));
-    let broken = CallRecord { caller, outcome: Outcome::HungUp, ..call(1, NIGHT) };
+    let broken = CallRecord { caller, outcome: CallOutcome::HungUp, ..call(1, NIGHT) };
     assert_eq!(text(&report(&query(ReportKind::Unanswered, Period::Hour), [broken])).lines().count(), 2);
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::sync::mpsc::{Receiver, Sender};
 use twinbox_clock::wall;
-use twinbox_conversation::{Caller as ConversationCaller, Entry, GreetingKind, Settings, Start};
+use twinbox_conversation::{Caller as ConversationCaller, ConversationSettings, Entry, GreetingKind, Start};
 use twinbox_ids::CallId;
 use twinbox_mailstore::Mailbox;
 use twinbox_media::MediaError;
@@ -22,18 +22,18 @@ use twinbox_sip::{
     sdp::{self, Local, Sdp, SdpError, Stream},
     session::{self, Timer, TimerOutcome, TimerPolicy},
 };
+use twinbox_sip_transport::{Flow, local_address};
 
-use super::{Call, Input, Reason, after, channel, store_queries};
+use super::{Call, CallParts, Input, Reason, after, channel, store_queries};
 use crate::{
     CallsConfig, UnknownMailbox,
+    access::IncomingRequest,
     admit::{ALLOW, FILLING, busy},
     dialogs::DialogKey,
-    sip_server::{IncomingRequest, SipServer},
     stats::count,
-    wire::{Flow, local_address},
 };
 
-/// Time for the ACK. The transaction reports a late one before (after 64 T1), but a full queue may refuse that report.
+/// Maximum wait for the ACK. The transaction reports a missing ACK earlier, after 64 T1, unless the queue of the call is full.
 pub(super) const ACK_WITHIN: Duration = Duration::from_secs(34);
 
 /// Callee of a call.
@@ -46,7 +46,7 @@ enum Callee {
 
 /// Answers the INVITE. `None`: it was refused or cancelled, and has its final answer.
 pub(super) async fn begin(
-    server: &Arc<SipServer>,
+    parts: &Arc<CallParts>,
     id: CallId,
     invite: IncomingRequest,
     sender: Sender<Input>,
@@ -56,34 +56,34 @@ pub(super) async fn begin(
     let request = &invite.request;
     let refuse = |response: Response| {
         tracing::info!(code = response.code, reason = %response.reason, "call refused");
-        server.respond(&invite.id, response);
+        parts.respond(&invite.id, response);
     };
     let caller = identity::caller(request);
-    let note = server.deps.mailstore.call_note(id, caller.number.clone());
-    let callee = match find(server, request, &caller).await {
+    let note = parts.deps.mailstore.call_note(id, caller.number.clone());
+    let callee = match find(parts, request, &caller).await {
         Ok(callee) => callee,
         Err(error) => {
-            count(&server.stats.refused_store);
+            count(&parts.stats.refused_store);
             tracing::error!(%error, "mailbox lookup failed; the call is refused with 500");
             refuse(request.respond(500));
             return None;
         }
     };
-    if matches!(callee, Callee::Unknown) && server.lacks_records() {
-        count(&server.stats.refused_filling);
+    if matches!(callee, Callee::Unknown) && parts.lacks_records() {
+        count(&parts.stats.refused_filling);
         refuse(busy(request, FILLING));
         return None;
     }
-    if matches!(callee, Callee::Unknown) && server.config().unknown_mailbox == UnknownMailbox::NotFound {
-        count(&server.stats.refused_unknown_mailbox);
+    if matches!(callee, Callee::Unknown) && parts.config().unknown_mailbox == UnknownMailbox::NotFound {
+        count(&parts.stats.refused_unknown_mailbox);
         refuse(request.respond(404));
         return None;
     }
-    let timer = match session::negotiate(request, policy(&server.config())) {
+    let timer = match session::negotiate(request, policy(&parts.config())) {
         TimerOutcome::None => None,
         TimerOutcome::Timer(timer) => Some(timer),
         TimerOutcome::TooSmall(min) => {
-            count(&server.stats.refused_session_timer);
+            count(&parts.stats.refused_session_timer);
             refuse(request.respond(422).with("Min-SE", min.to_string()));
             return None;
         }
@@ -91,17 +91,17 @@ pub(super) async fn begin(
     let offer = match offered(request) {
         Ok(offer) => offer,
         Err(response) => {
-            count(&server.stats.refused_offer);
+            count(&parts.stats.refused_offer);
             refuse(*response);
             return None;
         }
     };
     let (media_sender, events) = channel();
-    let media = match server.deps.media.open(media_sender) {
+    let media = match parts.deps.media.open(media_sender) {
         Ok(media) => media,
         Err(error) => {
             if matches!(error, MediaError::NoPort { .. }) {
-                count(&server.stats.refused_no_port);
+                count(&parts.stats.refused_no_port);
             }
             tracing::error!(%error, "media session cannot be opened; the call is refused with 503");
             refuse(request.respond(503).with("Retry-After", "10"));
@@ -109,11 +109,11 @@ pub(super) async fn begin(
         }
     };
     if matches!(inputs.try_recv(), Ok(Input::Cancelled)) {
-        count(&server.stats.calls_cancelled);
+        count(&parts.stats.calls_cancelled);
         refuse(request.respond(487));
         return None;
     }
-    let address = media_address(&server.config(), &invite.flow, offer.as_ref());
+    let address = media_address(&parts.config(), &invite.flow, offer.as_ref());
     let mut local = Local { address, port: media.local_port(), session: (id.0 >> 66) as u64, version: 0 };
     let described = match address.is_unspecified() {
         true => Err(SdpError::IpVersion),
@@ -122,23 +122,23 @@ pub(super) async fn begin(
     let (stream, body) = match described {
         Ok(described) => described,
         Err(error) => {
-            count(&server.stats.refused_offer);
+            count(&parts.stats.refused_offer);
             refuse(request.respond(488).with("Warning", error.warning()));
             return None;
         }
     };
-    let tag = crate::sip_server::lock(&server.layer).tag(request);
+    let tag = parts.transactions.tag(request);
     let Some(dialog) = Dialog::accept(request, &tag) else {
-        count(&server.stats.refused_offer);
+        count(&parts.stats.refused_offer);
         let mut response = request.respond(400);
         response.reason = "Contact is no SIP URI".to_owned();
         refuse(response);
         return None;
     };
-    *dialog_key = Some(server.dialogs.open(&dialog, &invite.trunk, sender));
-    let response = accept(server, request, &invite.flow, timer).with_body(sdp::CONTENT_TYPE, body.clone());
+    *dialog_key = Some(parts.dialogs.open(&dialog, &invite.trunk, sender));
+    let response = accept(parts, request, &invite.flow, timer).with_body(sdp::CONTENT_TYPE, body.clone());
     let mut call = Call {
-        server: server.clone(),
+        parts: parts.clone(),
         id,
         trunk: invite.trunk.clone(),
         caller,
@@ -191,9 +191,9 @@ pub(super) async fn begin(
         // Before the `200`: keys of a fast caller find a session that knows their format.
         call.set_stream(stream);
     }
-    server.respond(&invite.id, response);
-    server.stats.answer_time.record(invite.at.elapsed());
-    count(&server.stats.calls_answered);
+    parts.respond(&invite.id, response);
+    parts.stats.answer_time.record(invite.at.elapsed());
+    count(&parts.stats.calls_answered);
     tracing::info!(trunk = %invite.trunk.config.name, purpose = callee.name(), "call answered");
     call.prepare(callee).await;
     Some(call)
@@ -211,12 +211,12 @@ impl Callee {
 }
 
 async fn find(
-    server: &SipServer,
+    parts: &CallParts,
     request: &Request,
     caller: &Caller,
 ) -> Result<Callee, twinbox_mailstore::MailError> {
-    let mailstore = &server.deps.mailstore;
-    Ok(match purpose(request, server.config().rules()) {
+    let mailstore = &parts.deps.mailstore;
+    Ok(match purpose(request, parts.config().rules()) {
         Purpose::Leave { mailbox, greeting } => match mailstore.find_by_number(&mailbox).await? {
             Some(mailbox) => {
                 let greeting = match greeting {
@@ -273,12 +273,12 @@ pub(super) fn describe(
 }
 
 /// The `200` to an INVITE or UPDATE, without its body.
-pub(super) fn accept(server: &SipServer, request: &Request, flow: &Flow, timer: Option<Timer>) -> Response {
+pub(super) fn accept(parts: &CallParts, request: &Request, flow: &Flow, timer: Option<Timer>) -> Response {
     let mut response = request.respond(200);
     for route in request.headers.all("Record-Route") {
         response.headers.push("Record-Route", route);
     }
-    response.headers.push("Contact", server.contact(flow));
+    response.headers.push("Contact", parts.outgoing.contact(flow));
     response.headers.push("Allow", ALLOW);
     response.headers.push("Supported", "timer");
     if let Some(timer) = timer {
@@ -328,7 +328,7 @@ const ANYWHERE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 impl Call {
     /// Collects the start parameters of the conversation.
     async fn prepare(&mut self, callee: Callee) {
-        let mailstore = self.server.deps.mailstore.clone();
+        let mailstore = self.parts.deps.mailstore.clone();
         let entry = match callee {
             Callee::Leave(mailbox, greeting) => {
                 let mailbox = store_queries::view(&mailstore, &mailbox, &mut self.codecs).await;
@@ -342,8 +342,8 @@ impl Call {
             Callee::Unknown => Entry::Apology,
         };
         self.note.begins(&entry);
-        let config = self.server.config();
-        let settings = Settings {
+        let config = self.parts.config();
+        let settings = ConversationSettings {
             key_map: config.key_map.clone(),
             max_message_ms: config.max_message_ms,
             min_message_ms: config.min_message_ms,

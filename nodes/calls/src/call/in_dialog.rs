@@ -13,8 +13,9 @@ use twinbox_sip::{
 
 use super::{Bye, Call, KeyPath, Reason, after, answer};
 use crate::{
+    access::IncomingRequest,
     admit::{ALLOW, capabilities},
-    sip_server::{IncomingRequest, lock},
+    lock,
     stats::count,
 };
 
@@ -27,14 +28,14 @@ impl Call {
             (from_peer, from_peer && dialog.received(request))
         };
         if !from_peer {
-            count(&self.server.stats.refused_no_dialog);
-            return self.server.respond(&incoming.id, request.respond(481));
+            count(&self.parts.stats.refused_no_dialog);
+            return self.parts.respond(&incoming.id, request.respond(481));
         }
         if !in_order {
             // Older than a previous request (RFC 3261 section 12.2.2).
             let mut response = request.respond(500);
             response.reason = "CSeq out of order".to_owned();
-            return self.server.respond(&incoming.id, response);
+            return self.parts.respond(&incoming.id, response);
         }
         lock(&self.dialog).retarget(&request.method, &request.headers, incoming.is_from_trunk());
         self.note_allow(&request.headers);
@@ -43,10 +44,10 @@ impl Call {
             Method::Invite | Method::Update => self.renegotiate(&incoming),
             Method::Info => self.info(&incoming),
             Method::Notify => self.notified(&incoming),
-            Method::Options => self.server.respond(&incoming.id, capabilities(request.respond(200))),
+            Method::Options => self.parts.respond(&incoming.id, capabilities(request.respond(200))),
             _ => {
-                count(&self.server.stats.refused_method);
-                self.server.respond(&incoming.id, request.respond(405).with("Allow", ALLOW));
+                count(&self.parts.stats.refused_method);
+                self.parts.respond(&incoming.id, request.respond(405).with("Allow", ALLOW));
             }
         }
     }
@@ -56,9 +57,9 @@ impl Call {
     fn caller_hung_up(&mut self, incoming: IncomingRequest) {
         let IncomingRequest { id, request, at, .. } = incoming;
         if self.bye.is_some() {
-            return self.server.respond(&id, request.respond(200));
+            return self.parts.respond(&id, request.respond(200));
         }
-        let timeout = self.server.config().bye_timeout();
+        let timeout = self.parts.config().bye_timeout();
         self.bye = Some(Bye { id, request, at, answered: false });
         self.bye_due = after(timeout.saturating_sub(at.elapsed()));
         self.over = true;
@@ -71,29 +72,29 @@ impl Call {
         if std::mem::replace(&mut bye.answered, true) {
             return;
         }
-        count(&self.server.stats.byes_unacknowledged);
+        count(&self.parts.stats.byes_unacknowledged);
         tracing::warn!("message not stored in time; BYE is answered 500, filing continues");
-        self.server.stats.bye_time.record(bye.at.elapsed());
-        self.server.respond(&bye.id, bye.request.respond(500));
+        self.parts.stats.bye_time.record(bye.at.elapsed());
+        self.parts.respond(&bye.id, bye.request.respond(500));
     }
 
     /// Re-INVITE and UPDATE, with and without a description: hold, resume, a moved phone, a session refresh.
     fn renegotiate(&mut self, incoming: &IncomingRequest) {
         let request = &incoming.request;
-        let (server, id) = (self.server.clone(), &incoming.id);
+        let (parts, id) = (self.parts.clone(), &incoming.id);
         if self.conversation_over() {
             // The conversation has ended; only the BYE of this side is pending, until the ACK.
-            return server.respond(id, request.respond(481));
+            return parts.respond(id, request.respond(481));
         }
         let has_offer = request.method == Method::Invite || !request.body.is_empty();
         if has_offer && (self.answer_due || self.refresh.as_ref().is_some_and(|refresh| refresh.offers)) {
             // The offer of this side is unanswered (RFC 3261 section 14.2, RFC 3311 section 5.2).
-            return server.respond(id, request.respond(491));
+            return parts.respond(id, request.respond(491));
         }
-        let timer = match session::negotiate(request, answer::policy(&server.config())) {
+        let timer = match session::negotiate(request, answer::policy(&parts.config())) {
             TimerOutcome::TooSmall(min) => {
-                count(&server.stats.refused_session_timer);
-                return server.respond(id, request.respond(422).with("Min-SE", min.to_string()));
+                count(&parts.stats.refused_session_timer);
+                return parts.respond(id, request.respond(422).with("Min-SE", min.to_string()));
             }
             TimerOutcome::Timer(timer) => Some(timer),
             TimerOutcome::None => None,
@@ -101,18 +102,18 @@ impl Call {
         let offer = match answer::offered(request) {
             Ok(offer) => offer,
             Err(response) => {
-                count(&server.stats.refused_offer);
-                return server.respond(id, *response);
+                count(&parts.stats.refused_offer);
+                return parts.respond(id, *response);
             }
         };
-        let accepted = answer::accept(&server, request, &incoming.flow, timer);
+        let accepted = answer::accept(&parts, request, &incoming.flow, timer);
         if offer.is_none() && request.method == Method::Update {
             self.set_session(timer);
-            return server.respond(id, accepted);
+            return parts.respond(id, accepted);
         }
         let (trusted, before) = (incoming.is_from_trunk(), self.local.clone());
         self.local.address =
-            answer::media_address_again(&server.config(), &incoming.flow, offer.as_ref(), before.address);
+            answer::media_address_again(&parts.config(), &incoming.flow, offer.as_ref(), before.address);
         let described =
             answer::describe(&mut self.local, offer.as_ref(), &self.described).map_err(|error| error.warning());
         let described = described.and_then(|(stream, body)| match stream {
@@ -135,13 +136,13 @@ impl Call {
                 }
                 self.confirmed &= request.method != Method::Invite;
                 self.ack_due = after(answer::ACK_WITHIN);
-                server.respond(id, accepted.with_body(sdp::CONTENT_TYPE, body));
+                parts.respond(id, accepted.with_body(sdp::CONTENT_TYPE, body));
             }
             Err(warning) => {
                 // The session is unchanged (RFC 3261 section 14.2).
                 self.local = before;
-                count(&server.stats.refused_offer);
-                server.respond(id, request.respond(488).with("Warning", warning));
+                count(&parts.stats.refused_offer);
+                parts.respond(id, request.respond(488).with("Warning", warning));
             }
         }
     }
@@ -161,7 +162,7 @@ impl Call {
         self.held = !stream.peer_listens() && (self.held || listened || stream.null);
         let held = self.held;
         let on_hold = held || !stream.peer_speaks();
-        let limit = Duration::from_secs(u64::from(self.server.config().max_hold_s));
+        let limit = Duration::from_secs(u64::from(self.parts.config().max_hold_s));
         self.hold_due = match self.hold_due.take() {
             _ if !on_hold || limit.is_zero() => None,
             since @ Some(_) => since,
@@ -208,7 +209,7 @@ impl Call {
                 }
                 Some(stream) => self.set_stream(stream),
                 None => {
-                    count(&self.server.stats.refused_offer);
+                    count(&self.parts.stats.refused_offer);
                     tracing::info!("ACK has no usable answer to the offer; the call ends");
                     return self.hang_up(Reason::NoAnswer);
                 }
@@ -228,7 +229,7 @@ impl Call {
     fn info(&mut self, incoming: &IncomingRequest) {
         let request = &incoming.request;
         if request.headers.get("Info-Package").is_some() {
-            return self.server.respond(&incoming.id, request.respond(469).with("Recv-Info", ""));
+            return self.parts.respond(&incoming.id, request.respond(469).with("Recv-Info", ""));
         }
         let digit = match request.content_type().as_deref() {
             Some("application/dtmf-relay") => signal(&request.body),
@@ -237,10 +238,10 @@ impl Call {
             None => None,
             Some(_) => {
                 let accept = "application/dtmf-relay, application/dtmf";
-                return self.server.respond(&incoming.id, request.respond(415).with("Accept", accept));
+                return self.parts.respond(&incoming.id, request.respond(415).with("Accept", accept));
             }
         };
-        self.server.respond(&incoming.id, request.respond(200));
+        self.parts.respond(&incoming.id, request.respond(200));
         if let Some(digit) = digit {
             self.key_pressed(KeyPath::Info, digit);
         }

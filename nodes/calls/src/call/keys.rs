@@ -10,7 +10,7 @@ const MAX_DELAY: Duration = Duration::from_secs(4);
 /// Maximum number of stored keys; more cannot be pressed in that time.
 pub(super) const MAX_KEYS: usize = 64;
 
-/// KeyPath by which a key arrived.
+/// Path by which a key arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum KeyPath {
     Rtp,

@@ -1,13 +1,14 @@
 //! One call: one task that owns its dialog, media session and conversation, and handles their events. Calls share only
-//! the SIP server.
+//! their [`CallParts`].
 
 mod answer;
 mod in_dialog;
 mod keys;
+mod parts;
 mod perform;
 mod reason;
 mod refresh;
-pub(crate) mod self_test;
+mod self_test;
 mod store_queries;
 mod take;
 mod transfer;
@@ -39,16 +40,18 @@ use twinbox_sip::{
     session::Timer,
     transaction::ServerId,
 };
+use twinbox_sip_transport::Flow;
 
 use crate::{
-    access::Trunk,
-    dialogs::{DialogKey, MergeKey, merge_key},
-    outgoing::SendError,
-    sip_server::{IncomingRequest, SipServer, lock},
+    access::{IncomingRequest, Trunk},
+    lock,
+    outgoing::RequestTerms,
     stats::count,
-    wire::Flow,
+    transactions::SendError,
 };
 use keys::{KeyPath, Keys};
+use parts::CallEntries;
+pub(crate) use parts::CallParts;
 use reason::Reason;
 use refresh::Refresh;
 use store_queries::{Answered, Codecs};
@@ -56,7 +59,7 @@ use take::Take;
 use transfer::Transfer;
 
 /// Maximum number of pending inputs of a call.
-pub(crate) const INBOX: usize = 32;
+const INBOX: usize = 32;
 const MEDIA_INBOX: usize = 64;
 /// Timeout of filing after the end of a call. After it the recording stays on disk and is filed at the next start.
 const FILING_TIMEOUT: Duration = Duration::from_secs(120);
@@ -82,23 +85,33 @@ pub(crate) enum Input {
 /// A one-shot timer that may be off.
 type Timeout = Option<Pin<Box<Sleep>>>;
 
+/// Starts the task of a new call; without a permit it is a self-test call.
+pub(crate) fn start(parts: &Arc<CallParts>, invite: IncomingRequest, permit: Option<CallPermit>) {
+    let (sender, inputs) = mpsc::channel(INBOX);
+    parts.dialogs.begin(&invite, sender.clone());
+    match permit {
+        Some(permit) => parts.tasks.spawn(run(parts.clone(), invite, permit, sender, inputs)),
+        None => parts.tasks.spawn(self_test::run(parts.clone(), invite, sender, inputs)),
+    };
+}
+
 /// Runs a call from its INVITE to its end.
-pub(crate) async fn run(
-    server: Arc<SipServer>,
+async fn run(
+    parts: Arc<CallParts>,
     invite: IncomingRequest,
     permit: CallPermit,
     sender: Sender<Input>,
     inputs: Receiver<Input>,
 ) {
     let id = CallId::random();
-    let span = tracing::info_span!("call", node = %server.deps.node, call = %id);
-    let mut entries = CallEntries::new(&server, &invite, Some(permit));
+    let span = tracing::info_span!("call", node = %parts.deps.node, call = %id);
+    let mut entries = CallEntries::new(&parts.dialogs, &invite, Some(permit));
     async {
-        if let Some(mut call) = answer::begin(&server, id, invite, sender, inputs, &mut entries.dialog).await {
+        if let Some(mut call) = answer::begin(&parts, id, invite, sender, inputs, &mut entries.dialog).await {
             call.converse().await;
             call.end();
-            answer_late(&server, &mut call.inputs);
-            count(&server.stats.calls_ended);
+            answer_late(&parts, &mut call.inputs);
+            count(&parts.stats.calls_ended);
             tracing::info!("call ended");
         }
     }
@@ -107,11 +120,11 @@ pub(crate) async fn run(
 }
 
 /// Answers requests still pending for a call that has ended.
-fn answer_late(server: &Arc<SipServer>, inputs: &mut Receiver<Input>) {
+fn answer_late(parts: &Arc<CallParts>, inputs: &mut Receiver<Input>) {
     inputs.close();
     while let Ok(input) = inputs.try_recv() {
         if let Input::Request(incoming) = input {
-            server.respond(&incoming.id, too_late(&incoming.request));
+            parts.respond(&incoming.id, too_late(&incoming.request));
         }
     }
 }
@@ -121,31 +134,8 @@ pub(crate) fn too_late(request: &Request) -> Response {
     request.respond(if request.method == Method::Bye { 200 } else { 481 })
 }
 
-/// The SIP server's entries for a call, removed when the call ends, however it ends.
-struct CallEntries {
-    server: Arc<SipServer>,
-    invite: ServerId,
-    merge: MergeKey,
-    dialog: Option<DialogKey>,
-    #[expect(dead_code, reason = "returned when dropped")]
-    permit: Option<CallPermit>,
-}
-
-impl CallEntries {
-    fn new(server: &Arc<SipServer>, invite: &IncomingRequest, permit: Option<CallPermit>) -> Self {
-        let merge = merge_key(&invite.request);
-        Self { server: server.clone(), invite: invite.id.clone(), merge, dialog: None, permit }
-    }
-}
-
-impl Drop for CallEntries {
-    fn drop(&mut self) {
-        self.server.dialogs.close(self.dialog.as_ref(), &self.invite, &self.merge);
-    }
-}
-
 struct Call {
-    server: Arc<SipServer>,
+    parts: Arc<CallParts>,
     id: CallId,
     trunk: Arc<Trunk>,
     caller: Caller,
@@ -250,7 +240,7 @@ impl Call {
                 () = fired(&mut self.hold_due) => self.held_too_long(),
                 () = fired(&mut self.bye_due) => self.bye_overdue(),
                 () = fired(&mut self.ack_due), if !self.confirmed => self.handle_input(Input::Unacknowledged),
-                () = self.server.stop.cancelled(), if !self.confirmed => self.stopped(),
+                () = self.parts.stop.cancelled(), if !self.confirmed => self.stopped(),
                 () = fired(&mut self.stop_due) => self.record_cut_off(),
                 Some(()) = take::failed(&mut self.take) => self.take_failed(),
             }
@@ -275,7 +265,7 @@ impl Call {
             Input::Request(incoming) => self.handle_request(*incoming),
             Input::Acknowledged(ack) => self.acknowledged(&ack),
             Input::Unacknowledged => {
-                count(&self.server.stats.calls_unacknowledged);
+                count(&self.parts.stats.calls_unacknowledged);
                 tracing::info!("the 200 was not acknowledged; the call ends");
                 self.confirmed = true;
                 self.hang_up(Reason::NoAck);
@@ -303,7 +293,7 @@ impl Call {
             // The PBX may take the caller from here while the operator's telephone rings; the conversation bounds that time.
             MediaEvent::MediaTimeout if self.transfer.is_some() => {}
             MediaEvent::MediaTimeout => {
-                count(&self.server.stats.callers_vanished);
+                count(&self.parts.stats.callers_vanished);
                 tracing::info!("no media from the caller; the call ends");
                 self.hang_up(Reason::NoMedia);
             }
@@ -312,7 +302,7 @@ impl Call {
 
     /// Handles a key.
     fn key_pressed(&mut self, path: KeyPath, key: char) {
-        let stats = &self.server.stats;
+        let stats = &self.parts.stats;
         if !self.keys.is_new(path, key, BootInstant::now()) {
             return count(&stats.digits_repeated);
         }
@@ -358,7 +348,7 @@ impl Call {
         }
     }
 
-    /// A recording has ended, with this length, so much of it silence at its end. If the disk lost a part, the caller must not
+    /// A recording has ended, with this length and this much silence at its end. If the disk lost a part, the caller must not
     /// hear that the message is saved.
     fn recorded(&mut self, end: RecordingEnd, recorded_ms: u64, silence_ms: u64) {
         self.stop_due = None;
@@ -390,7 +380,7 @@ impl Call {
 
     /// The hold has lasted too long: the caller, or the PBX, has forgotten the call.
     fn held_too_long(&mut self) {
-        count(&self.server.stats.calls_held_too_long);
+        count(&self.parts.stats.calls_held_too_long);
         tracing::info!("call was on hold for too long; it ends");
         self.hang_up(Reason::HeldTooLong);
     }
@@ -411,17 +401,18 @@ impl Call {
 
     /// Sends a request within the dialog; acknowledges an accepted INVITE.
     fn send(&self, mut request: Request) -> impl Future<Output = Result<Response, SendError>> + Send + use<> {
-        let (server, trunk, near) = (self.server.clone(), self.trunk.clone(), self.flow.clone());
+        let (parts, trunk, near) = (self.parts.clone(), self.trunk.clone(), self.flow.clone());
         let dialog = self.dialog.clone();
         async move {
             let hop = lock(&dialog).next_hop().to_owned();
-            let flow = server.route(&hop, Some(&near)).await?;
+            let flow = parts.outgoing.route(&hop, Some(&near)).await?;
             if request.method != Method::Bye {
-                request.headers.push("Contact", server.contact(&flow));
+                request.headers.push("Contact", parts.outgoing.contact(&flow));
             }
             let credentials = trunk.credentials_for(&flow);
             let mut renumber = |request: &mut Request| lock(&dialog).renumber(request);
-            let sent = server.send_request(request, &flow, credentials, None, &mut renumber).await?;
+            let terms = RequestTerms { credentials, ..RequestTerms::default() };
+            let sent = parts.outgoing.send_request(request, &flow, terms, &mut renumber).await?;
             if sent.response.is_success() {
                 lock(&dialog).retarget(&sent.request.method, &sent.response.headers, true);
                 if sent.request.method == Method::Invite {
@@ -429,8 +420,8 @@ impl Call {
                         let dialog = lock(&dialog);
                         (dialog.acknowledge(&sent.request), dialog.next_hop().to_owned())
                     };
-                    let flow = server.route(&hop, Some(&near)).await?;
-                    server.acknowledge(sent.id, ack, &flow);
+                    let flow = parts.outgoing.route(&hop, Some(&near)).await?;
+                    parts.transactions.acknowledge(sent.id, ack, &flow);
                 }
             }
             Ok(sent.response)
@@ -442,18 +433,18 @@ impl Call {
         if let Some(bye) = self.bye.take() {
             if !bye.answered {
                 if self.not_filed {
-                    count(&self.server.stats.byes_unacknowledged);
+                    count(&self.parts.stats.byes_unacknowledged);
                 }
                 let code = if self.not_filed { 500 } else { 200 };
-                self.server.stats.bye_time.record(bye.at.elapsed());
-                self.server.respond(&bye.id, bye.request.respond(code));
+                self.parts.stats.bye_time.record(bye.at.elapsed());
+                self.parts.respond(&bye.id, bye.request.respond(code));
             }
         } else if !self.over {
             let mut bye = lock(&self.dialog).request(Method::Bye);
             bye.headers.push("Reason", self.reason.header());
             let sending = self.send(bye);
             // A closed server cancels this task: its sockets may be needed immediately.
-            self.server.pending_byes.spawn(self.server.stop.clone().run_until_cancelled_owned(async move {
+            self.parts.pending_byes.spawn(self.parts.stop.clone().run_until_cancelled_owned(async move {
                 if let Err(error) = sending.await {
                     tracing::info!(%error, "BYE not answered by the peer");
                 }
@@ -461,10 +452,10 @@ impl Call {
         }
         if let Some(refresh) = self.refresh.take() {
             // The answer to a pending INVITE must still be acknowledged.
-            self.server.pending_byes.spawn(self.server.stop.clone().run_until_cancelled_owned(refresh.sending));
+            self.parts.pending_byes.spawn(self.parts.stop.clone().run_until_cancelled_owned(refresh.sending));
         }
         if let Some(question) = self.question.take() {
-            self.server.tasks.spawn(tokio::time::timeout(FILING_TIMEOUT, question));
+            self.parts.tasks.spawn(tokio::time::timeout(FILING_TIMEOUT, question));
         }
     }
 }

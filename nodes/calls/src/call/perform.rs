@@ -25,7 +25,7 @@ impl Call {
                 Output::StopRecording => self.stop_record(),
                 Output::DiscardRecording => {
                     if let Some(take) = self.take.take() {
-                        self.server.tasks.spawn(take.discard());
+                        self.parts.tasks.spawn(take.discard());
                     }
                 }
                 Output::Ask(question) => {
@@ -35,8 +35,7 @@ impl Call {
                         _ => None,
                     };
                     let source = self.caller.number.clone();
-                    self.question =
-                        Some(store_queries::answer(self.server.clone(), question, take, source).boxed());
+                    self.question = Some(store_queries::answer(self.parts.clone(), question, take, source).boxed());
                 }
                 Output::Transfer(to) => self.transfer = Some(Transfer::begin(self, &to)),
                 // The loop notices the end of the conversation.
@@ -64,7 +63,7 @@ impl Call {
         for prompt in prompts {
             pieces.push(match prompt {
                 Prompt::Audio(hash) => {
-                    let (mailstore, codec) = (self.server.deps.mailstore.clone(), self.codecs.get(&hash).copied());
+                    let (mailstore, codec) = (self.parts.deps.mailstore.clone(), self.codecs.get(&hash).copied());
                     let codec = codec.unwrap_or(self.codec());
                     async move {
                         match mailstore.blob(&hash).await {
@@ -116,7 +115,7 @@ impl Call {
 
     /// A prompt that is in memory.
     fn clip(&self, prompt: &Prompt) -> Option<Clip> {
-        let (prompts, codec) = (&self.server.deps.prompts, self.codec());
+        let (prompts, codec) = (&self.parts.deps.prompts, self.codec());
         match prompt {
             Prompt::Named(name) => match prompts.get(name, codec) {
                 Some(data) => Some(Clip::Audio { codec, data }),
@@ -144,7 +143,7 @@ impl Call {
                     codec: self.codec(),
                     call: self.id,
                 };
-                Take::message(&self.server, meta, end_silence_ms > 0)
+                Take::message(&self.parts, meta, end_silence_ms > 0)
             }
             Purpose::Greeting(..) => Take::greeting(self.codec(), end_silence_ms > 0),
         };

@@ -11,7 +11,7 @@ use twinbox_sip::{
 };
 
 use super::{Call, Reason, after};
-use crate::{outgoing::SendError, sip_server::lock, stats::count};
+use crate::{lock, stats::count, transactions::SendError};
 
 /// Retry interval of a refused refresh without a given time.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ impl Call {
 
     /// The session was not refreshed: ends it shortly before its expiry.
     pub(super) fn session_expired(&mut self) {
-        count(&self.server.stats.callers_vanished);
+        count(&self.parts.stats.callers_vanished);
         tracing::info!("session was not refreshed in time; the call ends");
         self.hang_up(Reason::NotRefreshed);
     }

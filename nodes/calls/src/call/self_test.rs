@@ -13,9 +13,10 @@ use twinbox_sip::{
     dialog::Dialog,
     sdp::{self, Local},
 };
+use twinbox_sip_transport::Flow;
 
-use super::{CallEntries, Input, answer, channel};
-use crate::{self_test::MAILBOX, sip_server::IncomingRequest, sip_server::SipServer};
+use super::{CallEntries, CallParts, Input, answer, channel};
+use crate::{access::IncomingRequest, self_test::MAILBOX};
 
 /// Maximum duration of the call, whatever the caller does.
 const MAX_DURATION: Duration = Duration::from_secs(10);
@@ -25,20 +26,20 @@ const TONE_HZ: f64 = 425.0;
 const LOUDNESS: f64 = 8_000.0;
 
 /// Runs a self-test call from its INVITE to its end.
-pub(crate) async fn run(
-    server: Arc<SipServer>,
+pub(super) async fn run(
+    parts: Arc<CallParts>,
     invite: IncomingRequest,
     sender: Sender<Input>,
     inputs: Receiver<Input>,
 ) {
-    let mut entries = CallEntries::new(&server, &invite, None);
-    if let Err(refusal) = converse(&server, &invite, sender, inputs, &mut entries).await {
-        server.respond(&invite.id, *refusal);
+    let mut entries = CallEntries::new(&parts.dialogs, &invite, None);
+    if let Err(refusal) = converse(&parts, &invite, sender, inputs, &mut entries).await {
+        parts.respond(&invite.id, *refusal);
     }
 }
 
 async fn converse(
-    server: &Arc<SipServer>,
+    parts: &Arc<CallParts>,
     invite: &IncomingRequest,
     sender: Sender<Input>,
     mut inputs: Receiver<Input>,
@@ -51,22 +52,22 @@ async fn converse(
         Box::new(response)
     };
     // No mailbox has this number: this only tests whether the store answers.
-    let asked = server.deps.mailstore.find_by_number(MAILBOX).await;
+    let asked = parts.deps.mailstore.find_by_number(MAILBOX).await;
     asked.map_err(|error| refuse(500, &format!("The store does not answer: {error}")))?;
     let offer = answer::offered(request)?.ok_or_else(|| refuse(488, "No session description"))?;
     let (media_sender, _events) = channel();
     let media =
-        server.deps.media.open_uncounted(media_sender).map_err(|e| refuse(503, &format!("No media: {e}")))?;
+        parts.deps.media.open_uncounted(media_sender).map_err(|e| refuse(503, &format!("No media: {e}")))?;
     let mut local =
-        Local { address: address(server, &invite.flow), port: media.local_port(), session: 1, version: 0 };
+        Local { address: address(parts, &invite.flow), port: media.local_port(), session: 1, version: 0 };
     let (stream, body) =
         answer::describe(&mut local, Some(&offer), "").map_err(|error| refuse(488, &error.to_string()))?;
     let stream = stream.ok_or_else(|| refuse(488, "No audio stream"))?;
-    let tag = crate::sip_server::lock(&server.layer).tag(request);
+    let tag = parts.transactions.tag(request);
     let mut dialog = Dialog::accept(request, &tag).ok_or_else(|| refuse(400, "Contact is no SIP URI"))?;
-    entries.dialog = Some(server.dialogs.open(&dialog, &invite.trunk, sender));
-    let response = answer::accept(server, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
-    server.respond(&invite.id, response);
+    entries.dialog = Some(parts.dialogs.open(&dialog, &invite.trunk, sender));
+    let response = answer::accept(parts, request, &invite.flow, None).with_body(sdp::CONTENT_TYPE, body);
+    parts.respond(&invite.id, response);
     let codec = stream.codec;
     media.set_remote(Remote {
         rtcp: stream.rtcp,
@@ -78,12 +79,12 @@ async fn converse(
     });
     media.play(1, vec![Clip::Audio { codec, data: tone(codec) }]);
     // The caller is this process; if it does not hang up in time, it has given up.
-    let _ = tokio::time::timeout(MAX_DURATION, until_bye(server, &mut dialog, &mut inputs)).await;
-    super::answer_late(server, &mut inputs);
+    let _ = tokio::time::timeout(MAX_DURATION, until_bye(parts, &mut dialog, &mut inputs)).await;
+    super::answer_late(parts, &mut inputs);
     Ok(())
 }
 
-async fn until_bye(server: &Arc<SipServer>, dialog: &mut Dialog, inputs: &mut Receiver<Input>) {
+async fn until_bye(parts: &Arc<CallParts>, dialog: &mut Dialog, inputs: &mut Receiver<Input>) {
     while let Some(input) = inputs.recv().await {
         let IncomingRequest { id, request, .. } = match input {
             Input::Request(incoming) => *incoming,
@@ -92,7 +93,7 @@ async fn until_bye(server: &Arc<SipServer>, dialog: &mut Dialog, inputs: &mut Re
             Input::Unacknowledged | Input::Cancelled | Input::Shutdown => return,
         };
         let bye = request.method == Method::Bye && dialog.received(&request);
-        server.respond(&id, answer_within(&request, bye));
+        parts.respond(&id, answer_within(&request, bye));
         if bye {
             return;
         }
@@ -104,8 +105,8 @@ fn answer_within(request: &Request, bye: bool) -> Response {
 }
 
 /// RTP address of the socket itself, since the advertised address may belong to another machine.
-fn address(server: &SipServer, flow: &crate::wire::Flow) -> IpAddr {
-    let bound = Some(server.config().rtp.bind).filter(|ip| !ip.is_unspecified());
+fn address(parts: &CallParts, flow: &Flow) -> IpAddr {
+    let bound = Some(parts.config().rtp.bind).filter(|ip| !ip.is_unspecified());
     bound.unwrap_or_else(|| flow.remote().ip().to_canonical())
 }
 

@@ -9,11 +9,8 @@ use twinbox_mailstore::{
 };
 use twinbox_media::Codec;
 
-use super::take::Take;
-use crate::{
-    sip_server::SipServer,
-    stats::{Stats, count},
-};
+use super::{CallParts, take::Take};
+use crate::stats::{Stats, count};
 
 /// Codec of each audio that the conversation may play.
 pub(super) type Codecs = HashMap<BlobHash, Codec>;
@@ -34,14 +31,14 @@ impl From<Answer> for Answered {
 
 /// Answers a question.
 pub(super) async fn answer(
-    server: Arc<SipServer>,
+    parts: Arc<CallParts>,
     question: Question,
     take: Option<Take>,
     source: Option<Pii<String>>,
 ) -> Answered {
-    let mailstore = &server.deps.mailstore;
+    let mailstore = &parts.deps.mailstore;
     // A node that lacks records only takes messages, for the mailboxes that it has (rule D13).
-    if server.lacks_records() && !matches!(question, Question::FileMessage(_)) {
+    if parts.lacks_records() && !matches!(question, Question::FileMessage(_)) {
         tracing::info!("caller is asked to try again later: this node lacks records of other nodes");
         return Answer::Failed.into();
     }
@@ -67,7 +64,7 @@ pub(super) async fn answer(
             Err(error) => failed("PIN change failed", &error),
         }
         .into(),
-        Question::ListMessages(mailbox) => match mailstore.messages(mailbox).await {
+        Question::ListMessages(mailbox) => match mailstore.present_messages(mailbox).await {
             Ok(messages) => listed(messages),
             Err(error) => failed("messages cannot be listed", &error).into(),
         },
@@ -76,7 +73,7 @@ pub(super) async fn answer(
             Err(error) => failed("message cannot be marked", &error),
         }
         .into(),
-        Question::FileMessage(mailbox) => file(&server.stats, mailbox, take).await,
+        Question::FileMessage(mailbox) => file(&parts.stats, mailbox, take).await,
         Question::KeepGreeting(mailbox, kind) => store_greeting(mailstore, mailbox, kind, take).await.into(),
         Question::RemoveGreeting(mailbox, kind) => match mailstore.set_greeting(mailbox, kind.into(), None).await {
             Ok(_) => Answer::Done,
@@ -153,7 +150,7 @@ fn failed(what: &str, error: &dyn std::error::Error) -> Answer {
 fn listed(messages: Vec<Message>) -> Answered {
     let mut codecs = Codecs::new();
     let (mut new, mut old) = (Vec::new(), Vec::new());
-    for message in messages.into_iter().filter(|m| !m.deleted) {
+    for message in messages {
         let Some(audio) = &message.audio else { continue };
         codecs.insert(audio.blob.hash, message.codec);
         let view = MessageView {

@@ -1,7 +1,7 @@
 //! Recordings of a call: a message goes to the store, and so to the peers, during the recording. A greeting stays in
 //! memory until its owner accepts it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use futures::{FutureExt, future::BoxFuture};
@@ -10,7 +10,8 @@ use twinbox_conversation::RecordingEnd;
 use twinbox_mailstore::{Audio, LiveRecording, Mailstore, RecordingMeta};
 use twinbox_media::{ChunkSink, Codec};
 
-use crate::sip_server::SipServer;
+use super::CallParts;
+use crate::lock;
 
 /// Maximum number of chunks buffered until the store is ready: 250 ms each, so 30 s.
 const MAX_WAITING: usize = 120;
@@ -44,15 +45,15 @@ type Started = watch::Receiver<Option<Option<LiveRecording>>>;
 impl Take {
     /// A take of a message. The store first makes its record durable; audio is buffered meanwhile.
     pub(super) fn message(
-        server: &SipServer,
+        parts: &CallParts,
         meta: RecordingMeta,
         detects_silence: bool,
     ) -> (Self, Arc<dyn ChunkSink>) {
         let (failed_sender, failed) = mpsc::channel(1);
         let (started_sender, started) = watch::channel(None);
         let sink = Arc::new(Live { state: Mutex::new(State::Waiting(Vec::new())), failed: failed_sender });
-        let mailstore = server.deps.mailstore.clone();
-        server.tasks.spawn(begin(mailstore, meta, sink.clone(), started_sender));
+        let mailstore = parts.deps.mailstore.clone();
+        parts.tasks.spawn(begin(mailstore, meta, sink.clone(), started_sender));
         (Self { running: true, broken: false, detects_silence, kind: Kind::Message(started), failed }, sink)
     }
 
@@ -231,8 +232,4 @@ impl ChunkSink for Memory {
             audio.extend_from_slice(&bytes);
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,11 +7,7 @@ use twinbox_conversation::Input as ConversationInput;
 use twinbox_sip::{Method, Request, Response, uri::Uri};
 
 use super::{Call, Reason};
-use crate::{
-    outgoing::SendError,
-    sip_server::{IncomingRequest, lock},
-    stats::count,
-};
+use crate::{access::IncomingRequest, lock, stats::count, transactions::SendError};
 
 /// Time for the PBX to hang up after a transfer; then this side hangs up.
 const HANGUP_WAIT: Duration = Duration::from_secs(5);
@@ -52,7 +48,7 @@ impl Transfer {
             return Self::Requested(async move { Err(nowhere) }.boxed());
         };
         let mut refer = lock(&call.dialog).request(Method::Refer);
-        let referrer = call.server.contact(&call.flow);
+        let referrer = call.parts.outgoing.contact(&call.flow);
         refer.headers.push("Refer-To", format!("<{target}>"));
         refer.headers.push("Referred-By", referrer);
         Self::Requested(call.send(refer).boxed())
@@ -102,15 +98,15 @@ impl Call {
         let request = &incoming.request;
         let event = request.headers.get("Event").and_then(|e| e.split(';').next()).unwrap_or_default().trim();
         if !event.eq_ignore_ascii_case("refer") {
-            return self.server.respond(&incoming.id, request.respond(489).with("Allow-Events", "refer"));
+            return self.parts.respond(&incoming.id, request.respond(489).with("Allow-Events", "refer"));
         }
-        self.server.respond(&incoming.id, request.respond(200));
+        self.parts.respond(&incoming.id, request.respond(200));
         if self.transfer.is_none() {
             return;
         }
         match status(request) {
             Some(200..=299) => {
-                count(&self.server.stats.transfers);
+                count(&self.parts.stats.transfers);
                 tracing::info!("call transferred");
                 self.transfer = Some(Transfer::Done(tokio::time::sleep(HANGUP_WAIT).boxed()));
             }
@@ -123,7 +119,7 @@ impl Call {
     }
 
     fn transfer_failed(&mut self) {
-        count(&self.server.stats.transfers_failed);
+        count(&self.parts.stats.transfers_failed);
         self.transfer = None;
         self.advance(ConversationInput::TransferFailed);
     }

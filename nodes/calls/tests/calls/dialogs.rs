@@ -11,7 +11,7 @@ use twinbox_rtp::{
     dtmf,
     packet::{Header, RtpTime, SeqNo, Ssrc},
 };
-use twinbox_sip::{Request, Response, sdp::Sdp, strict::Verdict};
+use twinbox_sip::{Request, Response, sdp::Sdp, strict::MessageVerdict};
 
 use crate::kit;
 use crate::kit::{Node, PATIENCE, Raw, RawDialog, establish, hang_up, offer, pass};
@@ -407,9 +407,9 @@ async fn key_pressed_before_the_ack_reaches_the_conversation() {
         raw.send(ack.as_bytes()).await;
         let refer = loop {
             match raw.next(PATIENCE).await {
-                Some(Verdict::Request(request)) => break request,
+                Some(MessageVerdict::Request(request)) => break request,
                 // Copies of the `200` until the ACK has arrived, and the answer to INFO.
-                Some(Verdict::Response(_)) => {}
+                Some(MessageVerdict::Response(_)) => {}
                 other => panic!("{counter}: no REFER but {other:?}"),
             }
         };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
-use twinbox_sip::strict::Verdict;
+use twinbox_sip::strict::MessageVerdict;
 
 use crate::kit::{Node, Raw, establish, hang_up};
 
@@ -28,7 +28,7 @@ async fn each_of_500_concurrent_invites_gets_200_or_503() {
     let (mut accepted, mut refused) = (HashSet::new(), HashSet::new());
     while !open.is_empty() {
         match raw.next(Duration::from_millis(500)).await {
-            Some(Verdict::Response(response)) => {
+            Some(MessageVerdict::Response(response)) => {
                 let call = response.headers.call_id().to_owned();
                 if response.code == 100 {
                     // Only a provisional answer, after 200 ms (RFC 3261 section 17.2.1).
@@ -134,7 +134,7 @@ async fn many_copies_of_an_invite_are_one_call() {
     let ack = dialog.answered(&ok);
     raw.send(ack.as_bytes()).await;
     let mut answers = 0;
-    while let Some(Verdict::Response(_)) = raw.next(Duration::from_millis(200)).await {
+    while let Some(MessageVerdict::Response(_)) = raw.next(Duration::from_millis(200)).await {
         answers += 1;
     }
     assert!(answers <= 2, "{answers} more answers");

@@ -13,7 +13,7 @@ use twinbox_calls::NotifyError;
 use twinbox_clock::BootInstant;
 use twinbox_ids::CallId;
 use twinbox_mailstore::{Codec, MessageCounts, RecordingMeta};
-use twinbox_sip::{Request, mwi::Summary, strict::Verdict};
+use twinbox_sip::{Request, mwi::Summary, strict::MessageVerdict};
 
 use crate::kit;
 use crate::kit::{Node, Raw, RawDialog, trunk};
@@ -168,7 +168,7 @@ async fn notify_is_sent_in_the_dialog_while_the_guard_allows_it() {
     let holds = Arc::new(AtomicBool::new(true));
     let guard = holds.clone();
     let sent = send_state(&node, 4, move || guard.load(Ordering::SeqCst));
-    assert!(matches!(raw.next(kit::PATIENCE).await, Some(Verdict::Request(_))), "sent once");
+    assert!(matches!(raw.next(kit::PATIENCE).await, Some(MessageVerdict::Request(_))), "sent once");
     holds.store(false, Ordering::SeqCst);
     assert_eq!(sent.await.unwrap(), Err(NotifyError::NotHolder));
     assert!(raw.next(Duration::from_millis(700)).await.is_none(), "and not again");
@@ -196,7 +196,10 @@ async fn silent_subscriber_delays_no_other_and_no_state_is_sent_twice() {
     }
     assert_eq!(sent.await.unwrap(), Err(NotifyError::NotHolder), "not all have answered");
     for raw in &mut silent {
-        assert!(matches!(raw.next(kit::PATIENCE).await, Some(Verdict::Request(_))), "all were sent concurrently");
+        assert!(
+            matches!(raw.next(kit::PATIENCE).await, Some(MessageVerdict::Request(_))),
+            "all were sent concurrently"
+        );
     }
     assert!(send_state(&node, 3, brief()).await.unwrap().is_err());
     for raw in &mut alert {
@@ -209,6 +212,83 @@ async fn silent_subscriber_delays_no_other_and_no_state_is_sent_twice() {
         raw.request().await;
     }
     assert_eq!(sent.await.unwrap(), Ok(()));
+}
+
+/// Subscribers of a proxy: many behind one connection, whose queue takes 256 messages.
+const BEHIND_A_PROXY: usize = 600;
+
+/// Makes these subscriptions over one connection, and refreshes them all at the same moment for `expires` seconds.
+async fn subscribe_together(raw: &mut Raw, expires: u32) {
+    let mut refreshes = String::new();
+    for n in 0..BEHIND_A_PROXY {
+        let (mut dialog, _) = subscribed(raw, &format!("s{n}")).await;
+        refreshes += &subscribe(&mut dialog, expires);
+    }
+    raw.send(refreshes.as_bytes()).await;
+    let (mut answers, mut notifies) = (0, 0);
+    while (answers, notifies) != (BEHIND_A_PROXY, BEHIND_A_PROXY) {
+        match raw.next(kit::PATIENCE).await {
+            Some(MessageVerdict::Response(response)) if response.code == 200 => answers += 1,
+            Some(MessageVerdict::Request(notify)) => {
+                raw.send(&notify.respond(200).with_to_tag("theirs").to_bytes()).await;
+                notifies += 1;
+            }
+            other => panic!("{answers} answers, {notifies} NOTIFYs, and {other:?}"),
+        }
+    }
+}
+
+/// Answers a NOTIFY of each of these subscriptions, which come in their order. An OPTIONS that is sent after the first one is
+/// answered on the same connection.
+async fn notified_in_turn(raw: &mut Raw, check: impl Fn(&Request)) {
+    let options = raw.dialog("options").request("OPTIONS", "", "");
+    let (mut notified, mut answered) = (0, false);
+    while notified < BEHIND_A_PROXY || !answered {
+        match raw.next(Duration::from_secs(90)).await {
+            Some(MessageVerdict::Request(notify)) => {
+                if notified == 0 {
+                    raw.send(options.as_bytes()).await;
+                }
+                assert_eq!(notify.headers.call_id(), format!("s{notified}"));
+                check(&notify);
+                raw.send(&notify.respond(200).with_to_tag("theirs").to_bytes()).await;
+                notified += 1;
+            }
+            Some(MessageVerdict::Response(response)) if response.code == 200 => answered = true,
+            other => panic!("{notified} NOTIFYs, and {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_change_reaches_many_subscribers_behind_one_connection_in_turn() {
+    let node = Node::start().await;
+    let mut raw = Raw::tcp(node.tcp).await;
+    subscribe_together(&mut raw, 600).await;
+    let first = send_state(&node, 3, || true);
+    notified_in_turn(&mut raw, |notify| assert_eq!(summary(notify), (3, 1))).await;
+    let _ = first.await.unwrap();
+    // All have accepted it, if not in the time of the first attempt.
+    let began = BootInstant::now();
+    while send_state(&node, 3, || true).await.unwrap().is_err() {
+        assert!(began.elapsed() < kit::PATIENCE, "not all have accepted it");
+    }
+    assert!(raw.next(Duration::from_millis(50)).await.is_none(), "none gets it twice");
+    assert_eq!((node.counter("send_failures"), node.calls.stats().subscriptions), (0, BEHIND_A_PROXY));
+}
+
+/// Lasts a minute, the shortest subscription.
+#[tokio::test]
+async fn subscriptions_behind_one_connection_that_expire_together_end_in_turn() {
+    let node = Node::start().await;
+    let mut raw = Raw::tcp(node.tcp).await;
+    subscribe_together(&mut raw, 60).await;
+    let terminated = |notify: &Request| {
+        assert_eq!(notify.headers.get("Subscription-State"), Some("terminated;reason=timeout"));
+        assert_eq!(summary(notify), (0, 0));
+    };
+    notified_in_turn(&mut raw, terminated).await;
+    assert_eq!((node.counter("send_failures"), node.calls.stats().subscriptions), (0, 0));
 }
 
 /// RFC 6665 section 4.2.2, although the right to send always ends before the timeout of a transaction.
@@ -259,7 +339,7 @@ async fn subscription_ends_when_the_subscriber_answers_481() {
     let mut raw = node.raw().await;
     subscribed(&mut raw, "s1").await;
     let sent = send_state(&node, 1, || true);
-    let Some(Verdict::Request(notify)) = raw.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
+    let Some(MessageVerdict::Request(notify)) = raw.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
     raw.send(&notify.respond(481).with_to_tag("x").to_bytes()).await;
     assert_eq!(sent.await.unwrap(), Ok(()), "no subscriber is left");
     assert_eq!(node.calls.stats().subscriptions, 0);
@@ -286,7 +366,7 @@ async fn trunk_gets_unsolicited_notify_and_one_answer_to_its_challenge() {
         tokio::spawn(async move { calls.send_unsolicited_notify("pbx", "1001", &body, "1.1@a", || true).await })
     };
     let sent = send(body.clone());
-    let Some(Verdict::Request(first)) = pbx.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
+    let Some(MessageVerdict::Request(first)) = pbx.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
     assert_eq!((first.uri.as_str(), summary(&first)), ("sip:1001@pbx.example", (1, 0)));
     assert!(first.headers.get("Authorization").is_none(), "nothing is given away unasked");
     let challenge = first
@@ -302,7 +382,7 @@ async fn trunk_gets_unsolicited_notify_and_one_answer_to_its_challenge() {
     // A peer that always challenges is not answered without end.
     let sent = send(body);
     for _ in 0..2 {
-        let Some(Verdict::Request(notify)) = pbx.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
+        let Some(MessageVerdict::Request(notify)) = pbx.next(kit::PATIENCE).await else { panic!("no NOTIFY") };
         let nonce = format!("Digest realm=\"pbx\", nonce=\"{}\"", notify.headers.cseq());
         pbx.send(&notify.respond(401).with_to_tag("x").with("WWW-Authenticate", nonce).to_bytes()).await;
     }

@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
-use twinbox_sip::{sdp::Sdp, strict::Verdict};
+use twinbox_sip::{sdp::Sdp, strict::MessageVerdict};
 
 use crate::kit;
 use crate::kit::{Node, Raw, establish, hang_up, offer, pass};
@@ -316,7 +316,7 @@ async fn completed_transfer_is_reported_by_notify_and_ended_by_the_pbx() {
     establish(&mut raw, &mut dialog).await;
     let zero = dialog.request("INFO", "application/dtmf", "0");
     assert_eq!(raw.ask(zero).await.code, 200);
-    let Some(Verdict::Request(refer)) = raw.next(kit::PATIENCE).await else { panic!("no REFER") };
+    let Some(MessageVerdict::Request(refer)) = raw.next(kit::PATIENCE).await else { panic!("no REFER") };
     assert_eq!(refer.headers.get("Refer-To"), Some("<sip:100@operators.example>"));
     raw.send(&refer.respond(202).to_bytes()).await;
     let mut dialog = dialog.with("Event: refer").with("Subscription-State: active");

@@ -1,12 +1,14 @@
 //! Trunks that change while the SIP server runs.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
-use tokio::net::UdpSocket;
-use twinbox_calls::{CallsService, ListenerConfig, Registration, Transport, TrunkConfig};
+use futures::future::join_all;
+use tokio::net::{TcpListener, TcpSocket, UdpSocket};
+use twinbox_calls::{CallsService, ListenerConfig, NotifyError, Registration, Transport, TrunkConfig};
+use twinbox_clock::BootInstant;
 use twinbox_sip::{
     Method,
-    strict::{Verdict, read},
+    strict::{MessageVerdict, read},
 };
 
 use crate::kit;
@@ -58,7 +60,7 @@ async fn registered(registrar: &UdpSocket) -> (String, String) {
     loop {
         let received = tokio::time::timeout(PATIENCE, registrar.recv_from(&mut buffer)).await.expect("a REGISTER");
         let (length, from) = received.expect("received");
-        let Verdict::Request(request) = read(&buffer[..length]) else { continue };
+        let MessageVerdict::Request(request) = read(&buffer[..length]) else { continue };
         assert_eq!(request.method, Method::Register);
         registrar.send_to(&request.respond(200).to_bytes(), from).await.expect("sent");
         let header = |name: &str| request.headers.get(name).unwrap_or_default().to_owned();
@@ -126,4 +128,64 @@ async fn restart_has_its_addresses_when_its_peers_are_silent() {
     let mut another = Raw::udp(address).await;
     let options = another.dialog("again").request("OPTIONS", "", "");
     assert_eq!(another.ask(options).await.code, 200);
+}
+
+/// A node whose trunk has this proxy, for unsolicited NOTIFYs by TCP.
+async fn node_with_proxy(proxy: SocketAddr) -> Node {
+    Node::with(|o| {
+        let trunk = &mut o.calls.trunks[0];
+        trunk.proxy = Some(proxy.to_string());
+        trunk.transport = Some(Transport::Tcp);
+        trunk.mwi = Some("sip:{mailbox}@127.0.0.1".to_owned());
+    })
+    .await
+}
+
+/// Sends a NOTIFY to that proxy.
+async fn notify(node: &Node) -> Result<(), NotifyError> {
+    node.calls.send_unsolicited_notify("pbx", "1001", "", "", || true).await
+}
+
+/// The other side of the next connection.
+async fn accept(listener: &TcpListener) -> Raw {
+    let (stream, _) = listener.accept().await.expect("a connection");
+    Raw::Tcp(Box::new((stream, Default::default())))
+}
+
+#[tokio::test]
+async fn concurrent_requests_to_a_proxy_open_one_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    let node = node_with_proxy(listener.local_addr().expect("an address")).await;
+    let requests = join_all((0..20).map(|_| notify(&node)));
+    let proxy = async {
+        let mut proxy = accept(&listener).await;
+        for _ in 0..20 {
+            assert_eq!(proxy.request().await.method, Method::Notify);
+        }
+    };
+    let (outcomes, ()) = tokio::join!(requests, proxy);
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+}
+
+#[tokio::test]
+async fn proxy_that_refused_a_connection_is_not_tried_again_for_a_moment() {
+    // Bound and not listening.
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("bound");
+    let node = node_with_proxy(socket.local_addr().expect("an address")).await;
+    let begun = BootInstant::now();
+    let refused = notify(&node).await;
+    assert!(matches!(refused, Err(NotifyError::Unreachable(_))), "{refused:?}");
+    let listener = socket.listen(8).expect("it listens");
+    tokio::spawn(async move {
+        let mut proxy = accept(&listener).await;
+        while proxy.request().await.method == Method::Notify {}
+    });
+    let is_early = begun.elapsed() < Duration::from_millis(500);
+    let again = notify(&node).await;
+    assert!(again == refused || !is_early, "{again:?}");
+    while notify(&node).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "it is never tried again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }

@@ -88,7 +88,7 @@ fn status(reply: &ReplicationStatusReply) -> String {
     lines.push(output::table(&header, reply.peers.iter().map(peer)));
     let stuck = reply.peers.iter().filter(|peer| !peer.stuck.is_empty());
     lines.extend(stuck.map(|PeerReplication { name, stuck, .. }| {
-        format!("{name} brings nothing ({stuck}); mend it, or remove it: twinbox cluster remove {name}")
+        format!("{name} sends no data ({stuck}); repair it, or remove it: twinbox cluster remove {name}")
     }));
     lines.join("\n")
 }

@@ -7,7 +7,7 @@ use twinbox_wire::admin::{
     UserSetPinRequest,
 };
 
-use super::{directory, users};
+use super::{backup::size, directory, users};
 use crate::output;
 use twinbox_admin_client::{CliError, client, pages};
 use twinbox_cli_args::UserCommand;
@@ -60,7 +60,9 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
                 return output::json(&user);
             }
             let (aliases, lost) = (user.aliases.join(", "), user.lost_addresses.join(", "));
+            let audio = size(user.audio_bytes);
             print_table(vec![user]);
+            println!("audio of messages and greetings: {audio}");
             if !aliases.is_empty() {
                 println!("aliases: {aliases}");
             }

@@ -1,3 +1,5 @@
+use twinbox_wire::storage::Conflict;
+
 use super::*;
 
 fn comparison(equal: bool) -> Comparison {
@@ -42,6 +44,55 @@ fn progress_shows_share_and_time_left() {
     );
     assert!(progress(0, 10, 0.0, "changes").ends_with("none come now"));
     assert!(progress(u64::MAX, 0, 0.0, "changes").starts_with("[##############################] 100%"));
+}
+
+#[test]
+fn status_shows_the_lag_of_each_peer_in_changes_bytes_and_seconds() {
+    let away = PeerReplication {
+        name: "b".to_owned(),
+        lag_changes: 12,
+        lag_bytes: 3_400,
+        lag_seconds: Some(90),
+        ..PeerReplication::default()
+    };
+    assert_eq!(peer(&away), ["b", "not connected", "no", "12 changes", "3400", "90 s", "0/s", "-", "0"]);
+    let since = 1_700_000_000_000;
+    let here = PeerReplication {
+        name: "c".to_owned(),
+        connected_since_ms: Some(since),
+        counts: true,
+        rate: 2.4,
+        last_comparison: Some(Comparison { began_ms: since, ..comparison(true) }),
+        repairs: 1,
+        ..PeerReplication::default()
+    };
+    let (since, compared) = (output::time(since), format!("{}: equal", output::time(since)));
+    assert_eq!(peer(&here), ["c", &since, "yes", "0 changes", "0", "-", "2/s", &compared, "1"]);
+
+    let reply = ReplicationStatusReply {
+        node: "a".to_owned(),
+        filled: "complete".to_owned(),
+        on_two: 3,
+        alone: 2,
+        ..ReplicationStatusReply::default()
+    };
+    let text = status(&reply);
+    assert!(text.contains("since its start 3 writes on two, 2 alone"), "{text}");
+}
+
+#[test]
+fn conflict_names_the_holder_and_those_that_came_later() {
+    assert_eq!(conflicts(ConflictsReply::default()), "no conflicts");
+    let [holder, second, third] = ["11", "22", "33"].map(str::to_owned);
+    let conflict = Conflict {
+        kind: "mail address".to_owned(),
+        name: "ada@example.com".to_owned(),
+        holder,
+        losers: vec![second, third],
+    };
+    let text = conflicts(ConflictsReply { conflicts: vec![conflict] });
+    let row: Vec<_> = text.lines().last().into_iter().flat_map(str::split_whitespace).collect();
+    assert_eq!(row, ["mail", "address", "ada@example.com", "11", "22", "33"], "{text}");
 }
 
 #[test]

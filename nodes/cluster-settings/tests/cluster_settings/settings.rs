@@ -240,7 +240,7 @@ fn keys_that_make_sense_only_together_are_one_value() {
 #[test]
 fn a_default_that_the_file_leaves_out_is_never_offered() {
     assert!(Rows::default().offers(&FileValues::default()).is_empty());
-    // What is left of a section whose receivers moved is not offered either.
+    // The rest of a section whose receivers moved is not offered either.
     assert!(Rows::default().offers(&file(&[(Key::TrapUser, "x")])).is_empty());
     assert_eq!(Rows::default().offers(&file(&[(Key::TrapReceivers, "h"), (Key::TrapUser, "x")])).len(), 1);
 }

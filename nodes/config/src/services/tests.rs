@@ -79,7 +79,7 @@ fn mail_out_is_of_the_cluster_and_its_secrets_are_of_the_node() {
         let report = load_node(&text).expect_err(lines).to_string();
         assert!(report.contains(part), "no '{part}' in:\n{report}");
     }
-    // What a file leaves to the cluster is no mistake of the file.
+    // Keys that a file leaves to the cluster are no mistake of the file.
     services("smarthost = \"h\"", &[]);
     let text = example("node.example.toml").replace("\n[mail.in]\n", "\n[mail.in]\nsmtp = [\"127.0.0.1:2525\"]\n");
     let config = load_node(&text).unwrap_or_else(|e| panic!("{e}"));

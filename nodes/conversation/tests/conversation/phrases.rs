@@ -117,7 +117,7 @@ fn moments() {
 }
 
 #[test]
-fn titles() {
+fn titles_count_messages_and_name_first_and_last() {
     let said: Vec<_> = (0..4).map(|i| read(&phrases::title(i, 4))).collect();
     assert_eq!(said, ["first / message", "message / two", "message / three", "last / message"]);
     assert_eq!(read(&phrases::title(0, 1)), "first / message");

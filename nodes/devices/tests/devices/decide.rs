@@ -4,8 +4,8 @@ use crate::common::{ID, device, mail};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use proptest::prelude::*;
 use twinbox_devices::{
-    Attempt, CallerPattern, Device, DeviceId, KindName, MessageFacts, Next, NotBefore, Outcome, after, digest,
-    first, still_wanted,
+    Attempt, CallerPattern, Device, DeviceId, KindName, MessageFacts, Next, NotBefore, NotificationOutcome, after,
+    digest, first, still_wanted,
 };
 use twinbox_ids::Pii;
 
@@ -106,7 +106,7 @@ fn notification_is_dropped_when_the_message_was_heard_or_deleted_meanwhile() {
 
 #[test]
 fn outcome_leads_to_repeat_fallback_or_nothing() {
-    use Outcome::{Delivered, Failed};
+    use NotificationOutcome::{Delivered, Failed};
     let repeat = |number, moment| Next::Repeat { number, not_before: NotBefore(at(moment)) };
     let fallback = |moment| Next::Fallback { device: NEXT, not_before: NotBefore(at(moment)) };
     let (now, quarter) = ("2026-11-20T12:00:00Z", "2026-11-20T12:15:00Z");
@@ -144,7 +144,7 @@ fn outcome_leads_to_repeat_fallback_or_nothing() {
 fn message_that_is_heard_or_deleted_ends_repeats_and_fallback() {
     let device = mail(&["repeat=900x2", "fallback=next"]);
     for facts in [MessageFacts { new: false, ..facts() }, MessageFacts { deleted: true, ..facts() }] {
-        for outcome in [Outcome::Delivered, Outcome::Failed] {
+        for outcome in [NotificationOutcome::Delivered, NotificationOutcome::Failed] {
             assert_eq!(after(&device, outcome, &facts, &attempt(0, &[]), noon(), &berlin()), Next::Nothing);
         }
     }
@@ -173,7 +173,7 @@ fn notifications_over_the_limit_are_gathered_until_the_hour_has_room() {
 }
 
 /// Runs one message through its devices until nothing follows; the number of notifications.
-fn notifications(devices: &[Device], outcome: impl Fn(u32) -> Outcome) -> u32 {
+fn notifications(devices: &[Device], outcome: impl Fn(u32) -> NotificationOutcome) -> u32 {
     let (mut device, mut attempt, mut count, mut now) = (&devices[0], attempt(0, &[]), 0, noon());
     loop {
         count += 1;
@@ -203,8 +203,8 @@ fn devices_that_fall_back_to_each_other_end() {
             ..device(KindName::Pager, &["address=b@example.com", "repeat=60x2"])
         },
     ];
-    assert_eq!(notifications(&devices, |_| Outcome::Delivered), 4 + 3);
-    assert_eq!(notifications(&devices, |_| Outcome::Failed), 2);
+    assert_eq!(notifications(&devices, |_| NotificationOutcome::Delivered), 4 + 3);
+    assert_eq!(notifications(&devices, |_| NotificationOutcome::Failed), 2);
 }
 
 proptest! {
@@ -220,7 +220,7 @@ proptest! {
                 ..mail(&[])
             })
             .collect();
-        let outcome = |n: u32| if (fails >> (n % 64)) & 1 == 1 { Outcome::Failed } else { Outcome::Delivered };
+        let outcome = |n: u32| if (fails >> (n % 64)) & 1 == 1 { NotificationOutcome::Failed } else { NotificationOutcome::Delivered };
         prop_assert!(notifications(&devices, outcome) <= 6 * 4);
     }
 }

@@ -1,5 +1,5 @@
-//! New calls a minute that went through in time, here or on another node. A node that starts, or that takes over the
-//! calls of another, admits so many from the first one on.
+//! The rate of new calls that went through in time, here or on another node. A node that starts, or that takes over the
+//! calls of another, admits this rate from the first call on.
 
 use std::{
     fs,

@@ -21,7 +21,7 @@ use twinbox_sip::{
 
 use super::{
     request::ProbeRequest,
-    rounds::{Outcome, ROUND},
+    rounds::{ProbeOutcome, ROUND},
     targets::SipTarget,
 };
 
@@ -29,7 +29,7 @@ use super::{
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Probes until an answer arrives or the round ends.
-pub async fn probe_target(target: &SipTarget, probe: &ProbeRequest) -> Outcome {
+pub async fn probe_target(target: &SipTarget, probe: &ProbeRequest) -> ProbeOutcome {
     let mut seen = ProbeTrace::default();
     let answered = timeout(ROUND, async {
         match target.transport {
@@ -38,10 +38,10 @@ pub async fn probe_target(target: &SipTarget, probe: &ProbeRequest) -> Outcome {
         }
     });
     match answered.await {
-        Ok(()) => Outcome::Answered,
-        Err(_) if seen.another => Outcome::OtherNode,
-        Err(_) if seen.sent => Outcome::Silent,
-        Err(_) => Outcome::NotProbed,
+        Ok(()) => ProbeOutcome::Answered,
+        Err(_) if seen.another => ProbeOutcome::OtherNode,
+        Err(_) if seen.sent => ProbeOutcome::Silent,
+        Err(_) => ProbeOutcome::NotProbed,
     }
 }
 
@@ -67,8 +67,8 @@ impl ProbeTrace {
     /// Whether this message answers the request.
     fn is_answer(&mut self, probe: &ProbeRequest, message: &[u8]) -> bool {
         let outcome = probe.judge(message);
-        self.another |= outcome == Some(Outcome::OtherNode);
-        outcome == Some(Outcome::Answered)
+        self.another |= outcome == Some(ProbeOutcome::OtherNode);
+        outcome == Some(ProbeOutcome::Answered)
     }
 }
 
@@ -158,7 +158,7 @@ mod tests {
     use twinbox_ids::Incarnation;
     use twinbox_sip::{
         Request,
-        strict::{Verdict, read},
+        strict::{MessageVerdict, read},
     };
 
     use super::*;
@@ -169,7 +169,7 @@ mod tests {
 
     fn request(bytes: &[u8]) -> Request {
         match read(bytes) {
-            Verdict::Request(request) => request,
+            MessageVerdict::Request(request) => request,
             other => panic!("{other:?}"),
         }
     }
@@ -179,7 +179,7 @@ mod tests {
     }
 
     /// Probes a socket that ignores `left` messages and then answers as `server`.
-    async fn udp(left: usize, server: &'static str) -> Outcome {
+    async fn udp(left: usize, server: &'static str) -> ProbeOutcome {
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
         let target = SipTarget { transport: Transport::Udp, address: socket.local_addr().expect("bound") };
         let answering = tokio::spawn(async move {
@@ -205,7 +205,10 @@ mod tests {
             udp(usize::MAX, "nobody"),
             udp(0, "twinbox-node/a"),
         );
-        assert_eq!(cases, (Outcome::Answered, Outcome::Answered, Outcome::Silent, Outcome::OtherNode));
+        assert_eq!(
+            cases,
+            (ProbeOutcome::Answered, ProbeOutcome::Answered, ProbeOutcome::Silent, ProbeOutcome::OtherNode)
+        );
     }
 
     #[tokio::test]
@@ -230,14 +233,14 @@ mod tests {
         let probe = probe();
         let (refused, answered, _listener) =
             tokio::join!(probe_target(&shut, &probe), probe_target(&tcp, &probe), late);
-        assert_eq!((refused, answered), (Outcome::Silent, Outcome::Answered));
+        assert_eq!((refused, answered), (ProbeOutcome::Silent, ProbeOutcome::Answered));
     }
 
     #[tokio::test]
     async fn a_connection_that_is_taken_and_left_alone_is_silence() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
         let target = SipTarget { transport: Transport::Tcp, address: listener.local_addr().expect("bound") };
-        assert_eq!(probe_target(&target, &probe()).await, Outcome::Silent);
+        assert_eq!(probe_target(&target, &probe()).await, ProbeOutcome::Silent);
     }
 
     #[tokio::test]
@@ -245,7 +248,7 @@ mod tests {
         // The system refuses to send to the broadcast address.
         for transport in [Transport::Udp, Transport::Tcp] {
             let address = "255.255.255.255:5060".parse().expect("an address");
-            assert_eq!(probe_target(&SipTarget { transport, address }, &probe()).await, Outcome::NotProbed);
+            assert_eq!(probe_target(&SipTarget { transport, address }, &probe()).await, ProbeOutcome::NotProbed);
         }
     }
 }

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use twinbox_calls::{INCARNATION_PARAM, NODE_PARAM};
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_sip::{
-    strict::{self, Verdict},
+    strict::{self, MessageVerdict},
     via::COOKIE,
 };
 
-use super::{rounds::Outcome, targets::SipTarget};
+use super::{rounds::ProbeOutcome, targets::SipTarget};
 use crate::options::options;
 
 /// One probe request: repeats are identical.
@@ -42,19 +42,19 @@ impl ProbeRequest {
         options("member", uri, (transport, to), local, branch)
     }
 
-    /// Whether this message answers the request, and from which node: [`Outcome::Answered`] or
-    /// [`Outcome::OtherNode`].
-    pub fn judge(&self, message: &[u8]) -> Option<Outcome> {
+    /// Whether this message answers the request, and from which node: [`ProbeOutcome::Answered`] or
+    /// [`ProbeOutcome::OtherNode`].
+    pub fn judge(&self, message: &[u8]) -> Option<ProbeOutcome> {
         let ours = |part: &[u8]| part == self.branch.as_bytes();
         if !message.starts_with(b"SIP/2.0 ") || !message.windows(self.branch.len()).any(ours) {
             return None;
         }
         // A response that cannot be parsed is also an answer.
-        let Verdict::Response(response) = strict::read(message) else { return Some(Outcome::Answered) };
+        let MessageVerdict::Response(response) = strict::read(message) else { return Some(ProbeOutcome::Answered) };
         let named = |product: &str| product.split_once('/').filter(|(key, _)| *key == NODE_PARAM)?.1.parse().ok();
         let who: Option<NodeName> =
             response.headers.get("Server").and_then(|server| server.split_whitespace().find_map(named));
-        Some(if who.is_none_or(|who| who == self.node) { Outcome::Answered } else { Outcome::OtherNode })
+        Some(if who.is_none_or(|who| who == self.node) { ProbeOutcome::Answered } else { ProbeOutcome::OtherNode })
     }
 }
 
@@ -73,7 +73,7 @@ mod tests {
         let target = SipTarget { transport, address: "[2001:db8::2]:5060".parse().expect("an address") };
         let bytes = probe(5).to_bytes(&target, "[2001:db8::1]:40000".parse().expect("an address"));
         match strict::read(&bytes) {
-            Verdict::Request(request) => request,
+            MessageVerdict::Request(request) => request,
             other => panic!("{other:?}"),
         }
     }
@@ -94,15 +94,15 @@ mod tests {
     #[test]
     fn any_response_is_an_answer_unless_another_node_says_that_it_is_from_it() {
         for (code, server, expected) in [
-            (200, None, Outcome::Answered),
-            (503, None, Outcome::Answered),
-            (100, Some("twinbox-node/b"), Outcome::Answered),
-            (403, Some("twinbox-node/b"), Outcome::Answered),
-            (200, Some("SBC/1.0 twinbox-node/b"), Outcome::Answered),
-            (200, Some("SBC/1.0"), Outcome::Answered),
-            (200, Some("twinbox-node/"), Outcome::Answered),
-            (200, Some("twinbox-node/a"), Outcome::OtherNode),
-            (403, Some("twinbox-node/a"), Outcome::OtherNode),
+            (200, None, ProbeOutcome::Answered),
+            (503, None, ProbeOutcome::Answered),
+            (100, Some("twinbox-node/b"), ProbeOutcome::Answered),
+            (403, Some("twinbox-node/b"), ProbeOutcome::Answered),
+            (200, Some("SBC/1.0 twinbox-node/b"), ProbeOutcome::Answered),
+            (200, Some("SBC/1.0"), ProbeOutcome::Answered),
+            (200, Some("twinbox-node/"), ProbeOutcome::Answered),
+            (200, Some("twinbox-node/a"), ProbeOutcome::OtherNode),
+            (403, Some("twinbox-node/a"), ProbeOutcome::OtherNode),
         ] {
             let response = asked(Transport::Udp).respond(code).with_to_tag("t");
             let response = server.into_iter().fold(response, |response, server| response.with("Server", server));
@@ -113,7 +113,7 @@ mod tests {
         let request = asked(Transport::Udp);
         assert_eq!(probe(5).judge(&request.to_bytes()), None, "our own probe, come back");
         let odd = String::from_utf8_lossy(&request.respond(200).to_bytes()).replace("CSeq: ", "CSeq : ");
-        assert_eq!(probe(5).judge(odd.as_bytes()), Some(Outcome::Answered));
+        assert_eq!(probe(5).judge(odd.as_bytes()), Some(ProbeOutcome::Answered));
         for noise in [&b""[..], b"SIP/2.0 200 OK\r\n\r\n", b"\r\n\r\n", &[0; 100]] {
             assert_eq!(probe(5).judge(noise), None);
         }

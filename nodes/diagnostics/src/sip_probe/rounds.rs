@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_secs(15);
 
 /// Result of the probe of one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
+pub enum ProbeOutcome {
     /// An answer of the node, or an answer that names no node.
     Answered,
     /// No answer in a whole round.
@@ -72,11 +72,11 @@ struct NodeRounds {
 struct Open {
     number: u64,
     began: BootInstant,
-    /// Number of addresses without a result yet, …
+    /// Number of addresses without a result yet.
     left: usize,
-    /// … number of silent addresses, …
+    /// Number of silent addresses.
     silent: usize,
-    /// … and whether each address could be probed.
+    /// Whether each address could be probed.
     whole: bool,
 }
 
@@ -105,22 +105,22 @@ impl Rounds {
     }
 
     /// Records the result of one address; the first answer, or the last address, ends the round.
-    pub fn note(&mut self, now: BootInstant, round: &Round, outcome: Outcome) -> Option<RoundResult> {
+    pub fn note(&mut self, now: BootInstant, round: &Round, outcome: ProbeOutcome) -> Option<RoundResult> {
         let course = self.nodes.get_mut(&round.node)?;
         let open = course.open.as_mut().filter(|open| open.number == round.number)?;
         open.left = open.left.saturating_sub(1);
         match outcome {
-            Outcome::Answered => open.left = 0,
-            Outcome::Silent => open.silent += 1,
-            Outcome::OtherNode => {}
-            Outcome::NotProbed => open.whole = false,
+            ProbeOutcome::Answered => open.left = 0,
+            ProbeOutcome::Silent => open.silent += 1,
+            ProbeOutcome::OtherNode => {}
+            ProbeOutcome::NotProbed => open.whole = false,
         }
         if open.left > 0 {
             return None;
         }
         let in_time = now.since(open.began) <= ROUND + LATE;
         let shown = match outcome {
-            Outcome::Answered => RoundResult::Answers,
+            ProbeOutcome::Answered => RoundResult::Answers,
             _ if open.whole && open.silent > 0 && in_time => RoundResult::Silent,
             _ => RoundResult::Inconclusive,
         };
@@ -142,14 +142,14 @@ impl Rounds {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{Outcome::*, *};
+pub(super) mod tests {
+    use super::{ProbeOutcome::*, *};
 
-    fn name(text: &str) -> NodeName {
+    pub fn name(text: &str) -> NodeName {
         text.parse().expect("a name")
     }
 
-    fn at(ms: u64) -> BootInstant {
+    pub fn at(ms: u64) -> BootInstant {
         BootInstant::from_nanos(ms * 1_000_000)
     }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     /// A round of `b` in which each address gets its result after this number of milliseconds.
-    fn round(rounds: &mut Rounds, began: u64, outcomes: &[(u64, Outcome)]) -> Option<RoundResult> {
+    fn round(rounds: &mut Rounds, began: u64, outcomes: &[(u64, ProbeOutcome)]) -> Option<RoundResult> {
         let begun = rounds.look(at(began), &lost(&[("b", 1, outcomes.len())]));
         let [round] = begun.as_slice() else { panic!("{begun:?}") };
         let noted = outcomes.iter().map(|(ms, outcome)| rounds.note(at(began + ms), round, *outcome));
@@ -231,7 +231,7 @@ mod tests {
         assert!(!after(&|rounds| next(rounds, 5_000, Answered)), "answers");
         assert!(!after(&|rounds| drop(rounds.look(at(4_000), &lost(&[])))), "reached again");
         assert!(!after(&|rounds| drop(rounds.look(at(4_000), &lost(&[("b", 2, 1)])))), "another incarnation");
-        // A round without a result withdraws nothing, but not for ever.
+        // A round without a result withdraws no earlier result, for a limited time.
         assert!(after(&|rounds| next(rounds, 5_000, NotProbed)));
         assert!(!after(&|rounds| next(rounds, 60_000, NotProbed)), "nobody has confirmed it");
     }

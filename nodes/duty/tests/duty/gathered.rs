@@ -8,7 +8,7 @@ use std::{
 use twinbox_clock::wall;
 use twinbox_devices::{DeviceChange, KindName, Repeat};
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::EffectId;
 use twinbox_mailstore::{EffectOutcome, Mark};
 use twinbox_outbox::{Channel, Effect, EffectState};
@@ -83,7 +83,7 @@ impl Channels for Receiver {
         String::new()
     }
 
-    async fn act(&self, effect: &Effect, due: DueNotification, _permit: Arc<InFlight>) -> ActOutcome {
+    async fn act(&self, effect: &Effect, due: DueNotification, _permit: Arc<Permit>) -> ActOutcome {
         assert!(due.content.earlier.len() <= due.covers().len(), "texts are those of covered messages");
         lock(&self.requests).push((effect.receiver_id(), effect.id, sorted(due.covers())));
         let answer = lock(&self.answers).pop_front().unwrap_or(Answer::Taken);
@@ -239,7 +239,7 @@ async fn messages_of_a_refused_or_heard_digest_are_notified_alone() {
         let (_, leader, covered) = receiver.requests().remove(0);
         assert_eq!(covered, others(&effects, leader));
         if matches!(answer, Answer::Unclear) {
-            // The receiver may not have it: the others must not end with a leader that nobody needs any more.
+            // The receiver may not have it: the others must not end with a leader that is not needed any more.
             user.node.until(leader, EffectState::Failed).await;
             user.mark(user.node.effect(leader).new.cause.message, Mark::Heard).await;
             user.node.mailstore.retry_effect(leader).await.expect("due");

@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 use twinbox_clock::wall;
 use twinbox_devices::{Device, DeviceChange, KindName, Repeat, Schedule, Templates};
 use twinbox_duty::{ActOutcome, Channels, DueNotification, Notifications, Prepared};
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::{CallId, DeviceId, EffectId, MailboxId, MessageId, Pii, Timestamp};
 use twinbox_mailstore::{
     Codec, EffectOutcome, LiveRecording, MailError, Mark, NewMailbox, RecordingMeta, Rule, time,
@@ -54,7 +54,7 @@ impl Channels for Receiver {
         due.covers()
     }
 
-    async fn act(&self, effect: &Effect, due: DueNotification, _permit: Arc<InFlight>) -> ActOutcome {
+    async fn act(&self, effect: &Effect, due: DueNotification, _permit: Arc<Permit>) -> ActOutcome {
         self.got.lock().expect("no panic").push((effect.id, due.content.earlier.len()));
         let next = self.notifications.delivered(effect, &due).await;
         ActOutcome::Done("taken".to_owned(), next)

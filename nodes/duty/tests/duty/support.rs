@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use twinbox_alarms::{Alarm, Alarms, Code};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_duty::{ActOutcome, Channels, OutboxDuty, Prepared};
-use twinbox_gate::{Gate, InFlight};
+use twinbox_gate::{Gate, Permit};
 use twinbox_ids::{ClusterId, DeviceId, EffectId, Epoch, Incarnation, MailboxId, MessageId, NodeName, Timestamp};
-use twinbox_mailstore::{Mailstore, Settings};
+use twinbox_mailstore::{Mailstore, MailstoreSettings};
 use twinbox_outbox::{Cause, Channel, Effect, EffectState, NewEffect, Transition};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
@@ -134,13 +134,13 @@ impl Node {
             let (alarms, stop) = (alarms.clone(), stop.clone());
             async move { alarms.serve(None, stop).await }
         });
-        let mailstore = Mailstore::new(store.clone(), peers.clone(), Settings::new(name(node), OWN, 1));
+        let mailstore = Mailstore::new(store.clone(), peers.clone(), MailstoreSettings::new(name(node), OWN));
         Self { store, gate: Gate::new(Duty::Notifier), mailstore, peers, alarms, stop, server, dir }
     }
 
     /// The mail store as another incarnation of the process has it.
     pub fn process(&self, incarnation: Incarnation) -> Mailstore {
-        Mailstore::new(self.store.clone(), self.peers.clone(), Settings::new(name("a"), incarnation, 1))
+        Mailstore::new(self.store.clone(), self.peers.clone(), MailstoreSettings::new(name("a"), incarnation))
     }
 
     /// Starts the duty in the process that has this mail store. It works while the node holds the duty.
@@ -369,7 +369,7 @@ impl Channels for Desk {
         effect.new.channel.word().to_owned()
     }
 
-    async fn act(&self, effect: &Effect, _work: (), permit: Arc<InFlight>) -> ActOutcome {
+    async fn act(&self, effect: &Effect, _work: (), permit: Arc<Permit>) -> ActOutcome {
         assert!(permit.check().is_ok(), "an act without the duty");
         {
             let mut log = self.log();

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use twinbox_clock::wall;
 use twinbox_duty::{ActOutcome, Channels, Prepared};
-use twinbox_gate::InFlight;
+use twinbox_gate::Permit;
 use twinbox_ids::Timestamp;
 use twinbox_mailstore::{EffectOutcome, MailError, ReturnedMessage};
 use twinbox_outbox::{Channel, Effect, EffectState, NewEffect};
@@ -113,7 +113,7 @@ impl Channels for Unreturnable {
         self.0.route(effect, work)
     }
 
-    async fn act(&self, effect: &Effect, work: (), permit: Arc<InFlight>) -> ActOutcome {
+    async fn act(&self, effect: &Effect, work: (), permit: Arc<Permit>) -> ActOutcome {
         self.0.act(effect, work, permit).await
     }
 

@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
-use twinbox_clock::wall;
 use twinbox_ids::NodeName;
 use twinbox_pki::{PeerIdentity, PkiError, Validity, fingerprint_of, operator_of};
 use twinbox_roles::{
@@ -64,7 +63,8 @@ impl Authorities {
     async fn begin(&self, asked_by: &str) -> Result<(), Status> {
         let Host { cluster, roles, signer } = &*self.0;
         let former = signer.authority().map_err(unable)?;
-        let successor = former.create_next().map_err(unable)?;
+        let now = signer.time();
+        let successor = former.create_next(now).map_err(unable)?;
         let next = successor.authority.fingerprint();
         signer.seal.close(&successor.authority).map_err(unable)?;
         let rotation = Rotation {
@@ -73,7 +73,7 @@ impl Authorities {
             certificate: successor.authority.certificate_pem().to_owned(),
             cross: successor.cross_pem,
             by: signer.node().clone(),
-            begun_ms: wall().0,
+            begun_ms: now.0,
             step: RotationStep::Trust,
             done: Default::default(),
             // A configured member that has not started yet must not be locked out.
@@ -193,7 +193,8 @@ impl Wire for Authorities {
         if known.map(certificate_kind) != Some(kind) {
             return Err(Status::failed_precondition(format!("this cluster knows no {kind} '{name}'")));
         }
-        let signed = signer.authority().and_then(|ca| ca.certify(&key, &name, kind, Validity::of_member()));
+        let validity = Validity::of_member(signer.time());
+        let signed = signer.authority().and_then(|ca| ca.certify(&key, &name, kind, validity));
         let certificate = signed.map_err(unable)?;
         warn!(%name, by = asked_by, "administrator reissues a member's certificate");
         Ok(Response::new(Reissued { name: name.to_string(), certificate, authorities: signer.authorities_pem() }))
@@ -216,18 +217,18 @@ impl Wire for Authorities {
                 "an operator's certificate is good for at least a second and at most 365 days (--valid)",
             ));
         }
-        let validity = Validity::from_now(life);
+        let now = signer.time();
+        let validity = Validity::lasting(life, now);
         let authority = signer.authority().map_err(unable)?;
         let certificate = authority.certify_operator(&public_key, &name, validity).map_err(unable)?;
         let operator = Operator {
             certificate: fingerprint_of(&certificate).map_err(unable)?,
             authority: authority.fingerprint(),
-            made_ms: wall().0,
+            made_ms: now.0,
             ends_ms: validity.until.0,
             by: by.clone(),
         };
-        let now_ms = wall().0;
-        self.order(CertificateOrder::Admit { name: name.clone(), operator, now_ms }).await?;
+        self.order(CertificateOrder::Admit { name: name.clone(), operator, now_ms: now.0 }).await?;
         warn!(%name, by, days = life.as_secs() / 86_400, "operator admitted");
         let members = roles.members().borrow().clone();
         let nodes = members.iter().filter(|member| member.kind == MemberKind::Node);

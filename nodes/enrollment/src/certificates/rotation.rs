@@ -2,16 +2,15 @@
 
 use tracing::{info, warn};
 use twinbox_pki::CrossSignedCa;
-use twinbox_roles::{CertificateOrder, Fingerprint, Order, OrderId, Rotation};
+use twinbox_roles::{CertificateOrder, Fingerprint, Rotation};
 
 use super::{
-    CertificateRenewer, Signer,
-    renewer::LoggedStates,
+    CertificateCluster, CertificateRenewer, RenewerParts, Signer,
     rotation_action::{Own, RotationAction, next_action},
 };
 
 /// Result of one poll.
-pub(super) enum Outcome {
+pub(super) enum RotationOutcome {
     /// No action until the agreed state changes.
     UpToDate,
     /// An action failed or waits for its confirmation.
@@ -21,50 +20,51 @@ pub(super) enum Outcome {
 /// Maximum number of actions per poll; ends a loop regardless of the state of the disk.
 const MOST_AT_ONCE: usize = 16;
 
-impl CertificateRenewer {
+impl<C: CertificateCluster> CertificateRenewer<C> {
     /// Executes all actions that are possible now.
-    pub(super) async fn follow_rotation(&self, logged: &mut LoggedStates) -> Outcome {
+    pub(super) async fn follow_rotation(&mut self) -> RotationOutcome {
         for _ in 0..MOST_AT_ONCE {
-            let agreed = self.roles.agreed();
-            let Some(rotation) = &agreed.certificates.rotation else { return Outcome::UpToDate };
-            let what = self.next(rotation, &agreed.certificates.called_off);
+            let agreed = self.member.cluster.certificates();
+            let Some(rotation) = &agreed.rotation else { return RotationOutcome::UpToDate };
+            let what = self.next(rotation, &agreed.called_off);
             if what == RotationAction::Nothing {
-                logged.rotation.clear();
-                return Outcome::UpToDate;
+                self.logged.rotation.clear();
+                return RotationOutcome::UpToDate;
             }
             if let Err(reason) = self.carry_out(rotation, what).await {
-                if logged.rotation != reason {
+                if self.logged.rotation != reason {
                     warn!(%reason, ?what, "CA rotation waits for this member; retrying");
-                    logged.rotation = reason;
+                    self.logged.rotation = reason;
                 }
-                return Outcome::TryAgain;
+                return RotationOutcome::TryAgain;
             }
             if matches!(what, RotationAction::Report(_)) {
                 // The confirmation arrives as a change of the agreed state; if it is lost, the step is reported
                 // again.
-                return Outcome::TryAgain;
+                return RotationOutcome::TryAgain;
             }
         }
-        Outcome::TryAgain
+        RotationOutcome::TryAgain
     }
 
     fn next(&self, rotation: &Rotation, called_off: &[Fingerprint]) -> RotationAction {
-        let trusts: Vec<_> = self.tls.authorities().iter().map(|trusted| trusted.fingerprint).collect();
-        let keys = self.signer.as_ref().map(|signer| signer.seal.holds());
+        let RenewerParts { tls, signer, .. } = &self.member;
+        let trusts: Vec<_> = tls.authorities().iter().map(|trusted| trusted.fingerprint).collect();
+        let keys = signer.as_ref().map(|signer| signer.seal.holds());
         let own = Own {
             trusts: &trusts,
-            shows: self.tls.issuer(),
-            linked: self.tls.is_linked(),
+            shows: tls.issuer(),
+            linked: tls.is_linked(),
             keys: keys.as_deref(),
-            reported: rotation.done.get(&self.tls.name).copied(),
+            reported: rotation.done.get(&tls.name).copied(),
         };
         next_action(rotation, called_off, &own)
     }
 
     async fn carry_out(&self, rotation: &Rotation, what: RotationAction) -> Result<(), String> {
-        let cross_signed = || {
-            CrossSignedCa::read(self.tls.cluster, &rotation.certificate, &rotation.cross).map_err(|e| e.to_string())
-        };
+        let RenewerParts { tls, signer, cluster, .. } = &self.member;
+        let cross_signed =
+            || CrossSignedCa::read(tls.cluster, &rotation.certificate, &rotation.cross).map_err(|e| e.to_string());
         let forget_key = |signer: &Signer, gone: [u8; 32]| {
             let left: Vec<_> = signer.seal.holds().into_iter().filter(|held| *held != gone).collect();
             signer.seal.keep_only(&left).map_err(|e| e.to_string())
@@ -76,12 +76,12 @@ impl CertificateRenewer {
                 if next.fingerprint() != rotation.next {
                     return Err("the next authority is not the one that was agreed on".to_owned());
                 }
-                self.tls.trust(&next).map_err(|e| e.to_string())?;
+                tls.trust(&next).map_err(|e| e.to_string())?;
                 info!("this member trusts the next CA, too");
                 Ok(())
             }
             RotationAction::FetchKey => {
-                let Some(signer) = &self.signer else { return Ok(()) };
+                let Some(signer) = signer else { return Ok(()) };
                 match self.fetch_key(signer, rotation.next, rotation.certificate.clone()).await {
                     true => Ok(()),
                     false => {
@@ -91,20 +91,19 @@ impl CertificateRenewer {
             }
             RotationAction::Show => {
                 let (by, certificate) = self.certificate_of(rotation.next).await?;
-                self.tls.show(&certificate, &cross_signed()?).map_err(|e| e.to_string())?;
+                tls.show(&certificate, &cross_signed()?).map_err(|e| e.to_string())?;
                 info!(%by, "this member uses a certificate of the next CA");
                 Ok(())
             }
             RotationAction::Forget(gone) => {
-                self.tls.forget(&gone).map_err(|e| e.to_string())?;
+                tls.forget(&gone).map_err(|e| e.to_string())?;
                 info!("this member trusts one CA only");
                 Ok(())
             }
-            RotationAction::DropKey(gone) => self.signer.as_ref().map_or(Ok(()), |signer| forget_key(signer, gone)),
+            RotationAction::DropKey(gone) => signer.as_ref().map_or(Ok(()), |signer| forget_key(signer, gone)),
             RotationAction::Report(step) => {
-                let (name, next) = (self.tls.name.clone(), rotation.next);
-                let order = Order::Certificates(CertificateOrder::Did { name, next, step });
-                self.roles.order(OrderId(rand::random()), order).await.map_err(|e| e.to_string())
+                let (name, next) = (tls.name.clone(), rotation.next);
+                cluster.order(CertificateOrder::Did { name, next, step }).await
             }
         }
     }

@@ -16,12 +16,12 @@ use super::Signer;
 
 /// Signs for members of the cluster.
 #[derive(Clone)]
-pub struct Service {
+pub struct CertificateService {
     signer: Arc<Signer>,
     roles: Roles,
 }
 
-impl Service {
+impl CertificateService {
     /// Creates the service with this node's keys.
     pub fn new(signer: Arc<Signer>, roles: Roles) -> Self {
         Self { signer, roles }
@@ -54,11 +54,12 @@ impl Service {
 }
 
 #[tonic::async_trait]
-impl Certificates for Service {
+impl Certificates for CertificateService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Renewed>, Status> {
         let (name, kind) = self.caller(&request)?;
         let RenewRequest { public_key, authority } = request.get_ref();
-        let certificate = self.wanted(authority)?.certify(public_key, &name, kind, Validity::of_member());
+        let validity = Validity::of_member(self.signer.time());
+        let certificate = self.wanted(authority)?.certify(public_key, &name, kind, validity);
         let certificate = certificate.map_err(|error| Status::invalid_argument(error.to_string()))?;
         info!(peer = %name, "signed a member's new certificate");
         Ok(Response::new(Renewed { certificate }))

@@ -17,7 +17,7 @@ use twinbox_pki::{JoinRoute, JoinToken, Validity};
 use twinbox_roles::{
     CommandError, FeatureLevels, MemberAddress, MemberKind, Order, OrderId, Refusal, Roles, Timing,
 };
-use twinbox_wire::join::{Answer, Ask, Member, Refused, Welcome, answer::Result as Outcome};
+use twinbox_wire::join::{Answer, Ask, Member, Refused, Welcome, answer::Result as JoinResult};
 
 use super::{receive, send};
 use crate::{certificate_kind, certificates::Signer};
@@ -68,11 +68,11 @@ impl Host {
             let result = match self.admit(&ask).await {
                 Ok(welcome) => {
                     info!(name = %ask.name, %address, "member has joined by token");
-                    Outcome::Welcome(welcome)
+                    JoinResult::Welcome(welcome)
                 }
                 Err(refused) => {
                     warn!(%address, reason = %refused.reason, "refused a joining member");
-                    Outcome::Refused(refused)
+                    JoinResult::Refused(refused)
                 }
             };
             send(&mut stream, &Answer { result: Some(result) }).await?;
@@ -114,7 +114,8 @@ impl Host {
         let sign = || {
             let signed = self.signer.authority().and_then(|authority| {
                 let kind = certificate_kind(kind);
-                let certificate = authority.certify(&ask.public_key, &name, kind, Validity::of_member())?;
+                let validity = Validity::of_member(self.signer.time());
+                let certificate = authority.certify(&ask.public_key, &name, kind, validity)?;
                 Ok((certificate, authority.key_pem()))
             });
             signed.map_err(|error| Refused {

@@ -15,7 +15,7 @@ use twinbox_pki::{
     PkiError, Seal, TokenError, Unverified,
 };
 use twinbox_roles::MemberKind;
-use twinbox_wire::join::{Answer, Ask, Welcome, answer::Result as Outcome};
+use twinbox_wire::join::{Answer, Ask, Welcome, answer::Result as JoinResult};
 
 use super::{receive, send};
 use crate::{
@@ -233,8 +233,8 @@ async fn ask(spec: &JoinSpec, token: &JoinToken, key: &MemberKey, member: &NodeN
         receive::<Answer>(&mut stream).await
     };
     match timeout(PATIENCE, exchange).await {
-        Ok(Ok(Answer { result: Some(Outcome::Welcome(welcome)) })) => JoinAttempt::Welcome(Box::new(welcome)),
-        Ok(Ok(Answer { result: Some(Outcome::Refused(refused)) })) => {
+        Ok(Ok(Answer { result: Some(JoinResult::Welcome(welcome)) })) => JoinAttempt::Welcome(Box::new(welcome)),
+        Ok(Ok(Answer { result: Some(JoinResult::Refused(refused)) })) => {
             JoinAttempt::Refused { reason: refused.reason, ask_another: refused.ask_another }
         }
         Ok(Ok(Answer { result: None })) => JoinAttempt::Lost("its answer is of a later release".to_owned()),

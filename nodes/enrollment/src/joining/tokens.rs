@@ -1,16 +1,15 @@
 //! `cluster token`: requests of administrators to a node.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tonic::{Request, Response, Status};
 use tracing::info;
-use twinbox_clock::wall;
-use twinbox_ids::{NodeName, ParseIdError, Timestamp};
+use twinbox_ids::{NodeName, ParseIdError};
 use twinbox_pki::JoinToken;
 use twinbox_roles::{MemberKind, Order, OrderId, Refusal};
 use twinbox_wire::join::{
     Token, TokenRequest,
-    tokens_server::{Tokens as Service, TokensServer},
+    tokens_server::{Tokens as TokensRpc, TokensServer},
 };
 
 use super::Host;
@@ -32,7 +31,7 @@ impl Tokens {
 }
 
 #[tonic::async_trait]
-impl Service for Tokens {
+impl TokensRpc for Tokens {
     async fn make(&self, request: Request<TokenRequest>) -> Result<Response<Token>, Status> {
         let TokenRequest { witness, valid_ms, replaces } = request.into_inner();
         let kind = if witness { MemberKind::Witness } else { MemberKind::Node };
@@ -56,7 +55,7 @@ impl Service for Tokens {
         let (own, others): (Vec<_>, Vec<_>) =
             members.iter().filter(|m| m.kind == MemberKind::Node).partition(|m| m.name == *signer.node());
         let nodes = own.into_iter().chain(others).map(|m| (m.name.clone(), m.address.clone())).collect();
-        let expires = Timestamp(wall().0.saturating_add(valid_ms));
+        let expires = signer.time() + Duration::from_millis(valid_ms);
         let kind_of_certificate = certificate_kind(kind);
         let token = JoinToken::new(cluster.id, &signer.authority_pem(), kind_of_certificate, expires, nodes);
         let token = token.map_err(failed)?;

@@ -11,7 +11,7 @@ use super::*;
 fn unanswered(dir: &Path) -> (JoinSpec, JoinToken) {
     let cluster = ClusterId(7);
     let authority = CertificateAuthority::create(cluster, "test").expect("an authority");
-    // Nobody listens there any more.
+    // No server listens at this address any more.
     let address = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("an address");
     let members = vec![("a".parse().expect("a name"), address.to_string())];
     let expires = Timestamp(wall().0 + 3_600_000);
@@ -42,7 +42,7 @@ async fn attempt_after_a_lost_answer_keeps_its_key_while_nobody_answers() {
     let dir = tempfile::tempdir().expect("a folder");
     let (spec, token) = unanswered(dir.path());
     let home = dir.path().join("b");
-    // What an attempt with an unknown outcome leaves.
+    // The files that an attempt with an unknown outcome leaves.
     assert_eq!(begin(&home, &token).ok(), Some(false));
     let mode = fs::metadata(&home).expect("a folder").permissions().mode();
     assert_eq!(mode & 0o777, 0o700, "its configuration may hold passwords, its data recordings");

@@ -192,7 +192,7 @@ impl<R: Clone> Session<R> {
         actions
     }
 
-    /// Number of replies to a mail with so many recipients.
+    /// Number of replies to a mail with this many recipients.
     fn replies(&self, recipients: usize) -> usize {
         match self.start.protocol {
             Protocol::Smtp => 1,

@@ -29,7 +29,7 @@ impl fmt::Debug for Credentials {
 
 /// Response that an exchange waits for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SignInStep {
     /// Name and password of PLAIN.
     Plain,
     /// Name of LOGIN.
@@ -50,8 +50,8 @@ impl<R: Clone> Session<R> {
             return self.bad(Reply::new(503, "5.5.1", "signed in already"));
         }
         let step = match mechanism {
-            Some(Mechanism::Plain) => Step::Plain,
-            Some(Mechanism::Login) => Step::User,
+            Some(Mechanism::Plain) => SignInStep::Plain,
+            Some(Mechanism::Login) => SignInStep::User,
             None => return self.bad(Reply::new(504, "5.5.4", "mechanism not supported; use PLAIN or LOGIN")),
         };
         match initial.as_deref() {
@@ -62,26 +62,26 @@ impl<R: Clone> Session<R> {
         }
     }
 
-    fn challenge(&mut self, step: Step) -> Vec<Action<R>> {
+    fn challenge(&mut self, step: SignInStep) -> Vec<Action<R>> {
         let challenge = match step {
-            Step::Plain => "",
-            Step::User => "VXNlcm5hbWU6",
-            Step::Password(_) => "UGFzc3dvcmQ6",
+            SignInStep::Plain => "",
+            SignInStep::User => "VXNlcm5hbWU6",
+            SignInStep::Password(_) => "UGFzc3dvcmQ6",
         };
         self.phase = Phase::SignIn(step);
         vec![Action::Reply(Reply::plain(334, challenge, Vec::new()))]
     }
 
     /// Takes a response of the client in base64.
-    pub(super) fn on_response(&mut self, step: Step, line: &[u8]) -> Vec<Action<R>> {
+    pub(super) fn on_response(&mut self, step: SignInStep, line: &[u8]) -> Vec<Action<R>> {
         if line == b"*" {
             return self.bad(Reply::new(501, "5.7.0", "sign-in cancelled"));
         }
         let response = STANDARD.decode(line).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let credentials = match (step, response) {
-            (Step::Plain, Some(response)) => plain(&response),
-            (Step::User, Some(user)) => return self.challenge(Step::Password(user)),
-            (Step::Password(user), Some(password)) => Some(Credentials { user, password }),
+            (SignInStep::Plain, Some(response)) => plain(&response),
+            (SignInStep::User, Some(user)) => return self.challenge(SignInStep::Password(user)),
+            (SignInStep::Password(user), Some(password)) => Some(Credentials { user, password }),
             (_, None) => None,
         };
         match credentials {

@@ -120,13 +120,18 @@ async fn alias_that_reads_like_a_sender_of_another_domain_gets_its_mail() {
 
 /// A report of failure (RFC 3464) about the mail of an effect.
 fn bounce(effect: EffectId) -> Mail<FilingRecipient> {
+    bounce_of(&effect.to_string())
+}
+
+/// A report of failure about the mail of this name.
+fn bounce_of(name: &str) -> Mail<FilingRecipient> {
     let text = format!(
         "From: MAILER-DAEMON@mx.example\r\nTo: voicemail@vm.example\r\nMIME-Version: 1.0\r\n\
          Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n\
          --b\r\nContent-Type: text/plain\r\n\r\nIt could not be delivered.\r\n\
          --b\r\nContent-Type: message/delivery-status\r\n\r\nReporting-MTA: dns; mx.example\r\n\r\n\
          Final-Recipient: rfc822; anna@else.example\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n\
-         --b\r\nContent-Type: message/rfc822\r\n\r\nMessage-ID: <{effect}@{DOMAIN}>\r\n\r\nHello\r\n--b--\r\n"
+         --b\r\nContent-Type: message/rfc822\r\n\r\nMessage-ID: <{name}@{DOMAIN}>\r\n\r\nHello\r\n--b--\r\n"
     );
     Mail {
         sender: None,
@@ -147,10 +152,12 @@ fn bounce(effect: EffectId) -> Mail<FilingRecipient> {
 
 #[tokio::test]
 async fn report_about_an_unknown_mail_waits_while_a_node_that_may_know_it_is_away() {
-    for (nodes, waits) in [(1, false), (2, true)] {
+    // The mail with a part of a recording is named after its effect, too.
+    for (nodes, waits, part) in [(1, false, ""), (2, true, ""), (2, true, ".part-0123456789abcdef")] {
         let dir = TempDir::new().expect("a directory");
         let node = Node::with(dir.path(), "a", nodes, 0, |_| {});
-        let deliveries = filing(&node).await.deliver(bounce(EffectId::random())).await;
+        let name = format!("{}{part}", EffectId::random());
+        let deliveries = filing(&node).await.deliver(bounce_of(&name)).await;
         let [delivery] = &deliveries[..] else { panic!("one delivery: {deliveries:?}") };
         match delivery {
             Delivery::Later { text } => assert!(waits && text.contains("a node that is away"), "{text}"),

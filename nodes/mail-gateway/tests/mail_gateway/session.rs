@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use twinbox_mail_gateway::{
-    Counter, Limits, LineError, Mail, Networks, Protocol, Settings,
+    Counter, GatewaySettings, Limits, LineError, Mail, Networks, Protocol,
     data::Discard,
     session::{Action, Answer, Reads, Session, Start},
 };
@@ -35,7 +35,7 @@ impl Dialogue {
 
     fn with(protocol: Protocol, address: &str, open: bool, limits: Limits) -> Self {
         let networks = Networks::parse(["10.0.0.0/8"]).unwrap();
-        let settings = Settings { hostname: "mx.example.net".into(), networks, open, reports: true };
+        let settings = GatewaySettings { hostname: "mx.example.net".into(), networks, open, reports: true };
         let start = Start { protocol, address: address.parse().unwrap(), tls_offered: true, id: 7 };
         let session = Session::new(Arc::new(settings), Arc::new(limits), start);
         let mut dialogue = Self { session, mails: Vec::new(), counted: Vec::new() };

@@ -23,8 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::BootInstant;
 use twinbox_mail_gateway::{
-    Counter, Delivery, Gateway, Limits, Mail, MailHandler, MailListener, Networks, PasswordCheck, Protocol,
-    RecipientError, Sender, Settings,
+    Counter, Delivery, Gateway, GatewaySettings, Limits, Mail, MailHandler, MailListener, Networks, PasswordCheck,
+    Protocol, RecipientError, Sender,
 };
 
 use crate::common;
@@ -89,7 +89,7 @@ impl Server {
         let permits = Arc::new(Semaphore::new(100));
         let fake = Fake { mails: Arc::default(), ready: Arc::new(AtomicBool::new(true)), permits };
         let networks = Networks::parse(networks).unwrap();
-        let settings = Settings { hostname: "localhost".into(), networks, open: false, reports: true };
+        let settings = GatewaySettings { hostname: "localhost".into(), networks, open: false, reports: true };
         let gateway = Gateway::new(fake.clone(), settings, limits).with_tls(tls);
         let listener = MailListener::bind("127.0.0.1:0".parse().unwrap(), protocol).await.unwrap();
         let (address, stop) = (listener.address(), CancellationToken::new());

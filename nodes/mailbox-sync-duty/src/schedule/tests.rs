@@ -18,7 +18,7 @@ fn id(number: u128) -> MailboxId {
     MailboxId(number)
 }
 
-/// A schedule with so many accounts, from 1, on one server.
+/// A schedule with this many accounts, from 1, on one server.
 fn schedule(accounts: u128, rules: ServerRules) -> Schedule {
     let mut schedule = Schedule::default();
     let accounts = (1..=accounts).map(|number| (id(number), SERVER)).collect();

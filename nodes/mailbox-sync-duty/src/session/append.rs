@@ -1,4 +1,4 @@
-//! APPENDs of a round: the mail is sent, and the row is written after it was seen in the folder.
+//! APPENDs of a round: the mail is sent, and the row is written after the mail was seen in the folder.
 
 use twinbox_ids::MessageId;
 use twinbox_imap::ImapError;
@@ -13,7 +13,7 @@ use crate::{
     names::Mail,
 };
 
-/// Most mails that are read of those that a search found.
+/// Maximum number of found mails of a search that are read.
 const MOST_READ: usize = 8;
 
 /// A message that is appended.
@@ -40,12 +40,12 @@ impl<F: Folder> Round<'_, F> {
         let Session { mailstore, account, cluster, from, appends, lease, .. } = self.session;
         let first = self.first_uid(message);
         let id = message_id(message, mail_state.extent, cluster);
-        // The server may have finished an interrupted APPEND after this round's look, or a look before saw the mail of
-        // another holder whose row, or the message itself, was not here yet.
+        // The server may have finished an interrupted APPEND after this round's look, or an earlier look saw the mail of
+        // another holder while its row, or the message itself, was not here yet.
         if (self.rows.contains_key(&message) || !self.everything_read)
             && let Some((uid, is_deleted)) = self.find(sent, &id, 1).await?
         {
-            // It may have been read since.
+            // The mail may have been read since.
             self.rereads = true;
             // The flag may be left from a removal of this duty that a server without UIDPLUS could not finish.
             self.bind(sent, uid, is_deleted && self.rows.contains_key(&message));
@@ -56,20 +56,20 @@ impl<F: Folder> Round<'_, F> {
             self.skip(message);
             return Ok(());
         };
-        // It was completed meanwhile.
+        // The message was completed meanwhile.
         if extent(&stored) != mail_state.extent {
             self.skip(message);
             return Ok(());
         }
-        // A closed semaphore does not exist: the server lives as long as its accounts.
+        // The semaphore is never closed: the server lives as long as its accounts.
         let _turn = lease.unless_lost(appends.acquire()).await?.map_err(|_| SyncError::DutyLost)?;
         let wav = match lease.unless_lost(mailstore.wav(&stored)).await? {
             Ok(wav) => wav,
-            // Audio that is not here yet holds up no other message, and no other step of this one.
+            // Audio that is not here yet delays no other message, and no other step of this one.
             Err(MailError::NoAudio(_) | MailError::Store(_)) => {
                 let attempt = self.attempt(message, flags, mail_state);
                 let earlier = self.rows.get(&message).filter(|_| self.names_kept == NamesKept::Nothing);
-                // Without names, only the earlier row tells where a mail of the message is.
+                // Without names, only the earlier row has the place of a mail of the message.
                 self.refused_step(message, earlier.copied().unwrap_or(attempt));
                 return Ok(());
             }
@@ -99,7 +99,7 @@ impl<F: Folder> Round<'_, F> {
                     },
                 };
                 if !shown {
-                    // Not appended again: each attempt would leave a copy elsewhere. It is bound when it shows up.
+                    // Not appended again: each attempt would leave a copy elsewhere. The mail is bound when it appears.
                     let local = LocalState { folder: flags.folder(), deleted: false };
                     let mail = MailState { refusal: None, ..mail_state };
                     self.pending.push((message, Some(MessageState { local, link: Link::Gone, mail })));
@@ -107,12 +107,12 @@ impl<F: Folder> Round<'_, F> {
                     return Ok(());
                 }
                 self.counts.appended += 1;
-                // The mail of the part goes when a later look has seen this one.
+                // The mail of the part is removed when a later look has seen this one.
                 self.end.again |= mail_state.part != 0;
                 Ok(())
             }
             Err(error) if is_usable_after(&error) => {
-                // A full account is tried again at each look, by one message.
+                // A full account is retried at each look, with one message.
                 let is_full = matches!(error, ImapError::Quota { .. });
                 self.full |= is_full;
                 if !is_full {
@@ -131,7 +131,7 @@ impl<F: Folder> Round<'_, F> {
                     let attempt = self.attempt(message, flags, mail_state);
                     self.refused_step(message, attempt);
                 }
-                // The server did not get the mail: there is none that no look could find.
+                // The server did not get the mail, so there is none that a look could miss.
                 let is_certain = !is_unknown && !matches!(error, ImapError::NotHolder);
                 if is_certain && self.names_kept == NamesKept::Nothing {
                     self.pending.push((message, self.rows.get(&message).copied()));
@@ -147,16 +147,16 @@ impl<F: Folder> Round<'_, F> {
             Ok(Some(read)) => read,
             Ok(None) => return Ok(false),
             Err(error) => {
-                // It is at its UID, as far as known; only what the server left of its names is not.
+                // The mail is taken to be at its UID; the names that the server left are unknown.
                 self.bind(sent, uid, false);
                 return if is_usable_after(&error) { Ok(true) } else { Err(error.into()) };
             }
         };
-        // A program there was faster than this answer, which alone saw the change: another look finds it.
+        // A program changed the flags before this answer, which alone saw the change: another look finds it.
         self.end.again |= remote(read.flags) != sent.flags.without(self.remote.unkept);
         let (names, alias) = self.names.left(&read);
         if names == NamesKept::Nothing && alias == 0 {
-            // No look could tell it from the mails of others: it is neither removed nor appended again.
+            // No look could distinguish it from the mails of others: it is neither removed nor appended again.
             let Sent { message, flags, mail } = sent;
             let local = LocalState { folder: flags.folder(), deleted: false };
             let mail = MailState { refusal: None, ..mail };
@@ -174,8 +174,8 @@ impl<F: Folder> Round<'_, F> {
         Ok(true)
     }
 
-    /// Restores the rows of attempts that have not begun: of one whose mail no look can find, the row must not say that
-    /// the server may have taken it.
+    /// Restores the rows of attempts that have not begun: if no look can find the mail, the row must not record that the
+    /// server may have taken it.
     async fn restore_noted(&mut self) -> Result<(), SyncError> {
         let noted = std::mem::take(&mut self.noted);
         self.pending.extend(noted.into_iter().map(|message| (message, self.rows.get(&message).copied())));
@@ -184,7 +184,7 @@ impl<F: Folder> Round<'_, F> {
 
     /// The mail of this message with this name, from this UID on: its UID, and whether it is flagged as deleted. After a
     /// full restore, the look finds the mails of the cluster that was backed up: it reads all since the stored position.
-    /// They are not searched for: servers that compare whole names would find nothing by the id without the cluster.
+    /// They are not searched for: servers that compare whole names would not find the id without the cluster.
     async fn find(&mut self, sent: Sent, id: &str, first: u32) -> Result<Option<(u32, bool)>, SyncError> {
         let mut uids = self.folder.find(id).await?;
         if self.names_kept != NamesKept::MessageId {
@@ -214,8 +214,8 @@ impl<F: Folder> Round<'_, F> {
         }
     }
 
-    /// The first of these mails that is the one of this message. Servers search loosely: a mail that was not read could
-    /// be anybody's. The latest are read.
+    /// The first of these mails that is the one of this message. Servers search loosely: a mail that was not read could be
+    /// one of others. The latest are read.
     async fn own_of(
         &mut self,
         sent: Sent,
@@ -237,7 +237,7 @@ impl<F: Folder> Round<'_, F> {
         Ok(None)
     }
 
-    /// Notes the row of a mail that is in the folder. `is_deleted`: its flag as deleted counts as seen before.
+    /// Notes the row of a mail that is in the folder. `is_deleted`: its `\Deleted` flag counts as seen before.
     fn bind(&mut self, sent: Sent, uid: u32, is_deleted: bool) {
         let Sent { message, flags, mail } = sent;
         let mail = MailState { refusal: None, ..mail };

@@ -14,7 +14,7 @@ use twinbox_gate::Gate;
 use twinbox_ids::{Epoch, MailServerId, MailboxId, Timestamp};
 use twinbox_imap::ImapFlags;
 use twinbox_mailbox_sync::{StoredServer, message_id, server_change};
-use twinbox_mailstore::{Folder as Place, Mark, Message};
+use twinbox_mailstore::{Folder as MailFolder, Mark, Message};
 use twinbox_replication_store::Filled;
 use twinbox_roles_core::Duty;
 use twinbox_store_kit::{Node, audio, name};
@@ -29,7 +29,7 @@ struct World {
     node: Node,
     store: MailboxSyncStore,
     mailbox: MailboxId,
-    lease: Lease,
+    lease: DutyLease,
     cluster: ClusterId,
     folder: MemoryFolder,
     _dir: TempDir,
@@ -55,7 +55,7 @@ impl World {
         let gate = Gate::new(Duty::MailboxSync);
         let epoch = Epoch { generation: 0, number: 1, node: name("a") };
         gate.open(&epoch, BootInstant::now() + Duration::from_secs(3_600));
-        Self { node, store, mailbox, lease: Lease { gate, epoch }, cluster: CLUSTER, folder, _dir: dir }
+        Self { node, store, mailbox, lease: DutyLease { gate, epoch }, cluster: CLUSTER, folder, _dir: dir }
     }
 
     fn account(&self) -> (Account, AccountState) {
@@ -131,9 +131,9 @@ impl World {
         let [uid] = uids[..] else { panic!("{uids:?} are of one message: {:?}", self.folder) };
         let flags = self.folder.mails[&uid].flags;
         let place = match (flags.seen, flags.flagged) {
-            (false, _) => Place::New,
-            (true, false) => Place::Heard,
-            (true, true) => Place::Saved,
+            (false, _) => MailFolder::New,
+            (true, false) => MailFolder::Heard,
+            (true, true) => MailFolder::Saved,
         };
         assert_eq!(place, message.folder, "{flags:?}");
     }
@@ -169,7 +169,7 @@ async fn changes_of_each_side_reach_the_other() {
         for id in [heard, saved, deleted, there, moved] {
             world.agree(id).await;
         }
-        assert_eq!(world.message(there).await.folder, Place::Saved);
+        assert_eq!(world.message(there).await.folder, MailFolder::Saved);
         assert!(world.message(deleted).await.deleted && world.message(moved).await.deleted);
         // Moved back there: it is here again.
         world.folder.add(mail.id, mail.flags);
@@ -314,7 +314,7 @@ async fn mail_that_is_not_shown_holds_up_no_other_step_and_is_not_sent_again() {
         world.folder.add(Some(message_id(id, Extent::Whole, CLUSTER)), ImapFlags::default());
     }
     world.settle().await;
-    assert_eq!(world.message(others[1]).await.folder, Place::Saved);
+    assert_eq!(world.message(others[1]).await.folder, MailFolder::Saved);
     for id in others.into_iter().chain([first]) {
         world.agree(id).await;
     }
@@ -457,9 +457,9 @@ async fn round_that_is_cut_at_any_call_repeats_nothing_and_loses_nothing() {
                     deleted
                 };
                 assert_eq!(deleted, [false, true, false, true, false, false, false], "{variant} {cut:?} {call}");
-                assert_eq!(world.message(ids[0]).await.folder, Place::Heard);
-                assert_eq!(world.message(ids[2]).await.folder, Place::Heard);
-                assert_eq!(world.message(ids[4]).await.folder, Place::Saved);
+                assert_eq!(world.message(ids[0]).await.folder, MailFolder::Heard);
+                assert_eq!(world.message(ids[2]).await.folder, MailFolder::Heard);
+                assert_eq!(world.message(ids[4]).await.folder, MailFolder::Saved);
                 if !was_cut {
                     break;
                 }

@@ -106,7 +106,7 @@ pub struct World {
     pub rows: BTreeMap<MessageId, MessageState>,
     pub state: AccountState,
     pub server: Server,
-    /// Messages that somebody deleted, here or there, at any time.
+    /// Messages that a user deleted, here or on the server, at any time.
     pub deleted_by_hand: BTreeSet<MessageId>,
     outside: Vec<(MessageId, Extent, RemoteFlags)>,
     copies: Vec<Server>,
@@ -214,7 +214,7 @@ impl World {
         self.here.insert(id, LocalMessage { id, received: Timestamp(1), partial, audio_lost: false, state });
     }
 
-    /// Somebody deletes a mail there. That of a part is no deletion of a message that is whole here.
+    /// A user deletes a mail on the server. The deletion of the mail of a part deletes no message that is whole here.
     fn deleted_there(&mut self, id: MessageId, extent: Extent) {
         let is_partial = self.here.get(&id).is_some_and(|message| message.partial);
         if extent == Extent::Whole || is_partial {
@@ -400,7 +400,8 @@ impl World {
         self.check();
     }
 
-    /// At all times: no message is twice in the folder but for a part that is replaced, and only messages that somebody deleted are deleted here.
+    /// At all times: no message is twice in the folder except a part that is replaced, and only messages that a user deleted are
+    /// deleted here.
     fn check(&self) {
         let mut seen = BTreeSet::new();
         for (uid, id, extent) in self.server.ours() {

@@ -89,7 +89,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_024))]
 
     /// `World` checks at each step that no message is twice in the folder, that each action meets its own mail, and
-    /// that only messages that somebody deleted are deleted here; `settle` checks that a plan without changes is empty.
+    /// that only messages that a user deleted are deleted here; `settle` checks that a plan without changes is empty.
     #[test]
     fn both_sides_agree_after_any_changes_and_cuts(
         condstore in any::<bool>(),

@@ -8,13 +8,13 @@ use twinbox_mailbox::{
     by_epoch::{self, Author, StaleEpoch},
 };
 use twinbox_mailbox_sync::{
-    AccountState, Extent, Link, LocalState, MailState, MessageState, NamesKept, Place, Refusal, RemoteFlags, Scan,
-    StoredAccount, StoredServer, UidChanges, schema,
+    AccountPlace, AccountState, Extent, Link, LocalState, MailState, MessageState, NamesKept, Refusal, RemoteFlags,
+    Scan, StoredAccount, StoredServer, UidChanges, schema,
 };
 use twinbox_replication_core::{Edit, Record};
 
 /// The folder of the states.
-const HERE: Place = Place([7; 16]);
+const HERE: AccountPlace = AccountPlace([7; 16]);
 
 fn node(name: &str) -> NodeName {
     name.parse().expect("a node name")
@@ -88,7 +88,7 @@ fn account_is_removed_with_its_state_and_can_be_added_again() {
     let edits = state.edits(&record, &duty(1, "a"), Timestamp(10), HERE).expect("the newest epoch");
     write(&mut record, 2, edits);
     let read = AccountState::read(&record, HERE);
-    assert_eq!(AccountState::read(&record, Place([8; 16])), AccountState::default(), "of another folder");
+    assert_eq!(AccountState::read(&record, AccountPlace([8; 16])), AccountState::default(), "of another folder");
     assert!(read.error.as_ref().is_some_and(|error| error.len() == 1_024));
     assert_eq!(read, AccountState { error: read.error.clone(), ..state });
 
@@ -129,7 +129,7 @@ fn message_states_are_read_back_and_ordered_by_epoch() {
             let edits = state.edits(&record, &duty(2, "a"), Timestamp(1), HERE).expect("the newest epoch");
             write(&mut record, wall, edits);
             assert_eq!(MessageState::read(&record, HERE), Some(state));
-            assert_eq!(MessageState::read(&record, Place([8; 16])), None, "of another folder");
+            assert_eq!(MessageState::read(&record, AccountPlace([8; 16])), None, "of another folder");
         }
     }
     let local = LocalState { folder: Folder::New, deleted: false };
@@ -192,5 +192,5 @@ fn rows_without_the_new_fields_are_read() {
     write(&mut record, 1, vec![edit]);
     let scan = Scan { number: 1, uid_validity: 2, next: 3 };
     assert_eq!(AccountState::read(&record, HERE), AccountState { refused: 6, scan, ..expected });
-    assert_eq!(AccountState::read(&record, Place([8; 16])), AccountState::default());
+    assert_eq!(AccountState::read(&record, AccountPlace([8; 16])), AccountState::default());
 }

@@ -1,10 +1,13 @@
 //! Limits of PIN attempts: counted per node and window before the hash is computed, with a share for each node while
 //! the nodes do not all reach each other, and back-off instead of a lock (rule S1).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
-use twinbox_ids::{NodeName, Origin, Timestamp};
+use twinbox_ids::{Backoff, NodeName, Origin, Timestamp};
 use twinbox_replication_core::{Edit, Field, Record, Tag};
 
 use crate::{
@@ -24,19 +27,17 @@ pub struct AttemptPolicy {
     pub free: u64,
     /// Wait after the first try beyond the free ones, in milliseconds; it doubles with each further one.
     pub backoff_ms: u64,
-    /// Number of nodes that share the limit.
-    pub nodes: u64,
 }
 
 impl AttemptPolicy {
     /// For the PIN of one mailbox.
-    pub fn mailbox(nodes: u64) -> Self {
-        Self { window_ms: 3_600_000, limit: 12, free: 5, backoff_ms: 5_000, nodes }
+    pub fn mailbox() -> Self {
+        Self { window_ms: 3_600_000, limit: 12, free: 5, backoff_ms: 5_000 }
     }
 
     /// For one source, which may try at many mailboxes.
-    pub fn source(nodes: u64) -> Self {
-        Self { window_ms: 3_600_000, limit: 40, free: 20, backoff_ms: 5_000, nodes }
+    pub fn source() -> Self {
+        Self { window_ms: 3_600_000, limit: 40, free: 20, backoff_ms: 5_000 }
     }
 
     /// The number of the window in which a moment lies.
@@ -61,7 +62,7 @@ pub struct AttemptCounts {
 
 /// Whether a try may be made now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum TryVerdict {
     /// Count the try, then check the PIN.
     Allowed,
     /// Do not check the PIN.
@@ -87,23 +88,30 @@ impl AttemptCounts {
         self.before.values().chain(self.current.values()).fold(0, |sum, n| sum.saturating_add(*n))
     }
 
-    /// Whether `node` may allow a try now. `together`: every other node is reachable, so that all tries are known here.
-    /// Otherwise a node stays within its share and assumes that the others use theirs fully: all of them together stay
-    /// within the limit, however long the split lasts.
-    pub fn verdict(&self, policy: &AttemptPolicy, node: &NodeName, together: bool, now: Timestamp) -> Verdict {
-        let nodes = policy.nodes.max(1);
+    /// Whether `node`, one of `nodes` that share the limit, may allow a try now. `together`: every other node is reachable,
+    /// so that all tries are known here. Otherwise a node stays within its share and assumes that the others use theirs
+    /// fully: all of them together stay within the limit, however long the split lasts.
+    pub fn verdict(
+        &self,
+        policy: &AttemptPolicy,
+        node: &NodeName,
+        nodes: u64,
+        together: bool,
+        now: Timestamp,
+    ) -> TryVerdict {
+        let nodes = nodes.max(1);
         let limit = policy.limit.max(nodes);
+        let share = limit / nodes;
         let exhausted = if together {
             self.total() >= limit
         } else {
-            let share = limit / nodes;
             let own = self.of(node);
             own >= share || own.saturating_add(self.reserved(node, nodes, share)) >= limit
         };
-        let wait = if exhausted { self.until_forgotten(policy, limit, now) } else { self.pause(policy, now) };
+        let wait = if exhausted { self.until_forgotten(policy, share, now) } else { self.pause(policy, now) };
         match wait {
-            0 => Verdict::Allowed,
-            ms => Verdict::BackOff { seconds: ms.div_ceil(1_000) },
+            0 => TryVerdict::Allowed,
+            ms => TryVerdict::BackOff { seconds: ms.div_ceil(1_000) },
         }
     }
 
@@ -115,20 +123,21 @@ impl AttemptCounts {
     }
 
     /// Milliseconds until enough tries no longer count, because their window is too old.
-    fn until_forgotten(&self, policy: &AttemptPolicy, limit: u64, now: Timestamp) -> u64 {
+    fn until_forgotten(&self, policy: &AttemptPolicy, share: u64, now: Timestamp) -> u64 {
         let window = policy.window_ms.max(1);
         let rest = window - now.0 % window;
         let current = self.current.values().fold(0u64, |sum, n| sum.saturating_add(*n));
-        if current >= limit / policy.nodes.max(1) { rest.saturating_add(window) } else { rest }
+        if current >= share { rest.saturating_add(window) } else { rest }
     }
 
     /// Milliseconds left of the wait after the last try. If the clock went back, at most the whole wait.
     fn pause(&self, policy: &AttemptPolicy, now: Timestamp) -> u64 {
         let (Some(beyond), Some(last)) = (self.total().checked_sub(policy.free), self.last) else { return 0 };
-        let doublings = u32::try_from(beyond).unwrap_or(u32::MAX);
-        let factor = 2u64.checked_pow(doublings).unwrap_or(u64::MAX);
-        let wait = policy.backoff_ms.saturating_mul(factor).min(policy.window_ms);
-        (last.0.saturating_add(wait)).saturating_sub(now.0).min(wait)
+        let [first, longest] = [policy.backoff_ms, policy.window_ms].map(Duration::from_millis);
+        let failures = u32::try_from(beyond).unwrap_or(u32::MAX).saturating_add(1);
+        let wait = Backoff::new(first, longest).after(failures);
+        let allowed = (last + wait).min(now + wait);
+        allowed.0.saturating_sub(now.0)
     }
 }
 

@@ -2,14 +2,12 @@
 
 use proptest::prelude::*;
 use twinbox_ids::{NodeName, Origin, Stamp, Timestamp};
-use twinbox_mailbox::pin::{AttemptCounts, AttemptPolicy, Verdict, begin, right_answer};
+use twinbox_mailbox::pin::{AttemptCounts, AttemptPolicy, TryVerdict, begin, right_answer};
 use twinbox_replication_core::{Edit, Record};
 
 const HOUR: u64 = 3_600_000;
 
-fn policy(nodes: u64) -> AttemptPolicy {
-    AttemptPolicy { window_ms: HOUR, limit: 12, free: 5, backoff_ms: 5_000, nodes }
-}
+const POLICY: AttemptPolicy = AttemptPolicy { window_ms: HOUR, limit: 12, free: 5, backoff_ms: 5_000 };
 
 fn node(name: &str) -> NodeName {
     name.parse().unwrap()
@@ -23,8 +21,8 @@ fn attempts(before: &[(&str, u64)], current: &[(&str, u64)], last: u64) -> Attem
 #[test]
 fn attempt_verdicts_follow_the_table() {
     let t = 100 * HOUR; // A window begins.
-    let allowed = Verdict::Allowed;
-    let wait = |seconds| Verdict::BackOff { seconds };
+    let allowed = TryVerdict::Allowed;
+    let wait = |seconds| TryVerdict::BackOff { seconds };
     for (what, attempts, together, now, expected) in [
         ("nothing yet", AttemptCounts::default(), true, t, allowed),
         ("free tries", attempts(&[], &[("a", 4)], t + 10), true, t + 10, allowed),
@@ -52,7 +50,7 @@ fn attempt_verdicts_follow_the_table() {
             wait(7200),
         ),
     ] {
-        assert_eq!(attempts.verdict(&policy(2), &node("a"), together, Timestamp(now)), expected, "{what}");
+        assert_eq!(attempts.verdict(&POLICY, &node("a"), 2, together, Timestamp(now)), expected, "{what}");
     }
 }
 
@@ -88,7 +86,7 @@ proptest! {
         split in proptest::collection::vec(0usize..3, 0..60),
     ) {
         let names = ["a", "b", "c"];
-        let policy = AttemptPolicy { limit, free: u64::MAX, ..policy(nodes as u64) };
+        let policy = AttemptPolicy { limit, free: u64::MAX, ..POLICY };
         let now = Timestamp(100 * HOUR);
         let mut counts = vec![0u64; nodes];
         let seen_by = |counts: &[u64]| {
@@ -96,7 +94,7 @@ proptest! {
             attempts(&[], &cells, now.0)
         };
         for who in together.into_iter().map(|n| n % nodes) {
-            if seen_by(&counts).verdict(&policy, &node(names[who]), true, now) == Verdict::Allowed {
+            if seen_by(&counts).verdict(&policy, &node(names[who]), nodes as u64, true, now) == TryVerdict::Allowed {
                 counts[who] += 1;
             }
         }
@@ -104,7 +102,7 @@ proptest! {
         for who in split.into_iter().map(|n| n % nodes) {
             let mut known = at_split.clone();
             known[who] = counts[who];
-            if seen_by(&known).verdict(&policy, &node(names[who]), false, now) == Verdict::Allowed {
+            if seen_by(&known).verdict(&policy, &node(names[who]), nodes as u64, false, now) == TryVerdict::Allowed {
                 counts[who] += 1;
             }
         }
@@ -118,7 +116,7 @@ proptest! {
     ) {
         let now = 100 * HOUR + offset;
         let attempts = attempts(&[("a", before)], &[("a", a), ("b", b)], now - since);
-        if let Verdict::BackOff { seconds } = attempts.verdict(&policy(2), &node("a"), together, Timestamp(now)) {
+        if let TryVerdict::BackOff { seconds } = attempts.verdict(&POLICY, &node("a"), 2, together, Timestamp(now)) {
             prop_assert!(seconds > 0 && seconds <= 2 * HOUR / 1_000);
             let later = now + seconds * 1_000;
             // The same counts as seen from that window.
@@ -128,7 +126,7 @@ proptest! {
                 1 => AttemptCounts { before: attempts.current, current: Default::default(), last: attempts.last },
                 _ => AttemptCounts { before: Default::default(), current: Default::default(), last: attempts.last },
             };
-            prop_assert_eq!(aged.verdict(&policy(2), &node("a"), together, Timestamp(later)), Verdict::Allowed);
+            prop_assert_eq!(aged.verdict(&POLICY, &node("a"), 2, together, Timestamp(later)), TryVerdict::Allowed);
         }
     }
 }

@@ -170,7 +170,7 @@ impl Node {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum UidStep {
     File(usize),
     /// A second node files a recording, too.
     FileAgain(usize, prop::sample::Index),
@@ -180,45 +180,45 @@ enum Step {
     SetBack(usize),
 }
 
-fn any_step(nodes: usize) -> impl Strategy<Value = Step> {
+fn any_step(nodes: usize) -> impl Strategy<Value = UidStep> {
     let node = move || 0..nodes;
     let any = any::<prop::sample::Index>;
     prop_oneof![
-        6 => node().prop_map(Step::File),
-        1 => (node(), any()).prop_map(|(at, index)| Step::FileAgain(at, index)),
-        1 => (node(), any()).prop_map(|(at, index)| Step::Delete(at, index)),
-        4 => (node(), node()).prop_map(|(from, to)| Step::Sync(from, to)),
-        2 => node().prop_map(Step::Renumber),
-        1 => node().prop_map(Step::SetBack),
+        6 => node().prop_map(UidStep::File),
+        1 => (node(), any()).prop_map(|(at, index)| UidStep::FileAgain(at, index)),
+        1 => (node(), any()).prop_map(|(at, index)| UidStep::Delete(at, index)),
+        4 => (node(), node()).prop_map(|(from, to)| UidStep::Sync(from, to)),
+        2 => node().prop_map(UidStep::Renumber),
+        1 => node().prop_map(UidStep::SetBack),
     ]
 }
 
-fn run(nodes: usize, steps: Vec<Step>) -> Result<(), TestCaseError> {
+fn run(nodes: usize, steps: Vec<UidStep>) -> Result<(), TestCaseError> {
     let mut world = World::new(nodes);
     let mut kept: Vec<Copy> = vec![Copy::default(); nodes];
     for step in steps {
         match step {
-            Step::File(at) => {
+            UidStep::File(at) => {
                 world.filed += 1;
                 world.file(at, MessageId(world.filed), Filing::Complete);
             }
-            Step::FileAgain(at, index) if world.filed > 0 => {
+            UidStep::FileAgain(at, index) if world.filed > 0 => {
                 let id = MessageId(index.index(world.filed as usize) as u128 + 1);
                 world.file(at, id, Filing::Partial { take: 1 });
             }
-            Step::Delete(at, index) if !world.nodes[at].copy.messages.is_empty() => {
+            UidStep::Delete(at, index) if !world.nodes[at].copy.messages.is_empty() => {
                 let messages = &world.nodes[at].copy.messages;
                 let (id, record) = messages.iter().nth(index.index(messages.len())).expect("one");
                 let (id, edits) = (*id, Mark::Deleted.edits(record, world.numbers(at)));
                 world.edit(at, id, edits, Numbers::take_modseq());
             }
-            Step::Sync(from, to) if from != to => {
+            UidStep::Sync(from, to) if from != to => {
                 world.sync(from, to);
                 kept[to] = world.nodes[to].copy.clone();
             }
-            Step::Renumber(at) => drop(world.renumber(at)),
-            // What only this disk had is lost, and mail programs have seen it: another node has all of it.
-            Step::SetBack(at) => {
+            UidStep::Renumber(at) => drop(world.renumber(at)),
+            // UIDs that only this disk had are lost, and mail programs have seen them: another node has all of them.
+            UidStep::SetBack(at) => {
                 world.sync(at, (at + 1) % nodes);
                 world.set_back(at, kept[at].clone());
             }

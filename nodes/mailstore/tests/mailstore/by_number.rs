@@ -19,7 +19,7 @@ async fn create(mailstore: &Mailstore, number: &str) -> Mailbox {
     mailstore.create(new).await.expect("it is created").0
 }
 
-/// All mailboxes, so many at a time: each part begins behind the place of the last one of the part before.
+/// All mailboxes, this many at a time: each part begins behind the place of the last one of the part before.
 fn listed(mailstore: &Mailstore, at_a_time: usize) -> Vec<Mailbox> {
     let (mut all, mut after) = (Vec::new(), String::new());
     loop {

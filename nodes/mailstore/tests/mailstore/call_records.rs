@@ -3,7 +3,7 @@
 use std::{future::ready, time::Duration};
 
 use tempfile::TempDir;
-use twinbox_call_records::{CallRecord, Outcome, Purpose, ReportRange, schema};
+use twinbox_call_records::{CallOutcome, CallRecord, Purpose, ReportRange, schema};
 use twinbox_clock::wall;
 use twinbox_ids::{CallId, NodeName, Timestamp};
 use twinbox_mailstore::{Mailstore, RecordingMeta};
@@ -24,7 +24,7 @@ fn call(number: u128, node: NodeName, ago_ms: u64) -> CallRecord {
         mailbox: None,
         number: None,
         caller: None,
-        outcome: Outcome::HungUp,
+        outcome: CallOutcome::HungUp,
         message_ms: 0,
     }
 }
@@ -79,7 +79,7 @@ async fn call_of_a_lost_node_from_before_the_keep_time_gets_no_record_again() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
     for (number, ago_ms) in [(1, 2 * DAY), (2, DAY / 2)] {
-        let lost = CallRecord { outcome: Outcome::NodeDied, ..call(number, name("b"), ago_ms) };
+        let lost = CallRecord { outcome: CallOutcome::NodeDied, ..call(number, name("b"), ago_ms) };
         node.mailstore.note_call(lost);
     }
     tokio::select! {
@@ -129,7 +129,7 @@ async fn orphan_recording_gives_its_call_a_record_that_the_living_node_replaces(
     b.mailstore.write_call_records(ready(())).await;
     let died = records(&b.mailstore);
     let [record] = died.as_slice() else { panic!("{died:?}") };
-    assert_eq!((record.outcome, record.call, &record.node), (Outcome::NodeDied, id, &name("a")));
+    assert_eq!((record.outcome, record.call, &record.node), (CallOutcome::NodeDied, id, &name("a")));
     assert_eq!((record.number.as_deref(), record.mailbox), (Some("1001"), Some(mailbox)));
     assert_eq!(record.message_ms, 3_000);
 
@@ -138,7 +138,7 @@ async fn orphan_recording_gives_its_call_a_record_that_the_living_node_replaces(
     a.mailstore.write_call_records(ready(())).await;
     let own = records(&a.mailstore);
     assert_eq!(own.iter().map(|record| record.call).collect::<Vec<_>>(), [id]);
-    assert_ne!(own[0].outcome, Outcome::NodeDied);
+    assert_ne!(own[0].outcome, CallOutcome::NodeDied);
     a.hand_over(&b).await;
     b.hand_over(&a).await;
     assert_eq!(records(&a.mailstore), own);
@@ -164,7 +164,7 @@ async fn later_incarnation_records_a_call_that_its_process_left_once() {
         node.mailstore.write_call_records(ready(())).await;
         let found = records(&node.mailstore);
         let [record] = found.as_slice() else { panic!("{found:?}") };
-        assert_eq!((record.call, record.outcome), (id, Outcome::NodeDied));
+        assert_eq!((record.call, record.outcome), (id, CallOutcome::NodeDied));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Kept counts of a mailbox equal those that reading all of its messages gives.
+//! Kept counts and space of a mailbox equal those that reading all of its messages gives.
 
 use std::sync::{
     Arc,
@@ -26,9 +26,11 @@ async fn large_mailbox(node: &Node) -> (MailboxId, Vec<MessageId>) {
 
 /// Compares the kept counts with those of a fresh read of all messages.
 async fn check(node: &Node, mailbox: MailboxId, step: &str) {
-    let kept = node.mailstore.message_counts(mailbox).await.unwrap();
-    let read = MessageCounts::count(&node.mailstore.messages(mailbox).await.unwrap());
-    assert_eq!(kept, read, "{step}");
+    let kept = node.mailstore.usage_now(mailbox).unwrap();
+    let messages = node.mailstore.messages(mailbox).await.unwrap();
+    assert_eq!(kept.counts, MessageCounts::count(&messages), "{step}");
+    let present = messages.iter().filter(|message| !message.deleted).filter_map(|message| message.audio.as_ref());
+    assert_eq!(kept.audio_bytes, present.map(|audio| audio.blob.length).sum::<u64>(), "{step}");
 }
 
 #[tokio::test]
@@ -82,6 +84,28 @@ async fn change_of_one_message_of_a_large_mailbox_reads_that_message_only() {
 }
 
 #[tokio::test]
+async fn start_and_callers_read_no_deleted_messages() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    let (mailbox, messages) = large_mailbox(&node).await;
+    let (deleted, kept) = messages.split_at(MESSAGES - 2);
+    for message in deleted {
+        node.mailstore.mark(mailbox, *message, Mark::Deleted).await.unwrap();
+    }
+    drop(node);
+    let node = Node::alone(dir.path(), "a");
+    node.mailstore.count_all(|| false).unwrap();
+    let listed = node.mailstore.present_messages(mailbox).await.unwrap();
+    assert!(listed.len() == kept.len() && listed.iter().all(|message| kept.contains(&message.id)), "{listed:?}");
+    check(&node, mailbox, "after the start").await;
+    assert_eq!(node.mailstore.messages_counted(), 2);
+    node.mailstore.mark(mailbox, deleted[0], Mark::Undeleted).await.unwrap();
+    assert_eq!(node.mailstore.present_messages(mailbox).await.unwrap().len(), 3);
+    check(&node, mailbox, "undeleted").await;
+    assert_eq!(node.mailstore.messages_counted(), 5);
+}
+
+#[tokio::test]
 async fn counts_that_are_read_while_messages_change_are_right_at_the_end() {
     let dir = TempDir::new().unwrap();
     let node = Node::alone(dir.path(), "a");
@@ -92,7 +116,7 @@ async fn counts_that_are_read_while_messages_change_are_right_at_the_end() {
             let (mailstore, done) = (node.mailstore.clone(), done.clone());
             std::thread::spawn(move || {
                 while !done.load(Relaxed) {
-                    let counts = mailstore.message_counts_now(mailbox).unwrap();
+                    let counts = mailstore.usage_now(mailbox).unwrap().counts;
                     assert!((counts.new + counts.saved) as usize <= MESSAGES, "{counts:?}");
                 }
             })

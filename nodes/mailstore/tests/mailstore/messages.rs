@@ -423,7 +423,7 @@ async fn cached_counts_follow_local_and_remote_changes() {
     a.mailstore.count_all(|| false).unwrap();
     for _ in 0..10 {
         a.mailstore.message_counts(id).await.unwrap();
-        a.mailstore.message_counts_now(id).unwrap();
+        a.mailstore.usage_now(id).unwrap();
         assert!(!a.mailstore.is_full(&a.mailstore.get(id).await.unwrap().unwrap()).await.unwrap());
     }
     assert_eq!(a.mailstore.messages_counted(), read);

@@ -12,13 +12,13 @@ fn pin(text: &str) -> Pii<String> {
     Pii::new(text.to_owned())
 }
 
-fn policy(free: u64, limit: u64, nodes: u64) -> AttemptPolicy {
-    AttemptPolicy { window_ms: 10_000 * HOUR, limit, free, backoff_ms: HOUR, nodes }
+fn policy(free: u64, limit: u64) -> AttemptPolicy {
+    AttemptPolicy { window_ms: 10_000 * HOUR, limit, free, backoff_ms: HOUR }
 }
 
 /// Two wrong tries, then an hour of waiting.
-fn strict(settings: &mut twinbox_mailstore::Settings) {
-    settings.mailbox_attempts = policy(2, 100, settings.nodes);
+fn strict(settings: &mut twinbox_mailstore::MailstoreSettings) {
+    settings.mailbox_attempts = policy(2, 100);
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn pin_check_of_a_missing_mailbox_answers_like_a_wrong_pin() {
 #[tokio::test]
 async fn one_source_cannot_try_mailbox_after_mailbox() {
     let dir = TempDir::new().unwrap();
-    let node = Node::with(dir.path(), "a", 1, 0, |settings| settings.source_attempts = policy(3, 100, 1));
+    let node = Node::with(dir.path(), "a", 1, 0, |settings| settings.source_attempts = policy(3, 100));
     for _ in 0..3 {
         let answer = node.mailstore.check_pin(MailboxId::random(), &pin("2580"), "5550100").await.unwrap();
         assert_eq!(answer, PinCheck::Wrong);
@@ -120,7 +120,7 @@ async fn one_source_cannot_try_mailbox_after_mailbox() {
 #[tokio::test]
 async fn isolated_node_allows_its_share_of_attempts() {
     let dir = TempDir::new().unwrap();
-    let settle = |settings: &mut twinbox_mailstore::Settings| settings.mailbox_attempts = policy(100, 6, 2);
+    let settle = |settings: &mut twinbox_mailstore::MailstoreSettings| settings.mailbox_attempts = policy(100, 6);
     let node = Node::with(dir.path(), "a", 2, 0, settle);
     let id = node.mailbox().await.id;
     let mut answers = vec![];
@@ -129,6 +129,25 @@ async fn isolated_node_allows_its_share_of_attempts() {
     }
     assert_eq!(answers[..3], [PinCheck::Wrong; 3]);
     assert!(matches!(answers[3], PinCheck::BackOff { .. }), "{answers:?}");
+}
+
+/// A split changes nothing, however long it lasts.
+#[tokio::test]
+async fn share_of_attempts_rises_with_each_removal_of_another_node() {
+    let dir = TempDir::new().unwrap();
+    let settle = |settings: &mut twinbox_mailstore::MailstoreSettings| settings.mailbox_attempts = policy(100, 6);
+    let node = Node::with(dir.path(), "a", 3, 0, settle);
+    let (id, mut attempts) = (node.mailbox().await.id, 0);
+    for (others, allowed) in [(2, 2), (1, 3), (0, 6)] {
+        while node.mailstore.check_pin(id, &pin("0000"), "").await.unwrap() == PinCheck::Wrong {
+            attempts += 1;
+        }
+        let away = node.peers.status();
+        assert_eq!((away.len(), attempts), (others, allowed));
+        if let Some(other) = away.first() {
+            node.peers.remove(&other.name);
+        }
+    }
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ fn run(plan: Plan<'_>, replies: &[&str]) -> (Vec<String>, Option<Result<Delivere
     (commands, None)
 }
 
-fn failure(plan: Plan<'_>, replies: &[&str]) -> (&'static str, Step, String) {
+fn failure(plan: Plan<'_>, replies: &[&str]) -> (&'static str, SendStep, String) {
     match run(plan, replies).1 {
         Some(Err(SendFailure::Temporary(problem))) => ("temporary", problem.step, problem.text),
         Some(Err(SendFailure::Permanent(problem))) => ("permanent", problem.step, problem.text),
@@ -100,10 +100,10 @@ fn eight_bit_and_utf8_are_declared_or_permanent() {
     let (commands, _) = run(plan(&envelope), &["220 x", "250-x|250-8BITMIME|250 SMTPUTF8"]);
     assert_eq!(commands[1], "MAIL FROM:<post@example.com> BODY=8BITMIME SMTPUTF8");
     let (class, step, text) = failure(plan(&envelope), &["220 x", "250-x|250 8BITMIME"]);
-    assert_eq!((class, step), ("permanent", Step::Recipient));
+    assert_eq!((class, step), ("permanent", SendStep::Recipient));
     assert!(text.contains("SMTPUTF8"), "{text}");
     let (class, step, text) = failure(plan(&envelope), &["220 x", "250-x|250 SMTPUTF8"]);
-    assert_eq!((class, step), ("permanent", Step::Sender));
+    assert_eq!((class, step), ("permanent", SendStep::Sender));
     assert!(text.contains("8BITMIME"), "{text}");
 }
 
@@ -112,7 +112,7 @@ fn message_above_the_limit_of_the_server_is_permanent_before_it_is_sent() {
     let mail = Outgoing { bytes: Bytes::from(vec![b'x'; 101]), ..mail() };
     let envelope = Envelope::of(&mail).expect("valid");
     let (class, step, text) = failure(plan(&envelope), &HAPPY);
-    assert_eq!((class, step), ("permanent", Step::Sender));
+    assert_eq!((class, step), ("permanent", SendStep::Sender));
     assert!(text.contains("at most 100 bytes") && text.contains("101"), "{text}");
     assert!(run(plan(&envelope), &["220 x", "250-x|250 SIZE 0", "250 x"]).1.is_none());
 }
@@ -149,7 +149,7 @@ fn missing_tls_ends_the_attempt_only_when_required() {
     {
         let required = Plan { encryption: Encryption::Required, ..plan(&envelope) };
         let (class, step, _) = failure(required, replies);
-        assert_eq!((class, step), ("temporary", Step::Tls), "{replies:?}");
+        assert_eq!((class, step), ("temporary", SendStep::Tls), "{replies:?}");
         let opportunistic = Plan { encryption: Encryption::IfOffered, ..plan(&envelope) };
         let (commands, _) = run(opportunistic, replies);
         assert!(commands.last().is_some_and(|line| line.starts_with("MAIL")), "{commands:?}");
@@ -177,12 +177,12 @@ fn login_uses_plain_then_login_and_needs_tls_or_loopback() {
         &["220 x", "250 x"],
     ] {
         let (class, step, _) = failure(with_login.clone(), replies);
-        assert_eq!((class, step), ("temporary", Step::Authentication), "{replies:?}");
+        assert_eq!((class, step), ("temporary", SendStep::Authentication), "{replies:?}");
     }
     let remote = Plan { loopback: false, ..with_login };
     let (commands, outcome) = run(remote.clone(), &["220 x", "250-x|250 AUTH PLAIN"]);
     assert_eq!(commands, ["EHLO node"]);
-    assert!(matches!(outcome, Some(Err(SendFailure::Temporary(p))) if p.step == Step::Authentication));
+    assert!(matches!(outcome, Some(Err(SendFailure::Temporary(p))) if p.step == SendStep::Authentication));
     let secure = Plan { encryption: Encryption::Required, ..remote };
     let replies = ["220 x", "250-x|250 STARTTLS", "220 go", "250-x|250 AUTH PLAIN"];
     assert!(run(secure, &replies).0.last().is_some_and(|line| line.starts_with("AUTH PLAIN ")));
@@ -193,11 +193,11 @@ fn refusal_at_each_step_has_its_class() {
     let mail = mail();
     let envelope = Envelope::of(&mail).expect("valid");
     for (position, step, class) in [
-        (0, Step::Greeting, "temporary"),
-        (2, Step::Sender, "permanent"),
-        (3, Step::Recipient, "permanent"),
-        (4, Step::Data, "permanent"),
-        (5, Step::Message, "permanent"),
+        (0, SendStep::Greeting, "temporary"),
+        (2, SendStep::Sender, "permanent"),
+        (3, SendStep::Recipient, "permanent"),
+        (4, SendStep::Data, "permanent"),
+        (5, SendStep::Message, "permanent"),
     ] {
         for (bad, class) in [("451 4.3.0 x", "temporary"), ("550 5.7.1 x", class)] {
             let replies = [&HAPPY[..position], &[bad]].concat();
@@ -207,7 +207,7 @@ fn refusal_at_each_step_has_its_class() {
         }
     }
     let (class, step, _) = failure(plan(&envelope), &["220 x", "550 x", "550 x"]);
-    assert_eq!((class, step), ("temporary", Step::Hello));
+    assert_eq!((class, step), ("temporary", SendStep::Hello));
 }
 
 proptest! {

@@ -14,6 +14,7 @@ use tonic::{Code, Response, Status, transport::Channel};
 use tracing::debug;
 use twinbox_calls::{Calls, CallsService, NotifyError};
 use twinbox_clock::BootInstant;
+use twinbox_gate::Permit;
 use twinbox_ids::{Epoch, MailboxId, NodeName};
 use twinbox_mailstore::MessageCounts;
 use twinbox_members::MemberClients;
@@ -21,7 +22,7 @@ use twinbox_roles::{Duty, MemberKind, Roles};
 use twinbox_sip::mwi::Summary;
 use twinbox_wire::admin::{ClockRequest, LightChange, node_info_client::NodeInfoClient};
 
-use super::{Guard, MwiSender, MwiUpdate, SendError, Target};
+use super::{MwiSender, MwiUpdate, SendError, Target};
 
 /// Timeout for another node to notify its subscribers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -47,7 +48,8 @@ pub struct ClusterMwiSender {
 
 impl ClusterMwiSender {
     /// Requests another node to notify its subscribers.
-    async fn ask(&self, to: &NodeName, update: &MwiUpdate, epoch: &Epoch, guard: &Guard) -> Result<(), SendError> {
+    async fn ask(&self, to: &NodeName, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
+        let epoch = permit.epoch();
         let way = self.members.nodes().into_iter().find(|(name, _)| name == to);
         let (_, channel) = way.ok_or_else(|| SendError::Unreachable(format!("there is no way to {to}")))?;
         let mut change = LightChange {
@@ -67,9 +69,7 @@ impl ClusterMwiSender {
             let mut client = NodeInfoClient::<Channel>::new(channel.clone());
             change.clock_ns = within(CLOCK_WITHIN, client.clock(ClockRequest {})).await.map_err(unasked)?.boot_ns;
             // Checked after the answer, with no wait in between.
-            if !guard.allows() {
-                return Err(SendError::NotHolder);
-            }
+            permit.check()?;
             outcome = within(ANSWER_WITHIN, client.tell_subscribers(change.clone())).await.map(drop);
             if !matches!(&outcome, Err(status) if status.code() == Code::OutOfRange) {
                 break;
@@ -88,20 +88,13 @@ impl MwiSender for ClusterMwiSender {
         trunks.chain(nodes.map(Target::Subscribers)).collect()
     }
 
-    async fn send(
-        &self,
-        target: &Target,
-        update: &MwiUpdate,
-        epoch: &Epoch,
-        guard: Guard,
-    ) -> Result<(), SendError> {
+    async fn send(&self, target: &Target, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
         match target {
             Target::Trunk(trunk) => {
                 let MessageCounts { new, saved } = update.counts;
-                let (body, epoch) = (Summary { account: None, new, old: saved }.body(), epoch.to_string());
+                let (body, epoch) = (Summary { account: None, new, old: saved }.body(), permit.epoch().to_string());
                 let calls = sip_server(&self.calls)?;
-                let sent =
-                    calls.send_unsolicited_notify(trunk, &update.number, &body, &epoch, move || guard.allows());
+                let sent = calls.send_unsolicited_notify(trunk, &update.number, &body, &epoch, permit.guard());
                 sent.await.map_err(|error| match error {
                     NotifyError::NotHolder => SendError::NotHolder,
                     NotifyError::Refused(_) => SendError::Refused(error.to_string()),
@@ -109,9 +102,9 @@ impl MwiSender for ClusterMwiSender {
                 })
             }
             Target::Subscribers(node) if *node == self.node => {
-                tell(&self.calls, update.mailbox, update.counts, epoch, move || guard.allows()).await
+                tell(&self.calls, update.mailbox, update.counts, permit.epoch(), permit.guard()).await
             }
-            Target::Subscribers(node) => self.ask(node, update, epoch, &guard).await,
+            Target::Subscribers(node) => self.ask(node, update, permit).await,
         }
     }
 }
@@ -153,11 +146,11 @@ pub async fn notify_for(
         return Err(Status::permission_denied(format!("{from} does not speak for {holder}, or is no node here")));
     }
     let epoch = Epoch { generation: change.generation, number: change.epoch_number, node: holder };
-    let permit = Permit {
+    let window = SendWindow {
         since: BootInstant::from_nanos(change.clock_ns),
         valid: Duration::from_millis(u64::from(change.valid_ms)).min(margin),
     };
-    if !permit.allows(BootInstant::now()) {
+    if !window.is_open(BootInstant::now()) {
         return Err(Status::out_of_range("the change was too long on its way: the lease may be out"));
     }
     if !is_newest(roles, &epoch) {
@@ -166,7 +159,7 @@ pub async fn notify_for(
     let asker = Arc::new(());
     let guard = {
         let (roles, epoch, asked) = (roles.clone(), epoch.clone(), Arc::downgrade(&asker));
-        move || asked.strong_count() > 0 && permit.allows(BootInstant::now()) && is_newest(&roles, &epoch)
+        move || asked.strong_count() > 0 && window.is_open(BootInstant::now()) && is_newest(&roles, &epoch)
     };
     let counts = MessageCounts { new: change.new, saved: change.saved };
     let told = tell(calls, mailbox, counts, &epoch, guard).await;
@@ -179,17 +172,19 @@ pub async fn notify_for(
     })
 }
 
-/// Right to send under another node's lease.
+/// Time within which this node may send under the lease of another, which asks for it. It is no [`Permit`]: only the holder
+/// has the gate of the duty and checks it, and its own permit lasts until this node has answered. Here the time alone decides.
 #[derive(Debug, Clone, Copy)]
-struct Permit {
+struct SendWindow {
     /// Time that this node reported.
     since: BootInstant,
+    /// Length of the window from then on: at most the margin by which the holder's gate closes before its lease expires.
     valid: Duration,
 }
 
-impl Permit {
+impl SendWindow {
     /// Refuses a reported time in the future: the machine was restarted since the report.
-    fn allows(&self, now: BootInstant) -> bool {
+    fn is_open(&self, now: BootInstant) -> bool {
         self.since <= now && now.since(self.since) < self.valid
     }
 }
@@ -232,13 +227,13 @@ mod tests {
     #[test]
     fn another_nodes_lease_is_used_only_within_the_margin_of_the_time_it_was_told() {
         let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
-        let permit = Permit { since: at(1_000), valid: Duration::from_millis(50) };
+        let window = SendWindow { since: at(1_000), valid: Duration::from_millis(50) };
         for (now, allowed) in [(999, false), (1_000, true), (1_049, true), (1_050, false), (9_000, false)] {
-            assert_eq!(permit.allows(at(now)), allowed, "{now}");
+            assert_eq!(window.is_open(at(now)), allowed, "{now}");
         }
         // A request that waited for a connection since before the machine was restarted, or that has no time.
-        assert!(!Permit { since: at(7_000), ..permit }.allows(at(100)));
-        assert!(!Permit { since: at(0), ..permit }.allows(at(100)));
+        assert!(!SendWindow { since: at(7_000), ..window }.is_open(at(100)));
+        assert!(!SendWindow { since: at(0), ..window }.is_open(at(100)));
     }
 
     #[test]

@@ -10,15 +10,15 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
     task::{Id, JoinError, JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 use twinbox_clock::BootInstant;
+use twinbox_gate::Gate;
 use twinbox_ids::{Epoch, MailboxId};
 use twinbox_mailstore::{CountsChange, CountsWatch, MailError, Mailstore};
 
-use super::{DutyGate, Guard, MwiSender, MwiState, MwiUpdate, Policy, SendError, Target, queue::MwiQueue};
+use super::{MwiPolicy, MwiSender, MwiState, MwiUpdate, SendError, Target, queue::MwiQueue};
 
 /// Pause before everything is read again after the store could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -54,7 +54,7 @@ struct ActiveDuty {
 
 impl Notifier {
     /// Starts the duty. It waits for the lease automatically, also after it lost the lease.
-    pub fn start<L: DutyGate, S: MwiSender>(mailstore: Mailstore, gate: L, sender: S, policy: Policy) -> Self {
+    pub fn start<S: MwiSender>(mailstore: Mailstore, gate: Gate, sender: S, policy: MwiPolicy) -> Self {
         let shared = Arc::new(Shared {
             held: Mutex::new(None),
             turned: AtomicU64::new(BootInstant::now().as_nanos()),
@@ -135,11 +135,11 @@ impl Shared {
     }
 }
 
-struct Duty<L, S> {
+struct Duty<S> {
     mailstore: Mailstore,
-    gate: L,
+    gate: Gate,
     sender: Arc<S>,
-    policy: Policy,
+    policy: MwiPolicy,
     shared: Arc<Shared>,
 }
 
@@ -154,6 +154,8 @@ struct Sends {
 #[derive(Default)]
 struct Look {
     everything: bool,
+    /// Mailboxes whose messages changed: read before the others.
+    changed: BTreeSet<MailboxId>,
     mailboxes: BTreeSet<MailboxId>,
 }
 
@@ -162,9 +164,24 @@ impl Look {
         match change {
             CountsChange::Everything => self.everything = true,
             CountsChange::Mailbox(mailbox) => {
-                self.mailboxes.insert(mailbox);
+                self.changed.insert(mailbox);
             }
         }
+    }
+
+    /// Takes the next mailbox, and whether its messages changed.
+    fn pop(&mut self) -> Option<(MailboxId, bool)> {
+        match self.changed.pop_first() {
+            Some(mailbox) => {
+                self.mailboxes.remove(&mailbox);
+                Some((mailbox, true))
+            }
+            None => Some((self.mailboxes.pop_first()?, false)),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.mailboxes.is_empty()
     }
 }
 
@@ -178,7 +195,7 @@ enum Event {
     Closed,
 }
 
-impl<L: DutyGate, S: MwiSender> Duty<L, S> {
+impl<S: MwiSender> Duty<S> {
     async fn serve(self) {
         let mut holding = self.gate.holding();
         loop {
@@ -193,7 +210,7 @@ impl<L: DutyGate, S: MwiSender> Duty<L, S> {
             *self.shared.lock() = Some(ActiveDuty { epoch: epoch.clone(), queues: self.queues() });
             let open = tokio::select! {
                 biased;
-                _ = lost(&mut holding, &epoch) => true,
+                () = self.gate.lost(&epoch) => true,
                 () = self.hold(&epoch) => false,
             };
             *self.shared.lock() = None;
@@ -247,11 +264,11 @@ impl<L: DutyGate, S: MwiSender> Duty<L, S> {
             if let Err(error) = self.look(&mut look, &mut changes).await {
                 tracing::warn!(%error, "message counts cannot be read");
                 // Everything is read after the pause; until then a failed store is left alone.
-                look.mailboxes.clear();
+                look = Look { everything: look.everything, ..Look::default() };
                 look_again = Some(BootInstant::now() + LOOK_AGAIN);
             }
             self.send_due(epoch, &mut sends);
-            let more = !look.mailboxes.is_empty();
+            let more = !look.is_empty();
             match self.event(&mut changes, &mut sends, look_again, more).await {
                 Event::Changed(change) => look.add(change),
                 Event::Sent(target, update, result) => {
@@ -287,13 +304,14 @@ impl<L: DutyGate, S: MwiSender> Duty<L, S> {
             look.add(change);
         }
         for _ in 0..AT_A_TIME {
-            let Some(mailbox) = look.mailboxes.pop_first() else { break };
+            let Some((mailbox, is_changed)) = look.pop() else { break };
             match self.mailstore.get(mailbox).await {
                 // A number that moved to another mailbox shows that mailbox's state.
                 Ok(Some(found)) if !found.number_lost => {
                     let counts = self.mailstore.message_counts(mailbox).await?;
                     let update = MwiUpdate { mailbox, number: found.number, counts };
-                    self.shared.queues(|queue| queue.want(update.clone(), BootInstant::now()));
+                    let want = if is_changed { MwiQueue::want_first } else { MwiQueue::want };
+                    self.shared.queues(|queue| want(queue, update.clone(), BootInstant::now()));
                 }
                 Ok(_) => self.shared.queues(|queue| queue.remove(mailbox, BootInstant::now())),
                 // As in the list of mailboxes. The displayed state stays: the mailbox is not known to be empty.
@@ -317,13 +335,9 @@ impl<L: DutyGate, S: MwiSender> Duty<L, S> {
             let (gate, sender, epoch) = (self.gate.clone(), self.sender.clone(), epoch.clone());
             let (to, sent) = (target.clone(), update.clone());
             let task = sends.tasks.spawn(async move {
-                // Guard until the send ends: the duty is not handed over with a write in progress (rule R6).
-                let _entered = gate.enter(&epoch).ok_or(SendError::NotHolder)?;
-                let guard = Guard::new({
-                    let epoch = epoch.clone();
-                    move || gate.allows(&epoch)
-                });
-                sender.send(&to, &sent, &epoch, guard).await
+                // Held until the send ends: the duty is not handed over with a write in progress (rule R6).
+                let permit = gate.enter(&epoch)?;
+                sender.send(&to, &sent, &permit).await
             });
             sends.updates.insert(task.id(), (target, update));
         }
@@ -357,11 +371,6 @@ impl Sends {
         let (target, update) = self.updates.remove(&id)?;
         Some(Event::Sent(target, update, result))
     }
-}
-
-/// Resolves when the duty is no longer held in this epoch.
-async fn lost(holding: &mut watch::Receiver<Option<Epoch>>, epoch: &Epoch) {
-    let _ = holding.wait_for(|held| held.as_ref() != Some(epoch)).await;
 }
 
 /// Resolves at that time; never without a time.

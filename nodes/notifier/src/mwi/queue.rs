@@ -8,14 +8,14 @@ use std::{
 
 use serde::Serialize;
 use twinbox_clock::BootInstant;
-use twinbox_ids::MailboxId;
+use twinbox_ids::{Backoff, MailboxId};
 use twinbox_mailstore::MessageCounts;
 
 use super::{MwiUpdate, SendError, Target};
 
 /// Limits and waits of the sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
+pub struct MwiPolicy {
     /// Maximum number of concurrent sends.
     pub concurrency: usize,
     /// Minimum interval between two starts: a take-over resends the MWI state of all mailboxes, and a PBX has
@@ -30,7 +30,7 @@ pub struct Policy {
     pub after_refusal: Duration,
 }
 
-impl Default for Policy {
+impl Default for MwiPolicy {
     fn default() -> Self {
         Self {
             concurrency: 16,
@@ -69,15 +69,38 @@ pub struct MwiState {
 #[derive(Debug)]
 pub struct MwiQueue {
     target: Target,
-    policy: Policy,
+    policy: MwiPolicy,
     entries: BTreeMap<Arc<str>, Entry>,
     accounts: BTreeMap<MailboxId, Arc<str>>,
-    /// Due entries, by time.
-    due: BTreeSet<(BootInstant, Arc<str>)>,
+    due: DueEntries,
     sending: usize,
     not_before: BootInstant,
     /// The target did not answer the last attempt: attempts are rare until it answers.
     away: bool,
+}
+
+/// Due entries, by time. A take-over or a resync sends the states of all mailboxes, for minutes where there are many: what changes
+/// meanwhile does not wait for that.
+#[derive(Debug, Default)]
+struct DueEntries {
+    changed: BTreeSet<(BootInstant, Arc<str>)>,
+    repeated: BTreeSet<(BootInstant, Arc<str>)>,
+}
+
+impl DueEntries {
+    fn of(&mut self, changed: bool) -> &mut BTreeSet<(BootInstant, Arc<str>)> {
+        if changed { &mut self.changed } else { &mut self.repeated }
+    }
+
+    /// Takes the earliest entry that is due at `now`, a changed one first.
+    fn pop(&mut self, now: BootInstant) -> Option<(BootInstant, Arc<str>)> {
+        let mut sets = [&mut self.changed, &mut self.repeated].into_iter();
+        sets.find(|set| set.first().is_some_and(|(at, _)| *at <= now))?.pop_first()
+    }
+
+    fn earliest(&self) -> Option<BootInstant> {
+        [&self.changed, &self.repeated].into_iter().filter_map(|set| set.first()).map(|(at, _)| *at).min()
+    }
 }
 
 #[derive(Debug)]
@@ -90,6 +113,8 @@ struct Entry {
     phase: Phase,
     failures: u32,
     error: Option<SendError>,
+    /// The state changed since the last delivery: it is sent before those that are only repeated.
+    changed: bool,
     /// To be removed after its last state was delivered.
     leaving: bool,
     /// To be sent once more after the send in progress.
@@ -118,8 +143,8 @@ impl Entry {
 
 impl MwiQueue {
     /// An empty queue.
-    pub fn new(target: Target, policy: Policy) -> Self {
-        let (entries, accounts, due) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    pub fn new(target: Target, policy: MwiPolicy) -> Self {
+        let (entries, accounts, due) = (BTreeMap::new(), BTreeMap::new(), DueEntries::default());
         Self {
             target,
             policy,
@@ -133,14 +158,27 @@ impl MwiQueue {
     }
 
     /// Sets the desired state. While a send is in progress or waits for a retry, only the latest state is kept. The account
-    /// that the mailbox had before is cleared, unless another mailbox has it.
+    /// that the mailbox had before is cleared, unless another mailbox has it. A state that differs from the last desired one is
+    /// sent before those that a take-over or a resync repeats.
     pub fn want(&mut self, update: MwiUpdate, now: BootInstant) {
+        self.want_with(update, false, now);
+    }
+
+    /// As [`Self::want`], for a mailbox whose messages just changed: unless it is empty, its state is sent first even if none was
+    /// known here.
+    pub fn want_first(&mut self, update: MwiUpdate, now: BootInstant) {
+        // Thousands of new mailboxes are empty, too.
+        let has_messages = update.counts != MessageCounts::default();
+        self.want_with(update, has_messages, now);
+    }
+
+    fn want_with(&mut self, update: MwiUpdate, changed: bool, now: BootInstant) {
         let MwiUpdate { mailbox, number, counts } = update;
         let account = self.account(mailbox, &number);
         if let Some(before) = self.accounts.insert(mailbox, account.clone()).filter(|before| *before != account) {
             self.clear(mailbox, &before, now);
         }
-        self.set(mailbox, &account, counts, now);
+        self.set(mailbox, &account, counts, changed, now);
         if let Some(entry) = self.entries.get_mut(&account) {
             entry.number = number.into();
         }
@@ -164,14 +202,21 @@ impl MwiQueue {
         if self.entries.get(account).is_none_or(|entry| entry.mailbox != mailbox) {
             return;
         }
-        self.set(mailbox, account, MessageCounts::default(), now);
+        self.set(mailbox, account, MessageCounts::default(), false, now);
         if let Some(entry) = self.entries.get_mut(account) {
             entry.leaving = true;
         }
         self.forget_if_done(account);
     }
 
-    fn set(&mut self, mailbox: MailboxId, account: &Arc<str>, counts: MessageCounts, now: BootInstant) {
+    fn set(
+        &mut self,
+        mailbox: MailboxId,
+        account: &Arc<str>,
+        counts: MessageCounts,
+        changed: bool,
+        now: BootInstant,
+    ) {
         let entry = match self.entries.entry(account.clone()) {
             btree_map::Entry::Occupied(entry) => entry.into_mut(),
             btree_map::Entry::Vacant(entry) => entry.insert(Entry {
@@ -182,25 +227,32 @@ impl MwiQueue {
                 phase: Phase::Quiet,
                 failures: 0,
                 error: None,
+                changed: false,
                 leaving: false,
                 repeat: false,
             }),
         };
-        let changed = entry.desired != counts;
+        let differs = entry.desired != counts;
         entry.mailbox = mailbox;
         entry.desired = counts;
         entry.leaving = false;
+        let was_changed = entry.changed;
+        entry.changed = !entry.arrived() && (was_changed || differs || changed);
         match entry.phase {
             Phase::Sending => {}
-            Phase::Due(at) if entry.arrived() => {
-                entry.phase = Phase::Quiet;
-                self.due.remove(&(at, account.clone()));
+            Phase::Due(at) => {
+                self.due.of(was_changed).remove(&(at, account.clone()));
+                if entry.arrived() {
+                    entry.phase = Phase::Quiet;
+                    return;
+                }
+                // A target that answers may accept the new state. A target that does not answer is not retried earlier
+                // because of a change.
+                let at = if differs && entry.answered() { at.min(now) } else { at };
+                self.schedule(account, at);
             }
-            // A target that answers may accept the new state. A target that does not answer is not retried earlier
-            // because of a change.
-            Phase::Due(at) if changed && entry.answered() => self.schedule(account, at.min(now)),
             Phase::Quiet if !entry.arrived() => self.schedule(account, now),
-            Phase::Due(_) | Phase::Quiet => {}
+            Phase::Quiet => {}
         }
     }
 
@@ -231,11 +283,10 @@ impl MwiQueue {
 
     /// Next state to send, if a send is allowed now. Report [`Self::finished`] for each.
     pub fn next(&mut self, now: BootInstant) -> Option<MwiUpdate> {
-        let at = self.due.first()?.0;
-        if at > now || now < self.not_before || self.sending >= self.policy.concurrency.max(1) {
+        if now < self.not_before || self.sending >= self.policy.concurrency.max(1) {
             return None;
         }
-        let (_, account) = self.due.pop_first()?;
+        let (at, account) = self.due.pop(now)?;
         let entry = self.entries.get_mut(&account)?;
         entry.phase = Phase::Sending;
         self.sending += 1;
@@ -250,8 +301,8 @@ impl MwiQueue {
 
     /// Earliest time at which [`Self::next`] may return a state; `None`: not before a change.
     pub fn wake(&self) -> Option<BootInstant> {
-        let (at, _) = self.due.first()?;
-        (self.sending < self.policy.concurrency.max(1)).then(|| (*at).max(self.not_before))
+        let at = self.due.earliest()?;
+        (self.sending < self.policy.concurrency.max(1)).then(|| at.max(self.not_before))
     }
 
     /// Records the result of a send. `chance` is any number: it spreads retries.
@@ -272,6 +323,7 @@ impl MwiQueue {
                 entry.sent = (!repeat).then_some(update.counts);
                 entry.failures = 0;
                 entry.error = None;
+                entry.changed = entry.desired != update.counts;
                 superseded.then_some(now)
             }
             Err(error) => {
@@ -279,10 +331,11 @@ impl MwiQueue {
                 // before.
                 entry.sent = None;
                 entry.failures = entry.failures.saturating_add(1);
+                let retry = Backoff::new(self.policy.first_retry, self.policy.longest_retry);
                 let wait = match &error {
                     SendError::Refused(_) | SendError::Incomplete(_) if superseded => Duration::ZERO,
                     SendError::Refused(_) => self.policy.after_refusal,
-                    _ => backoff(&self.policy, entry.failures),
+                    _ => retry.after(entry.failures),
                 };
                 entry.error = Some(error);
                 Some(now + jitter(wait, chance))
@@ -329,10 +382,10 @@ impl MwiQueue {
     fn schedule(&mut self, account: &Arc<str>, at: BootInstant) {
         let Some(entry) = self.entries.get_mut(account) else { return };
         if let Phase::Due(before) = entry.phase {
-            self.due.remove(&(before, account.clone()));
+            self.due.of(entry.changed).remove(&(before, account.clone()));
         }
         entry.phase = Phase::Due(at);
-        self.due.insert((at, account.clone()));
+        self.due.of(entry.changed).insert((at, account.clone()));
     }
 
     fn forget_if_done(&mut self, account: &Arc<str>) {
@@ -343,15 +396,8 @@ impl MwiQueue {
     }
 }
 
-/// Wait after this number of failures.
-fn backoff(policy: &Policy, failures: u32) -> Duration {
-    let factor = 2u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-    policy.first_retry.saturating_mul(factor).min(policy.longest_retry)
-}
-
 /// Wait reduced by a random part of up to one quarter.
 fn jitter(wait: Duration, chance: u64) -> Duration {
-    let quarter = wait / 4;
     let part = u32::try_from(chance % 1_000).unwrap_or_default();
-    wait - quarter * part / 1_000
+    Backoff::spread(wait, 0.75..=1.0, 1.0 - f64::from(part) / 1_000.0)
 }

@@ -1,10 +1,9 @@
 //! Interface that delivers MWI states to their receivers. The duty does not depend on SIP; the node supplies the
 //! sender.
 
-use std::{fmt, sync::Arc};
-
 use serde::Serialize;
-use twinbox_ids::{Epoch, MailboxId, NodeName};
+use twinbox_gate::{NotHolder, Permit};
+use twinbox_ids::{MailboxId, NodeName};
 use twinbox_mailstore::MessageCounts;
 
 /// MWI state of one mailbox.
@@ -28,29 +27,6 @@ pub enum Target {
     Subscribers(NodeName),
 }
 
-/// Check at the write of every datagram, including retransmissions: `false` means that no datagram may be sent any
-/// more.
-#[derive(Clone)]
-pub struct Guard(Arc<dyn Fn() -> bool + Send + Sync>);
-
-impl Guard {
-    /// Creates a guard from a check.
-    pub fn new(ask: impl Fn() -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(ask))
-    }
-
-    /// Whether a datagram may be sent now.
-    pub fn allows(&self) -> bool {
-        (self.0)()
-    }
-}
-
-impl fmt::Debug for Guard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Guard({})", if self.allows() { "open" } else { "closed" })
-    }
-}
-
 /// Reason why a state was not delivered. The send is retried with the latest state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
@@ -64,9 +40,15 @@ pub enum SendError {
     /// The receiver refused: retried when the state changes, or after a long wait.
     #[error("refused: {0}")]
     Refused(String),
-    /// The guard refused.
+    /// The gate refused.
     #[error("not sent: this node does not hold the duty any more")]
     NotHolder,
+}
+
+impl From<NotHolder> for SendError {
+    fn from(_: NotHolder) -> Self {
+        Self::NotHolder
+    }
 }
 
 /// Delivers MWI states.
@@ -75,13 +57,12 @@ pub trait MwiSender: Send + Sync + 'static {
     fn targets(&self) -> Vec<Target>;
 
     /// Sends to one target: to a trunk by an unsolicited NOTIFY (RFC 3842), to subscribers through the node that
-    /// holds their dialogs. The epoch is sent along, so that a receiver can recognize a previous holder. Resolves
-    /// after delivery.
+    /// holds their dialogs. The permit is checked at the write of every datagram, retransmissions included. Its epoch is
+    /// sent along, so that a receiver can recognize a previous holder. Resolves after delivery.
     fn send(
         &self,
         target: &Target,
         update: &MwiUpdate,
-        epoch: &Epoch,
-        guard: Guard,
+        permit: &Permit,
     ) -> impl Future<Output = Result<(), SendError>> + Send;
 }

@@ -12,62 +12,20 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::timeout,
 };
+use twinbox_clock::BootInstant;
+use twinbox_gate::{Gate, Permit};
 use twinbox_ids::{CallId, ClusterId, Epoch, Incarnation, MailboxId, MessageId, NodeName};
 use twinbox_mailbox::schema;
-use twinbox_mailstore::{Codec, Mailstore, Mark, MessageCounts, NewMailbox, RecordingMeta, Settings};
-use twinbox_notifier::mwi::{DutyGate, Guard, MwiSender, MwiUpdate, Notifier, Policy, SendError, Target};
+use twinbox_mailstore::{Codec, Mailstore, MailstoreSettings, Mark, MessageCounts, NewMailbox, RecordingMeta};
+use twinbox_notifier::mwi::{MwiPolicy, MwiSender, MwiUpdate, Notifier, SendError, Target};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_core::{Edit, Value};
 use twinbox_replication_peer::{PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig, StoreError};
-
-/// A lease that the test grants and revokes.
-#[derive(Clone)]
-struct Hand {
-    holding: watch::Sender<Option<Epoch>>,
-    entered: Arc<AtomicUsize>,
-}
-
-struct Entered(Arc<AtomicUsize>);
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, SeqCst);
-    }
-}
-
-impl Hand {
-    fn give(&self, number: u64) -> Epoch {
-        let epoch = Epoch { generation: 0, number, node: name() };
-        self.holding.send_replace(Some(epoch.clone()));
-        epoch
-    }
-
-    fn take(&self) {
-        self.holding.send_replace(None);
-    }
-}
-
-impl DutyGate for Hand {
-    type Entered = Entered;
-
-    fn holding(&self) -> watch::Receiver<Option<Epoch>> {
-        self.holding.subscribe()
-    }
-
-    fn enter(&self, epoch: &Epoch) -> Option<Entered> {
-        self.entered.fetch_add(1, SeqCst);
-        let entered = Entered(self.entered.clone());
-        self.allows(epoch).then_some(entered)
-    }
-
-    fn allows(&self, epoch: &Epoch) -> bool {
-        self.holding.borrow().as_ref() == Some(epoch)
-    }
-}
+use twinbox_roles::Duty;
 
 /// State that reached the receiver: number, new, saved, number of the epoch.
 type Arrived = (String, u32, u32, u64);
@@ -91,7 +49,8 @@ impl MwiSender for Pbx {
         trunks.chain([Target::Subscribers(name())]).collect()
     }
 
-    async fn send(&self, to: &Target, update: &MwiUpdate, epoch: &Epoch, guard: Guard) -> Result<(), SendError> {
+    async fn send(&self, to: &Target, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
+        let epoch = permit.epoch();
         if *to == trunk("dead") {
             return std::future::pending().await;
         }
@@ -110,9 +69,7 @@ impl MwiSender for Pbx {
         if self.hung.load(SeqCst) {
             std::future::pending::<()>().await;
         }
-        if !guard.allows() {
-            return Err(SendError::NotHolder);
-        }
+        permit.check()?;
         let MessageCounts { new, saved } = update.counts;
         let _ = self.arrivals.send((update.number.clone(), new, saved, epoch.number));
         if self.deaf.load(SeqCst) { Err(SendError::Unreachable("no answer".to_owned())) } else { Ok(()) }
@@ -122,7 +79,7 @@ impl MwiSender for Pbx {
 struct Rig {
     store: Store,
     mailstore: Mailstore,
-    hand: Hand,
+    gate: Gate,
     pbx: Pbx,
     arrivals: mpsc::UnboundedReceiver<Arrived>,
     notifier: Notifier,
@@ -152,14 +109,18 @@ pub async fn mailstore(dir: &Path) -> (Store, Mailstore) {
         tls: Arc::new(NodeIdentity::load(&tls).unwrap()),
     };
     let peers = Peers::new(config, store.clone());
-    (store.clone(), Mailstore::new(store, peers, Settings::new(name(), Incarnation::random(), 1)))
+    (store.clone(), Mailstore::new(store, peers, MailstoreSettings::new(name(), Incarnation::random())))
 }
 
 impl Rig {
     async fn new(dir: &TempDir) -> Self {
+        Self::paced(dir, MwiPolicy::default().pace).await
+    }
+
+    async fn paced(dir: &TempDir, pace: Duration) -> Self {
         let (store, mailstore) = mailstore(dir.path()).await;
         let (arrivals, receiver) = mpsc::unbounded_channel();
-        let hand = Hand { holding: watch::Sender::new(None), entered: Arc::default() };
+        let gate = Gate::new(Duty::Notifier);
         let pbx = Pbx {
             told: Arc::default(),
             arrivals,
@@ -168,9 +129,16 @@ impl Rig {
             reached: Arc::new(Notify::new()),
             further: Arc::default(),
         };
-        let policy = Policy { first_retry: Duration::from_millis(5), ..Policy::default() };
-        let notifier = Notifier::start(mailstore.clone(), hand.clone(), pbx.clone(), policy);
-        Self { store, mailstore, hand, pbx, arrivals: receiver, notifier }
+        let policy = MwiPolicy { pace, first_retry: Duration::from_millis(5), ..MwiPolicy::default() };
+        let notifier = Notifier::start(mailstore.clone(), gate.clone(), pbx.clone(), policy);
+        Self { store, mailstore, gate, pbx, arrivals: receiver, notifier }
+    }
+
+    /// This node holds the duty in the epoch of this number, until the gate is closed.
+    fn give(&self, number: u64) -> Epoch {
+        let epoch = Epoch { generation: 0, number, node: name() };
+        self.gate.open(&epoch, BootInstant::now() + Duration::from_secs(3_600));
+        epoch
     }
 
     async fn mailbox(&self, number: &str) -> MailboxId {
@@ -207,7 +175,7 @@ async fn new_holder_sends_all_states_and_then_changes() {
     assert!(rig.arrivals.try_recv().is_err(), "no lease, no NOTIFY");
     assert!(rig.notifier.snapshot().is_empty() && rig.notifier.epoch().is_none() && rig.notifier.is_running());
 
-    let epoch = rig.hand.give(1);
+    let epoch = rig.give(1);
     let mut all = [rig.arrival().await, rig.arrival().await];
     all.sort();
     assert_eq!(all, [("1001".to_owned(), 1, 0, 1), ("1002".to_owned(), 0, 0, 1)]);
@@ -220,6 +188,29 @@ async fn new_holder_sends_all_states_and_then_changes() {
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 1, 1));
     rig.mailstore.remove(second).await.unwrap();
     assert_eq!(rig.arrival().await, ("1002".to_owned(), 0, 0, 1));
+}
+
+/// As at a take-over with many mailboxes.
+#[tokio::test]
+async fn message_that_is_left_while_all_states_are_sent_is_told_before_the_rest() {
+    let dir = TempDir::new().unwrap();
+    let mut rig = Rig::paced(&dir, Duration::from_millis(200)).await;
+    let mut mailboxes = Vec::new();
+    for number in 1_001..=1_040 {
+        mailboxes.push(rig.mailbox(&number.to_string()).await);
+    }
+    rig.give(1);
+    let (first, ..) = rig.arrival().await;
+    // Eight seconds for all.
+    rig.leave(mailboxes[mailboxes.len() - 1]).await;
+    let mut told = vec![first];
+    loop {
+        match rig.arrival().await {
+            (number, 1, 0, 1) => break assert_eq!(number, "1040"),
+            (number, ..) => told.push(number),
+        }
+    }
+    assert!(told.len() < mailboxes.len() / 2, "after {told:?}");
 }
 
 /// Polls until the condition is true; fails after ten seconds.
@@ -237,7 +228,7 @@ async fn trunk_that_gets_mwi_later_is_sent_all_states_and_one_that_loses_it_none
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
-    rig.hand.give(1);
+    rig.give(1);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
     rig.pbx.further.lock().unwrap().push("late");
     rig.until(("late:1001", 0, 0, 1)).await;
@@ -258,7 +249,7 @@ async fn one_that_rests_is_told_from_one_that_hangs() {
     rig.mailbox("1001").await;
     for holds in [false, true] {
         if holds {
-            rig.hand.give(1);
+            rig.give(1);
             rig.arrival().await;
         }
         // Longer than the permitted time without a turn.
@@ -285,7 +276,7 @@ async fn unanswered_state_is_sent_again_as_the_latest() {
     let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
     rig.pbx.deaf.store(true, SeqCst);
-    rig.hand.give(1);
+    rig.give(1);
     rig.until(("1001", 0, 0, 1)).await;
     rig.until(("1001", 0, 0, 1)).await;
     rig.leave(mailbox).await;
@@ -304,24 +295,18 @@ async fn lost_lease_stops_the_holder_immediately_even_during_a_write() {
     let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
     rig.pbx.hung.store(true, SeqCst);
-    rig.hand.give(1);
+    rig.give(1);
     rig.pbx.reached.notified().await;
-    assert!(rig.hand.entered.load(SeqCst) > 0);
-    rig.hand.take();
+    assert!(rig.gate.is_busy());
+    rig.gate.close();
     // The hanging write is dropped: the duty can be handed over.
-    timeout(Duration::from_secs(10), async {
-        while rig.hand.entered.load(SeqCst) > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("dropped");
+    timeout(Duration::from_secs(10), rig.gate.idle()).await.expect("dropped");
     rig.pbx.hung.store(false, SeqCst);
     rig.leave(mailbox).await;
     assert!(rig.arrivals.try_recv().is_err());
 
     // Holder again, in another epoch: all states are sent, under that epoch.
-    rig.hand.give(3);
+    rig.give(3);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 3));
 }
 
@@ -330,9 +315,9 @@ async fn next_epoch_sends_all_states_again() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     rig.mailbox("1001").await;
-    rig.hand.give(1);
+    rig.give(1);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
-    rig.hand.give(2);
+    rig.give(2);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 2));
 }
 
@@ -342,7 +327,7 @@ async fn resync_sends_states_again_only_while_the_duty_is_held() {
     let mut rig = Rig::new(&dir).await;
     let (first, second) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
     assert_eq!(rig.notifier.resync(None), None, "no lease");
-    rig.hand.give(1);
+    rig.give(1);
     let _ = (rig.arrival().await, rig.arrival().await);
     let settled = |rig: &Rig| rig.notifier.snapshot().iter().filter(|state| state.sent.is_some()).count() == 2;
     while !settled(&rig) {
@@ -369,7 +354,7 @@ async fn silent_target_holds_up_no_other_and_gets_no_repetition() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     let mailbox = rig.mailbox("1001").await;
-    rig.hand.give(1);
+    rig.give(1);
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 0, 0, 1));
     rig.leave(mailbox).await;
     assert_eq!(rig.arrival().await, ("1001".to_owned(), 1, 0, 1));
@@ -406,7 +391,7 @@ async fn a_mailbox_that_cannot_be_read_is_left_out_once() {
     let dir = TempDir::new().unwrap();
     let mut rig = Rig::new(&dir).await;
     let (broken, whole) = (rig.mailbox("1001").await, rig.mailbox("1002").await);
-    rig.hand.give(1);
+    rig.give(1);
     let _ = (rig.arrival().await, rig.arrival().await);
     let nonsense = Edit::Set(schema::mailbox::CREATED, Value::Bytes(b"no time".to_vec()));
     let key = schema::mailbox_key(broken);

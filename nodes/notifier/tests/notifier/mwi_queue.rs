@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use twinbox_clock::BootInstant;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::MessageCounts;
-use twinbox_notifier::mwi::{MwiUpdate, Policy, SendError, Target, queue::MwiQueue};
+use twinbox_notifier::mwi::{MwiPolicy, MwiUpdate, SendError, Target, queue::MwiQueue};
 
-const POLICY: Policy = Policy {
+const POLICY: MwiPolicy = MwiPolicy {
     concurrency: 2,
     pace: Duration::from_millis(10),
     first_retry: Duration::from_millis(1_000),
@@ -79,6 +79,43 @@ fn pace_and_concurrency_bound_a_resend_in_full() {
     assert_eq!((next(&mut queue, 20), queue.wake()), (None, None), "two are under way");
     queue.finished(&mwi(1, 1), Ok(()), at(25), 0);
     assert_eq!(next(&mut queue, 25), Some((3, 1)));
+}
+
+/// A take-over of 100,000 mailboxes takes minutes.
+#[test]
+fn changed_states_are_sent_before_those_that_a_take_over_or_a_resync_repeats() {
+    let mut queue = queue();
+    (1..=5).for_each(|mailbox| queue.want(mwi(mailbox, 1), at(0)));
+    let sent = |queue: &mut MwiQueue, ms| {
+        next(queue, ms).inspect(|(mailbox, new)| queue.finished(&mwi(*mailbox, *new), Ok(()), at(ms), 0))
+    };
+    assert_eq!(sent(&mut queue, 0), Some((1, 1)));
+    // One that waits for its turn, one that was sent, one that was not read yet; and a new mailbox, which is empty.
+    queue.want_first(mwi(5, 2), at(5));
+    queue.want_first(mwi(1, 2), at(6));
+    queue.want_first(mwi(9, 1), at(7));
+    queue.want_first(mwi(0, 0), at(8));
+    let order: Vec<_> = (1..=7).map(|turn| sent(&mut queue, turn * 10).expect("due")).collect();
+    assert_eq!(order, [(5, 2), (1, 2), (9, 1), (2, 1), (3, 1), (4, 1), (0, 0)]);
+    assert_eq!(queue.wake(), None);
+
+    // Delivered states are repeated like the others.
+    queue.resync(None, at(200));
+    queue.want(mwi(4, 3), at(201));
+    let order: Vec<_> = (0..4).map(|turn| sent(&mut queue, 300 + turn * 10).expect("due")).collect();
+    assert_eq!(order, [(4, 3), (0, 0), (1, 2), (2, 1)]);
+}
+
+#[test]
+fn changed_state_that_was_not_delivered_stays_before_the_others() {
+    let mut queue = queue();
+    (1..=3).for_each(|mailbox| queue.want(mwi(mailbox, 1), at(0)));
+    queue.want(mwi(3, 2), at(0));
+    assert_eq!(next(&mut queue, 0), Some((3, 2)));
+    queue.finished(&mwi(3, 2), unreachable(), at(5), 0);
+    assert_eq!(next(&mut queue, 10), Some((1, 1)));
+    queue.finished(&mwi(1, 1), Ok(()), at(15), 0);
+    assert_eq!(next(&mut queue, 25), Some((3, 2)));
 }
 
 /// Timers fire late; a late state does not make all the others late too, and a long pause is not made up for.
@@ -359,7 +396,7 @@ fn resync_tries_a_target_that_does_not_answer_rarely() {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum QueueStep {
     Want(u128, u128, u32),
     Remove(u128),
     Resync(Option<u128>),
@@ -368,14 +405,14 @@ enum Step {
     Wait(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = QueueStep> {
     prop_oneof![
-        3 => (1u128..4, 1u128..5, 0u32..3).prop_map(|(mailbox, number, new)| Step::Want(mailbox, number, new)),
-        1 => (1u128..4).prop_map(Step::Remove),
-        1 => proptest::option::of(1u128..4).prop_map(Step::Resync),
-        3 => Just(Step::Send),
-        3 => (0usize..4, 0u8..3).prop_map(|(which, how)| Step::Answer(which, how)),
-        2 => (0u64..3_000).prop_map(Step::Wait),
+        3 => (1u128..4, 1u128..5, 0u32..3).prop_map(|(mailbox, number, new)| QueueStep::Want(mailbox, number, new)),
+        1 => (1u128..4).prop_map(QueueStep::Remove),
+        1 => proptest::option::of(1u128..4).prop_map(QueueStep::Resync),
+        3 => Just(QueueStep::Send),
+        3 => (0usize..4, 0u8..3).prop_map(|(which, how)| QueueStep::Answer(which, how)),
+        2 => (0u64..3_000).prop_map(QueueStep::Wait),
     ]
 }
 
@@ -393,35 +430,35 @@ proptest! {
         let mut under_way: Vec<MwiUpdate> = Vec::new();
         for step in steps {
             match step {
-                Step::Want(mailbox, number, new) => {
+                QueueStep::Want(mailbox, number, new) => {
                     let update = at_number(mailbox, number, new);
                     queue.want(update.clone(), at(now));
                     owners.insert(update.number.clone(), mailbox);
                     wanted.insert(mailbox, (update.number, new));
                 }
-                Step::Remove(mailbox) => {
+                QueueStep::Remove(mailbox) => {
                     queue.remove(MailboxId(mailbox), at(now));
                     wanted.remove(&mailbox);
                 }
-                Step::Resync(mailbox) => {
+                QueueStep::Resync(mailbox) => {
                     queue.resync(mailbox.map(MailboxId), at(now));
                 }
-                Step::Send => {
+                QueueStep::Send => {
                     if let Some(update) = queue.next(at(now)) {
                         prop_assert!(under_way.iter().all(|other| other.number != update.number));
                         under_way.push(update);
                         prop_assert!(under_way.len() <= POLICY.concurrency);
                     }
                 }
-                Step::Answer(which, how) if which < under_way.len() => {
+                QueueStep::Answer(which, how) if which < under_way.len() => {
                     let update = under_way.swap_remove(which);
                     // A failed send may have been delivered nevertheless.
                     shown.insert(update.number.clone(), update.counts.new);
                     let result = match how { 0 => Ok(()), 1 => unreachable(), _ => refused() };
                     queue.finished(&update, result, at(now), 7);
                 }
-                Step::Answer(..) => {}
-                Step::Wait(ms) => now += ms,
+                QueueStep::Answer(..) => {}
+                QueueStep::Wait(ms) => now += ms,
             }
         }
         for update in under_way.drain(..) {

@@ -5,7 +5,7 @@ use twinbox_ids::{
 };
 use twinbox_outbox::{
     Cause, Channel, Destination, Effect, Hold, Holds, LIFE_AFTER_RELEASE_MS, Limits, MAX_HOLDS, NewEffect,
-    OutboxQueue, Transition, Waiting, attempt, dead, done, due_now, failed, schema,
+    OutboxQueue, Transition, WaitingEffect, attempt, dead, done, due_now, failed, schema,
 };
 use twinbox_replication_core::{Edit, Key, Record};
 
@@ -221,10 +221,10 @@ fn only_an_effect_that_left_counts_as_sent() {
 #[test]
 fn an_effect_on_hold_is_not_due_until_it_is_wanted_again() {
     let mut queue = OutboxQueue::new(Limits::default());
-    let waiting = Waiting { id: EffectId(1), due: NOW, group: 1, alone: true };
+    let waiting = WaitingEffect { id: EffectId(1), due: NOW, group: 1, alone: true };
     queue.want(waiting);
     queue.hold(EffectId(1), DeviceId(3));
-    let other = Waiting { id: EffectId(2), alone: false, ..waiting };
+    let other = WaitingEffect { id: EffectId(2), alone: false, ..waiting };
     queue.want(other);
     assert_eq!((queue.next(NOW), queue.next(NOW)), (Some(EffectId(2)), None), "it holds up no other");
     assert_eq!((queue.held(), queue.held_for(DeviceId(3))), (1, vec![EffectId(1)]));

@@ -5,8 +5,8 @@ use twinbox_ids::{
     DeviceId, EffectId, Epoch, Incarnation, MailboxId, MessageId, NodeName, Origin, Stamp, Timestamp,
 };
 use twinbox_outbox::{
-    Cause, Channel, Effect, EffectState, Limits, NewEffect, OutboxQueue, TakeOver, Transition, Waiting, attempt,
-    dead, death, done, failed, schema, take_over,
+    Cause, Channel, Effect, EffectState, Limits, NewEffect, OutboxQueue, TakeOver, Transition, WaitingEffect,
+    attempt, dead, death, done, failed, schema, take_over,
 };
 use twinbox_replication_core::{Edit, Record};
 
@@ -250,7 +250,7 @@ proptest! {
     ) {
         let limits = Limits { attempts: 5, per_mailbox: 2 };
         let mut queue = OutboxQueue::new(limits);
-        let all: Vec<_> = effects.iter().enumerate().map(|(n, (due, group, alone))| Waiting {
+        let all: Vec<_> = effects.iter().enumerate().map(|(n, (due, group, alone))| WaitingEffect {
             id: EffectId(n as u128), due: Timestamp(*due), group: *group, alone: *alone,
         }).collect();
         all.iter().for_each(|waiting| queue.want(*waiting));
@@ -261,7 +261,7 @@ proptest! {
                 let begun = all[id.0 as usize];
                 prop_assert!(begun.due <= Timestamp(now));
                 active.push(begun);
-                let alone = active.iter().any(|waiting: &Waiting| waiting.alone);
+                let alone = active.iter().any(|waiting: &WaitingEffect| waiting.alone);
                 prop_assert!(!alone || active.len() == 1, "one that must be alone is not");
                 prop_assert!(active.len() <= limits.attempts);
                 prop_assert!(active.iter().filter(|other| other.group == begun.group).count() <= limits.per_mailbox);
@@ -286,10 +286,10 @@ proptest! {
 #[test]
 fn a_change_during_an_attempt_counts_after_it() {
     let mut queue = OutboxQueue::new(Limits::default());
-    let waiting = Waiting { id: EffectId(1), due: NOW, group: 1, alone: false };
+    let waiting = WaitingEffect { id: EffectId(1), due: NOW, group: 1, alone: false };
     queue.want(waiting);
     assert_eq!(queue.next(NOW), Some(EffectId(1)));
-    queue.want(Waiting { due: Timestamp(NOW.0 + 5), ..waiting });
+    queue.want(WaitingEffect { due: Timestamp(NOW.0 + 5), ..waiting });
     assert_eq!((queue.next(Timestamp(NOW.0 + 9)), queue.wake()), (None, None));
     queue.finished(EffectId(1));
     assert_eq!(queue.wake(), Some(Timestamp(NOW.0 + 5)));

@@ -15,7 +15,7 @@ use twinbox_sip::{
     Method, Request, Response,
     addr::NameAddr,
     framing::{Frame, Framer},
-    strict::{self, Verdict},
+    strict::{self, MessageVerdict},
     uri::Uri,
 };
 
@@ -134,12 +134,12 @@ async fn echo(seen: Arc<Mutex<Received>>) -> SocketAddr {
 impl Side {
     fn handle(&mut self, bytes: &[u8]) -> Vec<Bytes> {
         match strict::read(bytes) {
-            Verdict::Request(request) => {
+            MessageVerdict::Request(request) => {
                 let out = self.request(&request);
                 self.seen.lock().unwrap().requests.push(request);
                 out
             }
-            Verdict::Response(response) => {
+            MessageVerdict::Response(response) => {
                 let answer_again = response.headers.cseq_method() == Method::Invite;
                 let ack = answer_again.then(|| self.ours(&response_as_request(&response), Method::Ack, 7, ""));
                 self.seen.lock().unwrap().responses.push(response);

@@ -1,7 +1,7 @@
-//! Decides by table what of a deleted record may be removed once its deletion is stable on all members. Pure.
+//! Decides by table which part of a deleted record may be removed once its deletion is stable on all members. Pure.
 //!
-//! A record may go as a whole only if no member writes its key again in knowledge of the deletion, and nothing asks
-//! whether it ever was there. `replication/DESIGN.md` lists the tables that are not purged, with the reasons.
+//! A record may be removed as a whole only if no member writes its key again in knowledge of the deletion, and no part of
+//! the system asks whether it ever existed. `replication/DESIGN.md` lists the tables that are not purged, with the reasons.
 
 use twinbox_call_records::schema::CALL_RECORD;
 use twinbox_ids::Timestamp;
@@ -16,12 +16,19 @@ use twinbox_outbox::{outlived_cause, schema::OUTBOX};
 use twinbox_replication_core::{Key, Record, Table};
 use twinbox_replication_store::Removal;
 
-/// Tables whose deleted records are looked at.
+/// Tables whose deleted records are examined.
 pub(super) const TABLES: [Table; 8] =
     [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN, PIN_ATTEMPTS, OUTGOING, MAILBOX];
 
 /// Tables of which records are removed as a whole: a record of another table is never missing because it was purged.
 pub const PURGED_WHOLE: [Table; 6] = [MESSAGE, RECORDING, OUTBOX, CALL_RECORD, DIRECTORY_RUN, PIN_ATTEMPTS];
+
+/// Whether the grace of a record's deletion has ended at `now`, even if a part of the record outlives the deletion.
+pub(super) fn is_grace_over(record: &Record, seen: Timestamp, now: Timestamp, grace_ms: u64) -> bool {
+    // The stamp may be of a clock that was wrong.
+    let since = record.tombstone().map(|tombstone| tombstone.stamp.wall.max(seen.0));
+    since.is_some_and(|since| since.saturating_add(grace_ms) <= now.0)
+}
 
 /// The part of a record that may be removed at `now`, whose tombstone was `seen` here then. `was_recorded`: the record of its
 /// recording, if it is a message that has one, remembers it.
@@ -33,22 +40,22 @@ pub(super) fn removal(
     now: Timestamp,
     grace_ms: u64,
 ) -> Option<Removal> {
-    let tombstone = record.tombstone().filter(|_| record.is_deleted())?;
-    // The stamp may be of a clock that was wrong.
-    let is_old = tombstone.stamp.wall.max(seen.0).saturating_add(grace_ms) <= now.0;
+    let is_old = record.is_deleted() && is_grace_over(record, seen, now, grace_ms);
     match key.table {
-        // It was marked as purged when its time was over, and no member undeletes it since. That writes a tombstone,
-        // too, and its audio may still be late.
+        // The message was marked as purged when its time had ended, and no member undeletes it since. The mark writes a
+        // tombstone, too, and the audio may still be late.
         MESSAGE if !is_purged(record) || !is_old => None,
         MESSAGE if was_recorded || came_by_mail(record) => Some(Removal::Whole),
         // An import may be repeated at any time, and must find that the message was there.
         MESSAGE => Some(Removal::Audio),
-        // It remembers a purged message for as long as anything can come of it.
+        // The recording remembers a purged message for as long as late parts of it can arrive.
         RECORDING if is_old && is_outlived(key, record, now) => Some(Removal::Whole),
-        // Its id derives from its cause: evaluated again, it would be sent again.
+        // The id of an effect derives from its cause: evaluated again, it would be sent again.
         OUTBOX if is_old && outlived_cause(record, now).is_some() => Some(Removal::Whole),
-        // The key of tries of PINs has their time, which is over.
-        CALL_RECORD | DIRECTORY_RUN | PIN_ATTEMPTS if is_old => Some(Removal::Whole),
+        CALL_RECORD | DIRECTORY_RUN if is_old => Some(Removal::Whole),
+        // The key of tries of PINs has their time window, which has ended. They need no grace: a record that an old disk
+        // brings back is deleted again, and a mailbox or a source has the records of a few windows only.
+        PIN_ATTEMPTS if record.is_deleted() => Some(Removal::Whole),
         // Late records name the mailbox of a former user; effects tell a removed message from one that is to come.
         OUTGOING | MAILBOX if is_old => Some(Removal::Audio),
         _ => None,
@@ -96,7 +103,7 @@ mod tests {
             (MESSAGE, vec![PURGED], false, audio, None),
             (CALL_RECORD, vec![(1, 1)], false, whole, None),
             (DIRECTORY_RUN, vec![(1, 1)], false, whole, None),
-            (PIN_ATTEMPTS, vec![(1, 1)], false, whole, None),
+            (PIN_ATTEMPTS, vec![(1, 1)], false, whole, whole),
             (OUTGOING, vec![(1, 1)], false, audio, None),
             (MAILBOX, vec![(1, 1)], false, audio, None),
             (NUMBER, vec![(1, 1)], false, None, None),
@@ -107,10 +114,10 @@ mod tests {
             for (now, expected) in [(100 + GRACE, late), (99 + GRACE, early)] {
                 let found = removal(&key, &record, was_recorded, Timestamp(0), Timestamp(now), GRACE);
                 assert_eq!(found, expected, "{table:?} {registers:?} at {now}");
-                // However old the stamp says that it is.
+                // However old the record is by its stamp.
                 let seen = Timestamp(now - GRACE + 1);
                 let found = removal(&key, &record, was_recorded, seen, Timestamp(now), GRACE);
-                assert_eq!(found, None, "{table:?} {registers:?} seen at {seen:?}");
+                assert_eq!(found, early, "{table:?} {registers:?} seen at {seen:?}");
             }
         }
     }

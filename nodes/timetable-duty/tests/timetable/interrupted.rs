@@ -3,7 +3,7 @@
 use twinbox_alarms::Code;
 use twinbox_clock::wall;
 use twinbox_ids::{Incarnation, JobId};
-use twinbox_timetable::{JobRun, Place, RunState};
+use twinbox_timetable::{JobPlace, JobRun, RunState};
 use twinbox_timetable_store::TimetableStore;
 
 use crate::support::{Node, Workshop, eventually, name};
@@ -15,7 +15,7 @@ fn left_behind(job: JobId, attempt: u64) -> JobRun {
     JobRun {
         job,
         due: wall(),
-        place: Place::Publisher,
+        place: JobPlace::Publisher,
         node: name("b"),
         incarnation: DEAD,
         began: wall(),

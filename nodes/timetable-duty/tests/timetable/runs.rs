@@ -3,6 +3,7 @@
 use twinbox_alarms::Code;
 use twinbox_replication_store::Filled;
 use twinbox_timetable::{JobChange, JobKind, RunState};
+use twinbox_timetable_duty::{JobOrder, Works};
 use twinbox_timetable_store::TimetableStore;
 
 use crate::support::{HOUR_MS, Node, Workshop, eventually, name};
@@ -97,6 +98,25 @@ async fn missed_runs_are_skipped_or_made_up_for_and_written_down() {
     assert!(done.outcome.contains("makes up for 2 missed runs"), "{}", done.outcome);
     assert_eq!((shop.begun(), done.due), (vec!["once".to_owned()], skipped.due));
     assert!(done.began.0 - done.due.0 < HOUR_MS && node.has_no_alarm());
+}
+
+#[tokio::test]
+async fn work_is_told_the_due_times_that_its_run_makes_up_for() {
+    let node = Node::alone().await;
+    let told = |order: JobOrder| async move {
+        Ok::<_, String>(format!("{:?}", order.missed.map(|missed| missed.first.0)))
+    };
+    let minute = twinbox_clock::wall().0 / 60_000 % 60;
+    let cron = format!("cron={} * * * *", (minute + 30) % 60);
+    let once = node.add("once", &[&cron, "missed=run-once"]).await;
+    let _duty = node.duty(Works::default().with(JobKind::Ageing, told));
+    node.hold(1);
+    let late = node.until(once, RunState::Done).await;
+    let first = format!("{:?}", Some(late.due.0 - 2 * HOUR_MS));
+    assert!(late.outcome.starts_with(&first), "{} lacks {first}", late.outcome);
+    TimetableStore::of(&node.mailstore).request_job_run(once).await.expect("requested");
+    let by_hand = async || node.last(once).await.is_some_and(|run| run.due > late.due && run.outcome == "None");
+    eventually("the next run makes up for none", by_hand).await;
 }
 
 #[tokio::test]

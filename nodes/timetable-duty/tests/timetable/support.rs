@@ -14,7 +14,7 @@ use twinbox_alarms::{Alarm, Alarms, Code};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_gate::Gate;
 use twinbox_ids::{ClusterId, Epoch, Incarnation, JobId, NodeName, Timestamp};
-use twinbox_mailstore::{Mailstore, Settings};
+use twinbox_mailstore::{Mailstore, MailstoreSettings};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_peer::{PeerAddress, PeerConfig, Peers};
 use twinbox_replication_store::{Filled, Store, StoreConfig};
@@ -121,7 +121,7 @@ impl Node {
             let (alarms, stop) = (alarms.clone(), stop.clone());
             async move { alarms.serve(None, stop).await }
         });
-        let mailstore = Mailstore::new(store.clone(), peers.clone(), Settings::new(name(node), OWN, 1));
+        let mailstore = Mailstore::new(store.clone(), peers.clone(), MailstoreSettings::new(name(node), OWN));
         Self { store, gate: Gate::new(Duty::Timetable), mailstore, alarms, peers, stop, server, _dir: dir }
     }
 

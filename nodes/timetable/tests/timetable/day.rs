@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use twinbox_ids::{Incarnation, JobId, NodeName, Timestamp};
 use twinbox_replication_core::Key;
-use twinbox_timetable::{Job, JobChange, JobKind, JobRun, Place, RunState, Runner, Step, next_step};
+use twinbox_timetable::{Job, JobChange, JobKind, JobPlace, JobRun, JobStep, RunState, Runner, next_step};
 
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -73,7 +73,7 @@ impl Cluster {
     }
 
     /// One turn of a node's loop over the jobs of this place.
-    fn turn(&mut self, node: &NodeName, place: Place, now: u64) {
+    fn turn(&mut self, node: &NodeName, place: JobPlace, now: u64) {
         let mine = |run: &(JobRun, u64), job: &Job| run.0.job == job.id && run.1 <= now;
         for (job, takes) in self.jobs.clone().into_iter().filter(|(job, _)| job.place == place) {
             let key = (job.id, node.clone());
@@ -88,19 +88,19 @@ impl Cluster {
             loop {
                 match next_step(&job, self.last(&job, node).as_ref(), &runner, Timestamp(now)) {
                     // The step after it may attempt it again.
-                    Step::Interrupted(run) => self.write(run),
-                    Step::Skipped { run, missed } => {
+                    JobStep::Interrupted(run) => self.write(run),
+                    JobStep::Skipped { run, missed } => {
                         self.write(run);
                         self.skipped.push((job.id, missed));
                     }
-                    Step::Begin { run, missed } => {
+                    JobStep::Begin { run, missed } => {
                         self.write(run.clone());
                         let (due, attempt) = (run.due, run.attempt);
                         self.starts.push(Start { job: job.id, due, attempt, missed, at: now, node: node.clone() });
                         self.active.insert(key, (run, now + takes));
                         break;
                     }
-                    Step::Wait(_) => break,
+                    JobStep::Wait(_) => break,
                 }
             }
         }
@@ -130,7 +130,7 @@ impl Cluster {
                 held = holds.map(|hold| hold.1);
             }
             if let Some((node, ..)) = holds {
-                self.turn(&name(node), Place::Publisher, now);
+                self.turn(&name(node), JobPlace::Publisher, now);
             }
             now += TICK;
         }
@@ -215,11 +215,11 @@ fn job_of_every_node_runs_on_each_node_while_it_is_up() {
     let away = START + 9 * HOUR + MINUTE..START + 12 * HOUR + 30 * MINUTE;
     let mut now = START;
     while now < END {
-        cluster.turn(&name("a"), Place::EveryNode, now);
+        cluster.turn(&name("a"), JobPlace::EveryNode, now);
         if away.contains(&now) {
             cluster.lose(&name("b"), true, now);
         } else {
-            cluster.turn(&name("b"), Place::EveryNode, now);
+            cluster.turn(&name("b"), JobPlace::EveryNode, now);
         }
         now += TICK;
     }

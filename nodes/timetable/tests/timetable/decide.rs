@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use twinbox_ids::{Incarnation, JobId, Timestamp};
 use twinbox_timetable::{
-    Decision, Job, JobChange, JobKind, JobRun, LOOK_BACK_MS, MOST_ATTEMPTS, Missed, ON_TIME_MS, Place, Recovery,
-    RunState, decide, recover,
+    Decision, Job, JobChange, JobKind, JobPlace, JobRun, LOOK_BACK_MS, MOST_ATTEMPTS, Missed, MissedTimes,
+    ON_TIME_MS, Recovery, RunState, decide, missed_before, recover,
 };
 
 const MINUTE: u64 = 60_000;
@@ -83,7 +83,7 @@ fn interrupted(due: Timestamp, attempt: u64) -> JobRun {
     JobRun {
         job: JobId(1),
         due,
-        place: Place::Publisher,
+        place: JobPlace::Publisher,
         node: "a".parse().expect("a name"),
         incarnation: Incarnation(1),
         began: due,
@@ -114,6 +114,40 @@ fn interrupted_run_is_attempted_once_again_by_the_rule_of_the_job() {
         (&once, done, at(2, 5), Recovery::Leave),
     ] {
         assert_eq!(recover(job, &run, now), expected, "{run:?} of {:?} at {now:?}", job.missed);
+    }
+}
+
+#[test]
+fn run_makes_up_for_all_due_times_since_the_latest_run_with_a_result() {
+    let daily = ["cron=0 0 * * *", "missed=run-once"];
+    let (once, skip) = (job(&daily), job(&["cron=0 0 * * *", "missed=skip"]));
+    let since = once.changed(&[JobChange::Enabled(false)], at(20 * 24, 0)).expect("valid");
+    let since = since.changed(&[JobChange::Enabled(true)], at(20 * 24, 1)).expect("valid");
+    let day = |days: u64| at(days * 24, 0);
+    let missed = |last, first| Some(MissedTimes { last, first });
+    let with = |days, state| interrupted(day(days), 1).ended(state, "", day(days));
+    let done = with(2, RunState::Done);
+    let (failed, open) = (with(3, RunState::Failed), interrupted(day(3), 1));
+    let given_up = interrupted(day(3), MOST_ATTEMPTS).ended(RunState::Interrupted, "", day(3));
+    let by_hand = interrupted(at(5 * 24, 30), 1).ended(RunState::Done, "", day(6));
+    for (job, runs, due, expected) in [
+        (&once, vec![done.clone()], day(3), None),
+        // Longer ago than the decision to run looks back.
+        (&once, vec![done.clone()], day(30), missed(Some(day(2)), day(3))),
+        (&once, vec![], day(30), missed(None, day(1))),
+        (&once, vec![], day(1), None),
+        (&since, vec![done.clone()], day(30), missed(Some(day(2)), day(21))),
+        (&skip, vec![done.clone()], day(30), None),
+        // A failure has its alarm; a run without a result has no report.
+        (&once, vec![done.clone(), failed], day(4), None),
+        (&once, vec![open, done.clone()], day(4), missed(Some(day(2)), day(3))),
+        (&once, vec![given_up, done.clone()], day(4), None),
+        (&once, vec![done.clone(), by_hand.clone()], day(6), None),
+        (&once, vec![done.clone()], by_hand.due, missed(Some(day(2)), day(3))),
+        // The second attempt makes up for as much as the first.
+        (&once, vec![interrupted(day(6), 1), done], day(6), missed(Some(day(2)), day(3))),
+    ] {
+        assert_eq!(missed_before(job, &runs, due), expected, "{runs:?} before {due:?}");
     }
 }
 

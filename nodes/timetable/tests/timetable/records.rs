@@ -3,7 +3,7 @@
 use twinbox_ids::{Incarnation, JobId, Origin, Stamp, Timestamp};
 use twinbox_replication_core::{Edit, Record};
 use twinbox_timetable::{
-    Job, JobChange, JobKind, JobRun, LONGEST_OUTCOME, Place, RunState,
+    Job, JobChange, JobKind, JobPlace, JobRun, LONGEST_OUTCOME, RunState,
     schema::{self, RUN_SLOTS},
 };
 
@@ -31,7 +31,7 @@ fn job_is_read_back_from_its_record_and_from_its_settings() {
     let mut record = Record::new();
     write(&mut record, first.edits(None), 1);
     assert_eq!(Job::read(&key, &record), Ok(Some(first.clone())));
-    assert_eq!((first.name.as_str(), first.place, first.enabled), ("nightly", Place::Publisher, true));
+    assert_eq!((first.name.as_str(), first.place, first.enabled), ("nightly", JobPlace::Publisher, true));
     let texts: Vec<_> = first.settings().iter().map(|(word, value)| format!("{word}={value}")).collect();
     let again: Vec<_> = texts.iter().map(|text| JobChange::parse(first.kind, text).expect(text)).collect();
     assert_eq!(Job::new(first.id, &first.name, first.kind, &again, first.created), Ok(first.clone()));
@@ -44,7 +44,7 @@ fn job_is_read_back_from_its_record_and_from_its_settings() {
     write(&mut record, edits, 2);
     write(&mut record, Job::request(Timestamp(11)), 3);
     let read = Job::read(&key, &record).expect("readable").expect("a job");
-    assert_eq!((read.arguments.len(), read.place, read.since), (0, Place::EveryNode, Timestamp(9)));
+    assert_eq!((read.arguments.len(), read.place, read.since), (0, JobPlace::EveryNode, Timestamp(9)));
     assert_eq!(read, Job { requested: Some(Timestamp(11)), ..changed });
 
     write(&mut record, Job::removal(), 4);
@@ -106,7 +106,7 @@ fn kinds_have_unique_words_and_numbers() {
     assert_eq!((JobKind::from_word("restore"), JobKind::from_number(0)), (None, None));
 }
 
-fn run(due: u64, place: Place) -> JobRun {
+fn run(due: u64, place: JobPlace) -> JobRun {
     JobRun {
         job: JobId(7),
         due: Timestamp(due),
@@ -123,7 +123,7 @@ fn run(due: u64, place: Place) -> JobRun {
 
 #[test]
 fn run_is_read_back_and_a_later_one_in_its_slot_replaces_it_whole() {
-    for place in Place::ALL {
+    for place in JobPlace::ALL {
         let first = run(1_000_000, place);
         let mut record = Record::new();
         write(&mut record, first.edits(), 1);
@@ -139,14 +139,14 @@ fn run_is_read_back_and_a_later_one_in_its_slot_replaces_it_whole() {
         write(&mut record, later.edits(), 3);
         assert_eq!(JobRun::read(&first.key(), &record), Ok(Some(later)));
     }
-    assert_ne!(run(0, Place::Publisher).key(), run(0, Place::EveryNode).key());
+    assert_ne!(run(0, JobPlace::Publisher).key(), run(0, JobPlace::EveryNode).key());
     assert!(JobRun::read(&schema::job_key(JobId(7)), &Record::new()).is_err());
 }
 
 #[test]
 fn regular_due_times_use_all_slots() {
     for seconds in [60, 300, 900, 3_600, 86_400, 7 * 86_400] {
-        let keys = (0..RUN_SLOTS).map(|n| run(1_767_225_600_000 + n * seconds * 1_000, Place::Publisher).key());
+        let keys = (0..RUN_SLOTS).map(|n| run(1_767_225_600_000 + n * seconds * 1_000, JobPlace::Publisher).key());
         let mut keys: Vec<_> = keys.collect();
         keys.sort_unstable();
         keys.dedup();

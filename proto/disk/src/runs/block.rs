@@ -1,4 +1,4 @@
-//! A block of a run: rows whose keys differ in their last byte only, the *stem* being what they have in common.
+//! A block of a run: rows whose keys differ in their last byte only, the *stem* being their common beginning.
 //!
 //! | bytes | content |
 //! | --- | --- |
@@ -22,14 +22,14 @@ use twinbox_journal::MediumFile;
 /// Version of this format. An unwritten part of a file has 0 in its place.
 const VERSION: u8 = 1;
 
-/// Bytes before the stem, and of those the ones before what the checksum covers.
+/// Bytes before the stem, and the first of them, which the checksum does not cover.
 const FIXED: usize = 25;
 const UNCHECKED: usize = 5;
 
 /// Bytes of an entry.
 const ENTRY: usize = 5;
 
-/// Most entries of a block, and the longest stem: nothing writes more.
+/// Maximum entries of a block, and the longest stem that a writer makes.
 const MOST_ENTRIES: usize = 256;
 const LONGEST_STEM: usize = crate::MAX_KEY;
 
@@ -100,7 +100,7 @@ impl Head {
         };
         let entries: Vec<Entry> = table.as_chunks().0.iter().take(entries).map(entry).collect();
         let bytes = entries.iter().filter_map(|(_, length)| *length).fold(0, usize::saturating_add);
-        // Nothing writes such a block.
+        // No release writes such a block.
         if stored > bytes || bytes > MOST_BYTES || !entries.is_sorted_by(|(left, _), (right, _)| left < right) {
             return Err(0);
         }

@@ -1,6 +1,6 @@
 //! The places of all rows, in memory: for each stem the keys that are there, and the blocks that have them. Pure.
 //!
-//! What is in memory grows with the blocks, not with the rows: 256 rows of a bucket that were written together take about
+//! The memory in use grows with the blocks, not with the rows: 256 rows of a bucket that were written together take about
 //! 120 bytes.
 
 use std::{
@@ -12,7 +12,7 @@ use super::block::{Entry, Head};
 
 /// The place of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct BlockPlace {
     /// Number of the file.
     pub(super) file: u32,
     pub(super) at: u32,
@@ -22,13 +22,13 @@ pub(super) struct Place {
     last: u8,
 }
 
-impl Place {
+impl BlockPlace {
     pub(super) fn new(file: u32, at: u32, length: u32, entries: &[Entry]) -> Self {
         let byte = |entry: Option<&Entry>| entry.map_or(0, |(byte, _)| *byte);
         Self { file, at, length, first: byte(entries.first()), last: byte(entries.last()) }
     }
 
-    /// That of a block that was found; `None` where no file of ours reaches.
+    /// The place of a block that was found; `None` if it is beyond the longest possible file.
     pub(super) fn of(file: u32, at: u64, head: &Head) -> Option<Self> {
         let (at, length) = (u32::try_from(at).ok()?, u32::try_from(head.block_length()).ok()?);
         Some(Self::new(file, at, length, &head.entries))
@@ -45,7 +45,7 @@ impl Place {
 pub(super) struct Bucket {
     live: ByteSet,
     /// Of several blocks with a key, the last one counts.
-    pub(super) blocks: Vec<Place>,
+    pub(super) blocks: Vec<BlockPlace>,
 }
 
 impl Bucket {
@@ -112,13 +112,13 @@ impl Buckets {
         self.buckets.range::<[u8], _>((from, to)).map(|(stem, bucket)| (&**stem, bucket))
     }
 
-    /// A file was begun, or found.
+    /// Adds a file that was begun, or found.
     pub(super) fn add_file(&mut self, number: u32, length: u64) {
         self.files.insert(number, Use { length, live: 0 });
     }
 
-    /// A block was written, or found, in the order of writing.
-    pub(super) fn add_block(&mut self, stem: &[u8], entries: &[Entry], place: Place) {
+    /// Adds a block that was written, or found, in the order of writing.
+    pub(super) fn add_block(&mut self, stem: &[u8], entries: &[Entry], place: BlockPlace) {
         if !self.buckets.contains_key(stem) {
             self.buckets.insert(stem.into(), Bucket::default());
         }
@@ -131,26 +131,26 @@ impl Buckets {
         }
     }
 
-    /// The blocks that a bucket has now are superseded by others that are about to be added.
+    /// Drops the blocks of a bucket: others that are about to be added supersede them.
     pub(super) fn drop_blocks(&mut self, stem: &[u8]) {
         let dropped = self.buckets.remove(stem).unwrap_or_default();
         dropped.blocks.into_iter().for_each(|place| self.count(place, false));
     }
 
-    fn count(&mut self, place: Place, is_live: bool) {
+    fn count(&mut self, place: BlockPlace, is_live: bool) {
         let length = u64::from(place.length);
         if let Some(file) = self.files.get_mut(&place.file) {
             file.live = if is_live { file.live + length } else { file.live.saturating_sub(length) };
         }
     }
 
-    /// The first file that has a live block, or the last one if none has: all before it can go.
+    /// The first file that has a live block, or the last one if none has: all before it can be removed.
     pub(super) fn first_needed(&self) -> Option<u32> {
         let live = self.files.iter().find(|(_, file)| file.live > 0);
         live.or_else(|| self.files.last_key_value()).map(|(number, _)| *number)
     }
 
-    /// These files are gone.
+    /// Forgets the files before `first`, which are removed.
     pub(super) fn forget_before(&mut self, first: u32) {
         self.files = self.files.split_off(&first);
     }
@@ -176,8 +176,8 @@ fn bucket_is_dead(bucket: Option<&Bucket>) -> bool {
 mod tests {
     use super::*;
 
-    fn place(file: u32, entries: &[Entry]) -> Place {
-        Place::new(file, 0, 100, entries)
+    fn place(file: u32, entries: &[Entry]) -> BlockPlace {
+        BlockPlace::new(file, 0, 100, entries)
     }
 
     #[test]

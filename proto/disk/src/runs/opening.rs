@@ -1,7 +1,7 @@
 //! Finding the runs again.
 //!
 //! Blocks are numbered through all files. The blocks of a file end before the first one of any later file: a process that was killed
-//! may have left more, and the next one went on from the checkpoint, in a file of its own. Those of the last file end where the
+//! may have left more, and the next one continued from the checkpoint, in a file of its own. Those of the last file end where the
 //! checkpoint says. Anything else is damage: flushed rows are missing.
 
 use std::{
@@ -15,14 +15,14 @@ use twinbox_journal::{Medium, MediumFile};
 
 use super::{
     Appended, Extent, Runs, Sizes, State, Writer, block,
-    buckets::{Buckets, Place},
+    buckets::{BlockPlace, Buckets},
     damaged, file_name, folder,
 };
 use crate::{DiskError, Pair};
 
 impl<M: Medium> Runs<M> {
     /// Opens the runs of the store in `dir` as of the last checkpoint. Files that are not of it stay until the next one: if the index
-    /// turns out to have lost its last notes, they may have rows that nothing else has (rule D2).
+    /// turns out to have lost its last notes, they may have rows that exist nowhere else (rule D2).
     pub(crate) fn open(
         dir: &Path,
         medium: M,
@@ -102,7 +102,7 @@ fn read_all<F: MediumFile>(
                 ));
             };
             last_block = Some(head.number);
-            if let Some(place) = Place::of(*number, at, &head) {
+            if let Some(place) = BlockPlace::of(*number, at, &head) {
                 buckets.add_block(&head.stem, &head.entries, place);
             }
             at += head.block_length() as u64;
@@ -181,7 +181,7 @@ fn find_blocks(buckets: &mut Buckets, number: u32, bytes: &[u8]) -> Option<usize
             unknown = Some(at);
         }
         let Some((place, head)) = found else { return unknown };
-        if let Some(place) = Place::of(number, place as u64, &head) {
+        if let Some(place) = BlockPlace::of(number, place as u64, &head) {
             buckets.add_block(&head.stem, &head.entries, place);
         }
         at = place + head.block_length();

@@ -10,7 +10,7 @@ use twinbox_journal::Medium;
 
 use super::{
     Runs, State, block,
-    buckets::{Bucket, Place},
+    buckets::{BlockPlace, Bucket},
     split,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Blocks with the file of each: it can be read also when it was removed meanwhile.
-pub(super) type Found<F> = Vec<(Place, Arc<F>)>;
+pub(super) type Found<F> = Vec<(BlockPlace, Arc<F>)>;
 
 impl<F> State<F> {
     /// The blocks of a bucket that may have keys with these last bytes.
@@ -83,7 +83,7 @@ impl<M: Medium> Runs<M> {
         Ok(rows)
     }
 
-    fn read_block(&self, (place, file): &(Place, Arc<M::File>)) -> Result<block::Rows, DiskError> {
+    fn read_block(&self, (place, file): &(BlockPlace, Arc<M::File>)) -> Result<block::Rows, DiskError> {
         let read = block::read(&**file, place.at.into(), place.length as usize);
         let rows = read.map_err(|error| self.failed("read", place.file, &error))?;
         rows.ok_or_else(|| {

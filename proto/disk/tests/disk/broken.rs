@@ -38,6 +38,13 @@ impl Replaced {
         Self { descriptor, copy }
     }
 
+    /// Whether no thread of this process can write it any more.
+    fn is_read_only(&self) -> bool {
+        // SAFETY: the call takes two numbers and touches no memory.
+        let flags = unsafe { libc::fcntl(self.descriptor, libc::F_GETFL) };
+        flags & libc::O_ACCMODE == libc::O_RDONLY
+    }
+
     /// The file works again.
     fn put_back(&self) {
         // SAFETY: both descriptors are open.
@@ -66,6 +73,7 @@ async fn failed_sync_of_the_journal_stops_all_further_writes() {
     let disk = Disk::open(dir.path()).expect("a disk");
     put(&disk, b"before", b"1").await.expect("a write");
     let replaced = Replaced::by_null(&segment(dir.path()));
+    assert!(!replaced.is_read_only());
     for key in [b"first", b"again"] {
         match put(&disk, key, b"1").await {
             Err(TransactError::Disk(DiskError::Broken { detail })) => assert!(!detail.is_empty()),
@@ -73,6 +81,7 @@ async fn failed_sync_of_the_journal_stops_all_further_writes() {
         }
     }
     assert_eq!(disk.get(b"first"), Ok(None), "it is not durable, so readers must not see it");
+    assert!(replaced.is_read_only());
     // The file works again: that changes nothing, the lost pages are lost.
     replaced.put_back();
     assert!(matches!(put(&disk, b"later", b"1").await, Err(TransactError::Disk(DiskError::Broken { .. }))));
@@ -103,6 +112,7 @@ async fn failed_checkpoint_stops_all_further_writes_and_loses_none_before() {
         assert!(acknowledged < 1_000_000, "no checkpoint came");
     }
     assert!(acknowledged > 0 && disk.broken().is_some());
+    assert!(replaced.is_read_only(), "sled's threads learn of it later");
     // The replaced file cannot give back a page that the cache has dropped: such a read fails, and shows nothing else.
     let lost = (0..acknowledged).find(|n| matches!(disk.get(&n.to_be_bytes()), Ok(None)));
     assert_eq!(lost, None, "no read shows the state before a commit");

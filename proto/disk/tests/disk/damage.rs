@@ -258,7 +258,7 @@ async fn store_that_was_set_aside_gives_what_it_can_still_read() {
     assert!(found.contains(&key(WRITES - 1)) && !found.contains(&key(0)), "{} found", found.len());
     assert_eq!((findings.journal.gaps, findings.journal.unreadable), (0, 0));
 
-    // What cannot be opened is not empty.
+    // A journal or run that cannot be opened is not empty.
     fs::remove_dir_all(aside.join("journal")).expect("removed");
     for part in ["journal", "runs"] {
         fs::write(aside.join(part), b"no folder").expect("written");

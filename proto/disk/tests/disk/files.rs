@@ -81,6 +81,7 @@ fn file_that_cannot_be_made_for_too_many_open_ones_is_made_later() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let folder = Folder::open(dir.path()).expect("a folder");
+    folder.create("old", 4096, Blocks::Zeroed).expect("a file");
     let mut open = Vec::new();
     let limit = Rlimit { current: Some(64), ..getrlimit(Resource::Nofile) };
     setrlimit(Resource::Nofile, limit).expect("a limit");
@@ -89,9 +90,12 @@ fn file_that_cannot_be_made_for_too_many_open_ones_is_made_later() {
     }
     let refused = |made: io::Result<OpenFile>| made.err().map(|error| error.kind());
     assert_eq!(refused(folder.create("a", 4096, Blocks::Zeroed)), Some(io::ErrorKind::StorageFull));
+    let renamed = folder.rename("old", "new").map_err(|error| error.kind());
+    assert_eq!(renamed, Err(io::ErrorKind::StorageFull));
     // Room for the file, and none for its directory.
     drop(open.pop());
     assert_eq!(refused(folder.create("b", 4096, Blocks::Zeroed)), Some(io::ErrorKind::StorageFull));
     drop(open);
     assert_eq!(refused(folder.create("a", 4096, Blocks::Zeroed)), None);
+    folder.rename("old", "new").expect("it has its old name still");
 }

@@ -31,7 +31,7 @@ fn stays(row: u32) -> bool {
 
 fn key(batch: u32, row: u32) -> Vec<u8> {
     let number = batch * ROWS + row;
-    // The order of the keys of rows that go is not that of writing. What is written later comes first: it is in the copy before.
+    // The order of the keys of removed rows is not that of writing. Rows written later have the first keys: the copy is past these.
     let place = match batch {
         LATER => 0,
         _ if stays(row) => number,
@@ -75,7 +75,7 @@ fn use_it(disk: &Disk) {
     write(disk, rows.iter().filter(|(_, row)| !stays(*row)).map(|(batch, row)| (key(*batch, *row), None)));
 }
 
-/// All that stays of these batches is there, and so many rows that were written later at least, and nothing else.
+/// All that stays of these batches is there, and this many rows that were written later at least, and nothing else.
 fn holds(disk: &Disk, batches: u32, later: u32) {
     let (mut rows, mut late) = (0, 0);
     for pair in disk.scan(b"") {

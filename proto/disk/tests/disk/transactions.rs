@@ -258,7 +258,7 @@ async fn scans_from_both_ends_see_every_commit_once() {
         front.extend(back.into_iter().rev());
         assert_eq!(front, pairs, "the ends meet");
         if round == 1 {
-            // What follows is over an index that holds everything so far.
+            // The index now holds all writes so far.
             drop((scan, disk));
             disk = Disk::open(dir.path()).expect("the disk again");
         }

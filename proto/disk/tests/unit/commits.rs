@@ -18,7 +18,7 @@ use crate::{
     health::Health,
 };
 
-type Outcome = Result<(), TransactError<DiskError>>;
+type CommitResult = Result<(), TransactError<DiskError>>;
 
 /// Events in order.
 type Noted = Arc<Mutex<Vec<String>>>;
@@ -43,7 +43,7 @@ fn job(noted: &Noted, refuses: bool) -> Box<dyn Job> {
         false => t.put(*b"key", *b"value"),
     };
     let noted = Arc::clone(noted);
-    let done = move |outcome: Outcome| match outcome {
+    let done = move |outcome: CommitResult| match outcome {
         Ok(()) => note(&noted, "written"),
         Err(TransactError::Refused(_)) => note(&noted, "refused"),
         Err(TransactError::Disk(DiskError::StoreFull { .. })) => note(&noted, "full"),

@@ -27,10 +27,20 @@ const EAGER: Limits =
 /// Nothing is applied before the store closes.
 const LAZY: Limits = Limits { apply_at: usize::MAX, apply_after: Duration::from_secs(3600), ..EAGER };
 
+/// As [`EAGER`], with few bytes that may wait in memory: more than one value of `LONG` letters, fewer than two.
+const SMALL: Limits = Limits { held: 1000, ..EAGER };
+const LONG: usize = 600;
+
 /// Longest wait for something that takes a moment.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// Many times as long as a commit takes that does not wait.
+const MOMENT: Duration = Duration::from_millis(300);
+
 type Store = Arc<Engine<SimulatedIndex, SimulatedFolder>>;
+
+/// The result of a commit that may still be under way.
+type Committing = mpsc::Receiver<Result<(), TransactError<DiskError>>>;
 
 fn open(world: &World, limits: Limits) -> Store {
     let health = Arc::new(Health::new(PathBuf::from("/simulated")));
@@ -50,7 +60,7 @@ fn begun<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> mpsc::Rec
     receiver
 }
 
-fn put(store: &Store, key: &str, value: &str) -> mpsc::Receiver<Result<(), TransactError<DiskError>>> {
+fn put(store: &Store, key: &str, value: &str) -> Committing {
     let (store, key, value) = (Arc::clone(store), key.as_bytes().to_vec(), value.as_bytes().to_vec());
     begun(move || -> Result<(), TransactError<DiskError>> {
         let (job, answer) = answered(move |t: &mut Transaction<'_>| t.put(key, value), |()| ());
@@ -109,6 +119,53 @@ fn reads_go_on_while_a_sync_of_the_journal_is_blocked_and_do_not_see_its_commit(
     world.syncs.set_closed(false);
     commit.recv_timeout(LONGEST).expect("the commit ends").expect("a commit");
     assert_eq!(values(&store), ["a=2"]);
+}
+
+/// A store whose applier is in a blocked flush while as many bytes wait in memory as may; its pairs, and a commit that waits.
+fn full(world: &World) -> (Store, Vec<String>, Committing) {
+    let (store, value) = (open(world, SMALL), "x".repeat(LONG));
+    world.flushes.set_closed(true);
+    committed(&store, "a", "1");
+    world.flushes.wait_until_reached();
+    for key in ["b", "c"] {
+        committed(&store, key, &value);
+    }
+    let waiting = put(&store, "d", &value);
+    assert!(waiting.recv_timeout(MOMENT).is_err(), "more than {} bytes wait in memory", SMALL.held);
+    (store, vec!["a=1".to_owned(), format!("b={value}"), format!("c={value}")], waiting)
+}
+
+#[test]
+fn commit_waits_while_too_many_writes_wait_for_a_blocked_flush_and_reads_go_on() {
+    let world = World::new(1, Faults::default());
+    let (store, mut expected, waiting) = full(&world);
+    // The commit behind it waits too.
+    let last = put(&store, "e", "1");
+    assert_eq!(values(&store), expected);
+    assert!(waiting.try_recv().is_err() && last.try_recv().is_err());
+    world.flushes.set_closed(false);
+    for commit in [waiting, last] {
+        commit.recv_timeout(LONGEST).expect("the commit ends").expect("a commit");
+    }
+    expected.extend([format!("d={}", "x".repeat(LONG)), "e=1".to_owned()]);
+    assert_eq!(values(&store), expected);
+    drop(store);
+    assert_eq!(values(&open(&world, LAZY)), expected);
+}
+
+#[test]
+fn commit_that_waits_for_a_flush_is_refused_when_the_flush_fails() {
+    let world = World::new(1, Faults::default());
+    let (store, expected, waiting) = full(&world);
+    world.set_faults(Faults { index_fails: true, ..Faults::default() });
+    world.flushes.set_closed(false);
+    let error = waiting.recv_timeout(LONGEST).expect("the commit ends").expect_err("a refusal");
+    assert!(matches!(error, TransactError::Disk(DiskError::Broken { .. })), "{error}");
+    assert_eq!(values(&store), expected, "reads go on");
+    drop(store);
+    world.kill();
+    world.set_faults(Faults::default());
+    assert_eq!(values(&open(&world, LAZY)), expected);
 }
 
 #[test]

@@ -38,7 +38,7 @@ const LIVES: u64 = 8;
 /// Actions of a life that no power cut ends.
 const ACTIONS: u64 = 40;
 
-/// Two blocks: large groups go into several batches, and segments are used again and again.
+/// Two blocks: large groups go into several batches, and segments are used repeatedly.
 pub(super) const OPTIONS: Options = Options { journal_segment_bytes: 8192, left_free: 0, appended: None };
 
 /// Never reached: the run itself applies and flushes.

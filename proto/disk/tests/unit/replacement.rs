@@ -10,7 +10,7 @@ fn start_finds_one_index_whatever_ended_the_replacement() {
         (vec!["index.next", "index.old"], "index.next"),
         (vec!["index", "index.old"], "index"),
         (vec![], ""),
-        // Nobody but a person removes the index alone: what is left says so.
+        // Only a person removes the index alone: the rest shows that.
         (vec!["index.next"], ""),
     ] {
         let dir = tempfile::tempdir().expect("a directory");

@@ -45,7 +45,7 @@ fn index_of_an_earlier_release_has_its_rows_in_blocks_afterwards() {
     for (opening, is_converted) in [("the first", true), ("a later one", false)] {
         let index = SledIndex::open(dir.path(), 0).expect("an index");
         assert_eq!(index.is_converted(), is_converted);
-        assert_eq!(index.held(), Ok(Held::UpTo(held)), "{opening}");
+        assert_eq!(index.held(), Ok(IndexCoverage::UpTo(held)), "{opening}");
         for number in [0, 1, 4_095, 4_096, 9_999] {
             assert_eq!(index.get(&key(number)), Ok(Some(vec![number as u8; 50])), "{number}: {opening}");
         }

@@ -53,7 +53,7 @@ impl Random {
         self.below(2) == 0
     }
 
-    /// A value below a length, of one byte again and again or of any bytes: the one can be compressed, the other cannot.
+    /// A value below a length, of one repeated byte or of any bytes: the former can be compressed, the latter cannot.
     pub(super) fn value(&mut self, below: usize) -> Vec<u8> {
         let (length, most) = (self.index(below), if self.below(4) == 0 { 1 } else { 256 });
         let first = self.below(256);
@@ -266,7 +266,7 @@ impl World {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The power is on, for so many operations.
+    /// The power is on, for this many operations.
     pub(super) fn power_on(&self, operations: Option<u64>) {
         let mut state = self.state();
         (state.left, state.dead) = (operations, false);

@@ -84,7 +84,7 @@ async fn server_that_sends_without_progress_is_given_up() {
     assert!(matches!(error, ImapError::TimedOut { step: "greeting", .. }), "{error}");
 }
 
-/// A server that follows a transcript, then sends a line in good time again and again.
+/// A server that follows a transcript, then repeatedly sends a line in good time.
 async fn talkative(transcript: String) -> Fake {
     let fake = Fake::with(move |mut stream| async move {
         use tokio::io::AsyncWriteExt;

@@ -6,6 +6,7 @@ mod power_cuts;
 mod recycling;
 mod salvage;
 mod sim;
+mod stale_batches;
 
 use std::convert::Infallible;
 

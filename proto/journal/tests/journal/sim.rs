@@ -10,6 +10,8 @@ use std::{
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use twinbox_journal::{BLOCK, Blocks, Medium, MediumFile};
 
+use crate::stale_batches::adopt_stale_batches;
+
 const SECTOR: usize = 512;
 
 /// Share of what was not synced that survives a power cut.
@@ -271,32 +273,6 @@ impl State {
     }
 }
 
-impl Content {
-    /// Gives all batches in a segment the nonce and the number in its header.
-    fn adopt_stale_batches(&mut self) {
-        let Some((header, blocks)) = self.bytes.split_at_mut_checked(BLOCK as usize) else { return };
-        if !header.starts_with(b"TwbJrnl\n") {
-            return;
-        }
-        let (number, nonce) = (header[16..24].to_vec(), header[24..32].to_vec());
-        for at in (0..blocks.len() / BLOCK as usize).map(|block| block * BLOCK as usize) {
-            let batch = &mut blocks[at..];
-            let length = u64::from_le_bytes(batch[40..48].try_into().expect("eight bytes"));
-            let Some(end) = usize::try_from(length).ok().and_then(|length| length.checked_add(48)) else {
-                continue;
-            };
-            let is_batch = batch.starts_with(b"TwbB") && end <= batch.len();
-            if !is_batch || batch[4..8] != crc32fast::hash(&batch[8..end]).to_le_bytes() {
-                continue;
-            }
-            batch[8..16].copy_from_slice(&nonce);
-            batch[16..24].copy_from_slice(&number);
-            let checksum = crc32fast::hash(&batch[8..end]).to_le_bytes();
-            batch[4..8].copy_from_slice(&checksum);
-        }
-    }
-}
-
 impl Medium for SimMedium {
     type File = SimFile;
 
@@ -307,7 +283,7 @@ impl Medium for SimMedium {
             return Err(killed());
         }
         if state.lie == Lie::StaleBatches {
-            state.files.iter_mut().for_each(Content::adopt_stale_batches);
+            state.files.iter_mut().for_each(|file| adopt_stale_batches(&mut file.bytes));
         }
         drop(state);
         Ok(self.names())

@@ -31,7 +31,7 @@ fn cross_signed(authority: &CertificateAuthority, next: &NextAuthority) -> Cross
 
 /// A new certificate for the member's key.
 fn signed(by: &CertificateAuthority, member: &NodeIdentity) -> String {
-    by.certify(&member.public_key(), &member.name, member.kind, Validity::of_member()).unwrap()
+    by.certify(&member.public_key(), &member.name, member.kind, Validity::of_member(wall())).unwrap()
 }
 
 /// A member that listens, with all of its routes open.
@@ -67,7 +67,7 @@ async fn reaches(from: &NodeIdentity, to: &NodeIdentity) -> bool {
 #[tokio::test]
 async fn members_reach_each_other_in_every_step_of_a_rotation() {
     let old = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
-    let next = old.create_next().unwrap();
+    let next = old.create_next(wall()).unwrap();
     let (a, a_dir) = own(&old, "a", MemberKind::Node);
     let (w, _w_dir) = own(&old, "w", MemberKind::Witness);
     let cross_signed_ca = cross_signed(&old, &next);
@@ -111,11 +111,11 @@ fn authority_that_is_not_cross_signed_is_refused() {
     let before = (read("ca.pem"), read("node.pem"));
     // By an impostor without the old one's key: of the same cluster, and even under the same name.
     let foreign = CertificateAuthority::create(old.cluster(), "office").unwrap();
-    let theirs = foreign.create_next().unwrap();
+    let theirs = foreign.create_next(wall()).unwrap();
     let error = a.trust(&cross_signed(&foreign, &theirs)).unwrap_err();
     assert!(matches!(error, PkiError::CrossSignedCa { .. }), "{error}");
     // Two that do not belong together, one alone, garbage, another cluster's.
-    let ours = old.create_next().unwrap();
+    let ours = old.create_next(wall()).unwrap();
     let (pem, cross) = (ours.authority.certificate_pem(), ours.cross_pem.as_str());
     let leaf = old.issue(&name("b"), MemberKind::Node).unwrap().cert_pem;
     let two = format!("{pem}{cross}");
@@ -137,7 +137,7 @@ fn authority_that_is_not_cross_signed_is_refused() {
 #[tokio::test]
 async fn earlier_token_is_valid_until_its_authority_is_dropped() {
     let old = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
-    let next = old.create_next().unwrap();
+    let next = old.create_next(wall()).unwrap();
     let (a, _dir) = own(&old, "a", MemberKind::Node);
     let token = |of: &str| {
         let expires = Timestamp(wall().0 + 60_000);
@@ -167,7 +167,7 @@ async fn earlier_token_is_valid_until_its_authority_is_dropped() {
 fn one_seal_holds_two_authorities() {
     let (tls, data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let old = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
-    let next = old.create_next().unwrap().authority;
+    let next = old.create_next(wall()).unwrap().authority;
     let seal = Seal::new(tls.path(), &data.path().join("seal.key"));
     seal.close(&old).unwrap();
     seal.close(&next).unwrap();
@@ -215,7 +215,7 @@ async fn operator_reaches_only_the_operator_route() {
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let (a, _a_dir) = own(&authority, "a", MemberKind::Node);
     let dir = TempDir::new().unwrap();
-    let anna = operator(&authority, "anna", Validity::of_member(), dir.path());
+    let anna = operator(&authority, "anna", Validity::of_member(wall()), dir.path());
     let mut listener = listener(&a).await;
     let address = listener.address.to_string();
     let served = tokio::spawn(async move {
@@ -302,11 +302,11 @@ async fn reason_of_a_refused_operator_is_known() {
     let dirs: Vec<_> = (0..4).map(|_| TempDir::new().unwrap()).collect();
     let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
     let ended = operator(&authority, "anna", past, dirs[0].path());
-    let good = operator(&authority, "anna", Validity::of_member(), dirs[1].path());
+    let good = operator(&authority, "anna", Validity::of_member(wall()), dirs[1].path());
     let foreign = CertificateAuthority::create(authority.cluster(), "office").unwrap();
-    let unknown = operator(&foreign, "anna", Validity::of_member(), dirs[2].path());
+    let unknown = operator(&foreign, "anna", Validity::of_member(wall()), dirs[2].path());
     // It trusts this cluster's authority, but was signed by another.
-    operator(&foreign, "anna", Validity::of_member(), dirs[3].path());
+    operator(&foreign, "anna", Validity::of_member(wall()), dirs[3].path());
     fs::write(dirs[3].path().join("ca.pem"), authority.certificate_pem()).unwrap();
     let forged = OperatorIdentity::load(dirs[3].path()).unwrap();
     let (at_a, at_w) = (listener(&a).await, listener(&w).await);

@@ -69,7 +69,7 @@ fn inconsistent_files_are_refused_with_the_file_name() {
     let from = Timestamp(wall().0 + 86_400_000);
     let future = Validity { from, until: Timestamp(from.0 + 86_400_000) };
     let early = authority.issue_for(&name("a"), MemberKind::Node, future).unwrap();
-    let fresh = authority.issue_for(&name("a"), MemberKind::Node, Validity::from_now(day)).unwrap();
+    let fresh = authority.issue_for(&name("a"), MemberKind::Node, Validity::lasting(day, wall())).unwrap();
 
     let cases: [(&str, &str, Option<&str>, &str); 10] = [
         ("missing certificate", "node.pem", None, "node.pem"),

@@ -3,7 +3,10 @@
 use std::{
     fs,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -20,10 +23,11 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt;
 use tonic::{Code, Request, Status, transport::server::Connected};
+use twinbox_clock::wall;
 use twinbox_ids::{ClusterId, NodeName, Timestamp};
 use twinbox_pki::{
-    AcceptRoutes, CertificateAuthority, Incoming, Issued, MemberKind, NodeIdentity, PeerError, PeerIdentity,
-    Validity, peer_of,
+    AcceptRoutes, CertificateAuthority, CertificateClock, Incoming, Issued, MemberKind, NodeIdentity, PeerError,
+    PeerIdentity, PkiError, Validity, peer_of,
 };
 
 fn name(text: &str) -> NodeName {
@@ -96,6 +100,40 @@ async fn members_verify_the_name_of_each_other() {
     let refused = expected.of_cluster(ours).unwrap_err();
     assert_eq!(refused, PeerError::WrongCluster { name: name("w"), theirs: cluster, ours });
     assert_eq!(Status::from(refused).code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn handshakes_go_by_the_clock_of_the_identity() {
+    let cluster = ClusterId::random();
+    let authority = CertificateAuthority::create(cluster, "office").unwrap();
+    let now = wall().0;
+    let time = Arc::new(AtomicU64::new(now));
+    let clock = {
+        let time = time.clone();
+        CertificateClock::new(move || Timestamp(time.load(Relaxed)))
+    };
+    let dir = TempDir::new().unwrap();
+    authority.issue(&name("a"), MemberKind::Node).unwrap().save(dir.path()).unwrap();
+    let a = NodeIdentity::load_with(dir.path(), clock.clone()).unwrap();
+    let issued = authority.issue(&name("b"), MemberKind::Node).unwrap();
+    let b = identity(&issued);
+    let (mut incoming, to_a) = listen(&a).await;
+    let (mut at_b, to_b) = listen(&b).await;
+    let (endpoint, back) =
+        (b.endpoint(&name("a"), &to_a.to_string()).unwrap(), a.endpoint(&name("b"), &to_b.to_string()).unwrap());
+
+    // Certificates of members are valid for a year.
+    time.store(now + 400 * 86_400_000, Relaxed);
+    let server = format!("a.{cluster}.twinbox");
+    let refused = try_connect(to_a, &server, authority.certificate_pem(), Some(&issued)).await;
+    assert!(refused.is_err(), "as a server, a refuses an expired certificate");
+    assert!(back.connect().await.is_err(), "as a client, too");
+    assert!(matches!(NodeIdentity::load_with(dir.path(), clock), Err(PkiError::NotNow { .. })));
+    time.store(now, Relaxed);
+    for (endpoint, incoming) in [(endpoint, &mut incoming), (back, &mut at_b)] {
+        let (channel, accepted) = tokio::join!(endpoint.connect(), incoming.next());
+        assert!(channel.is_ok() && accepted.is_some_and(|accepted| accepted.is_ok()));
+    }
 }
 
 #[tokio::test]
@@ -216,6 +254,27 @@ async fn silent_connections_do_not_keep_members_out() {
     // Their slots are free again.
     for mut stream in connect_silently("127.0.0.2:0", address, 16).await {
         assert!(timeout(Duration::from_millis(50), stream.read(&mut [0])).await.is_err(), "accepted out");
+    }
+}
+
+#[tokio::test]
+async fn machines_that_hold_slots_silently_do_not_keep_members_out() {
+    let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
+    let a = identity(&authority.issue(&name("a"), MemberKind::Node).unwrap());
+    let w = identity(&authority.issue(&name("w"), MemberKind::Witness).unwrap());
+    let (mut incoming, address) = listen(&a).await;
+    let endpoint = w.endpoint(&name("a"), &address.to_string()).unwrap();
+    let mut silent = Vec::new();
+    // First as many as four full shares, then more machines than there are slots that any machine may take.
+    for (machines, each) in [(2..6, 16), (10..40, 4)] {
+        for machine in machines {
+            silent.extend(connect_silently(&format!("127.0.0.{machine}:0"), address, each).await);
+        }
+        // The member does not wait for their timeout.
+        let both = async { tokio::join!(endpoint.connect(), incoming.next()) };
+        let (channel, accepted) = timeout(Duration::from_millis(1_500), both).await.expect("a member in time");
+        channel.unwrap();
+        accepted.unwrap().unwrap();
     }
 }
 

@@ -121,7 +121,7 @@ fn member_key_is_not_disclosed() {
     let dir = TempDir::new().unwrap();
     let authority = CertificateAuthority::create(ClusterId::random(), "office").unwrap();
     let key = MemberKey::load_or_make(dir.path()).unwrap();
-    let certify = |key: &[u8]| authority.certify(key, &name("b"), MemberKind::Witness, Validity::of_member());
+    let certify = |key: &[u8]| authority.certify(key, &name("b"), MemberKind::Witness, Validity::of_member(wall()));
     let cert_pem = certify(&key.public_key()).unwrap();
     let ca_pem = authority.certificate_pem().to_owned();
     twinbox_pki::Issued { cert_pem, key_pem: key.pem(), ca_pem }.save(dir.path()).unwrap();
@@ -152,7 +152,7 @@ async fn renewed_certificate_is_used_immediately_and_saved() {
     let life = Duration::from_secs(50 * 86_400);
     let certificate = listener
         .authority
-        .certify(&listener.a.public_key(), &name("a"), MemberKind::Node, Validity::from_now(life))
+        .certify(&listener.a.public_key(), &name("a"), MemberKind::Node, Validity::lasting(life, wall()))
         .unwrap();
     listener.a.renew(&certificate).unwrap();
     let after = shown_by(&mut listener).await;
@@ -171,7 +171,7 @@ async fn invalid_renewal_changes_nothing() {
     let file = fs::read_to_string(listener.dir.path().join("node.pem")).unwrap();
     let foreign = CertificateAuthority::create(listener.authority.cluster(), "office").unwrap();
     let key = listener.a.public_key();
-    let good = Validity::of_member();
+    let good = Validity::of_member(wall());
     let past = Validity { from: Timestamp(1_000_000_000_000), until: Timestamp(1_100_000_000_000) };
     let other_key = listener.authority.issue(&name("a"), MemberKind::Node).unwrap().cert_pem;
     let sign = |by: &CertificateAuthority, who: &str, kind, v| by.certify(&key, &name(who), kind, v).unwrap();
@@ -244,7 +244,7 @@ fn authority_sealed_by_the_first_releases_is_readable() {
 
     let seal = Seal::new(tls.path(), &secret);
     assert_eq!(seal.open(&authority.fingerprint()).unwrap().key_pem(), authority.key_pem());
-    let next = authority.create_next().unwrap().authority;
+    let next = authority.create_next(wall()).unwrap().authority;
     seal.close(&next).unwrap();
     assert_eq!(seal.holds(), [authority.fingerprint(), next.fingerprint()]);
     // With another authority's certificate it did not open.

@@ -6,11 +6,11 @@ use twinbox_rtp::{
 };
 
 /// A packet: timestamp, key, end, duration, marker.
-type Step = (u32, char, bool, u16, bool);
+type EventPacket = (u32, char, bool, u16, bool);
 
-fn heard(steps: &[Step]) -> String {
+fn heard(steps: &[EventPacket]) -> String {
     let mut detector = Detector::default();
-    let step = |(i, &(time, key, end, duration, marker)): (usize, &Step)| {
+    let step = |(i, &(time, key, end, duration, marker)): (usize, &EventPacket)| {
         let header = Header {
             marker,
             payload_type: 101,
@@ -25,7 +25,7 @@ fn heard(steps: &[Step]) -> String {
 
 #[test]
 fn one_key_press_is_one_digit() {
-    let cases: [(&str, &[Step], &str); 9] = [
+    let cases: [(&str, &[EventPacket], &str); 9] = [
         (
             "a whole press, its end three times",
             &[

@@ -7,7 +7,7 @@ use twinbox_rtp::{
     Codec, FRAME,
     g711::{decode_sample, encode_sample},
     packet::{Header, RtpTime, SeqNo, Ssrc},
-    recorder::{EndReason, Recorder, Settings},
+    recorder::{EndReason, Recorder, RecorderSettings},
 };
 
 /// A recorder and its output.
@@ -34,7 +34,7 @@ fn silence(frames: usize) -> Vec<u8> {
 
 impl Bench {
     fn new(limit: u64, end_silence: Option<u64>) -> Self {
-        let recorder = Recorder::new(Settings { codec: Codec::Pcmu, limit, end_silence }, START);
+        let recorder = Recorder::new(RecorderSettings { codec: Codec::Pcmu, limit, end_silence }, START);
         Self { recorder: Some(recorder), out: Vec::new(), over: None }
     }
 

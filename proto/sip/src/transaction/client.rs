@@ -143,8 +143,9 @@ impl<F: Flow> Layer<F> {
         } else {
             client.interval = match (client.state, &client.invite) {
                 (State::Proceeding, _) => T2,
-                // Timer A has no limit except timer B.
+                // Timer A (section 17.1.1.2) has no limit except timer B.
                 (_, Some(_)) => client.interval * 2,
+                // Timer E (section 17.1.2.2).
                 (_, None) => (client.interval * 2).min(T2),
             };
             client.due = (now + client.interval).min(client.deadline);

@@ -50,7 +50,7 @@ impl Refusals {
         now: Millis,
     ) {
         let begins = matches!(request.method, Method::Invite | Method::Subscribe);
-        // What depends on the request alone is refused again, with the headers that tell what is supported.
+        // A refusal that depends on the request alone is repeated, with the headers that list the supported features.
         let repeats = matches!(response.code, 415 | 420);
         if !begins || repeats || response.is_success() || flow.reliable() {
             return;

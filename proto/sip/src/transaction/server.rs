@@ -187,6 +187,7 @@ impl<F: Flow> Layer<F> {
             State::Proceeding => self.close_server(&id),
             State::Accepted | State::Completed if server.invite && now < server.deadline => {
                 out.push(send(server.flow.clone(), server.bytes.clone()));
+                // Timer G (section 17.2.1); a `2xx` has the same intervals (section 13.3.1.4).
                 server.interval = (server.interval * 2).min(T2);
                 server.due = (now + server.interval).min(server.deadline);
                 let due = server.due;

@@ -4,11 +4,11 @@ use std::{fs, path::Path};
 
 use twinbox_sip::{
     redirect::{Greeting, Purpose, RedirectOrder, Rules, purpose},
-    strict::{Verdict, read},
+    strict::{MessageVerdict, read},
 };
 
 fn outcome(invite: &[u8], order: RedirectOrder) -> String {
-    let Verdict::Request(request) = read(invite) else { return "refused".to_owned() };
+    let MessageVerdict::Request(request) = read(invite) else { return "refused".to_owned() };
     let (sign_in, ask_mailbox) = (["*97".to_owned()], ["*98".to_owned()]);
     match purpose(&request, Rules { sign_in: &sign_in, ask_mailbox: &ask_mailbox, order }) {
         Purpose::Leave { mailbox, greeting: Greeting::Standard } => format!("leave {mailbox} standard"),

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use twinbox_sip::{
     framing::{Frame, Framer},
     sdp::Sdp,
-    strict::{Fault, Verdict, read, read_framed},
+    strict::{Fault, MessageVerdict, read, read_framed},
 };
 
 fn files() -> Vec<(String, Vec<u8>, String)> {
@@ -25,10 +25,10 @@ fn files() -> Vec<(String, Vec<u8>, String)> {
 
 fn outcome(data: &[u8]) -> String {
     match read(data) {
-        Verdict::Request(_) => "request".to_owned(),
-        Verdict::Response(_) => "response".to_owned(),
-        Verdict::Refuse(response, _) => format!("{} {}", response.code, response.reason),
-        Verdict::Drop(fault) => format!("drop {}", fault.name()),
+        MessageVerdict::Request(_) => "request".to_owned(),
+        MessageVerdict::Response(_) => "response".to_owned(),
+        MessageVerdict::Refuse(response, _) => format!("{} {}", response.code, response.reason),
+        MessageVerdict::Drop(fault) => format!("drop {}", fault.name()),
     }
 }
 
@@ -51,19 +51,26 @@ fn every_torture_message_has_its_expected_verdict() {
 fn accepted_messages_survive_a_round_trip() {
     for (name, data, _) in files() {
         match read(&data) {
-            Verdict::Request(request) => {
-                let Verdict::Request(again) = read(&request.to_bytes()) else { panic!("{name}: not read again") };
+            MessageVerdict::Request(request) => {
+                let MessageVerdict::Request(again) = read(&request.to_bytes()) else {
+                    panic!("{name}: not read again")
+                };
                 assert!(again.method == request.method && again.uri == request.uri, "{name}");
                 assert_eq!(again.body, request.body, "{name}");
                 let response = request.respond(200).with_to_tag("x").to_bytes();
-                assert!(matches!(read(&response), Verdict::Response(_)), "{name}: our response is not readable");
+                assert!(
+                    matches!(read(&response), MessageVerdict::Response(_)),
+                    "{name}: our response is not readable"
+                );
             }
-            Verdict::Response(response) => {
-                let Verdict::Response(again) = read(&response.to_bytes()) else { panic!("{name}: not read again") };
+            MessageVerdict::Response(response) => {
+                let MessageVerdict::Response(again) = read(&response.to_bytes()) else {
+                    panic!("{name}: not read again")
+                };
                 assert_eq!((again.code, again.body), (response.code, response.body), "{name}");
             }
             // A refusal repeats received headers, faults included: it need not be valid.
-            Verdict::Refuse(..) | Verdict::Drop(_) => {}
+            MessageVerdict::Refuse(..) | MessageVerdict::Drop(_) => {}
         }
     }
 }
@@ -108,7 +115,7 @@ fn stream_needs_no_content_length_without_a_body() {
     for expected in [message(""), message("Content-Length: 0\r\n")] {
         let Some(Frame::Message(data)) = framer.next_frame() else { panic!("no message") };
         assert_eq!(data, expected);
-        assert!(matches!(read_framed(&data), Verdict::Request(r) if r.body.is_empty()));
+        assert!(matches!(read_framed(&data), MessageVerdict::Request(r) if r.body.is_empty()));
     }
     // With a body, its end cannot be known.
     for name in ["Content-Type", "c"] {
@@ -116,9 +123,9 @@ fn stream_needs_no_content_length_without_a_body() {
         data.extend_from_slice(b"hello");
         framer.push(&data);
         assert_eq!(framer.next_frame(), Some(Frame::Lost(data.clone())));
-        let refused = |v: Verdict| matches!(v, Verdict::Refuse(_, Fault::Missing("Content-Length")));
+        let refused = |v: MessageVerdict| matches!(v, MessageVerdict::Refuse(_, Fault::Missing("Content-Length")));
         assert!(refused(read_framed(&data)), "{name}");
-        assert!(matches!(read(&data), Verdict::Request(_)), "a datagram has an end");
+        assert!(matches!(read(&data), MessageVerdict::Request(_)), "a datagram has an end");
     }
 }
 
@@ -174,15 +181,15 @@ proptest! {
     #[test]
     fn no_datagram_panics_the_reader(data in mutated()) {
         match read(&data) {
-            Verdict::Request(request) => {
+            MessageVerdict::Request(request) => {
                 // Code that reads accepted requests must not panic either.
                 let _ = twinbox_sip::identity::caller(&request);
                 let _ = twinbox_sip::dialog::Dialog::accept(&request, "tag");
                 let policy = twinbox_sip::session::TimerPolicy { interval: 1800, min_se: 90 };
                 let _ = twinbox_sip::session::negotiate(&request, policy);
-                prop_assert!(matches!(read(&request.to_bytes()), Verdict::Request(_)), "let in, but not once more");
+                prop_assert!(matches!(read(&request.to_bytes()), MessageVerdict::Request(_)), "let in, but not once more");
             }
-            Verdict::Refuse(response, _) => {
+            MessageVerdict::Refuse(response, _) => {
                 prop_assert!((400..600).contains(&response.code));
                 // One start line, one end: a refusal does not smuggle headers back.
                 let bytes = response.with_to_tag("t").to_bytes();

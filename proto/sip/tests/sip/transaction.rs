@@ -2,7 +2,7 @@
 
 use twinbox_sip::{
     Request,
-    strict::{Verdict, read},
+    strict::{MessageVerdict, read},
     transaction::{Admission, Event, Flow, Guard, Layer, ServerId},
 };
 
@@ -28,7 +28,7 @@ fn request(method: &str, branch: &str, call: &str, from_tag: &str, to_tag: &str)
          Content-Length: 0\r\n\r\n"
     );
     match read(text.as_bytes()) {
-        Verdict::Request(request) => request,
+        MessageVerdict::Request(request) => request,
         other => panic!("{other:?}"),
     }
 }
@@ -78,7 +78,7 @@ fn answer_to_invite_is_repeated_until_its_ack_and_late_copies_are_absorbed() {
     let id = opened(&layer.request_received(invite(), UDP, 0, accept));
     let sent = layer.respond(&id, invite().respond(200), 10);
     let Some(Event::Send { bytes, .. }) = sent.first() else { panic!("{sent:?}") };
-    let Verdict::Response(ok) = read(bytes) else { panic!("no response") };
+    let MessageVerdict::Response(ok) = read(bytes) else { panic!("no response") };
     let tag = ok.headers.tag("To").expect("a To tag").to_owned();
     // A copy of the INVITE triggers no answer; the 200 repeats at T1, then doubling.
     assert!(tell(&layer.request_received(invite(), UDP, 100, accept)).is_empty());
@@ -272,7 +272,7 @@ fn reinvite() -> Request {
 fn sent(events: &[Event<To>]) -> Request {
     let [Event::Send { bytes, .. }, ..] = events else { panic!("{events:?}") };
     match read(bytes) {
-        Verdict::Request(request) => request,
+        MessageVerdict::Request(request) => request,
         other => panic!("{other:?}"),
     }
 }

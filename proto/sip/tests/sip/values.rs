@@ -12,7 +12,7 @@ use twinbox_sip::{
     mwi::Summary,
     sdp::{Direction, Local, Sdp, SdpError, in_body},
     session::{Refresher, Timer, TimerOutcome, TimerPolicy, negotiate},
-    strict::{Verdict, read},
+    strict::{MessageVerdict, read},
     uri::{HostPort, Uri},
     via::{Via, received},
 };
@@ -25,7 +25,7 @@ fn request(method: &str, headers: &[&str]) -> Request {
         if headers.contains("From:") { "" } else { "From: \"Alice\" <sip:2001@pbx>;tag=f\r\n" },
     );
     match read(text.as_bytes()) {
-        Verdict::Request(request) => request,
+        MessageVerdict::Request(request) => request,
         other => panic!("{other:?}"),
     }
 }

@@ -67,6 +67,10 @@ fn set_of_buckets_survives_as_bytes_of_the_right_length_only() {
     assert_eq!((&read, read.contains(9), read.contains(10)), (&set, false, true));
     assert_eq!(BucketSet::from_bytes(&set.as_bytes()[1..]), None);
     assert!(BucketSet::none().is_empty() && BucketSet::none().groups().is_empty());
+    let few = BucketSet::from_bytes(&[0, 7, 255, 255]).expect("the numbers of two");
+    assert_eq!((few.len(), few.contains(7), few.contains(65_535)), (2, true, true));
+    assert_eq!((few.numbers(), BucketSet::none().numbers()), (Some(vec![0, 7, 255, 255]), Some(vec![])));
+    assert_eq!((BucketSet::all().numbers(), BucketSet::from_bytes(&[0, 7, 255])), (None, None));
     // A list that is too short leaves what it does not name.
     set.remove_equal(0, &[0; GROUP], &[0; 3]);
     assert!(!set.contains(2) && set.contains(3));

@@ -3,7 +3,8 @@
 use proptest::{collection::vec, prelude::*};
 use twinbox_ids::{BlobHash, NodeName, Origin, RecordingId, Stamp, Timestamp};
 use twinbox_replication_core::{
-    BlobRef, Clock, Dots, Edit, Field, Member, Members, Part, Place, Record, Tombstone, Unknown, Value, make_edits,
+    BlobRef, Clock, Dots, Edit, Field, Member, Members, Part, PartPlace, Record, Tombstone, Unknown, Value,
+    make_edits,
 };
 
 use crate::{merged, node};
@@ -45,11 +46,11 @@ fn any_record() -> impl Strategy<Value = Record> {
     let saw = proptest::collection::btree_map(0..3u16, any_stamp(), 0..3);
     let tombstone = (any_stamp(), saw).prop_map(|(stamp, saw)| Tombstone { stamp, saw });
     let place = prop_oneof![
-        Just(Place::Record),
-        Just(Place::Tombstone),
-        (0..3u16).prop_map(Place::Field),
-        (0..3u16, any_stamp()).prop_map(|(tag, stamp)| Place::Register(tag, stamp)),
-        (0..3u16, any_bytes()).prop_map(|(tag, member)| Place::Member(tag, member)),
+        Just(PartPlace::Record),
+        Just(PartPlace::Tombstone),
+        (0..3u16).prop_map(PartPlace::Field),
+        (0..3u16, any_stamp()).prop_map(|(tag, stamp)| PartPlace::Register(tag, stamp)),
+        (0..3u16, any_bytes()).prop_map(|(tag, member)| PartPlace::Member(tag, member)),
     ];
     let parts = vec((place, 0..3u8), 0..4).prop_map(|parts| {
         let mut unknown = Unknown::new();
@@ -99,17 +100,17 @@ fn any_edit() -> impl Strategy<Value = Edit> {
 }
 
 #[derive(Debug, Clone)]
-enum Step {
+enum EditStep {
     /// A node edits its record.
     Edit(usize, Edit),
     /// A node receives one of the changes made so far, possibly again.
     Deliver(usize, prop::sample::Index),
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = EditStep> {
     prop_oneof![
-        (0..3usize, any_edit()).prop_map(|(node, edit)| Step::Edit(node, edit)),
-        (0..3usize, any::<prop::sample::Index>()).prop_map(|(node, index)| Step::Deliver(node, index)),
+        (0..3usize, any_edit()).prop_map(|(node, edit)| EditStep::Edit(node, edit)),
+        (0..3usize, any::<prop::sample::Index>()).prop_map(|(node, index)| EditStep::Deliver(node, index)),
     ]
 }
 
@@ -123,7 +124,7 @@ proptest! {
         let mut changes: Vec<Record> = Vec::new();
         for (time, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Edit(i, edit) => {
+                EditStep::Edit(i, edit) => {
                     // Clocks differ: the stamps of the middle node are far in the past.
                     let wall = if i == 1 { 1 } else { time as u64 };
                     let stamp = Stamp { wall, counter: time as u32, origin: Origin(i as u128) };
@@ -140,8 +141,8 @@ proptest! {
                     }
                     changes.push(delta);
                 }
-                Step::Deliver(i, index) if !changes.is_empty() => records[i].merge(index.get(&changes).clone()),
-                Step::Deliver(..) => {}
+                EditStep::Deliver(i, index) if !changes.is_empty() => records[i].merge(index.get(&changes).clone()),
+                EditStep::Deliver(..) => {}
             }
         }
         // Every node receives all changes, each in another order.
@@ -255,7 +256,7 @@ fn play_counts(steps: &[CountStep], cell: Cell) -> Result<(), String> {
             }
             4 => disks[at].push(records[at].clone()),
             _ => {
-                // What was counted since the disk was copied and nobody else got is lost with it; the rest is not.
+                // Counts since the copy of the disk that no other node got are lost with it; the rest is not.
                 let known = records[1 - at].counter(1);
                 records[at] = index.get(&disks[at]).clone();
                 origins[at] = Origin(next);

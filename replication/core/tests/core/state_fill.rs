@@ -192,7 +192,7 @@ impl Model {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Step {
+enum ClusterStep {
     /// A node writes a new row, or one that it has.
     Write(usize, u8),
     Delete(usize, u8),
@@ -204,14 +204,14 @@ enum Step {
     Purge,
 }
 
-fn any_step() -> impl Strategy<Value = Step> {
+fn any_step() -> impl Strategy<Value = ClusterStep> {
     let (node, row) = (0..NODES, 0..ROWS);
     prop_oneof![
-        3 => (node.clone(), row.clone()).prop_map(|(node, row)| Step::Write(node, row)),
-        1 => (node.clone(), row).prop_map(|(node, row)| Step::Delete(node, row)),
-        6 => (node.clone(), node.clone()).prop_map(|(from, to)| Step::Exchange(from, to)),
-        2 => (node, any::<bool>()).prop_map(|(node, all)| Step::Cut(node, all)),
-        1 => Just(Step::Purge),
+        3 => (node.clone(), row.clone()).prop_map(|(node, row)| ClusterStep::Write(node, row)),
+        1 => (node.clone(), row).prop_map(|(node, row)| ClusterStep::Delete(node, row)),
+        6 => (node.clone(), node.clone()).prop_map(|(from, to)| ClusterStep::Exchange(from, to)),
+        2 => (node, any::<bool>()).prop_map(|(node, all)| ClusterStep::Cut(node, all)),
+        1 => Just(ClusterStep::Purge),
     ]
 }
 
@@ -252,14 +252,14 @@ impl World {
         truth.merge(&Row { shows: [(origin, seq)].into(), is_deleted: is_delete });
     }
 
-    fn step(&mut self, step: Step) {
+    fn step(&mut self, step: ClusterStep) {
         match step {
-            Step::Write(node, row) => self.change(node, row, false),
-            Step::Delete(node, row) => self.change(node, row, true),
-            Step::Exchange(from, to) if from != to => self.exchange(from, to),
-            Step::Exchange(..) => {}
-            Step::Cut(node, all) => self.cut(node, all),
-            Step::Purge => self.purge(),
+            ClusterStep::Write(node, row) => self.change(node, row, false),
+            ClusterStep::Delete(node, row) => self.change(node, row, true),
+            ClusterStep::Exchange(from, to) if from != to => self.exchange(from, to),
+            ClusterStep::Exchange(..) => {}
+            ClusterStep::Cut(node, all) => self.cut(node, all),
+            ClusterStep::Purge => self.purge(),
         }
     }
 
@@ -390,7 +390,7 @@ impl World {
             for from in 0..NODES {
                 for to in (0..NODES).filter(|to| *to != from) {
                     for _ in 0..40 {
-                        self.step(Step::Exchange(from, to));
+                        self.step(ClusterStep::Exchange(from, to));
                     }
                 }
             }
@@ -417,7 +417,7 @@ impl World {
     }
 }
 
-fn play(steps: &[Step], mistake: Mistake) -> Result<(), String> {
+fn play(steps: &[ClusterStep], mistake: Mistake) -> Result<(), String> {
     let mut world = World::new(mistake);
     steps.iter().for_each(|step| world.step(*step));
     world.heal()

@@ -69,7 +69,7 @@ async fn next_node_continues_a_blob_that_was_cut_off_and_sends_all_of_it_if_the_
     }
 }
 
-/// The outcome of all nodes' answers together, for a change that `first` has sent and for one that nobody is asked for first.
+/// The outcome of all nodes' answers together, for a change that `first` has sent and for one without a first node to ask.
 #[tokio::test]
 async fn answers_of_all_nodes_decide_the_outcome() {
     let (here, _a) = store("here");

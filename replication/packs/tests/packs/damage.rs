@@ -1,6 +1,6 @@
 //! Damaged, moved and missing files.
 
-use twinbox_packs::{BLOCK, MIN_PACK, PackError, Packs};
+use twinbox_packs::{BLOCK, MAX_PAYLOAD, MIN_PACK, PackError, Packs};
 
 use crate::{CONFIG, append, file, open, read, recordings, sim::SimMedium};
 
@@ -33,6 +33,22 @@ fn damaged_header_of_a_pack_does_not_lose_its_frames() {
     assert_eq!(recordings(&packs), [1, 2, 3]);
     assert_eq!(read(&packs, extents[2]), [3; 1000]);
     assert_eq!(append(&packs, 4, b"four").pack, 2);
+}
+
+#[test]
+fn frames_behind_damage_that_is_full_of_headers_are_found_without_the_header_of_the_pack() {
+    // A header at every sixteenth byte, of a frame of half a MiB, with any nonce.
+    let mut header = b"TwbA\0\0\0\0\x01\x01\0\0".to_vec();
+    header.extend((MAX_PAYLOAD as u32 / 2).to_le_bytes());
+    let sim = SimMedium::new(0);
+    let packs = open(&sim);
+    let first = append(&packs, 1, &header.repeat(50_000));
+    append(&packs, 2, b"two");
+    packs.sync().expect("a sync");
+    drop(packs);
+    sim.flip(&file(1), 20);
+    sim.flip(&file(1), u64::from(first.offset) - 40);
+    assert_eq!(recordings(&open(&sim)), [2]);
 }
 
 // Mutant: a checksum without the number of the pack.

@@ -4,6 +4,7 @@ mod appending;
 mod damage;
 mod faults;
 mod moving;
+mod pieces;
 mod power_cuts;
 mod reading;
 mod real;

@@ -7,11 +7,21 @@ use crate::{
     sim::{Call, SimMedium},
 };
 
-/// Packs with so many frames, each of which fills a pack: numbers 1 and on, and the frames' places.
+/// Packs with this many frames, each of which fills a pack: numbers 1 and on, and the frames' places.
 fn filled(sim: &SimMedium, count: u128) -> (Packs<SimMedium>, Vec<Extent>) {
     let packs = Packs::open(sim.clone(), REUSING, 0).expect("packs");
     let extents = (1..=count).map(|number| append(&packs, number, &vec![number as u8; MAX_PAYLOAD])).collect();
     (packs, extents)
+}
+
+/// Packs whose next full pack is to begin in the file of pack 1, which was removed.
+fn with_a_kept_file(sim: &SimMedium) -> Packs<SimMedium> {
+    let (packs, _) = filled(sim, 3);
+    sim.wait_for_files(4);
+    packs.sync().expect("a sync");
+    packs.remove(1).expect("a removal");
+    append(&packs, 4, b"it begins the pack that was made ahead");
+    packs
 }
 
 #[test]
@@ -70,13 +80,27 @@ fn packs_go_on_in_the_files_of_removed_ones_on_a_full_disk() {
 fn failed_call_while_a_file_is_used_again_stops_all_further_writes() {
     for call in [Call::Write, Call::Sync, Call::Rename] {
         let sim = SimMedium::new(0);
-        let (packs, _) = filled(&sim, 3);
-        sim.wait_for_files(4);
-        packs.sync().expect("a sync");
-        packs.remove(1).expect("a removal");
-        append(&packs, 4, b"it begins the pack that was made ahead");
+        let packs = with_a_kept_file(&sim);
         sim.fail_next(call);
         let failed = (5..8).find_map(|number| append_checked(&packs, number, &vec![0; MAX_PAYLOAD]).err());
         assert!(matches!(failed, Some(PackError::Broken { .. })), "{call:?}: {failed:?}");
     }
+}
+
+#[test]
+fn too_many_open_files_while_a_file_is_used_again_cost_that_file_and_no_more() {
+    let sim = SimMedium::new(0);
+    let packs = with_a_kept_file(&sim);
+    sim.refuse_next_rename();
+    for number in 5..8 {
+        append(&packs, number, &vec![number as u8; MAX_PAYLOAD]);
+        packs.sync().expect("a sync");
+    }
+    assert!(!sim.is_to_refuse_rename());
+    assert_eq!(packs.broken(), None);
+    assert!(!sim.names().contains(&file(1)), "{:?}", sim.names());
+    drop(packs);
+    sim.power_cut(1.0);
+    let packs = Packs::open(sim.clone(), REUSING, 0).expect("packs");
+    assert_eq!(recordings(&packs), [2, 3, 4, 5, 6, 7]);
 }

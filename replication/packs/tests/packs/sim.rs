@@ -47,6 +47,8 @@ struct State {
     dies_at: Option<u64>,
     dead: bool,
     fails: Option<Call>,
+    /// The next renaming finds too many open files.
+    refuses_rename: bool,
     /// Maximum number of files.
     room: usize,
     /// Maximum length of a file.
@@ -88,6 +90,7 @@ impl SimMedium {
             dies_at: None,
             dead: false,
             fails: None,
+            refuses_rename: false,
             room: usize::MAX,
             longest: u64::MAX,
             writes: 0,
@@ -149,6 +152,16 @@ impl SimMedium {
         self.state().fails = Some(call);
     }
 
+    /// Lets the next renaming fail as in a process with too many open files.
+    pub fn refuse_next_rename(&self) {
+        self.state().refuses_rename = true;
+    }
+
+    /// True until a renaming was refused.
+    pub fn is_to_refuse_rename(&self) -> bool {
+        self.state().refuses_rename
+    }
+
     /// Limits the number of files.
     pub fn set_room(&self, room: usize) {
         self.state().room = room;
@@ -171,7 +184,7 @@ impl SimMedium {
         drop(self.0.changed.wait_while(state, |state| state.waiting == 0).expect("the state"));
     }
 
-    /// Waits until there are so many files.
+    /// Waits until there are this many files.
     pub fn wait_for_files(&self, count: usize) {
         let state = self.state();
         drop(self.0.changed.wait_while(state, |state| state.names.len() < count).expect("the state"));
@@ -330,6 +343,9 @@ impl Medium for SimMedium {
         let dies = state.begin()?;
         if state.fails(Call::Rename) {
             return Err(input_output());
+        }
+        if std::mem::take(&mut state.refuses_rename) {
+            return Err(io::ErrorKind::StorageFull.into());
         }
         if !dies || state.random.random_bool(0.5) {
             let index = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;

@@ -1,28 +1,24 @@
-//! The audio that present records name: here, and undamaged.
+//! Check that the audio that present records name is here, and undamaged.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 use twinbox_clock::BootInstant;
 use twinbox_replication_core::BlobRef;
-use twinbox_replication_fetch::{Got, MAX_BLOB};
+use twinbox_replication_fetch::{Batch, Got, MAX_BLOB, batches};
 use twinbox_replication_store::{Filled, RowFault, StoreError};
 
-use super::{ComparisonReport, Difference, Outcome, Subject, session::blocking};
-use crate::{
-    error::StreamError,
-    fill::{Batch, batches},
-    peers::Inner,
-};
+use super::{ComparisonReport, Difference, DifferenceOutcome, Subject};
+use crate::{error::StreamError, fill::missing, peers::Inner, state_scan::blocking};
 
 /// The audio that a comparison looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AudioCheck {
-    /// None.
+    /// No audio.
     None,
-    /// That of present records: it must be here.
+    /// The audio of present records: it must be here.
     Presence,
-    /// The same, read and verified: takes long.
+    /// The audio of present records, read and verified: takes long.
     Content,
 }
 
@@ -33,7 +29,7 @@ pub(super) async fn check(
     report: &mut ComparisonReport,
 ) -> Result<(), StreamError> {
     let store = inner.store.clone();
-    // The fill still fetches what is not here: nothing of it was lost.
+    // The fill still fetches missing audio: it is not lost.
     if store.filled() != Filled::Complete {
         return Ok(());
     }
@@ -42,8 +38,7 @@ pub(super) async fn check(
         AudioCheck::Presence => {
             let mut after = None;
             loop {
-                let store = store.clone();
-                let part = blocking(move || store.missing_audio(false, after.as_ref())).await?;
+                let part = missing(store.clone(), false, after).await?;
                 for batch in batches(part.blobs) {
                     get(inner, batch, report).await?;
                 }
@@ -60,7 +55,7 @@ pub(super) async fn check(
                 }
                 let began = BootInstant::now();
                 let read = inner.store.blobs().read(&blob.hash).await;
-                // Half of the time for others: it reads all there is.
+                // Half of the time is left to others: the check reads all audio.
                 sleep(began.elapsed().min(Duration::from_secs(1))).await;
                 match read {
                     Ok(_) => {}
@@ -112,6 +107,6 @@ fn note(inner: &Inner, report: &mut ComparisonReport, blob: &BlobRef, fault: Row
         node: inner.config.node.clone(),
         fault,
         lacked: Default::default(),
-        outcome: if is_here { Outcome::Repaired } else { Outcome::NotRepaired },
+        outcome: if is_here { DifferenceOutcome::Repaired } else { DifferenceOutcome::NotRepaired },
     });
 }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::time::timeout;
-use tonic::{Status, transport::Channel};
-use twinbox_replication_core::{Holdings, Key, Vector, buckets::BucketSet};
+use tonic::{Code, Status, transport::Channel};
+use twinbox_replication_core::{Holdings, Key, Vector, buckets::BucketSet, range_sums::RangeList};
 use twinbox_replication_store::{HASHES, RepairedRow, RowPage, StoredRow};
 use twinbox_wire::replication::{
     self as wire, compare_reply, compare_request::Part, replication_client::ReplicationClient,
@@ -25,7 +25,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Timeout of a repair at the peer, which asks back and may wait for changes and audio.
 const REPAIR: Duration = Duration::from_secs(120);
 
-/// The answer of a peer that was to take what it lacks.
+/// The answer of a peer to a request for repairs.
 pub(super) struct Repairs {
     pub(super) repaired: Vec<RepairedRow>,
     /// The rows that it could not repair, with what they lack.
@@ -43,7 +43,11 @@ pub(crate) struct PeerRows {
     pub(super) seen: Vector,
 }
 
-pub(crate) struct Client(ReplicationClient<Channel>);
+pub(crate) struct Client {
+    client: ReplicationClient<Channel>,
+    /// The peer has answered with ranges of keys, and reads buckets by their numbers.
+    knows_ranges: bool,
+}
 
 impl Client {
     pub(crate) fn new(inner: &Arc<Inner>, link: &Link) -> Result<Self, StreamError> {
@@ -51,12 +55,12 @@ impl Client {
         let client = ReplicationClient::new(endpoint.connect_lazy())
             .max_decoding_message_size(limits::MESSAGE)
             .max_encoding_message_size(limits::MESSAGE);
-        Ok(Self(client))
+        Ok(Self { client, knows_ranges: false })
     }
 
     async fn ask(&mut self, part: Part) -> Result<compare_reply::Part, StreamError> {
         let request = wire::CompareRequest { hashes: HASHES, part: Some(part) };
-        let reply = in_time(ANSWER, self.0.compare(request)).await?.into_inner();
+        let reply = in_time(ANSWER, self.client.compare(request)).await?.into_inner();
         reply.part.ok_or_else(|| bad("an empty answer"))
     }
 
@@ -76,14 +80,30 @@ impl Client {
         }
     }
 
+    /// The first ranges of keys, at least `most` if there are more; `None` of a peer of an earlier release.
+    pub(super) async fn range_sums(&mut self, most: usize) -> Result<Option<RangeList<Key>>, StreamError> {
+        let mut list = RangeList { ends: Vec::new(), rest: None };
+        while list.rest.is_none() && list.ends.len() < most {
+            let after = list.ends.last().map(|(end, _)| frames::key_to_wire(end));
+            match self.ask(Part::Ranges(wire::RangeSumsRequest { after })).await {
+                Ok(compare_reply::Part::Ranges(reply)) => frames::read_ranges(reply, &mut list)?,
+                Ok(_) => return Err(other()),
+                Err(StreamError::Rpc(status)) if status.code() == Code::InvalidArgument => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        self.knows_ranges = true;
+        Ok(Some(list))
+    }
+
     pub(super) async fn list(
         &mut self,
         buckets: &BucketSet,
-        after: Option<&Key>,
-        upto: Option<&Key>,
+        (after, upto): (Option<&Key>, Option<&Key>),
     ) -> Result<RowPage, StreamError> {
+        let numbers = buckets.numbers().filter(|_| self.knows_ranges);
         let request = wire::RowListRequest {
-            buckets: Bytes::copy_from_slice(buckets.as_bytes()),
+            buckets: numbers.map_or_else(|| Bytes::copy_from_slice(buckets.as_bytes()), Bytes::from),
             after: after.map(frames::key_to_wire),
             upto: upto.map(frames::key_to_wire),
         };
@@ -105,10 +125,10 @@ impl Client {
         Ok(PeerRows { rows: reply.row.into_iter().map(frames::read_row).collect(), holdings, seen })
     }
 
-    /// Lets the peer take what it lacks in these rows.
+    /// Requests that the peer takes the data that it lacks in these rows.
     pub(super) async fn repair(&mut self, keys: &[Key]) -> Result<Repairs, StreamError> {
         let request = wire::RepairRequest { hashes: HASHES, key: keys.iter().map(frames::key_to_wire).collect() };
-        let reply = in_time(REPAIR, self.0.repair(request)).await?.into_inner();
+        let reply = in_time(REPAIR, self.client.repair(request)).await?.into_inner();
         let rows = reply.row.into_iter().take(keys.len()).map(frames::read_repaired);
         let mut rows = rows.collect::<Result<Vec<_>, _>>()?;
         rows.retain(|row| keys.contains(&row.key));

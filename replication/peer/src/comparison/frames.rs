@@ -1,28 +1,24 @@
-//! The messages of a comparison, to and from the types of the store. What a peer says is checked here.
+//! The messages of a comparison, to and from the types of the store. Input from a peer is checked here.
 
 use bytes::Bytes;
 use twinbox_replication_core::{
-    Holdings, Key, Lack, Table, Tag,
+    Holdings, Key, Lack, Tag,
     buckets::{BucketSet, GROUP, GROUPS},
+    range_sums::RangeList,
 };
 use twinbox_replication_store::{RepairedRow, RowFault, RowPage, Store, StoredRow, codec};
 use twinbox_wire::replication as wire;
 
-use crate::{config::limits, error::StreamError, frames::bad};
+use crate::{
+    error::StreamError,
+    frames::{bad, report_of},
+};
+pub(super) use crate::{state_fill::read_key, state_scan::key_to_wire};
 
-/// Rows in one message of a list.
+/// Rows or ranges of keys in one message of a list.
 pub(super) const LIST: usize = 4_096;
 /// Rows in one request for rows.
 pub(crate) const ROWS: usize = 32;
-
-pub(super) fn key_to_wire(key: &Key) -> wire::Key {
-    wire::Key { table: key.table.0.into(), id: Bytes::copy_from_slice(&key.id) }
-}
-
-pub(super) fn read_key(key: wire::Key) -> Result<Key, StreamError> {
-    let table = u16::try_from(key.table).map_err(|_| bad("a key of an unknown table"))?;
-    Ok(Key::new(Table(table), key.id))
-}
 
 pub(super) fn read_keys(keys: Vec<wire::Key>, limit: usize) -> Result<Vec<Key>, StreamError> {
     if keys.len() > limit {
@@ -44,6 +40,11 @@ pub(super) fn read_sums(bytes: &[u8], count: usize) -> Result<Vec<u128>, StreamE
     Ok(sums.iter().map(|sum| u128::from_be_bytes(*sum)).collect())
 }
 
+fn read_sum(bytes: &[u8]) -> Result<u128, StreamError> {
+    let sum = <[u8; 16]>::try_from(bytes).map_err(|_| bad("a sum or a row hash of another length"))?;
+    Ok(u128::from_be_bytes(sum))
+}
+
 pub(super) fn read_group_sums(reply: &wire::GroupSums) -> Result<Vec<u128>, StreamError> {
     read_sums(&reply.sums, GROUPS)
 }
@@ -52,20 +53,43 @@ pub(super) fn read_bucket_sums(reply: &wire::BucketSums, groups: usize) -> Resul
     read_sums(&reply.sums, groups * GROUP)
 }
 
+pub(super) fn ranges_to_wire(list: RangeList<Key>) -> wire::RangeSums {
+    let range =
+        |(end, sum): (Key, u128)| wire::RangeSum { upto: Some(key_to_wire(&end)), sum: sums_to_wire([sum]) };
+    wire::RangeSums {
+        range: list.ends.into_iter().map(range).collect(),
+        rest: list.rest.map(|sum| sums_to_wire([sum])),
+    }
+}
+
+/// Adds ranges of a peer to those before. Each message brings some, or the end: no list is endless.
+pub(super) fn read_ranges(reply: wire::RangeSums, list: &mut RangeList<Key>) -> Result<(), StreamError> {
+    if reply.range.len() > LIST || (reply.range.is_empty() && reply.rest.is_none()) {
+        return Err(bad("a list of ranges that is too long, or does not end"));
+    }
+    for range in reply.range {
+        let end = read_key(range.upto.ok_or_else(|| bad("a range without an end"))?)?;
+        if list.ends.last().is_some_and(|(last, _)| end <= *last) {
+            return Err(bad("a list of ranges that does not ascend"));
+        }
+        list.ends.push((end, read_sum(&range.sum)?));
+    }
+    list.rest = reply.rest.map(|sum| read_sum(&sum)).transpose()?;
+    Ok(())
+}
+
 pub(super) fn read_buckets(bytes: &[u8]) -> Result<BucketSet, StreamError> {
     BucketSet::from_bytes(bytes).ok_or_else(|| bad("a set of another number of buckets"))
 }
 
 pub(super) fn list_to_wire(page: RowPage) -> wire::RowList {
-    let row = |(key, hash): (Key, u128)| wire::HashedRow {
-        key: Some(key_to_wire(&key)),
-        hash: Bytes::copy_from_slice(&hash.to_be_bytes()),
-    };
+    let row =
+        |(key, hash): (Key, u128)| wire::HashedRow { key: Some(key_to_wire(&key)), hash: sums_to_wire([hash]) };
     wire::RowList { upto: page.upto.as_ref().map(key_to_wire), row: page.rows.into_iter().map(row).collect() }
 }
 
-/// Reads a list of rows behind `after` and up to `upto`: ascending, within that range, and of bounded length; it gets on,
-/// so that an endless list ends.
+/// Reads a list of rows behind `after` and up to `upto`: ascending, within that range, and of bounded length. Each list
+/// advances, so that no list is endless.
 pub(super) fn read_list(
     list: wire::RowList,
     after: Option<&Key>,
@@ -77,12 +101,12 @@ pub(super) fn read_list(
     let mut rows: Vec<(Key, u128)> = Vec::with_capacity(list.row.len());
     for row in list.row {
         let key = read_key(row.key.ok_or_else(|| bad("a row without a key"))?)?;
-        let hash = <[u8; 16]>::try_from(&row.hash[..]).map_err(|_| bad("a row hash of another length"))?;
+        let hash = read_sum(&row.hash)?;
         let last = rows.last().map(|(key, _)| key).or(after);
         if last.is_some_and(|last| key <= *last) {
             return Err(bad("a list of rows that does not ascend"));
         }
-        rows.push((key, u128::from_be_bytes(hash)));
+        rows.push((key, hash));
     }
     let reached = list.upto.map(read_key).transpose()?;
     let reached = match (reached, upto) {
@@ -100,22 +124,9 @@ pub(super) fn read_list(
 }
 
 /// All changes that are durable here; `None` when there are too many gaps for one message. In contrast to a report of
-/// stability it has those that were set aside: the comparison is to repair their rows.
+/// stability it includes changes that were set aside: the comparison is to repair their rows.
 pub(super) fn report(store: &Store) -> Option<wire::Report> {
-    let holdings = Holdings::from(store.holdings());
-    let vector = holdings.vector();
-    let beyond = holdings.iter().filter(|(origin, seqs)| *seqs.start() > vector.get(*origin));
-    let run = |(origin, seqs): (_, std::ops::RangeInclusive<u64>)| wire::Run {
-        origin: codec::origin_to_wire(origin),
-        first: *seqs.start(),
-        last: *seqs.end(),
-    };
-    let beyond: Vec<_> = beyond.map(run).take(limits::REPORTED_RUNS + 1).collect();
-    (beyond.len() <= limits::REPORTED_RUNS).then(|| wire::Report {
-        vector: Some(codec::vector_to_wire(&vector)),
-        beyond,
-        ..wire::Report::default()
-    })
+    report_of(&Holdings::from(store.holdings()), false)
 }
 
 pub(super) fn row_to_wire(row: &StoredRow) -> wire::Row {

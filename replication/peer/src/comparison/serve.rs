@@ -9,7 +9,7 @@ use twinbox_replication_store::{HASHES, Store, StoreError, codec};
 use twinbox_wire::replication::{self as wire, compare_reply, compare_request::Part};
 
 use super::{frames, session};
-use crate::{error::StreamError, link::Link, peers::Inner};
+use crate::{error::StreamError, link::Link, peers::Inner, state_scan::blocking};
 
 fn not_counted() -> Status {
     Status::unavailable("the rows of that node are still being counted")
@@ -49,12 +49,17 @@ pub(crate) async fn compare(
             }
             compare_reply::Part::Buckets(wire::BucketSums { sums: Bytes::from(sums.concat()) })
         }
+        Part::Ranges(request) => {
+            let after = request.after.map(frames::read_key).transpose()?;
+            let list = store.range_sums(after.as_ref(), frames::LIST).ok_or_else(not_counted)?;
+            compare_reply::Part::Ranges(frames::ranges_to_wire(list))
+        }
         Part::List(request) => {
             let buckets = frames::read_buckets(&request.buckets)?;
             let after = request.after.map(frames::read_key).transpose()?;
             let upto = request.upto.map(frames::read_key).transpose()?;
-            let page = session::blocking(move || store.rows_of_buckets(&buckets, after.as_ref(), upto.as_ref()));
-            compare_reply::Part::List(frames::list_to_wire(page.await?))
+            let page = blocking(move || store.rows_of_buckets(&buckets, after.as_ref(), upto.as_ref()));
+            compare_reply::Part::List(frames::list_to_wire(page.await.map_err(StreamError::from)?))
         }
         Part::Rows(request) => {
             let keys = frames::read_keys(request.key, frames::ROWS)?;
@@ -64,7 +69,7 @@ pub(crate) async fn compare(
                 // The marks behind the rows, which came with theirs.
                 Ok((rows.collect::<Result<Vec<_>, StoreError>>()?, codec::vector_to_wire(&reading.scanned()?)))
             };
-            let (row, seen) = session::blocking(read).await?;
+            let (row, seen) = blocking(read).await.map_err(StreamError::from)?;
             // The report after the rows, and after the changes that they show are announced: all of them are in it.
             store.announced().await.map_err(StreamError::from)?;
             compare_reply::Part::Rows(wire::Rows { row, report: frames::report(&store), seen: Some(seen) })
@@ -73,7 +78,7 @@ pub(crate) async fn compare(
     Ok(wire::CompareReply { part: Some(part) })
 }
 
-/// Compares rows with those of the peer that asks, and takes what this store lacks.
+/// Compares rows with those of the peer that asks, and takes the data that this store lacks.
 pub(crate) async fn repair(
     inner: &Arc<Inner>,
     link: &Arc<Link>,

@@ -1,29 +1,35 @@
 //! One comparison with one peer.
 //!
 //! The sums are read several times: a bucket that was equal once holds no damage, so that changes on their way drop out. The
-//! rows of the buckets that remain are listed on both sides and compared by their hashes, and those that differ are read.
+//! rows of the buckets that remain are listed on both sides, in the ranges of keys whose sums differ, and compared by their
+//! hashes. Those that differ are read.
 //! A row of the peer shows a fault of the row here only when the peer has all changes that this node had before it asked, and
-//! this node has all that the peer had after it read the row: whatever the row here lacks then was lost.
+//! this node has all that the peer had after it read the row: data that the row here then lacks was lost.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::{sleep, timeout};
 use tonic::{Code, Status};
 use twinbox_clock::BootInstant;
 use twinbox_replication_core::{
-    Holdings, Key, Lack, Record, Vector,
+    BlobRef, Holdings, Key, Lack, Record, Vector,
     buckets::{BucketSet, GROUP, unequal},
+    range_sums::{self, Span},
 };
-use twinbox_replication_fetch::MAX_BLOB;
+use twinbox_replication_fetch::{Got, MAX_BLOB};
 use twinbox_replication_store::{RepairedRow, RowFault, Store, StoreError, StoredRow};
 
 use super::{
-    AudioCheck, ComparisonReport, Difference, Outcome, Subject, audio,
+    AudioCheck, ComparisonReport, Difference, DifferenceOutcome, Subject, audio,
     client::{Client, PeerRows, Repairs},
     count_all,
     frames::ROWS,
 };
-use crate::{error::StreamError, frames, link::Link, peers::Inner};
+use crate::{error::StreamError, frames, link::Link, peers::Inner, state_scan::blocking};
 
 /// Readings of the sums at most, and the pause between them, in which changes arrive.
 const READINGS: u32 = 5;
@@ -32,8 +38,12 @@ const READING_PAUSE: Duration = Duration::from_millis(250);
 const PASS: usize = 4_096;
 /// Passes of one comparison.
 const PASSES: u32 = 16;
-/// Pages of one list: each takes in some thousand rows of a peer that tells the truth.
+/// Pages of one list: an honest peer fills each with some thousand rows.
 const PAGES: u32 = 100_000;
+/// Ranges of keys whose sums are compared: 33 million rows. Those behind them count as one.
+const RANGES: usize = 65_536;
+/// Spans of keys of which the rows are listed one by one. With more, the pages of one list of all rows are fewer requests.
+const SPANS: usize = 256;
 /// Readings of a row until both nodes have each other's changes, and the pause between them.
 const ATTEMPTS: u32 = 12;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(250);
@@ -43,11 +53,11 @@ const ARRIVAL: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mi
 /// Maximum time of the exchange with the peer, audio left out: others wait for their turn.
 const EXCHANGE: Duration = Duration::from_secs(1_800);
 
-/// Rows of a peer, and what was taken of them.
+/// Rows of a peer, and the result of their repair here.
 #[derive(Default)]
 pub(super) struct Settled {
     pub(super) repaired: Vec<RepairedRow>,
-    /// The rows that still lack something, and what.
+    /// The rows that still lack data, and the parts that they lack.
     pub(super) failed: Vec<RepairedRow>,
     pub(super) undecided: Vec<Key>,
     /// The rows of the peer that were decided.
@@ -64,7 +74,7 @@ enum Passed {
     Undecided,
 }
 
-/// Compares the stores and repairs both; `Err` says why it was not completed.
+/// Compares the stores and repairs both; `Err` is the reason why the comparison was not completed.
 pub(super) async fn compare(
     inner: &Arc<Inner>,
     link: &Arc<Link>,
@@ -74,7 +84,7 @@ pub(super) async fn compare(
     if !inner.store.filled().has_records() {
         return Err("the first fill of this node is in progress".to_owned());
     }
-    count_all(&inner.store).await.map_err(|error| error.to_string())?;
+    count_all(inner).await.map_err(|error| error.to_string())?;
     match timeout(EXCHANGE, exchange(inner, link, report)).await {
         Ok(ended) => ended?,
         Err(_) => return Err(format!("the comparison with {} took more than half an hour", link.name)),
@@ -83,7 +93,7 @@ pub(super) async fn compare(
     audio::check(inner, check, report).await.map_err(|error| error.to_string())
 }
 
-/// Compares the rows in passes and repairs both sides; `Err` says why not all were compared.
+/// Compares the rows in passes and repairs both sides; `Err` is the reason why not all were compared.
 async fn exchange(inner: &Arc<Inner>, link: &Arc<Link>, report: &mut ComparisonReport) -> Result<(), String> {
     let problem = |error: StreamError| match &error {
         StreamError::Rpc(status) if status.code() == Code::Unimplemented => {
@@ -126,7 +136,7 @@ fn suspects(store: &Store) -> Result<BTreeSet<Key>, StoreError> {
     Ok(rows)
 }
 
-/// Compares once. Ends at the first rows that this node cannot decide: the others would wait as long in vain.
+/// Compares once. Ends at the first rows that this node cannot decide: the others would wait as long without a result.
 async fn pass(
     inner: &Arc<Inner>,
     link: &Arc<Link>,
@@ -134,8 +144,15 @@ async fn pass(
     mut rows: BTreeSet<Key>,
     report: &mut ComparisonReport,
 ) -> Result<Passed, StreamError> {
-    let buckets = differing(&inner.store, client).await?;
-    let is_full = !buckets.is_empty() && list(&inner.store, client, Arc::new(buckets), &mut rows).await?;
+    let buckets = Arc::new(differing(&inner.store, client).await?);
+    let spans = if buckets.is_empty() { Vec::new() } else { differing_spans(&inner.store, client).await? };
+    let mut is_full = false;
+    for span in spans {
+        is_full = list(&inner.store, client, &buckets, span, &mut rows).await?;
+        if is_full {
+            break;
+        }
+    }
     let rows: Vec<Key> = rows.into_iter().collect();
     for rows in rows.chunks(ROWS) {
         if !both_ways(inner, link, client, rows, report).await? {
@@ -147,7 +164,7 @@ async fn pass(
 
 /// The buckets whose sums differed at each reading.
 async fn differing(store: &Store, client: &mut Client) -> Result<BucketSet, StreamError> {
-    let mut buckets = BucketSet::all();
+    let (mut buckets, mut known) = (BucketSet::all(), HashMap::new());
     for reading in 0..READINGS {
         if reading > 0 {
             sleep(READING_PAUSE).await;
@@ -159,9 +176,17 @@ async fn differing(store: &Store, client: &mut Client) -> Result<BucketSet, Stre
                 buckets.remove_group(group);
             }
         }
-        let groups = buckets.groups();
+        let mut groups = buckets.groups();
         if groups.is_empty() {
             break;
+        }
+        // The buckets of a group whose sums are as they were differ as before.
+        groups.retain(|group| {
+            let sums = (ours[usize::from(*group)], theirs[usize::from(*group)]);
+            known.insert(*group, sums) != Some(sums)
+        });
+        if groups.is_empty() {
+            continue;
         }
         let theirs = client.bucket_sums(&groups).await?;
         for (group, theirs) in groups.iter().zip(theirs.chunks(GROUP)) {
@@ -174,19 +199,27 @@ async fn differing(store: &Store, client: &mut Client) -> Result<BucketSet, Stre
     Ok(buckets)
 }
 
-/// Adds the rows of these buckets that only one side has, or that have different hashes; true when there are more than
-/// one pass looks at.
+/// The spans of keys in which rows may differ.
+async fn differing_spans(store: &Store, client: &mut Client) -> Result<Vec<Span<Key>>, StreamError> {
+    let Some(theirs) = client.range_sums(RANGES).await? else { return Ok(vec![(None, None)]) };
+    let ours = store.range_sums(None, RANGES).ok_or_else(not_counted)?;
+    let spans = range_sums::differing(&ours, &theirs);
+    Ok(if spans.len() > SPANS { vec![(None, None)] } else { spans })
+}
+
+/// Adds the rows of these buckets within a span that only one side has, or that have different hashes; true when there are more
+/// than one pass looks at.
 async fn list(
     store: &Store,
     client: &mut Client,
-    buckets: Arc<BucketSet>,
+    buckets: &Arc<BucketSet>,
+    (mut after, end): Span<Key>,
     found: &mut BTreeSet<Key>,
 ) -> Result<bool, StreamError> {
-    let mut after: Option<Key> = None;
     for _ in 0..PAGES {
-        let (reading, from, of) = (store.clone(), after.clone(), buckets.clone());
-        let mut ours = blocking(move || reading.rows_of_buckets(&of, from.as_ref(), None)).await?;
-        let theirs = client.list(&buckets, after.as_ref(), ours.upto.as_ref()).await?;
+        let (reading, of, from, upto) = (store.clone(), buckets.clone(), after.clone(), end.clone());
+        let mut ours = blocking(move || reading.rows_of_buckets(&of, from.as_ref(), upto.as_ref())).await?;
+        let theirs = client.list(buckets, (after.as_ref(), ours.upto.as_ref())).await?;
         if let Some(upto) = &theirs.upto {
             ours.rows.retain(|(key, _)| key <= upto);
         }
@@ -194,16 +227,16 @@ async fn list(
         if found.len() >= PASS {
             return Ok(true);
         }
-        match theirs.upto {
-            Some(upto) => after = Some(upto),
-            None => return Ok(false),
+        if theirs.upto == end {
+            return Ok(false);
         }
+        after = theirs.upto;
     }
     Err(frames::bad("a list of rows that does not end"))
 }
 
-/// Takes what this node lacks in these rows, and lets the peer take what it lacks. False when this node could not decide
-/// them.
+/// Takes the data that this node lacks in these rows, and requests the same of the peer. False when this node could not
+/// decide them.
 async fn both_ways(
     inner: &Arc<Inner>,
     link: &Arc<Link>,
@@ -224,16 +257,16 @@ async fn both_ways(
         ..difference(node, row.key, row.fault, outcome)
     };
     let Settled { repaired, failed, undecided, theirs } = settle(inner, client, rows).await?;
-    repaired.into_iter().for_each(|row| report.note(decided(own, row, Outcome::Repaired)));
-    failed.into_iter().for_each(|row| report.note(decided(own, row, Outcome::NotRepaired)));
+    repaired.into_iter().for_each(|row| report.note(decided(own, row, DifferenceOutcome::Repaired)));
+    failed.into_iter().for_each(|row| report.note(decided(own, row, DifferenceOutcome::NotRepaired)));
     let is_decided = undecided.is_empty();
     for key in undecided {
-        report.note(difference(own, key, RowFault::Incomplete, Outcome::Undecided));
+        report.note(difference(own, key, RowFault::Incomplete, DifferenceOutcome::Undecided));
     }
     let (mut lacking, mut unreadable) = (Vec::new(), Vec::new());
     for (key, theirs) in theirs {
         let ours = inner.store.stored_row(&key)?;
-        if lacks(&theirs, &ours).is_some() && !matches!(ours, StoredRow::Unreadable) {
+        if theirs.fault_beside(&ours).is_some() && !matches!(ours, StoredRow::Unreadable) {
             if theirs == StoredRow::Unreadable {
                 unreadable.push(key.clone());
             }
@@ -246,37 +279,22 @@ async fn both_ways(
     let Repairs { repaired, failed, undecided } = client.repair(&lacking).await?;
     let is_named = |key: &Key| repaired.iter().chain(&failed).any(|row| row.key == *key) || undecided.contains(key);
     unreadable.retain(|key| !is_named(key));
-    repaired.into_iter().for_each(|row| report.note(decided(&link.name, row, Outcome::Repaired)));
-    failed.into_iter().for_each(|row| report.note(decided(&link.name, row, Outcome::NotRepaired)));
+    repaired.into_iter().for_each(|row| report.note(decided(&link.name, row, DifferenceOutcome::Repaired)));
+    failed.into_iter().for_each(|row| report.note(decided(&link.name, row, DifferenceOutcome::NotRepaired)));
     for key in undecided {
-        report.note(difference(&link.name, key, RowFault::Incomplete, Outcome::Undecided));
+        report.note(difference(&link.name, key, RowFault::Incomplete, DifferenceOutcome::Undecided));
     }
     if !unreadable.is_empty() {
         // The peer may read a row that this release cannot: it repairs nothing then, and the rows differ all the same.
         let PeerRows { rows, .. } = client.rows(&unreadable).await?;
         for (key, _) in unreadable.into_iter().zip(rows).filter(|(_, row)| *row == StoredRow::Unreadable) {
-            report.note(difference(&link.name, key, RowFault::Unreadable, Outcome::NotRepaired));
+            report.note(difference(&link.name, key, RowFault::Unreadable, DifferenceOutcome::NotRepaired));
         }
     }
     Ok(is_decided)
 }
 
-/// The fault of a row, if the other copy has more; a deleted record may be purged on one side.
-fn lacks(row: &StoredRow, other: &StoredRow) -> Option<RowFault> {
-    match (row, other) {
-        (StoredRow::Unreadable, _) => Some(RowFault::Unreadable),
-        (_, StoredRow::Absent | StoredRow::Unreadable) => None,
-        (StoredRow::Absent, StoredRow::Record(other)) => {
-            (!other.is_deleted() && !other.is_empty()).then_some(RowFault::Missing)
-        }
-        (StoredRow::Record(row), StoredRow::Record(other)) => {
-            let are_deleted = row.is_deleted() && other.is_deleted();
-            (!are_deleted && row.lacks(other).is_some()).then_some(RowFault::Incomplete)
-        }
-    }
-}
-
-/// Takes what this node lacks in these rows, for a peer that compares.
+/// Takes the data that this node lacks in these rows, for a peer that compares.
 pub(super) async fn take_lacking(
     inner: &Arc<Inner>,
     link: &Arc<Link>,
@@ -299,7 +317,7 @@ pub(super) async fn take_lacking(
     Ok(settled)
 }
 
-/// Reads rows of the peer until they can be judged, and takes what this node lacks.
+/// Reads rows of the peer until they can be judged, and takes the data that this node lacks.
 async fn settle(inner: &Arc<Inner>, client: &mut Client, rows: &[Key]) -> Result<Settled, StreamError> {
     let before = Holdings::from(inner.store.holdings());
     for attempt in 0..ATTEMPTS {
@@ -329,8 +347,8 @@ async fn arrives(store: &Store, report: &Holdings) -> bool {
     true
 }
 
-/// Takes what this node lacks in these rows, after the audio that they name. Returns the rows that were repaired, and those
-/// that still lack something.
+/// Takes the data that this node lacks in these rows, after the audio that they name. Returns the rows that were repaired, and
+/// those that still lack data.
 async fn take(
     inner: &Arc<Inner>,
     theirs: &[(Key, StoredRow)],
@@ -339,16 +357,16 @@ async fn take(
     let store = &inner.store;
     // A row that holds all may still have changes to clear that were set aside.
     let has_set_aside = store.health().set_aside > 0;
-    let (mut lacking, mut copies) = (Vec::new(), Vec::new());
+    let (mut lacking, mut copies, mut lost) = (Vec::new(), Vec::new(), Vec::new());
     for (key, row) in theirs {
         let ours = store.stored_row(key)?;
-        let is_lacking = lacks(&ours, row).is_some();
+        let is_lacking = ours.fault_beside(row).is_some();
         if is_lacking {
             lacking.push((key, row, ours == StoredRow::Absent));
         }
         let StoredRow::Record(record) = row else { continue };
         if is_lacking {
-            fetch_audio(inner, record).await;
+            fetch_audio(inner, record, &mut lost).await;
         }
         if is_lacking || has_set_aside {
             copies.push((key.clone(), record.clone(), ours == StoredRow::Absent));
@@ -359,49 +377,39 @@ async fn take(
     }
     let mut left = Vec::with_capacity(copies.len());
     for (key, record, was_absent) in copies {
-        // One that was here and is gone was purged while the audio came.
+        // A row that was here and is absent now was purged while the audio came.
         if was_absent || store.stored_row(&key)? != StoredRow::Absent {
             left.push((key, record));
         }
     }
-    let repaired = if left.is_empty() { Vec::new() } else { store.repair(left, seen).await? };
+    if !lost.is_empty() {
+        // Before the rows: a report that covers them names the audio that is not here.
+        store.apply_without(Vec::new(), lost.clone()).await?;
+    }
+    let repaired = if left.is_empty() { Ok(Vec::new()) } else { store.repair(left, seen).await };
+    // Behind the rows: audio that no row names is not requested. Also after a failure: it is noted.
+    inner.lost_audio.add(lost);
+    let repaired = repaired?;
     let mut failed = Vec::new();
     for (key, row, was_absent) in lacking {
         let ours = store.stored_row(key)?;
         let is_purged = !was_absent && ours == StoredRow::Absent;
-        if let Some(fault) = lacks(&ours, row).filter(|_| !is_purged) {
-            failed.push(RepairedRow { key: key.clone(), fault, added: parts_lacked(&ours, row) });
+        if let Some(fault) = ours.fault_beside(row).filter(|_| !is_purged) {
+            failed.push(RepairedRow { key: key.clone(), fault, added: ours.lacks(row) });
         }
     }
     Ok((repaired, failed))
 }
 
-/// Gets the audio of a record that is to be copied. Without it the record is repaired all the same: the check of audio asks
-/// again.
-async fn fetch_audio(inner: &Inner, record: &Record) {
+/// Gets the audio of a record that is to be copied, and adds to `lost` what does not come: the record is repaired all the same.
+async fn fetch_audio(inner: &Inner, record: &Record, lost: &mut Vec<BlobRef>) {
     for blob in record.blobs().filter(|blob| !record.is_deleted() && blob.length <= MAX_BLOB) {
-        if !inner.store.blobs().has(&blob.hash) {
-            inner.fetcher.get_from_any(blob).await;
+        if !inner.store.blobs().has(&blob.hash) && inner.fetcher.get_from_any(blob).await != Got::Here {
+            lost.push(*blob);
         }
     }
 }
 
-fn parts_lacked(row: &StoredRow, other: &StoredRow) -> Lack {
-    let StoredRow::Record(other) = other else { return Lack::default() };
-    let lack = match row {
-        StoredRow::Record(row) => row.lacks(other),
-        StoredRow::Absent | StoredRow::Unreadable => Record::new().lacks(other),
-    };
-    lack.unwrap_or_default()
-}
-
 fn not_counted() -> StreamError {
     Status::unavailable("the rows of this node are still being counted").into()
-}
-
-/// Runs work that waits for the disk off the async runtime.
-pub(super) async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> Result<R, StoreError> + Send + 'static,
-) -> Result<R, StreamError> {
-    Ok(tokio::task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Closed))?)
 }

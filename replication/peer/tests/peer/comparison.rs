@@ -1,19 +1,28 @@
 //! Comparison of stores: damage is found and repaired, whatever is on its way meanwhile, and a peer that lies gets no
 //! further than its own rows.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
+use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_ids::{NodeName, Origin, RecordingId};
-use twinbox_replication_core::{Edit, Key, Table, Value, Vector};
-use twinbox_replication_peer::{AudioCheck, ComparisonReport, Outcome, Subject};
-use twinbox_replication_store::{Filled, Removal, RowFault};
+use twinbox_replication_core::{Edit, Key, Table, Value, Vector, buckets::BucketSet};
+use twinbox_replication_peer::{AudioCheck, ComparisonReport, DifferenceOutcome, Subject};
+use twinbox_replication_store::{Filled, Removal, RowFault, Store, StoreConfig, codec};
 use twinbox_wire::replication::{
-    self as wire, BlobPieces, FetchBlobsRequest, FollowerFrame, SourceFrame, compare_reply, compare_request,
+    self as wire, BlobPieces, FetchBlobsRequest, FollowerFrame, SourceFrame, compare_reply,
+    compare_request::Part,
     replication_server::{Replication, ReplicationServer},
 };
 
@@ -63,7 +72,7 @@ async fn compare(node: &Node, peer: &str, audio: AudioCheck) -> Arc<ComparisonRe
 }
 
 /// Rows, the node that lacked something, the fault, and what became of it.
-fn found(report: &ComparisonReport) -> Vec<(Key, NodeName, RowFault, Outcome)> {
+fn found(report: &ComparisonReport) -> Vec<(Key, NodeName, RowFault, DifferenceOutcome)> {
     let rows = report.differences.iter().filter_map(|difference| match &difference.subject {
         Subject::Row(key) => Some((key.clone(), difference.node.clone(), difference.fault, difference.outcome)),
         Subject::Audio(_) => None,
@@ -93,8 +102,8 @@ async fn lost_and_damaged_rows_are_copied_from_the_side_that_has_them() {
     // The node that is whole finds it, too, unless a scheduled comparison was faster.
     let report = compare(&a, "b", AudioCheck::None).await;
     let expected = [
-        (key("row000007"), name("b"), RowFault::Missing, Outcome::Repaired),
-        (key("row000008"), name("b"), RowFault::Unreadable, Outcome::Repaired),
+        (key("row000007"), name("b"), RowFault::Missing, DifferenceOutcome::Repaired),
+        (key("row000008"), name("b"), RowFault::Unreadable, DifferenceOutcome::Repaired),
     ];
     assert!(found(&report).iter().all(|found| expected.contains(found)), "{report:?}");
     assert!(report.differences.iter().all(|difference| difference.lacked.fields == [1]), "{report:?}");
@@ -159,7 +168,7 @@ async fn copy_of_a_row_of_an_interrupted_scan_is_marked_too() {
     let seen: Vector = [(Origin::random(), 7)].into_iter().collect();
     a.store.merge_state(vec![(key("scanned"), record)], seen.clone()).await.unwrap();
     let repaired = compare(&b, "a", AudioCheck::None).await;
-    assert_eq!(found(&repaired), [(key("scanned"), name("b"), RowFault::Missing, Outcome::Repaired)]);
+    assert_eq!(found(&repaired), [(key("scanned"), name("b"), RowFault::Missing, DifferenceOutcome::Repaired)]);
     assert_eq!((b.records(), b.store.scanned().unwrap()), (a.records(), seen));
 }
 
@@ -182,7 +191,7 @@ async fn comparison_under_constant_writes_ends_and_finds_the_damage_only() {
         () = writes => unreachable!("the writes do not end"),
     };
     // A scheduled comparison may have been faster.
-    let damage = (key("row000042"), name("b"), RowFault::Missing, Outcome::Repaired);
+    let damage = (key("row000042"), name("b"), RowFault::Missing, DifferenceOutcome::Repaired);
     assert!(found(&report).iter().all(|found| *found == damage), "{report:?}");
     converge(&[&a, &b]).await;
     until("the repair is counted", || b.peers.comparison_counts().repaired == 1).await;
@@ -198,7 +207,10 @@ async fn change_that_did_not_arrive_yet_is_no_difference() {
     b.write("of b", Value::Bytes(b"2".to_vec())).await;
     while !b.store.sum_step().await.unwrap() {}
     let report = compare(&a, "b", AudioCheck::None).await;
-    assert!(report.differences.iter().all(|difference| difference.outcome == Outcome::Undecided), "{report:?}");
+    assert!(
+        report.differences.iter().all(|difference| difference.outcome == DifferenceOutcome::Undecided),
+        "{report:?}"
+    );
     assert!(!report.differences.is_empty() && !report.is_equal());
     assert!(report.problem.as_ref().is_some_and(|problem| problem.contains("the next comparison decides")));
     assert_eq!((a.value("of b"), b.value("of a")), (None, None));
@@ -214,7 +226,10 @@ async fn missing_and_damaged_audio_comes_from_the_peer() {
     assert!(b.store.blobs().read(&blob.hash).await.is_err());
     let report = compare(&b, "a", AudioCheck::Content).await;
     let [difference] = &report.differences[..] else { panic!("{report:?}") };
-    assert_eq!((&difference.subject, difference.outcome), (&Subject::Audio(blob.hash), Outcome::Repaired));
+    assert_eq!(
+        (&difference.subject, difference.outcome),
+        (&Subject::Audio(blob.hash), DifferenceOutcome::Repaired)
+    );
     assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), audio(30_000));
     assert_equal(&*compare(&b, "a", AudioCheck::Content).await);
 }
@@ -236,7 +251,7 @@ async fn audio_that_a_fill_still_fetches_is_no_difference() {
     assert_equal(&*compare(&b, "a", AudioCheck::Content).await);
     assert_eq!(b.store.missing_audio(false, None).unwrap().blobs.len(), 20);
 
-    // What is not here after the fill is missing.
+    // Audio that is not here after the fill is missing.
     b.store.set_filled(Filled::Complete).await.unwrap();
     let report = compare(&b, "a", AudioCheck::Presence).await;
     assert_eq!((report.differences.len(), report.repaired()), (20, 20), "{report:?}");
@@ -267,16 +282,14 @@ fn flip(dir: &Path, content: &[u8]) {
     assert!(flipped > 0, "the audio is on the disk");
 }
 
-/// A peer that answers as it likes.
-struct Liar {
-    calls: std::sync::atomic::AtomicU64,
-    is_old: bool,
-    /// The number of a change that its rows may show, of an interrupted scan.
-    seen: u64,
-}
+/// The answer of a peer to a part of a comparison.
+type Answer = dyn Fn(Part) -> Result<compare_reply::Part, Status> + Send + Sync;
+
+/// A peer that answers comparisons as it likes.
+struct Answers(Box<Answer>);
 
 #[tonic::async_trait]
-impl Replication for Liar {
+impl Replication for Answers {
     type FollowStream = ReceiverStream<Result<SourceFrame, Status>>;
     type FetchBlobsStream = ReceiverStream<Result<BlobPieces, Status>>;
     type ScanStateStream = ReceiverStream<Result<wire::StatePage, Status>>;
@@ -293,37 +306,7 @@ impl Replication for Liar {
         &self,
         request: Request<wire::CompareRequest>,
     ) -> Result<Response<wire::CompareReply>, Status> {
-        use compare_request::Part;
-        let call = self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        if self.is_old {
-            return Err(Status::unimplemented(""));
-        }
-        let part = match request.into_inner().part.unwrap() {
-            // Other sums at each reading.
-            Part::Groups(_) => {
-                let sums = vec![call as u8 | 1; 256 * 16].into();
-                compare_reply::Part::Groups(wire::GroupSums { sums, rows: u64::MAX })
-            }
-            Part::Buckets(request) => {
-                let sums = vec![0xee; request.groups.len() * 256 * 16].into();
-                compare_reply::Part::Buckets(wire::BucketSums { sums })
-            }
-            // An endless list of rows that are nowhere.
-            Part::List(_) => {
-                let key = |n: u64| wire::Key { table: 60_000, id: n.to_be_bytes().to_vec().into() };
-                let row = |n| wire::HashedRow { key: Some(key(n)), hash: vec![7; 16].into() };
-                let from = call * 10_000;
-                let row = (from..from + 4_000).map(row).collect();
-                compare_reply::Part::List(wire::RowList { row, upto: Some(key(from + 4_000)) })
-            }
-            Part::Rows(request) => {
-                let row = request.key.iter().map(|_| wire::Row::default()).collect();
-                let prefix = wire::Prefix { origin: vec![9; 16].into(), upto: self.seen };
-                let seen = Some(wire::Vector { prefix: vec![prefix] });
-                // It says that it has all there is, and more.
-                compare_reply::Part::Rows(wire::Rows { row, report: Some(wire::Report::default()), seen })
-            }
-        };
+        let part = (self.0)(request.into_inner().part.unwrap())?;
         Ok(Response::new(wire::CompareReply { part: Some(part) }))
     }
 
@@ -339,21 +322,152 @@ impl Replication for Liar {
     }
 }
 
-/// A node `a` without rows, whose peer `b` is a liar.
-async fn with_liar(is_old: bool, seen: u64) -> (Cluster, Node) {
+/// A node `a` without rows, whose peer `b` answers so.
+async fn with_peer(answer: Box<Answer>) -> (Cluster, Node) {
     let cluster = Cluster::new(&["a", "b"]).await;
     let a = cluster.node("a").await;
     let listener = TcpListener::bind(cluster.address("b")).await.unwrap();
     let tls = Arc::new(cluster.identity("b"));
-    let liar = Liar { calls: Default::default(), is_old, seen };
-    let serve = tls.server().add_service(ReplicationServer::new(liar)).serve_with_incoming(tls.listen(listener));
+    let service = ReplicationServer::new(Answers(answer));
+    let serve = tls.server().add_service(service).serve_with_incoming(tls.listen(listener));
     tokio::spawn(async move { serve.await.unwrap() });
     (cluster, a)
 }
 
+/// The same, whose peer lies. `seen`: the number of a change that its rows may show, of an interrupted scan.
+async fn with_liar(seen: u64) -> (Cluster, Node) {
+    let calls = AtomicU64::new(0);
+    let answer = move |part: Part| -> Result<compare_reply::Part, Status> {
+        let call = calls.fetch_add(1, Relaxed);
+        Ok(match part {
+            // Other sums at each reading.
+            Part::Groups(_) => {
+                let sums = vec![call as u8 | 1; 256 * 16].into();
+                compare_reply::Part::Groups(wire::GroupSums { sums, rows: u64::MAX })
+            }
+            Part::Buckets(request) => {
+                let sums = vec![0xee; request.groups.len() * 256 * 16].into();
+                compare_reply::Part::Buckets(wire::BucketSums { sums })
+            }
+            Part::Ranges(_) => {
+                let rest = Some(vec![0xee; 16].into());
+                compare_reply::Part::Ranges(wire::RangeSums { range: Vec::new(), rest })
+            }
+            // An endless list of rows that are nowhere.
+            Part::List(_) => {
+                let key = |n: u64| wire::Key { table: 60_000, id: n.to_be_bytes().to_vec().into() };
+                let row = |n| wire::HashedRow { key: Some(key(n)), hash: vec![7; 16].into() };
+                let from = call * 10_000;
+                let row = (from..from + 4_000).map(row).collect();
+                compare_reply::Part::List(wire::RowList { row, upto: Some(key(from + 4_000)) })
+            }
+            Part::Rows(request) => {
+                let row = request.key.iter().map(|_| wire::Row::default()).collect();
+                let prefix = wire::Prefix { origin: vec![9; 16].into(), upto: seen };
+                let seen = Some(wire::Vector { prefix: vec![prefix] });
+                // It says that it has all there is, and more.
+                compare_reply::Part::Rows(wire::Rows { row, report: Some(wire::Report::default()), seen })
+            }
+        })
+    };
+    with_peer(Box::new(answer)).await
+}
+
+/// The answer of a true peer with this store.
+fn answer(store: &Store, part: Part) -> compare_reply::Part {
+    let bytes = |sums: Vec<u128>| -> Bytes { sums.into_iter().flat_map(u128::to_be_bytes).collect() };
+    let to_wire = |key: &Key| wire::Key { table: key.table.0.into(), id: key.id.clone().into() };
+    match part {
+        Part::Groups(_) => {
+            let (sums, rows) = store.group_sums().unwrap();
+            compare_reply::Part::Groups(wire::GroupSums { sums: bytes(sums), rows })
+        }
+        Part::Buckets(request) => {
+            let sums = request.groups.iter().flat_map(|group| store.bucket_sums(*group).unwrap()).collect();
+            compare_reply::Part::Buckets(wire::BucketSums { sums: bytes(sums) })
+        }
+        Part::Ranges(_) => {
+            let list = store.range_sums(None, 4_096).unwrap();
+            let range =
+                |(end, sum): (Key, u128)| wire::RangeSum { upto: Some(to_wire(&end)), sum: bytes(vec![sum]) };
+            let range = list.ends.into_iter().map(range).collect();
+            compare_reply::Part::Ranges(wire::RangeSums { range, rest: list.rest.map(|sum| bytes(vec![sum])) })
+        }
+        Part::List(request) => {
+            let buckets = BucketSet::from_bytes(&request.buckets).unwrap();
+            let (after, upto) = (request.after.map(from_wire), request.upto.map(from_wire));
+            let page = store.rows_of_buckets(&buckets, after.as_ref(), upto.as_ref()).unwrap();
+            let row = |(key, hash)| wire::HashedRow { key: Some(to_wire(&key)), hash: bytes(vec![hash]) };
+            let row = page.rows.into_iter().map(row).collect();
+            compare_reply::Part::List(wire::RowList { row, upto: page.upto.as_ref().map(to_wire) })
+        }
+        Part::Rows(request) => {
+            let record = |key| store.get(&from_wire(key)).unwrap();
+            let row = |key| wire::Row {
+                record: record(key).map(|record| codec::record_to_bytes(&record).into()),
+                unreadable: false,
+            };
+            let row = request.key.into_iter().map(row).collect();
+            let vector = Some(codec::vector_to_wire(&store.vector()));
+            let report = Some(wire::Report { vector, ..wire::Report::default() });
+            compare_reply::Part::Rows(wire::Rows { row, report, seen: None })
+        }
+    }
+}
+
+fn from_wire(key: wire::Key) -> Key {
+    Key::new(Table(key.table.try_into().unwrap()), key.id)
+}
+
+/// The rows that differ are found among few, whatever the number of rows; of a peer of an earlier release among all.
+#[tokio::test]
+async fn rows_are_listed_in_the_ranges_and_buckets_that_differ() {
+    for knows_ranges in [true, false] {
+        let dir = TempDir::new().unwrap();
+        let config = StoreConfig { dir: dir.path().to_owned(), node: name("b"), reserve_bytes: 0 };
+        let (b, lists) = (Store::open(config).unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let (store, noted) = (b.clone(), lists.clone());
+        let (_cluster, a) = with_peer(Box::new(move |part: Part| {
+            match &part {
+                Part::Ranges(_) if !knows_ranges => return Err(Status::invalid_argument("an empty request")),
+                Part::List(request) => noted.lock().unwrap().push(request.clone()),
+                _ => {}
+            }
+            Ok(answer(&store, part))
+        }))
+        .await;
+        for part in 0..12 {
+            a.write_many(&format!("row{part:03}"), 1_000).await;
+            b.apply(a.store.changes_after(&b.vector(), 1_000).unwrap()).await.unwrap();
+        }
+        let record = a.store.get(&key("row000000000")).unwrap().unwrap();
+        let lost = [3_000, 9_000].map(|n| key(&format!("row{n:06} lost")));
+        let copies = lost.iter().map(|key| (key.clone(), record.clone())).collect();
+        assert_eq!(b.repair(copies, Vector::new()).await.unwrap().len(), 2);
+        while !b.sum_step().await.unwrap() {}
+
+        let report = compare(&a, "b", AudioCheck::None).await;
+        let repaired = |key| (key, name("a"), RowFault::Missing, DifferenceOutcome::Repaired);
+        assert_eq!(found(&report), lost.map(repaired), "{report:?}");
+        let lists = lists.lock().unwrap();
+        if !knows_ranges {
+            assert!(lists.len() == 1 && lists[0].buckets.len() == BucketSet::BYTES, "{lists:?}");
+            continue;
+        }
+        assert!(lists.iter().all(|list| list.buckets.len() == 4), "{lists:?}");
+        let is_in = |key: &Key, list: &wire::RowListRequest| {
+            let (after, upto) = (list.after.clone().map(from_wire), list.upto.clone().map(from_wire));
+            after.is_none_or(|after| *key > after) && upto.is_none_or(|upto| *key <= upto)
+        };
+        let rows = a.store.all_rows().map(|row| row.unwrap().0);
+        let listed = rows.filter(|key| lists.iter().any(|list| is_in(key, list))).count();
+        assert!((2..8_000).contains(&listed), "{listed} rows");
+    }
+}
+
 #[tokio::test]
 async fn peer_of_an_earlier_release_is_not_compared() {
-    let (_cluster, a) = with_liar(true, 7).await;
+    let (_cluster, a) = with_peer(Box::new(|_| Err(Status::unimplemented("")))).await;
     let report = compare(&a, "b", AudioCheck::None).await;
     assert_eq!(report.problem.as_deref(), Some("not possible with b: it runs an earlier release; upgrade it"));
     assert_eq!(a.peers.comparison_counts().failed, 1);
@@ -361,7 +475,7 @@ async fn peer_of_an_earlier_release_is_not_compared() {
 
 #[tokio::test]
 async fn endless_lists_and_wrong_sums_end_and_change_nothing() {
-    let (_cluster, a) = with_liar(false, 7).await;
+    let (_cluster, a) = with_liar(7).await;
     let report = compare(&a, "b", AudioCheck::None).await;
     assert_eq!(report.problem.as_deref(), Some("the sums of b do not agree with its rows"), "{report:?}");
     assert!(a.records().is_empty());
@@ -371,7 +485,7 @@ async fn endless_lists_and_wrong_sums_end_and_change_nothing() {
 /// A mark with such a number would stay, and make every other node refuse this one as a source.
 #[tokio::test]
 async fn mark_that_no_store_reaches_is_refused() {
-    let (_cluster, a) = with_liar(false, u64::MAX).await;
+    let (_cluster, a) = with_liar(u64::MAX).await;
     let report = compare(&a, "b", AudioCheck::None).await;
     let problem = report.problem.as_deref().unwrap_or_default();
     assert!(problem.contains("a number of a change that no store has reached"), "{problem}");

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 use twinbox_clock::wall;
-use twinbox_ids::RecordingId;
-use twinbox_replication_core::Value;
-use twinbox_replication_store::Filled;
+use twinbox_ids::{Origin, RecordingId, Stamp};
+use twinbox_replication_core::{Change, CommitPart, Field, Record, Value};
+use twinbox_replication_store::{Filled, codec};
+use twinbox_wire::replication::{History, source_frame::Frame};
 
-use crate::kit::{Cable, Cluster, audio, converge, name, until};
+use crate::kit::{Cable, Cluster, audio, converge, key, liar::Liar, name, until};
 
 fn empty() -> TempDir {
     TempDir::new().unwrap()
@@ -120,4 +121,28 @@ async fn fill_waits_for_an_absent_source_until_it_is_given_up() {
     assert!(!d.store.filled().has_records(), "the members decide whether it is alone");
     d.peers.end_fill_without_source().await.unwrap();
     assert!(d.store.filled().has_records() && d.peers.fill_had_no_source());
+}
+
+/// The history lane brings such a change when a slow follower was overtaken; a writer at the source waits for it all the same.
+#[tokio::test]
+async fn change_made_after_the_stream_opened_waits_for_its_audio_in_a_first_fill_too() {
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let c = cluster.node("c").await;
+    let blob = c.record(RecordingId::random(), &audio(20_000)).await;
+    c.stop().await;
+    let origin = Origin::random();
+    let change = |seq, value| {
+        let field = Field::Register { stamp: Stamp { wall: 1, counter: 0, origin }, value };
+        let (delta, part) = (Record::from_parts([(1, field)], None), CommitPart { before: 0, after: 0 });
+        codec::change_to_bytes(&Change { origin, seq, key: key(&format!("row {seq}")), delta, part }).into()
+    };
+    let with_audio = |seq| change(seq, Value::Blob(blob));
+    let changes = vec![with_audio(1), with_audio(2), change(3, Value::Bytes(b"x".into()))];
+    let history = Frame::History(History { batch: 1, change: changes, all: false });
+    let b = cluster.node_that_fills("b", empty(), &[]).await;
+    Liar::start_new(&cluster, "a", origin, vec![history]).await;
+    b.start();
+    until("the change without audio", || b.store.has(origin, 3)).await;
+    assert!(b.store.has(origin, 1), "a record of before the stream comes first, and its audio later");
+    assert!(!b.store.has(origin, 2), "a later one waits for its audio");
 }

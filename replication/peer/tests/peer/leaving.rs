@@ -1,6 +1,7 @@
 //! Removed nodes: the data that they alone hold is known before, and no node connects to them after.
 
-use crate::kit::{Cluster, converge, name, until};
+use crate::kit::{Cluster, audio, converge, name, until};
+use bytes::Bytes;
 use twinbox_replication_core::Value;
 use twinbox_replication_peer::{Acknowledgement, PeerAddress};
 
@@ -22,6 +23,22 @@ async fn changes_on_one_disk_only_are_counted_until_another_has_them() {
     until("b is disconnected", || !a.status("b").connected).await;
     // The data of a disconnected node may be lost with it.
     assert_eq!(a.peers.uncovered(), 20);
+}
+
+/// Audio that the other node lacks for good keeps no node from leaving: `fill_ends_without_audio_that_is_damaged_at_its_source`.
+#[tokio::test]
+async fn audio_that_another_has_applied_changes_without_is_counted_until_it_has_it() {
+    let cluster = Cluster::new(&["a", "b"]).await;
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    let blob = a.store.blobs().put(Bytes::from(audio(20_000))).await.unwrap();
+    a.write("message", blob).await;
+    let changes = a.store.changes_after(&b.store.vector(), 10).unwrap();
+    b.store.apply_without(changes, vec![blob]).await.unwrap();
+    assert_eq!((b.store.vector(), b.store.lost_blobs().unwrap()), (a.store.vector(), vec![blob]));
+    a.start();
+    b.start();
+    until("a may leave", || a.peers.uncovered() == 0).await;
+    assert!(b.store.blobs().has(&blob.hash) && b.store.lost_blobs().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -17,8 +17,8 @@ use twinbox_replication_core::{Change, CommitPart, Record, Value, Vector};
 use twinbox_replication_peer::LogPolicy;
 use twinbox_replication_store::{Filled, codec};
 use twinbox_wire::replication::{
-    Chunk, Field, Key, Live, Record as WireRecord, Register, Report, ScanStateRequest, Stamp, StatePage, StateRow,
-    StateStart, field, replication_client::ReplicationClient, source_frame::Frame,
+    Chunk, Field, Key, Live, Probe, Record as WireRecord, Register, Report, ScanStateRequest, Stamp, StatePage,
+    StateRow, StateStart, field, replication_client::ReplicationClient, source_frame::Frame,
 };
 
 use crate::kit::{
@@ -30,6 +30,9 @@ use crate::kit::{
 const DAY: Duration = Duration::from_secs(86_400);
 /// Cuts everything.
 const NOTHING: LogPolicy = LogPolicy { stable_for: DAY, keep_for: DAY, keep_bytes: 0 };
+
+/// Reason for the refusal of a number that lies beyond those of any store.
+const UNREACHED: &str = "a number of a change that no store has reached";
 
 /// The log of this process.
 #[derive(Clone, Default)]
@@ -144,7 +147,7 @@ fn lies(origin: Origin, own: Origin, other: Origin) -> Vec<(&'static str, Pages)
         ("starts before the log of its node", pages(vec![first(&[(origin, CHANGES - 1)].into_iter().collect())])),
         ("starts before the log of its node", pages(vec![ahead_of_has])),
         ("this node's own origin", pages(vec![first(&with((own, 7)))])),
-        ("a number of a change that no store has reached", pages(vec![first(&with((Origin(7), u64::MAX / 2)))])),
+        (UNREACHED, pages(vec![first(&with((Origin(7), u64::MAX / 2)))])),
         ("changes of c that it has not made", pages(vec![first(&with((other, 1_000_000)))])),
     ]
 }
@@ -156,13 +159,16 @@ async fn fill_despite(lie: usize, log: Captured) {
     let b = cluster.node_that_fills("b", TempDir::new().unwrap(), &[]).await;
     let origin = Origin::random();
     let (reason, pages) = lies(origin, b.store.origin(), c.store.origin()).swap_remove(lie);
-    if reason.contains("changes of c") {
-        // What a node has made is known only of one that is followed.
+    // The changes that a node has made are known only while it is followed.
+    let follows_before = reason.contains("changes of c");
+    if follows_before {
         b.start();
         until("b follows c", || b.status("c").following).await;
     }
     let liar = Liar::start(&cluster, "a", origin, pages).await;
-    b.start();
+    if !follows_before {
+        b.start();
+    }
     until("the lie is refused, and the other source taken", || {
         let counters = b.peers.counters();
         counters.state_fills_failed > 0 && counters.state_fills > 0
@@ -204,7 +210,7 @@ async fn a_first_fill_goes_on_without_a_member_of_which_nothing_comes() {
     assert!(b.status("a").stuck.is_some());
 }
 
-/// Its records may be elsewhere only on the member that brings nothing: it serves nobody.
+/// Its records may be elsewhere only on the member that sends no data: it serves no caller.
 #[tokio::test]
 async fn a_first_fill_waits_for_its_only_source_and_says_why() {
     let cluster = Cluster::new(&["a", "b"]).await;
@@ -285,22 +291,42 @@ fn false_frames() -> Vec<(&'static str, Vec<Frame>)> {
         ("a chunk without audio", vec![Frame::Chunk(Chunk { recording, take: 1, offset: 0, data })]),
         ("a commit that is too large", vec![change(6, (5, 1 << 18), 1)]),
         ("a commit that does not end", large.collect()),
+        (UNREACHED, vec![change(u64::MAX, (0, 0), 1)]),
+        (UNREACHED, vec![change(1 << 62, (0, 0), 1)]),
+        (UNREACHED, vec![Frame::Probe(Probe { number: 1, head: u64::MAX, ..Probe::default() })]),
     ]
 }
 
 #[tokio::test]
 async fn frame_that_no_node_sends_ends_the_stream_and_leaves_nothing() {
     let log = Captured::start();
-    for (reason, frames) in false_frames() {
-        let cluster = Cluster::new(&["a", "b"]).await;
+    for (number, (reason, frames)) in (1..).zip(false_frames()) {
+        // Several are refused for one reason: the names of the liars tell them apart in the log.
+        let name = format!("liar{number}");
+        let cluster = Cluster::new(&[&name, "b"]).await;
         let b = cluster.node("b").await;
-        Liar::start_sending(&cluster, "a", frames).await;
+        Liar::start_sending(&cluster, &name, frames).await;
         b.start();
-        until(reason, || log.has(&["stream from peer ended", "peer=a", reason])).await;
+        let peer = format!("peer={name}");
+        until(reason, || log.has(&["stream from peer ended", &peer, reason])).await;
         assert!(b.store.recordings().open().is_empty() && b.records().is_empty(), "{reason}");
         assert!(!b.store.holdings().contains_key(&Origin(7)), "{reason}");
         b.stop().await;
     }
+}
+
+/// The beginning of its log would be a reason to fill by state, and to answer callers `503` until that ends.
+#[tokio::test]
+async fn source_that_names_numbers_which_no_store_has_reached_is_refused_and_the_node_stays_complete() {
+    let log = Captured::start();
+    let cluster = Cluster::new(&["a", "b"]).await;
+    let b = cluster.node("b").await;
+    b.write("row", Value::Bytes(b"x".into())).await;
+    Liar::start_ahead(&cluster, "a", u64::MAX / 2).await;
+    b.start();
+    until("the refusal", || log.has(&["stream from peer ended", "peer=a", UNREACHED])).await;
+    assert!(b.store.filled() == Filled::Complete && !b.status("a").following);
+    assert_eq!(b.peers.behind(), 0);
 }
 
 /// Asks a node for a scan, as the member of this certificate.

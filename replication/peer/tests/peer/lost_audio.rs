@@ -10,14 +10,16 @@ use std::{
     time::Duration,
 };
 
-use crate::kit::{Cluster, Node, audio, converge, find_in_packs, key, name, until};
+use crate::kit::{Cluster, Node, audio, converge, find_in_packs, key, name, nowhere, until};
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
-use twinbox_replication_core::{AudioPatience, BlobRef, Edit};
+use twinbox_ids::{Origin, Stamp};
+use twinbox_replication_core::{AudioPatience, BlobRef, Edit, Field, Record, Vector};
 use twinbox_replication_fetch::{BlobsRequest, serve};
+use twinbox_replication_peer::AudioCheck;
 use twinbox_replication_store::{Draft, Filled, Store, StoreConfig};
 use twinbox_wire::replication::{
     self as wire,
@@ -25,13 +27,6 @@ use twinbox_wire::replication::{
 };
 
 const NEVER: Duration = Duration::from_secs(1_000_000);
-
-/// The reference to audio that is nowhere.
-async fn nowhere(spoken: &[u8]) -> BlobRef {
-    let dir = TempDir::new().unwrap();
-    let config = StoreConfig { dir: dir.path().to_owned(), node: name("nowhere"), reserve_bytes: 0 };
-    Store::open(config).unwrap().blobs().put(Bytes::copy_from_slice(spoken)).await.unwrap()
-}
 
 async fn delete(node: &Node, row: &str) {
     let key = key(row);
@@ -232,4 +227,26 @@ async fn audio_of_a_deleted_message_is_not_asked_for_again_once_a_node_has_given
     b.start();
     until("the note is removed", || b.store.lost_blobs().unwrap().is_empty()).await;
     assert_eq!(c.asked.load(Relaxed), 1);
+}
+
+#[tokio::test]
+async fn audio_of_a_repaired_row_that_does_not_come_is_noted_until_it_comes() {
+    let cluster = Cluster::new(&["a", "b"]).await;
+    let (a, b) = (cluster.node("a").await, cluster.node("b").await);
+    let spoken = audio(20_000);
+    let blob = nowhere(&spoken).await;
+    // As if b had lost the row: no change brings it.
+    let field = Field::Register { stamp: Stamp { wall: 1, counter: 0, origin: Origin(7) }, value: blob.into() };
+    let record = Record::from_parts([(1, field)], None);
+    a.store.merge_state(vec![(key("message"), record)], Vector::new()).await.unwrap();
+    while !a.store.sum_step().await.unwrap() {}
+    let report = b.peers.compare(&name("a"), AudioCheck::None).await.unwrap();
+    assert_eq!((report.repaired(), b.value("message")), (1, Some(blob.into())), "{report:?}");
+    assert_eq!(b.store.lost_blobs().unwrap(), [blob]);
+    assert!(b.peers.is_audio_lost(&blob.hash));
+    a.store.blobs().put(Bytes::from(spoken.clone())).await.unwrap();
+    b.start();
+    until_found(&b).await;
+    assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), spoken);
+    assert!(b.store.lost_blobs().unwrap().is_empty());
 }

@@ -1,6 +1,7 @@
 //! Replication between whole nodes: real stores, real TLS, real sockets on loopback.
 
 mod comparison;
+mod counting;
 mod fill;
 mod fill_missed;
 mod kit;

@@ -32,7 +32,7 @@ fn bytes(text: &str) -> Value {
 #[tokio::test]
 async fn two_nodes_converge_both_ways() {
     let (_cluster, a, b) = pair().await;
-    // Before they connect …
+    // Writes before they connect.
     a.write("one", bytes("a")).await;
     a.write_many("a", 600).await;
     b.write("two", bytes("b")).await;
@@ -42,7 +42,7 @@ async fn two_nodes_converge_both_ways() {
     converge(&[&a, &b]).await;
     assert_eq!(a.records().len(), 602);
     assert_eq!(a.value("one"), Some(bytes("b, later")));
-    // … and while connected.
+    // Writes while they are connected.
     a.counts("b").await;
     b.counts("a").await;
     assert_eq!(a.write_acknowledged("three", bytes("a")).await, on_two("b"));
@@ -162,13 +162,13 @@ async fn change_with_a_missing_blob_does_not_stop_other_changes() {
     assert_eq!(b.value("lost"), None, "a message shows up only when its audio has");
     assert_eq!(b.store.vector().get(a.store.origin()), before, "the prefix stops before the gap");
     until("all others are acknowledged", || a.status("b").lag_changes == 1).await;
-    // b answers no probe while a live change is not durable there …
+    // b answers no probe while a live change is not durable there.
     let start = BootInstant::now();
     while start.elapsed() < 2 * ACK_TIMEOUT {
         assert!(!a.status("b").counts, "it has not acknowledged everything live");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // … but not for ever.
+    // It answers again after a bounded time.
     a.counts("b").await;
     assert_eq!(a.write_acknowledged("later", bytes("x")).await, on_two("b"));
 }

@@ -9,8 +9,13 @@ use twinbox_ids::RecordingId;
 use twinbox_replication_core::{Edit, Key, Record, Value};
 use twinbox_replication_peer::StabilityMark;
 use twinbox_replication_store::{DeletedRow, Draft, Removal};
+use twinbox_wire::replication::{ProbeAnswer, follower_frame, source_frame};
 
-use crate::kit::{Cable, Cluster, Node, TABLE, audio, converge, key, name, until};
+use crate::kit::{
+    Cable, Cluster, Node, TABLE, audio, converge, key, name,
+    raw::{Raw, hello},
+    until,
+};
 
 fn text(text: &str) -> Value {
     Value::Bytes(text.as_bytes().into())
@@ -257,4 +262,37 @@ async fn wiped_node_fills_without_the_audio_of_purged_messages() {
         assert_eq!(b.store.blobs().has(&blob.hash), here, "{row}");
     }
     assert_eq!(purge(&b).await, 2);
+}
+
+/// Answers one probe of node a, with this wall clock in milliseconds.
+async fn answer_at(b: &mut Raw, now_ms: u64) {
+    let number = loop {
+        if let source_frame::Frame::Probe(probe) = b.next().await.unwrap() {
+            break probe.number;
+        }
+    };
+    b.send(follower_frame::Frame::ProbeAnswer(ProbeAnswer { number, now_ms, ..ProbeAnswer::default() })).await;
+}
+
+#[tokio::test]
+async fn clocks_agree_while_that_of_each_other_node_was_heard_and_none_is_an_hour_off() {
+    const WITHIN: Duration = Duration::from_secs(60);
+    const HOUR_MS: u64 = 3_600_000;
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let (a, c) = (cluster.node("a").await, cluster.node("c").await);
+    // The interval of probes.
+    a.peers.set_ack_timeout(Duration::from_millis(50));
+    c.start();
+    let mut b =
+        Raw::follow(&cluster.identity("b"), &cluster, hello(cluster.authority.cluster(), "b")).await.unwrap();
+    assert!(!a.peers.clocks_agree(WITHIN), "b has not said its own");
+    answer_at(&mut b, wall().0).await;
+    until("both clocks are right", || a.peers.clocks_agree(WITHIN)).await;
+    for wrong in [wall().0 + HOUR_MS, wall().0 - HOUR_MS] {
+        answer_at(&mut b, wrong).await;
+        until("the clock of b is wrong", || !a.peers.clocks_agree(WITHIN)).await;
+        assert!(a.peers.clocks_agree(Duration::from_millis(2 * HOUR_MS)), "by an hour");
+        answer_at(&mut b, wall().0).await;
+        until("it is right again", || a.peers.clocks_agree(WITHIN)).await;
+    }
 }

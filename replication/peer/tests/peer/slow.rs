@@ -6,19 +6,23 @@ use std::{
 };
 
 use crate::kit::{
-    ACK_TIMEOUT, Cluster, Node, audio, key,
+    ACK_TIMEOUT, Cluster, Node, audio, key, name,
     raw::{Raw, hello},
     until,
 };
+use bytes::Bytes;
 use tokio::time::timeout;
 use twinbox_clock::BootInstant;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{Edit, Ranges, Value};
 use twinbox_replication_peer::Acknowledgement;
 use twinbox_replication_store::{Draft, codec};
-use twinbox_wire::replication::{HistoryTaken, ProbeAnswer, follower_frame, source_frame::Frame};
+use twinbox_wire::replication::{
+    FetchBlobsRequest, HistoryTaken, ProbeAnswer, follower_frame, replication_client::ReplicationClient,
+    source_frame::Frame,
+};
 
-fn seq(change: &bytes::Bytes) -> u64 {
+fn seq(change: &Bytes) -> u64 {
     codec::change_from_bytes(change).unwrap().seq
 }
 
@@ -141,4 +145,30 @@ async fn audio_beyond_the_feed_is_read_from_the_file() {
     };
     let read = timeout(Duration::from_secs(60), read).await;
     assert!(read.is_ok(), "here: {here:?}");
+}
+
+#[tokio::test]
+async fn peer_that_reads_no_audio_takes_no_slot_of_another() {
+    let cluster = Cluster::new(&["a", "b", "c"]).await;
+    let a = cluster.node("a").await;
+    let blob = a.store.blobs().put(Bytes::from(audio(300_000))).await.unwrap();
+    // Together more than a connection takes without a reader.
+    let request = FetchBlobsRequest { hash: vec![Bytes::copy_from_slice(&blob.hash.0); 1_024], offset: 0 };
+    // A connection each: on one they would wait for each other.
+    let fetch = async |node: &str| {
+        let endpoint = cluster.identity(node).endpoint(&name("a"), &cluster.address("a").to_string()).unwrap();
+        let mut client = ReplicationClient::new(endpoint.connect().await.unwrap());
+        client.fetch_blobs(request.clone()).await.unwrap().into_inner()
+    };
+    let mut unread = Vec::new();
+    for _ in 0..32 {
+        let mut answer = fetch("c").await;
+        assert!(answer.message().await.unwrap().is_some(), "it has a slot");
+        unread.push(answer);
+    }
+    let mut late = fetch("c").await;
+    assert!(timeout(Duration::from_millis(50), late.message()).await.is_err(), "the slots of c are taken");
+    let mut other = fetch("b").await;
+    let first = timeout(Duration::from_secs(20), other.message()).await;
+    assert!(first.is_ok_and(|first| first.unwrap().is_some()), "b waits for c");
 }

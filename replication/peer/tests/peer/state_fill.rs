@@ -11,7 +11,7 @@ use twinbox_replication_store::{Draft, Filled, Removal};
 use twinbox_wire::replication::source_frame::Frame;
 
 use crate::kit::{
-    Cable, Cluster, Node, TABLE, audio, converge, key, name,
+    Cable, Cluster, Node, TABLE, audio, converge, key, name, nowhere,
     raw::{Raw, hello},
     until,
 };
@@ -28,7 +28,7 @@ fn in_log(node: &Node) -> u64 {
     node.store.stats().unwrap().log.0
 }
 
-/// Waits until each node has counted so many fills: it counts one after its rows are there.
+/// Waits until each node has counted this many fills: it counts one after its rows are there.
 async fn filled(nodes: [(&Node, u64); 2]) {
     until("the fills are counted", || {
         nodes.iter().all(|(node, fills)| node.peers.counters().state_fills >= *fills)
@@ -101,7 +101,7 @@ async fn log_is_cut_where_every_member_has_it_and_its_keys_are_gone() {
     assert_eq!((a.store.log_changes(), a.store.log_begins()), (0, a.store.vector()));
     assert_eq!(a.peers.log_status().unwrap().cut, a.store.vector().total());
 
-    // What b lacks stays.
+    // Changes that b lacks stay.
     let dir = b.stop().await;
     let before = a.store.vector();
     a.write_many("b is away", 50).await;
@@ -314,6 +314,8 @@ async fn nodes_whose_logs_do_not_reach_each_other_take_rows_both_ways_and_stay_i
     let cluster = Cluster::new(&["a", "b"]).await;
     let (a, dir) = pair_and_one_away(&cluster).await;
     a.write_many("of a", 200).await;
+    let blob = nowhere(&audio(20_000)).await;
+    a.write("message", blob).await;
     cut_all(&a).await;
     let a = a.stop().await;
     let b = cluster.node_that_fills("b", dir, &[]).await;
@@ -324,9 +326,12 @@ async fn nodes_whose_logs_do_not_reach_each_other_take_rows_both_ways_and_stay_i
     a.start();
     b.start();
     converge(&[&a, &b]).await;
-    assert_eq!(a.records().len(), 301 + 300);
+    assert_eq!(a.records().len(), 301 + 301);
+    assert_eq!(b.store.lost_blobs().unwrap(), [blob], "noted before the changes of its row count as here");
     assert!(marks.iter().all(|mark| !mark.has_changed().unwrap()), "both served callers all the time");
     filled([(&a, 1), (&b, 1)]).await;
+    a.store.blobs().put(audio(20_000).into()).await.unwrap();
+    until("the audio", || b.store.blobs().has(&blob.hash) && b.store.lost_blobs().unwrap().is_empty()).await;
 }
 
 #[tokio::test]

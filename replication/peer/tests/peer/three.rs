@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use twinbox_ids::{Origin, RecordingId, Stamp};
-use twinbox_replication_core::{Field, Part, Place, Record, Unknown, Value, state_fill::LogPolicy};
+use twinbox_replication_core::{Field, Part, PartPlace, Record, Unknown, Value, state_fill::LogPolicy};
 
 #[tokio::test]
 async fn changes_and_blobs_are_relayed_by_the_third_node() {
@@ -43,8 +43,8 @@ async fn parts_of_a_later_release_are_relayed_and_filled_in() {
     let later = |number: u8| {
         let part = Part { number: 15, bytes: vec![0x78, number] };
         let mut unknown = Unknown::new();
-        unknown.insert(Place::Record, part.clone());
-        unknown.insert(Place::Field(1), part);
+        unknown.insert(PartPlace::Record, part.clone());
+        unknown.insert(PartPlace::Field(1), part);
         let origin = Origin(u128::from(number));
         let register =
             Field::Register { stamp: Stamp { wall: 1, counter: 0, origin }, value: Value::Bytes(vec![number]) };

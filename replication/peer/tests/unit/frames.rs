@@ -1,5 +1,7 @@
 //! Messages of a comparison as a peer may send them.
 
+use twinbox_replication_core::Table;
+
 use super::*;
 
 fn key(id: u8) -> Key {
@@ -47,5 +49,28 @@ fn sums_of_another_number_of_buckets_are_refused() {
     assert_eq!(read_sums(&sums, 2).unwrap(), [1, u128::MAX]);
     for (bytes, count) in [(&sums[..], 1), (&sums[..], 3), (&sums[1..], 2), (&sums[..31], 1)] {
         assert!(read_sums(bytes, count).is_err());
+    }
+}
+
+#[test]
+fn list_of_ranges_that_is_not_in_order_too_long_or_without_an_end_is_refused() {
+    let range = |end: Key| wire::RangeSum { upto: Some(key_to_wire(&end)), sum: sums_to_wire([5]) };
+    let ends = |ids: &[u8]| ids.iter().map(|id| range(key(*id))).collect::<Vec<_>>();
+    let long = |bytes| vec![range(Key::new(Table(1), vec![7_u8; bytes]))];
+    let rest = || Some(sums_to_wire([9]));
+    for (what, range, rest, is_read) in [
+        ("a part", ends(&[4, 5]), None, true),
+        ("the end", ends(&[]), rest(), true),
+        ("nothing", ends(&[]), None, false),
+        ("the same again", ends(&[3]), rest(), false),
+        ("twice", ends(&[4, 4]), rest(), false),
+        ("the longest key", long(1_024), None, true),
+        ("one that no row has", long(1_025), None, false),
+        ("too many", vec![range(key(4)); LIST + 1], None, false),
+        ("a short sum", ends(&[4]), Some(Bytes::from_static(&[1; 15])), false),
+    ] {
+        let mut list = RangeList { ends: vec![(key(3), 5)], rest: None };
+        let read = read_ranges(wire::RangeSums { range, rest }, &mut list);
+        assert_eq!(read.is_ok(), is_read, "{what}: {read:?}");
     }
 }

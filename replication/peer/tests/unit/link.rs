@@ -43,36 +43,76 @@ fn announced_changes_of_the_present_origin_count_as_held_by_the_peer() {
 }
 
 #[test]
+fn changes_that_a_peer_has_made_are_known_while_its_stream_is_only_opened_again() {
+    let (link, _) = link(Vector::new());
+    link.welcomed(ORIGIN);
+    link.has_made(ORIGIN, 7);
+    link.end_source(true);
+    assert_eq!(link.made(), Some((ORIGIN, 7)));
+    link.welcomed(OTHER_ORIGIN);
+    assert_eq!(link.made(), None, "another incarnation greets");
+    link.has_made(OTHER_ORIGIN, 9);
+    assert_eq!(link.made(), Some((OTHER_ORIGIN, 9)));
+    link.end_source(false);
+    assert_eq!(link.made(), None, "it is away");
+}
+
+#[test]
 fn prefix_is_taken_only_of_an_origin_whose_changes_are_acknowledged() {
     let (link, number) = link(Vector::new());
     // It may be ahead of what is here: the peer has other sources.
     let prefixes = [(WRITER, 9), (OTHER_ORIGIN, 9)].into_iter().collect();
     assert!(link.acked(number, &vec![(WRITER, 2..=3)], &prefixes));
     assert_eq!(link.has().iter().collect::<Vec<_>>(), [(WRITER, 9)]);
-    let mut held = Holdings::default();
-    link.add_to(&mut held);
-    assert_eq!(held.iter().collect::<Vec<_>>(), [(WRITER, 1..=9)], "nothing is remembered of the other one");
+    assert_eq!((link.has_of(WRITER), link.has_of(OTHER_ORIGIN)), (vec![1..=9], vec![]), "nothing of the other one");
 }
 
 #[test]
 fn report_counts_while_its_stream_is_open_and_the_peer_is_the_same() {
     let (link, number) = link(Vector::new());
     let missed = || link.fill_missed.load(Relaxed);
-    link.reported(number + 1, Holdings::default(), true);
+    assert!(!link.reported(number + 1, Arc::default(), true));
     assert_eq!((link.report(), missed()), (None, false), "no such stream");
-    let report = Holdings::of(&[(WRITER, 4)].into_iter().collect());
-    link.reported(number, report.clone(), true);
-    assert_eq!((link.report().as_deref(), missed()), (Some(&report), true));
-    link.reported(number + 1, report.clone(), false);
+    let report = Arc::new(Holdings::of(&[(WRITER, 4)].into_iter().collect()));
+    assert!(link.reported(number, report.clone(), true));
+    assert_eq!((link.report(), missed()), (Some(report.clone()), true));
+    assert!(!link.reported(number + 1, report.clone(), false));
     assert!(missed(), "no such stream");
     link.welcomed(OTHER_ORIGIN);
     assert_eq!(link.report(), None, "the stream is a stale one");
     link.welcomed(ORIGIN);
-    assert_eq!(link.report().as_deref(), Some(&report));
+    assert_eq!(link.report(), Some(report));
     assert!(link.close(number));
     assert_eq!(link.report(), None, "it may come back with another disk");
     link.open(ORIGIN, &Vector::new(), CancellationToken::new());
     assert_eq!(link.report(), None);
+}
+
+#[test]
+fn report_covers_changes_once_its_lost_audio_was_looked_for_here() {
+    let (link, number) = link([(WRITER, 9)].into_iter().collect());
+    let covered = || {
+        let mut held = Holdings::default();
+        (link.add_to(&mut held), held.vector().get(WRITER), link.report_wanted.swap(false, Relaxed))
+    };
+    assert_eq!(covered(), (0, 0, true), "what it acknowledges may be without its audio");
+    let [first, second] = [4, 5].map(|upto| Arc::new(Holdings::of(&[(WRITER, upto)].into_iter().collect())));
+    assert!(link.reported(number, first.clone(), false));
+    assert_eq!(covered(), (0, 0, false), "no other report is asked for meanwhile");
+    assert!(link.reported(number, second.clone(), false));
+    link.found_lost(&first, 0);
+    assert_eq!(covered(), (0, 0, false), "that was the report before");
+    link.found_lost(&second, 3);
+    assert_eq!(covered(), (3, 5, true));
+    assert!(link.reported(number, first, false));
+    assert_eq!(covered(), (3, 5, false), "the one before counts until then");
+    link.set_lacks_data(true);
+    assert!(link.reported(number, second.clone(), false));
+    link.found_lost(&second, 0);
+    link.set_lacks_data(false);
+    assert_eq!(covered(), (0, 0, true), "it lacked audio when it made this report");
+    link.open(ORIGIN, &Vector::new(), CancellationToken::new());
+    assert_eq!(covered(), (0, 0, true));
 }
 
 #[test]
@@ -111,4 +151,14 @@ fn new_stream_ends_the_old_one_and_its_frames_are_ignored() {
     assert!(link.acked(new, &vec![(WRITER, 1..=2)], &Vector::new()));
     assert_eq!(link.lag(&[(WRITER, 5)].into_iter().collect()), 3);
     assert!(!link.close(old) && link.followed() && link.close(new) && !link.followed());
+}
+
+#[test]
+fn report_that_names_more_lost_audio_than_a_node_sends_is_refused() {
+    let most = crate::config::limits::REPORTED_AUDIO;
+    for (count, is_read) in [(0, true), (most, true), (most + 1, false)] {
+        let lost_audio = vec![bytes::Bytes::from_static(&[7; 32]); count];
+        let report = twinbox_wire::replication::Report { lost_audio, ..Default::default() };
+        assert_eq!(crate::frames::read_lost(&report).is_ok(), is_read, "{count}");
+    }
 }

@@ -137,7 +137,7 @@ async fn store_with_an_unreadable_index_is_built_again_and_loses_nothing() {
     spoil_index(dir.path());
     let store = open(config(dir.path(), "a")).await.expect("it is built again");
 
-    // What it says of itself: nothing that it does not have (rules D1, D13).
+    // The store claims no data that it does not have (rules D1, D13).
     assert_eq!(store.filled(), Filled::Partly);
     assert_eq!(store.own_origins(), [store.origin()], "a new store");
     assert!(store.fill_missed().is_empty());
@@ -152,11 +152,11 @@ async fn store_with_an_unreadable_index_is_built_again_and_loses_nothing() {
         "{taken_over}"
     );
 
-    // What only it had reaches the other node, with its audio (rule D2).
+    // Changes that only this store had reach the other node, with their audio (rule D2).
     hand_over(&store, &other).await;
     assert_eq!(fetch(&store, &other).await, 1, "the audio of the deposit alone");
     assert_eq!(other.blobs().read(&alone.hash).await.expect("audio"), audio(9, 50_000));
-    // What it lacks comes back.
+    // Changes that it lacks come back.
     hand_over(&other, &store).await;
     assert_eq!(records(&store), records(&other));
     assert_eq!(records(&store).len(), SHARED + 5);
@@ -175,13 +175,14 @@ async fn store_with_an_unreadable_index_is_built_again_and_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn flipped_bits_anywhere_are_repaired_from_the_other_node() {
     let (original, other, _other_dir, _) = pair().await;
-    let (mut rebuilt, mut opened) = (0, 0);
-    for folder in ["db/index", "db/journal", "audio"] {
+    let (mut rebuilt, mut opened, mut runs) = (0, 0, 0);
+    for folder in ["db/index", "db/journal", "db/runs", "audio"] {
         for file in files(&original.path().join(folder)) {
             let length = fs::metadata(&file).expect("a file").len();
             let middle = if folder == "audio" { 40_000 } else { length / 2 };
-            // A pack is zeros behind its frames, and a segment behind its batches.
-            for at in [0, 30, 4_200, 9_000, 20_000, middle, length - 1] {
+            // A pack is zeros behind its frames, a segment behind its batches, and a run behind its blocks, here the first bytes.
+            let more: &[u64] = if folder == "db/runs" { &[150, 400, 1_000] } else { &[] };
+            for at in [0, 30, 4_200, 9_000, 20_000, middle, length - 1].into_iter().chain(more.iter().copied()) {
                 let at = at.min(length - 1);
                 let dir = TempDir::new().expect("a folder");
                 copy(original.path(), dir.path());
@@ -193,6 +194,7 @@ async fn flipped_bits_anywhere_are_repaired_from_the_other_node() {
                 if was_rebuilt {
                     assert_eq!(store.filled(), Filled::Partly, "{place}");
                     rebuilt += 1;
+                    runs += u32::from(folder == "db/runs");
                 } else {
                     opened += 1;
                 }
@@ -213,8 +215,11 @@ async fn flipped_bits_anywhere_are_repaired_from_the_other_node() {
             }
         }
     }
-    println!("{rebuilt} were built again, {opened} opened");
-    assert!(rebuilt > 3 && opened > 3, "{rebuilt} were built again, {opened} opened");
+    println!("{rebuilt} were built again, {runs} of them for the log of changes; {opened} opened");
+    assert!(
+        rebuilt > 3 && opened > 3 && runs > 1,
+        "{rebuilt} were built again, {runs} for the log, {opened} opened"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

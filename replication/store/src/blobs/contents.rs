@@ -30,12 +30,12 @@ impl Blobs {
         hash: &BlobHash,
         row: &Row,
     ) -> Result<(), DiskError> {
-        // Before the row is visible. If it is never written, the label says too much, which does no harm.
+        // Before the row is visible. If the row is never written, the label is superfluous, which is harmless.
         self.0.contents.add(label(hash), row.packs());
         pieces::put(transaction, hash, row, |pack| self.is_noted(pack))
     }
 
-    /// True when the index notes a pack, durably; what the transaction sees may fail yet.
+    /// True when the index notes a pack, durably; a note that only the transaction sees may still fail.
     fn is_noted(&self, pack: u32) -> Result<bool, DiskError> {
         let is_known = lock(&self.0.noted).contains(&pack);
         let is_noted = is_known || self.0.disk.get(&keys::pack(pack))?.is_some();

@@ -15,8 +15,8 @@ use crate::{
 };
 
 impl Blobs {
-    /// Removes those of these blobs that are in no use, a few in each transaction: neither pinned, nor named by a record, nor
-    /// among the `unfiled` ones, which are read once no caller can take these in use. Returns the lengths of the removed.
+    /// Removes the blobs among these that are not in use, a few in each transaction: neither pinned, nor named by a record, nor
+    /// among the `unfiled` ones, which are read once no caller can begin to use these. Returns the lengths of the removed blobs.
     pub(crate) fn remove_unless_used(
         &self,
         hashes: &[BlobHash],
@@ -32,7 +32,7 @@ impl Blobs {
                 match self.remove(part.to_vec()) {
                     Ok(removed) => lengths.extend(removed),
                     Err(error) if lengths.is_empty() => return Err(error),
-                    // The caller counts those that are removed. The next look meets the error again.
+                    // The caller counts the removed blobs. The next attempt meets the error again.
                     Err(_) => break,
                 }
             }

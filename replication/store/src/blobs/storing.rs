@@ -58,11 +58,11 @@ impl Blobs {
         let (mut loose, mut new) = (Vec::new(), Vec::new());
         for (hash, bytes) in blobs {
             self.0.uses.keep_new(hash);
-            // The disk may have corrupted it since it was stored.
+            // The disk may have corrupted the blob since it was stored.
             let is_whole = self.bytes_of(hash, |length| 0..length).is_ok_and(|found| found == *bytes);
             match (is_whole, self.is_loose(hash)) {
                 (true, false) => {}
-                // It is to stay even if its take is discarded.
+                // The blob is to stay even if its take is discarded.
                 (true, true) => loose.push(*hash),
                 (false, _) => new.push((*hash, bytes)),
             }
@@ -84,7 +84,7 @@ impl Blobs {
             Ok::<_, StoreError>(())
         })?;
         loose.iter().for_each(|hash| self.row_written(hash));
-        // The bytes that these had, if there were any, are damaged.
+        // The bytes that these blobs had before, if any, are damaged.
         let mut loose = lock(&self.0.loose);
         let replaced = new.iter().filter_map(|(hash, _)| loose.remove(hash));
         replaced.for_each(|loose| self.0.live.removed(&loose.row.pieces));

@@ -58,7 +58,7 @@ impl Leader {
 }
 
 impl Drop for Leader {
-    /// One that a runtime at its end never began, or that panicked, leaves no task waiting.
+    /// A leader that a runtime at its end never ran, or that panicked, leaves no task waiting.
     fn drop(&mut self) {
         if !self.is_done {
             *lock(&self.blobs.0.syncing.0) = State::default();

@@ -1,41 +1,23 @@
 //! The takes that are neither filed nor discarded, as the writer and the callers share them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use twinbox_ids::BlobHash;
-use twinbox_replication_core::Ranges;
+use twinbox_packs::Pieces;
+use twinbox_replication_core::Slots;
 
-use super::take::{Pieces, TakeKey};
+use super::take::{Stage, TakeKey, TakeState};
 
 /// Bytes that the note of a take's end has in its pack.
 const ENDING: u64 = 48;
 
 #[derive(Default)]
 pub(super) struct Index {
-    pub(super) takes: HashMap<TakeKey, TakeState>,
+    pub(super) takes: Slots<TakeKey, TakeState>,
     /// The notes of ended takes that a start needs, by pack: without its note, a start would find the take again.
     pub(super) endings: BTreeMap<u32, Vec<TakeKey>>,
     /// Packs that could not be read at the start, and may have takes in progress.
     pub(super) unreadable: BTreeSet<u32>,
-}
-
-#[derive(Default)]
-pub(super) struct TakeState {
-    pub(super) pieces: Pieces,
-    pub(super) stage: Stage,
-    /// The first of the packs that a start must scan for this take. Only the writer changes it.
-    pub(super) first: Option<u32>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// In progress.
-    #[default]
-    Open,
-    /// Becoming a blob, which is named as soon as the audio is durable; for all others still in progress.
-    Sealing(Option<BlobHash>),
-    /// A blob that no durable change names yet.
-    Sealed(BlobHash),
 }
 
 impl Index {
@@ -44,9 +26,9 @@ impl Index {
         self.takes.get(&key).filter(|take| take.is_open()).map(|take| &take.pieces)
     }
 
-    /// The takes in progress, each with the bytes that are here.
-    pub(super) fn all_open(&self) -> impl Iterator<Item = (TakeKey, &Ranges)> {
-        self.takes.iter().filter(|(_, take)| take.is_open()).map(|(key, take)| (*key, take.pieces.covered()))
+    /// The takes in progress.
+    pub(super) fn all_open(&self) -> impl Iterator<Item = (TakeKey, &Pieces)> {
+        self.takes.iter().filter(|(_, take)| take.is_open()).map(|(key, take)| (*key, &take.pieces))
     }
 
     /// The blobs that takes have become, or are about to, and that no durable change names yet.
@@ -70,11 +52,5 @@ impl Index {
             Some(endings) if pack >= floor => endings,
             _ => &[],
         }
-    }
-}
-
-impl TakeState {
-    fn is_open(&self) -> bool {
-        !matches!(self.stage, Stage::Sealed(_))
     }
 }

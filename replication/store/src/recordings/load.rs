@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use twinbox_disk::Disk;
 use twinbox_ids::{BlobHash, RecordingId};
-use twinbox_packs::{Hashed, Kind};
+use twinbox_packs::{Hashed, Kind, Pieces};
 
-use super::take::{MAX_LENGTH, Pieces, TakeKey};
+use super::take::{MAX_LENGTH, TakeKey};
 use crate::{Blobs, StoreError, draft::decode_record, keys};
 
 /// The state of the recordings at the start.
@@ -29,7 +29,7 @@ pub(super) fn load(disk: &Disk, blobs: &Blobs) -> Result<Loaded, StoreError> {
     for pack in packs.list().into_iter().filter(|pack| *pack >= floor) {
         let found = match packs.scan(pack) {
             Ok(found) => found,
-            // Without the sync that a scan does, what it finds could still be lost (rule A4).
+            // Without the sync that a scan does, the frames that it finds could still be lost (rule A4).
             Err(error) if packs.broken().is_some() => return Err(blobs.failed(error)),
             Err(error) => {
                 tracing::error!(pack, %error, "recordings in progress cannot be read; the next start tries again");
@@ -66,17 +66,17 @@ pub(super) fn load(disk: &Disk, blobs: &Blobs) -> Result<Loaded, StoreError> {
     Ok(loaded)
 }
 
-/// True when all that is here of the take is a blob that is here, and a record names that blob as the take's. Both conditions are needed. Another
-/// take may have the same audio, and this one is not filed. A record may name the take for a shorter blob, which another node
-/// made of a part of it: the rest must not be lost (rule C2).
+/// True when all bytes of the take here are a blob that is here, and a record names that blob as the take's. Both conditions are
+/// needed. Another take may have the same audio while this one is not filed. A record may name the take for a shorter blob, which
+/// another node made of a part of it: the rest must not be lost (rule C2).
 fn is_filed(disk: &Disk, blobs: &Blobs, take: TakeKey, pieces: &Pieces) -> Result<bool, StoreError> {
-    let covered = pieces.covered();
-    if !covered.covers(0..covered.end()) {
+    let whole = 0..pieces.end();
+    if !pieces.covers(whole.clone()) {
         return Ok(false);
     }
     let mut hashed = Hashed::default();
-    if let Err(error) = hashed.read(blobs.packs(), &pieces.places(0..covered.end())) {
-        // It stays in progress; the check for orphan recordings ends it if it was filed.
+    if let Err(error) = hashed.read(blobs.packs(), &pieces.places(whole)) {
+        // The take stays in progress; the check for orphan recordings ends it if it was filed.
         tracing::warn!(recording = %take.0, take = take.1, %error, "audio of a recording cannot be read");
         return Ok(false);
     }

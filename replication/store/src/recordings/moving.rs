@@ -4,8 +4,7 @@ use twinbox_packs::{Extent, Frame, Kind};
 
 use super::{
     Shared,
-    index::{Stage, TakeState},
-    take::TakeKey,
+    take::{Stage, TakeKey, TakeState},
 };
 use crate::{StoreError, blobs::Appending};
 
@@ -18,7 +17,7 @@ pub(super) struct MovedPiece {
     pub(super) to: Extent,
 }
 
-/// Durable copies of what takes have in a pack.
+/// Durable copies of the pieces of takes in a pack.
 pub(super) struct Moved {
     pub(super) pack: u32,
     pub(super) pieces: Vec<MovedPiece>,

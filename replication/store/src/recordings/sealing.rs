@@ -1,17 +1,16 @@
-//! Making a take a blob, off the writer's thread: its audio is made durable where it lies.
+//! Making a take a blob, off the writer's thread: its audio is made durable in place.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use twinbox_disk::Need;
 use twinbox_ids::BlobHash;
-use twinbox_packs::{Extent, Frame, Hashed, Kind, MAX_PAYLOAD};
+use twinbox_packs::{Extent, Frame, Hashed, Kind, MAX_PAYLOAD, Pieces};
 use twinbox_replication_core::BlobRef;
 
 use super::{
     Shared,
-    index::Stage,
-    take::{Pieces, TakeKey},
+    take::{Stage, TakeKey},
 };
 use crate::{
     StoreError,
@@ -35,16 +34,16 @@ pub(super) struct Ready {
     pub(super) length: u64,
     /// The places of its audio, in order.
     pub(super) places: Vec<Extent>,
-    /// Its hash, if that was computed.
+    /// Its hash, if it was computed.
     pub(super) hash: Option<BlobHash>,
-    /// Otherwise the hash of its beginning, and the places of the rest.
+    /// The hash of its beginning otherwise; the rest is read from its places.
     pub(super) hashed: Hashed,
     pub(super) rest: Vec<Extent>,
     /// Notified once the take is a blob; dropped if that fails.
     pub(super) done: watch::Sender<Option<BlobRef>>,
 }
 
-/// A take that is a blob once all that was appended is durable.
+/// A take that is a blob once all appended bytes are durable.
 struct Unsynced {
     blob: BlobRef,
     /// The places of its audio, in order.
@@ -90,7 +89,7 @@ impl Shared {
             Some(pieces) => {
                 self.blobs.live_bounds().removed(&places);
                 let places = pieces.places(0..length);
-                // Only now: until the copies are durable, the pieces before them are what a start finds.
+                // Only now: until the copies are durable, a start finds the earlier pieces.
                 self.change(key, |take| take.pieces = pieces);
                 places
             }
@@ -103,7 +102,7 @@ impl Shared {
         let mut rest = Vec::new();
         self.change(key, |take| {
             take.stage = Stage::Sealed(hash);
-            rest = take.pieces.places(length..take.pieces.covered().end());
+            rest = take.pieces.places(length..take.pieces.end());
         });
         self.blobs.live_bounds().removed(&rest);
         done.send_replace(Some(blob));

@@ -5,28 +5,23 @@ mod ends;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    iter,
-    sync::{
-        Arc,
-        mpsc::{self, RecvTimeoutError},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::sync::{oneshot, watch};
 use twinbox_ids::BlobHash;
-use twinbox_packs::Hashed;
+use twinbox_packs::{Hashed, Pieces};
 use twinbox_replication_core::BlobRef;
-use twinbox_replication_feed::FeedEntry;
+use twinbox_replication_feed::{Batches, FeedEntry};
 
 pub(super) use self::append::Chunk;
 use super::{
     Shared,
-    index::{Stage, TakeState},
     load::Loaded,
     moving::Moved,
     sealing::{Ready, Sealing},
-    take::{Pieces, TakeKey},
+    take::{Slot, Stage, TakeKey, TakeState},
 };
 use crate::StoreError;
 
@@ -40,18 +35,18 @@ const MOST_OPEN: usize = 65_536;
 /// Bytes that a chunk counts in the queue in addition to its audio.
 pub(super) const CHUNK_BYTES: u64 = 128;
 
-/// Maximum commands that are taken from the queue together.
-const BATCH: usize = 256;
-
-/// Bytes of chunks that one append takes, and a chunk more.
+/// Bytes of chunks that one append takes, [`CHUNK_BYTES`] of each included, and a chunk more.
 const RUN: u64 = 1024 * 1024;
+
+/// Time for which chunks wait for others, unless a caller waits for an answer: each append costs a wake-up, a write and some locks.
+pub(super) const GATHERED: Duration = Duration::from_millis(5);
 
 /// The writer looks at takes that wait for a row, and at the first pack that a start needs, after this time at most.
 const IDLE_CHECK: Duration = Duration::from_secs(60);
 
 type Reply<R> = oneshot::Sender<Result<R, StoreError>>;
 
-/// A command to the writer. Commands run in order.
+/// A command to the writer. Commands run in order, but [`Self::Begin`] and [`Self::Filed`] may precede chunks of other takes.
 pub(super) enum Command {
     /// Begin a take of a recording that this node makes.
     Begin { key: TakeKey, reply: Reply<()> },
@@ -61,18 +56,25 @@ pub(super) enum Command {
     Seal { key: TakeKey, reply: Reply<Sealing> },
     /// Hand the take over if it assembles to the blob.
     Assemble { key: TakeKey, hash: BlobHash, length: u64, reply: Reply<Option<Sealing>> },
-    /// Remove the take, and `tell` the peers.
+    /// Remove the take, and notify the peers if `tell`.
     Discard { key: TakeKey, tell: bool, reply: Reply<()> },
     /// Reply when all earlier commands are done.
     Flush { reply: Reply<()> },
     /// A change that names this blob of the take is durable: the take need not be remembered any more.
     Filed { key: TakeKey, hash: BlobHash },
-    /// Use the copies instead of what takes have in a pack.
+    /// Use the copies instead of the pieces of takes in a pack.
     Moved { moved: Moved, reply: Reply<()> },
 }
 
+impl Command {
+    /// True when a caller waits for the answer.
+    pub(super) fn is_awaited(&self) -> bool {
+        !matches!(self, Self::Chunk(_) | Self::Filed { .. })
+    }
+}
+
 enum State {
-    Open(Box<Hashed>),
+    Open(Slot),
     /// A blob, or about to become one; no change that names it is durable yet.
     Sealed(Box<watch::Receiver<Option<BlobRef>>>),
     /// Filed or discarded: thousands of these are remembered, so the variant holds no data.
@@ -82,6 +84,8 @@ enum State {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     takes: HashMap<TakeKey, State>,
+    /// The hashes of the takes in progress, by slot.
+    hashed: Vec<Option<Box<Hashed>>>,
     /// The takes that have ended, oldest first.
     ended: VecDeque<TakeKey>,
     /// [`REMEMBERED`]
@@ -92,6 +96,8 @@ pub(super) struct Writer {
     floor: Option<u32>,
     /// Filed takes whose blob has no durable row yet.
     unsettled: BTreeSet<(TakeKey, BlobHash)>,
+    /// Ended takes whose note is not written yet.
+    to_note: Vec<TakeKey>,
 }
 
 impl Writer {
@@ -101,11 +107,13 @@ impl Writer {
         let mut writer = Self {
             shared,
             takes: HashMap::new(),
+            hashed: Vec::new(),
             ended: VecDeque::new(),
             remembered: REMEMBERED,
             firsts: BTreeMap::new(),
             floor: None,
             unsettled: BTreeSet::new(),
+            to_note: Vec::new(),
         };
         // A chunk that comes now would be left out by the next start: it is late.
         endings.values().flatten().chain(&filed).for_each(|key| writer.remember(*key));
@@ -120,38 +128,46 @@ impl Writer {
         writer
     }
 
-    /// Serves until every sender is dropped.
-    pub(super) fn serve(mut self, queue: mpsc::Receiver<Command>) {
+    /// Serves until the queue is closed.
+    pub(super) fn serve(mut self, queue: Batches<Command>) {
+        let mut batch = Vec::new();
         loop {
             self.raise_floor();
-            match queue.recv_timeout(IDLE_CHECK) {
-                Ok(first) => self.execute_all(iter::once(first).chain(queue.try_iter().take(BATCH))),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => return,
+            if !queue.take(IDLE_CHECK, &mut batch) {
+                return;
             }
+            self.execute_all(batch.drain(..));
             let named = std::mem::take(&mut *self.shared.named());
             for (key, hash) in std::mem::take(&mut self.unsettled).into_iter().chain(named) {
                 self.filed(key, hash);
             }
+            self.note_ended();
         }
     }
 
-    /// Executes commands in order; chunks that follow each other with one append.
+    /// Executes commands in order, and chunks that follow each other with one append. Other takes that begin or were filed between
+    /// them do not end it: on a busy node that is after every twentieth chunk.
     fn execute_all(&mut self, commands: impl Iterator<Item = Command>) {
-        let (mut run, mut bytes) = (Vec::new(), 0);
+        let (mut run, mut bytes) = (Vec::<Chunk>::new(), 0);
         for command in commands {
             match command {
                 Command::Chunk(chunk) => {
-                    bytes += chunk.bytes.len() as u64;
+                    bytes += chunk.bytes.len() as u64 + CHUNK_BYTES;
                     run.push(chunk);
                     if bytes >= RUN {
                         self.write(std::mem::take(&mut run));
                         bytes = 0;
                     }
                 }
+                Command::Begin { key, .. } | Command::Filed { key, .. }
+                    if run.iter().all(|chunk| chunk.key != key) =>
+                {
+                    self.execute(command);
+                }
                 command => {
                     self.write(std::mem::take(&mut run));
                     bytes = 0;
+                    self.note_ended();
                     self.execute(command);
                 }
             }
@@ -164,9 +180,14 @@ impl Writer {
             Command::Begin { key, reply } => drop(reply.send(self.begin(key))),
             Command::Chunk(chunk) => self.write(vec![chunk]),
             Command::Seal { key, reply } => drop(reply.send(self.seal(key))),
-            Command::Assemble { key, hash, length, reply } => drop(reply.send(self.assemble(key, hash, length))),
+            Command::Assemble { key, hash, length, reply } => {
+                let assembled = self.assemble(key, hash, length);
+                self.note_ended();
+                drop(reply.send(assembled));
+            }
             Command::Discard { key, tell, reply } => {
                 self.discard(key, tell);
+                self.note_ended();
                 let _ = reply.send(Ok(()));
             }
             Command::Flush { reply } => drop(reply.send(Ok(()))),
@@ -186,13 +207,38 @@ impl Writer {
         Ok(())
     }
 
-    fn open(&mut self, key: TakeKey, pieces: Pieces) {
+    fn open(&mut self, key: TakeKey, pieces: Pieces) -> Slot {
         let first = pieces.first_pack();
         if let Some(first) = first {
             *self.firsts.entry(first).or_default() += 1;
         }
-        self.takes.insert(key, State::Open(Box::default()));
-        self.shared.index().takes.insert(key, TakeState { pieces, stage: Stage::Open, first });
+        let slot = self.shared.index().takes.insert(key, TakeState { pieces, first, ..TakeState::default() });
+        self.begin_hash(slot);
+        self.takes.insert(key, State::Open(slot));
+        slot
+    }
+
+    /// Undoes [`Self::open`] of a take that has no audio.
+    fn close(&mut self, key: TakeKey) {
+        self.takes.remove(&key);
+        let closed = self.shared.index().takes.remove(&key);
+        if let Some((slot, _)) = closed {
+            self.end_hash(slot);
+        }
+    }
+
+    fn begin_hash(&mut self, slot: Slot) {
+        if self.hashed.len() <= slot {
+            self.hashed.resize_with(slot + 1, || None);
+        }
+        if let Some(hashed) = self.hashed.get_mut(slot) {
+            *hashed = Some(Box::default());
+        }
+    }
+
+    /// The hash of a take of which no more is hashed here.
+    fn end_hash(&mut self, slot: Slot) -> Option<Box<Hashed>> {
+        self.hashed.get_mut(slot)?.take()
     }
 
     /// Reopens a take that could not become a blob (the disk was full), when it is to be sealed or discarded. Never
@@ -201,8 +247,10 @@ impl Writer {
         let Some(State::Sealed(done)) = self.takes.get(&key) else { return Ok(()) };
         if done.has_changed().is_err() && done.borrow().is_none() {
             self.shared.writable()?;
+            let Some(slot) = self.shared.index().takes.slot(&key) else { return Ok(()) };
             self.shared.change(key, |take| take.stage = Stage::Open);
-            self.takes.insert(key, State::Open(Box::default()));
+            self.begin_hash(slot);
+            self.takes.insert(key, State::Open(slot));
         }
         Ok(())
     }
@@ -210,9 +258,9 @@ impl Writer {
     fn seal(&mut self, key: TakeKey) -> Result<Sealing, StoreError> {
         self.reopen_failed(key)?;
         match self.takes.get(&key) {
-            Some(State::Open(_)) => {
-                let length = self.fill_holes(key)?;
-                self.hand_over(key, length, None)
+            Some(&State::Open(slot)) => {
+                let length = self.fill_holes(key, slot)?;
+                self.hand_over(key, slot, length, None)
             }
             Some(State::Sealed(done)) => Ok(Sealing::Elsewhere(*done.clone())),
             Some(State::Ended) | None => Err(StoreError::NoRecording { id: key.0, take: key.1 }),
@@ -222,13 +270,13 @@ impl Writer {
     fn assemble(&mut self, key: TakeKey, hash: BlobHash, length: u64) -> Result<Option<Sealing>, StoreError> {
         self.reopen_failed(key)?;
         match self.takes.get(&key) {
-            // It came as a blob: the chunks of the take are no longer needed.
+            // The audio came as a blob: the chunks of the take are no longer needed.
             Some(State::Open(_)) if self.shared.blobs.has(&hash) => {
                 self.end(key);
                 Ok(None)
             }
-            Some(State::Open(_)) => match self.begins_with(key, length, &hash)? {
-                true => self.hand_over(key, length, Some(hash)).map(Some),
+            Some(&State::Open(slot)) => match self.begins_with(key, slot, length, &hash)? {
+                true => self.hand_over(key, slot, length, Some(hash)).map(Some),
                 false => Ok(None),
             },
             Some(State::Sealed(done)) => Ok(Some(Sealing::Elsewhere(*done.clone()))),
@@ -237,25 +285,36 @@ impl Writer {
     }
 
     /// True when the first `length` bytes of the take are here and have this hash.
-    fn begins_with(&mut self, key: TakeKey, length: u64, expected: &BlobHash) -> Result<bool, StoreError> {
-        let Some(State::Open(known)) = self.takes.get_mut(&key) else { return Ok(false) };
-        let (mut anew, is_longer) = (Hashed::default(), known.upto() > length);
-        let hashed = if is_longer { &mut anew } else { &mut **known };
+    fn begins_with(
+        &mut self,
+        key: TakeKey,
+        slot: Slot,
+        length: u64,
+        expected: &BlobHash,
+    ) -> Result<bool, StoreError> {
+        let Some(Some(known)) = self.hashed.get_mut(slot) else { return Ok(false) };
+        let (mut fresh, is_longer) = (Hashed::default(), known.upto() > length);
+        let hashed = if is_longer { &mut fresh } else { &mut **known };
         let places = match self.shared.index().open(key) {
-            Some(pieces) if pieces.covered().covers(0..length) => pieces.places(hashed.upto()..length),
+            Some(pieces) if pieces.covers(0..length) => pieces.places(hashed.upto()..length),
             _ => return Ok(false),
         };
         hashed.read(self.shared.blobs.packs(), &places).map_err(|error| self.shared.blobs.failed(error))?;
         Ok(hashed.clone().hash() == expected.0)
     }
 
-    fn hand_over(&mut self, key: TakeKey, length: u64, hash: Option<BlobHash>) -> Result<Sealing, StoreError> {
+    fn hand_over(
+        &mut self,
+        key: TakeKey,
+        slot: Slot,
+        length: u64,
+        hash: Option<BlobHash>,
+    ) -> Result<Sealing, StoreError> {
         let missing = || StoreError::NoRecording { id: key.0, take: key.1 };
-        let Some(State::Open(hashed)) = self.takes.get_mut(&key) else { return Err(missing()) };
-        let hashed = std::mem::take(&mut **hashed);
+        let hashed = *self.end_hash(slot).ok_or_else(missing)?;
         let (places, rest) = {
             let mut index = self.shared.index();
-            let take = index.takes.get_mut(&key).ok_or_else(missing)?;
+            let take = index.takes.at_mut(slot).ok_or_else(missing)?;
             take.stage = Stage::Sealing(None);
             (take.pieces.places(0..length), take.pieces.places(hashed.upto()..length.max(hashed.upto())))
         };

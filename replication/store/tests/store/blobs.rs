@@ -199,14 +199,16 @@ async fn missing_audio_of_many_records_comes_in_parts() {
         let hash = BlobHash(*blake3::hash(&number.to_be_bytes()).as_bytes());
         Value::from(BlobRef { hash, length: 100, recording: None })
     };
-    for record in 0..25 {
-        let edits = (0..400).map(|n| Edit::Set(n as u16, blob(record * 400 + n))).collect();
-        edit(&store, &format!("{record:02}"), edits).await.expect("a commit");
+    // Each names 399 blobs that all name, and one of its own.
+    for record in 0..340 {
+        let edits = (0..400).map(|n| Edit::Set(n as u16, blob(if n == 0 { 400 + record } else { n }))).collect();
+        edit(&store, &format!("{record:03}"), edits).await.expect("a commit");
     }
     let first = store.missing_audio(false, None).expect("a part");
-    assert_eq!((first.blobs.len(), &first.upto), (8_400, &Some(key("20"))));
+    assert_eq!((first.blobs.len(), &first.upto, first.others), (399 + 328, &Some(key("327")), false));
+    assert!(first.blobs.is_sorted_by_key(|blob| blob.hash));
     let rest = store.missing_audio(false, first.upto.as_ref()).expect("a part");
-    assert_eq!((rest.blobs.len(), &rest.upto), (1_600, &None));
-    assert!(first.blobs.iter().all(|blob| !rest.blobs.contains(blob)));
-    assert_eq!(store.missing_audio(true, None).map(|part| (part.blobs, part.upto)), Ok((vec![], None)), "deleted");
+    assert_eq!((rest.blobs.len(), &rest.upto), (399 + 12, &None));
+    let deleted = store.missing_audio(true, None).expect("a part");
+    assert_eq!((deleted.blobs, deleted.upto, deleted.others), (vec![], None, true), "none is deleted");
 }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use prost::Message;
 use twinbox_ids::{BlobHash, Origin, RecordingId, Stamp};
 use twinbox_replication_core::{
-    BlobRef, Change, CommitPart, Edit, Field, Part, Place, Record, Unknown, Value, Vector,
+    BlobRef, Change, CommitPart, Edit, Field, Part, PartPlace, Record, Unknown, Value, Vector,
 };
 use twinbox_replication_store::codec::{self, DecodeError};
 use twinbox_wire::replication as wire;
@@ -58,21 +58,21 @@ fn records_survive_encoding() {
 /// The record with a part of a later release in each message, and of the change that brings it.
 fn from_a_later_release() -> Record {
     let record = everything();
-    let mut places = vec![Place::Change, Place::Record, Place::Tombstone];
+    let mut places = vec![PartPlace::Change, PartPlace::Record, PartPlace::Tombstone];
     for (tag, field) in record.fields() {
-        places.push(Place::Field(tag));
+        places.push(PartPlace::Field(tag));
         match field {
             Field::Register { stamp, value } => {
-                places.extend([Place::Register(tag, *stamp), Place::Value(tag, *stamp)]);
-                places.extend(value.blob().map(|_| Place::Blob(tag, *stamp)));
+                places.extend([PartPlace::Register(tag, *stamp), PartPlace::Value(tag, *stamp)]);
+                places.extend(value.blob().map(|_| PartPlace::Blob(tag, *stamp)));
             }
             Field::AddWins(members) | Field::RemoveWins(members) | Field::Claim(members) => {
-                places.push(Place::Kind(tag));
-                places.extend(members.iter().map(|(value, _)| Place::Member(tag, value.to_vec())));
+                places.push(PartPlace::Kind(tag));
+                places.extend(members.iter().map(|(value, _)| PartPlace::Member(tag, value.to_vec())));
             }
             Field::Counter(cells) => {
-                places.push(Place::Kind(tag));
-                places.extend(cells.keys().map(|(node, origin)| Place::Cell(tag, node.clone(), *origin)));
+                places.push(PartPlace::Kind(tag));
+                places.extend(cells.keys().map(|(node, origin)| PartPlace::Cell(tag, node.clone(), *origin)));
             }
         }
     }
@@ -108,13 +108,13 @@ fn parts_of_a_later_release_survive_at_their_places() {
     // A row has what the change has, apart from what belongs to the change itself.
     let mut row = Record::new();
     row.merge(record.clone());
-    assert_eq!(row.unknown().at(&Place::Change).count(), 0);
-    assert_eq!(row.unknown().at(&Place::Record).count(), 3);
+    assert_eq!(row.unknown().at(&PartPlace::Change).count(), 0);
+    assert_eq!(row.unknown().at(&PartPlace::Record).count(), 3);
     assert_eq!(codec::decode_record(&codec::encode_record(&row)), Ok(row));
     // As a later release writes it: behind the fields that are known here.
     let simple = [codec::record_to_bytes(&everything()), vec![0x78, 0x85, 0x01]].concat();
     let read = codec::record_from_bytes(&simple).expect("a record");
-    assert_eq!(read.unknown().at(&Place::Record).count(), 1);
+    assert_eq!(read.unknown().at(&PartPlace::Record).count(), 1);
     assert_eq!(codec::record_to_bytes(&read), simple);
 }
 

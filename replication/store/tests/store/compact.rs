@@ -83,7 +83,7 @@ async fn sparse_packs_are_moved_together_and_leave_the_disk() {
 
     let store = open(dir.path());
     check(&store, &kept).await;
-    // What is removed from now on goes without a move.
+    // Packs whose audio is all removed from now on need no move.
     for (n, _) in &kept {
         let edits = vec![Edit::Set(1, Value::Bytes(b"no audio".into()))];
         edit(&store, &format!("message {n}"), edits).await.expect("a commit");

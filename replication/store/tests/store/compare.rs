@@ -5,7 +5,11 @@ use std::path::Path;
 use proptest::{collection::vec, prelude::*};
 use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_ids::{Origin, Stamp};
-use twinbox_replication_core::{Edit, Key, Record, Value, Vector, buckets::BucketSet};
+use twinbox_replication_core::{
+    Edit, Key, Record, Value, Vector,
+    buckets::BucketSet,
+    range_sums::{RangeList, differing},
+};
 use twinbox_replication_store::{Removal, RowFault, Store, StoredRow, codec, row_hash};
 
 use crate::{TABLE, dir, edit, key, node, open, open_as, set, text};
@@ -13,6 +17,18 @@ use crate::{TABLE, dir, edit, key, node, open, open_as, set, text};
 async fn counted(store: &Store) -> Vec<u128> {
     while !store.sum_step().await.expect("a step") {}
     store.group_sums().expect("sums").0
+}
+
+fn ranges(store: &Store) -> RangeList<Key> {
+    store.range_sums(None, usize::MAX).expect("sums")
+}
+
+/// Writes these rows in one commit.
+async fn fill(store: &Store, rows: std::ops::Range<usize>, text: &'static str) {
+    let run = move |draft: &mut twinbox_replication_store::Draft<'_>| {
+        rows.into_iter().try_for_each(|n| draft.edit(key(&format!("{n:06}")), set(text)))
+    };
+    store.commit(run).await.expect("a commit");
 }
 
 /// The row as the index has it.
@@ -79,31 +95,49 @@ async fn sums_follow_every_commit_and_are_those_of_a_new_count() {
 async fn commits_during_the_count_are_counted_once() {
     let dir = dir();
     let store = open(dir.path());
-    let fill = |from: usize, to: usize, text: &'static str| {
-        let store = store.clone();
-        async move {
-            let run = move |draft: &mut twinbox_replication_store::Draft<'_>| {
-                (from..to).try_for_each(|n| draft.edit(key(&format!("{n:06}")), set(text)))
-            };
-            store.commit(run).await.expect("a commit")
-        }
-    };
     for from in (0..6_000).step_by(500) {
-        fill(from, from + 500, "a").await;
+        fill(&store, from..from + 500, "a").await;
     }
     // Some commits fall into each step, below and above its rows.
     let writes = async {
         for from in (0..6_500).rev().step_by(250) {
-            fill(from, from + 3, "b").await;
+            fill(&store, from..from + 3, "b").await;
         }
     };
     let (sums, ()) = tokio::join!(counted(&store), writes);
     drop(sums);
-    let followed = store.group_sums();
+    let followed = (store.group_sums(), ranges(&store));
     drop(store);
     let store = open(dir.path());
     counted(&store).await;
-    assert_eq!(store.group_sums(), followed);
+    assert_eq!(store.group_sums(), followed.0);
+    assert_eq!(differing(&ranges(&store), &followed.1), vec![]);
+}
+
+#[tokio::test]
+async fn row_that_is_lost_differs_in_a_range_of_some_hundred_rows() {
+    let dir = dir();
+    let store = open(dir.path());
+    for from in (0..12_000).step_by(4_000) {
+        fill(&store, from..from + 4_000, "x").await;
+    }
+    counted(&store).await;
+    let whole = ranges(&store);
+    drop(store);
+    let lost = key("007000");
+    let row = index_key(&lost);
+    change_index(dir.path(), |transaction| transaction.remove(row)).await;
+    let store = open(dir.path());
+    counted(&store).await;
+    let spans = differing(&ranges(&store), &whole);
+    let [(after, upto)] = &spans[..] else { panic!("{} spans", spans.len()) };
+    let page = store.rows_of_buckets(&BucketSet::all(), after.as_ref(), upto.as_ref()).expect("a page");
+    assert!(page.upto == *upto, "more than one page");
+    let copy = store.get(&key("000000")).expect("a read").expect("a record");
+    store.repair(vec![(lost, copy)], Vector::new()).await.expect("a repair");
+    assert_eq!(differing(&ranges(&store), &whole).len(), 1, "the row has another content");
+    fill(&store, 12_000..12_500, "y").await;
+    assert_eq!(differing(&ranges(&store), &whole).len(), 2, "and there are more");
 }
 
 #[tokio::test]

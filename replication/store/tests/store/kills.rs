@@ -11,20 +11,30 @@ use std::{
     time::Duration,
 };
 
+use twinbox_clock::wall;
 use twinbox_ids::RecordingId;
+use twinbox_replication_core::{Edit, Value};
+use twinbox_replication_store::{Removal, Store};
 
-use crate::{audio, dir, edit, key, open, set};
+use crate::{TABLE, audio, dir, edit, key, open, set};
 
 const DIR: &str = "TWINBOX_TEST_STORE_KILL_DIR";
 /// Number of kills. Each comes one step later after the child's start than the one before, and then from the beginning
-/// again. In one round of five the time counts from the child's first acknowledgement: on a busy machine the others may all come
-/// while it opens.
+/// again. In two rounds of five the time counts from a line of the child: on a busy machine the others may all come while it opens.
 const ROUNDS: &str = "TWINBOX_STORE_KILL_ROUNDS";
 const STEP: Duration = Duration::from_millis(4);
 const STEPS: u32 = 60;
-const WORKS: u32 = 5;
-/// Longest wait for a child's first acknowledgement.
+/// Longest wait for a line of a child.
 const LONGEST: Duration = Duration::from_secs(60);
+
+/// Beginning of the line from which the time of a round counts: the first acknowledgement, or the end of a compaction.
+fn awaited(round: u32) -> Option<&'static str> {
+    match round % 5 {
+        2 => Some("compacted "),
+        4 => Some("record "),
+        _ => None,
+    }
+}
 
 /// Not a test of its own: the child process of the one below.
 #[tokio::test]
@@ -35,6 +45,7 @@ async fn child() {
     let print = |line: String| std::io::stdout().write_all(format!("\n{line}\n").as_bytes()).expect("printed");
     // Audio of its own, so that each blob belongs to one recording.
     let first = 4_000 + std::process::id() as usize % 500 * 200;
+    let (mut before, mut cursor) = (None::<String>, 0);
     for n in first.. {
         let id = format!("{}-{n}", store.origin());
         edit(&store, &id, set("here")).await.expect("a commit");
@@ -43,12 +54,7 @@ async fn child() {
         store.recordings().begin(recording, 1).await.expect("a recording");
         store.recordings().append(recording, 1, 0, audio(n)).expect("a chunk");
         let blob = store.recordings().seal(recording, 1).await.expect("a blob");
-        let key = key(&format!("blob of {id}"));
-        let value = twinbox_replication_core::Value::Blob(blob);
-        let edits = vec![twinbox_replication_core::Edit::Set(1, value)];
-        let filed: Result<_, twinbox_replication_store::CommitError<twinbox_replication_store::StoreError>> =
-            store.commit(move |draft| draft.edit(key, edits)).await;
-        filed.expect("a commit");
+        edit(&store, &format!("blob of {id}"), vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
         print(format!("audio {id} {n}"));
         print(format!("ended {recording}"));
         let recording = RecordingId::random();
@@ -59,33 +65,62 @@ async fn child() {
         print(format!("ending {recording}"));
         store.recordings().discard(recording, 1).await.expect("a discard");
         print(format!("ended {recording}"));
+        // The one before is deleted. Each fourth stays, and moves from pack to pack: a process leaves a pack with little audio.
+        if let Some(before) = before.replace(id).filter(|_| n % 4 != 0) {
+            print(format!("deleting {before}"));
+            edit(&store, &format!("blob of {before}"), vec![Edit::Delete]).await.expect("a delete");
+            print(format!("deleted {before}"));
+            print(format!("compacted {}", clean(&store, &mut cursor).await));
+        }
     }
+}
+
+/// Purges deleted records, removes the audio that no record names, and compacts the packs; the number of removed packs.
+async fn clean(store: &Store, cursor: &mut u32) -> u64 {
+    let deleted = store.deleted_rows(TABLE, None, 1_000).expect("a list");
+    store.purge(deleted.into_iter().map(|row| (row, Removal::Whole)).collect()).await.expect("a purge");
+    store.remove_unreferenced(&mut None, Duration::ZERO, wall(), 1_000).await.expect("a removal");
+    store.compact(cursor, 4).await.expect("a compaction").removed
 }
 
 /// All that a child acknowledged.
 #[derive(Default)]
 struct Acknowledged {
-    /// Records, each with the length of its audio, if any.
+    /// Records, each with the length of its audio, if it has any that was not about to be deleted.
     records: BTreeMap<String, Option<usize>>,
+    /// Records whose audio was deleted.
+    deleted: BTreeSet<String>,
+    /// Number of packs that were removed.
+    packs: u64,
     /// Recordings in progress, with audio.
     begun: BTreeSet<String>,
     /// Recordings that were filed or discarded.
     ended: BTreeSet<String>,
 }
 
-/// Kills the child after `after`, from its first acknowledgement on if it `works`, and adds what it acknowledged until then.
-fn kill(mut child: Child, works: bool, after: Duration, mut acknowledged: Acknowledged) -> Acknowledged {
-    let (first, has_acknowledged) = mpsc::channel();
+/// Kills the child after `after`, from the `awaited` line on if there is one, and adds what it acknowledged until then.
+fn kill(
+    mut child: Child,
+    awaited: Option<&'static str>,
+    after: Duration,
+    mut acknowledged: Acknowledged,
+) -> Acknowledged {
+    let (first, has_come) = mpsc::channel();
     let output = BufReader::new(child.stdout.take().expect("its output"));
     let reader = thread::spawn(move || {
         for line in output.lines().map_while(Result::ok) {
-            let Acknowledged { records, begun, ended } = &mut acknowledged;
+            if awaited.is_some_and(|begin| line.starts_with(begin)) {
+                let _ = first.send(());
+            }
+            let Acknowledged { records, deleted, packs, begun, ended } = &mut acknowledged;
             match *line.split(' ').collect::<Vec<_>>() {
-                ["record", id] => {
+                ["record", id] | ["deleting", id] => {
                     records.insert(id.to_owned(), None);
-                    // Without a receiver it is not waited for.
-                    let _ = first.send(());
                 }
+                ["deleted", id] => {
+                    deleted.insert(id.to_owned());
+                }
+                ["compacted", removed] => *packs += removed.parse::<u64>().unwrap_or(0),
                 ["audio", id, length] => {
                     records.insert(id.to_owned(), length.parse().ok());
                 }
@@ -103,8 +138,8 @@ fn kill(mut child: Child, works: bool, after: Duration, mut acknowledged: Acknow
         }
         acknowledged
     });
-    if works {
-        has_acknowledged.recv_timeout(LONGEST).expect("an acknowledgement");
+    if awaited.is_some() {
+        has_come.recv_timeout(LONGEST).expect("a line of the child");
     }
     thread::sleep(after);
     child.kill().expect("a kill");
@@ -124,8 +159,7 @@ async fn store_has_all_acknowledged_data_after_a_kill_at_any_moment() {
             .stderr(Stdio::null())
             .spawn()
             .expect("a child");
-        let works = round % WORKS == WORKS - 1;
-        acknowledged = kill(child, works, STEP * (round * 7 % STEPS), acknowledged);
+        acknowledged = kill(child, awaited(round), STEP * (round * 7 % STEPS), acknowledged);
         let store = open(dir.path());
         for (id, length) in &acknowledged.records {
             assert!(store.get(&key(id)).expect("a read").is_some(), "round {round}: record {id} is lost");
@@ -133,6 +167,10 @@ async fn store_has_all_acknowledged_data_after_a_kill_at_any_moment() {
             let record = store.get(&key(&format!("blob of {id}"))).expect("a read").expect("the filing");
             let blob = *record.blobs().next().expect("its audio");
             assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(*length)), "round {round}: {id}");
+        }
+        for id in &acknowledged.deleted {
+            let record = store.get(&key(&format!("blob of {id}"))).expect("a read");
+            assert!(record.is_none_or(|record| record.is_deleted()), "round {round}: {id} is here again");
         }
         let mut open = BTreeSet::new();
         for (id, take, length) in store.recordings().open() {
@@ -149,5 +187,7 @@ async fn store_has_all_acknowledged_data_after_a_kill_at_any_moment() {
             assert!(open.contains(&id), "round {round}: recording {id} is lost");
         }
     }
-    assert!(!acknowledged.records.is_empty(), "no child acknowledged anything");
+    let Acknowledged { records, deleted, packs, .. } = acknowledged;
+    println!("{} records, the audio of {} deleted, {packs} packs removed", records.len(), deleted.len());
+    assert!(!records.is_empty() && !deleted.is_empty() && packs > 0, "no child came further");
 }

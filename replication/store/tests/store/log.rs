@@ -115,7 +115,7 @@ async fn rows_and_vector_of_another_store_are_taken() {
     let store = open(here.path());
     assert_eq!(store.vector(), vector);
     assert_eq!(store.log_begins().get(origin), 41);
-    // What is taken never lowers a prefix.
+    // A vector that is taken never lowers a prefix.
     store.take_vector([(origin, 3)].into_iter().collect(), None).await.expect("a vector");
     assert_eq!(store.vector(), vector);
 }

@@ -11,6 +11,7 @@ mod feed;
 mod kills;
 mod log;
 mod origins;
+mod present;
 mod purge;
 mod recordings;
 

@@ -6,10 +6,10 @@ use std::{
     path::Path,
 };
 
-use twinbox_disk::DiskError;
+use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_ids::{BlobHash, ClusterId, Origin, RecordingId, Stamp};
 use twinbox_replication_core::{BlobRef, Change, Edit, Field, Record, Value};
-use twinbox_replication_store::{CommitError, Filled, StoreError};
+use twinbox_replication_store::{CommitError, Filled, StoreError, codec::keys};
 
 use crate::{audio, damage, dir, edit, key, open, open_as, set, text};
 
@@ -122,8 +122,8 @@ async fn store_without_a_fill_mark_is_complete_if_it_has_records() {
             edit(&store, "x", set("one")).await.expect("a commit");
         }
         drop(store);
-        let disk = twinbox_disk::Disk::open(&dir.path().join("db")).expect("its index");
-        let forget = |t: &mut twinbox_disk::Transaction<'_>| {
+        let disk = Disk::open(&dir.path().join("db")).expect("its index");
+        let forget = |t: &mut Transaction<'_>| {
             t.remove(&b"m/filled"[..]);
             Ok::<_, DiskError>(())
         };
@@ -132,6 +132,29 @@ async fn store_without_a_fill_mark_is_complete_if_it_has_records() {
         assert_eq!(open(dir.path()).filled(), expected);
         assert_eq!(open(dir.path()).filled(), expected, "and stays so");
     }
+}
+
+#[tokio::test]
+async fn store_of_an_older_or_later_version_is_refused_with_the_remedy_and_stays_as_it_is() {
+    let dir = dir();
+    edit(&open(dir.path()), "x", set("one")).await.expect("a commit");
+    // The version of the store as a whole is in front of the name of its node.
+    let set_version = async |version: u8| {
+        let disk = Disk::open(&dir.path().join("db")).expect("its index");
+        let write = move |t: &mut Transaction<'_>| t.put(keys::NODE, [version, b'a']);
+        disk.transact(write).await.expect("a write");
+    };
+    let empty = "or move the data folder to another place and start with an empty one, which the other nodes fill";
+    for (version, is_older) in [(2, true), (5, false)] {
+        set_version(version).await;
+        let error = open_as(dir.path(), "a").err().expect("a refusal");
+        let text = error.to_string();
+        assert!(text.contains(&format!("format version {version} is not")), "{text}");
+        assert!(text.contains("use the release that wrote it") && text.contains(empty) == is_older, "{text}");
+        assert!(!error.is_damage(), "a start would set it aside: {text}");
+    }
+    set_version(4).await;
+    assert_eq!(text(&open(dir.path()), "x").as_deref(), Some("one"));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 use std::{fs::File, os::unix::fs::FileExt, path::Path};
 
 use bytes::Bytes;
+use twinbox_disk::Reserve;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{Edit, Key, Table, Value};
 
@@ -83,11 +84,12 @@ async fn ended_takes_are_remembered_up_to_a_bound() {
     assert_eq!((writer.takes.len(), writer.ended.len()), (8, 8));
     assert!(writer.takes.values().all(|state| matches!(state, State::Ended)));
     assert!(size_of::<State>() <= 16);
-    assert!(shared.index().takes.is_empty() && writer.firsts.is_empty());
+    assert!(shared.index().takes.values().next().is_none() && writer.firsts.is_empty());
+    assert!(writer.hashed.iter().all(Option::is_none));
     // A late chunk of a remembered take is dropped.
     for key in [keys[29], keys[27]] {
         writer.put(key, 0, "late");
-        assert!(shared.index().takes.is_empty());
+        assert!(shared.index().takes.values().next().is_none());
     }
 }
 
@@ -139,7 +141,7 @@ async fn seal_that_failed_can_be_tried_again_or_given_up() {
         drop(writer.ready(key));
         // Not yet in progress again: nothing may come in between.
         writer.put(key, 5, "2nd");
-        assert_eq!(shared.index().open(key).map(|pieces| pieces.covered().total()), Some(13));
+        assert_eq!(store.recordings().coverage(key.0, key.1).map(|here| here.total()), Some(13));
     }
     let blob = shared.make_blob(*writer.ready(again)).await.unwrap();
     assert_eq!(blob.hash.0, *blake3::hash(b"first\xff\xff\xffthird").as_bytes());
@@ -270,5 +272,153 @@ async fn first_pack_of_a_start_rises_with_the_end_of_takes() {
             file(&store, store.blobs().put(Bytes::copy_from_slice(&[n; 50])).await.unwrap()).await;
         }
         assert!(take.open().is_empty());
+    }
+}
+
+/// The command of a chunk, as callers queue it.
+fn queued(writer: &Writer, key: TakeKey, offset: u64, bytes: &'static str, own: bool) -> Command {
+    let chunk = Chunk { key, offset, bytes: Bytes::from_static(bytes.as_bytes()), own };
+    writer.shared.waiting.fetch_add(chunk.bytes.len() as u64 + CHUNK_BYTES, std::sync::atomic::Ordering::Relaxed);
+    Command::Chunk(chunk)
+}
+
+/// The entries that a feed has for a reader: takes and offsets of chunks.
+fn announced(feed: &mut twinbox_replication_feed::FeedReader) -> Vec<(TakeKey, u64)> {
+    let mut entries = Vec::new();
+    feed.take(usize::MAX, &mut entries).unwrap();
+    let chunk = |entry| match entry {
+        FeedEntry::Chunk { take, offset, .. } => (take, offset),
+        _ => panic!("{entry:?}"),
+    };
+    entries.into_iter().map(chunk).collect()
+}
+
+/// Mutants: a seal that takes the chunks behind it too, or not those before it; a chunk that is put at the slot of another take.
+#[tokio::test]
+async fn take_that_is_sealed_within_a_batch_has_the_chunks_before_its_seal() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let (shared, mut feed) = (Arc::clone(store.recordings().shared()), store.feed());
+    let mut writer = writer(&store);
+    let (sealed, discarded, goes_on, begins, early) = (key(), key(), key(), key(), key());
+    [sealed, discarded, goes_on].into_iter().for_each(|key| writer.begin(key).unwrap());
+    let ((seal, mut ready), (discard, _discarded)) = (oneshot::channel(), oneshot::channel());
+    let ((first, mut begun), (second, mut begun_later)) = (oneshot::channel(), oneshot::channel());
+    let batch = [
+        queued(&writer, sealed, 0, "se", true),
+        queued(&writer, goes_on, 0, "on", true),
+        queued(&writer, sealed, 2, "al", true),
+        Command::Begin { key: begins, reply: first },
+        queued(&writer, discarded, 0, "dis", true),
+        queued(&writer, begins, 0, "be", true),
+        // Of a take that begins in the same batch, but later.
+        queued(&writer, early, 0, "lost", true),
+        Command::Begin { key: early, reply: second },
+        queued(&writer, early, 0, "early", true),
+        Command::Seal { key: sealed, reply: seal },
+        Command::Discard { key: discarded, tell: false, reply: discard },
+        queued(&writer, sealed, 4, "late", true),
+        queued(&writer, discarded, 3, "late", true),
+        queued(&writer, goes_on, 2, "e more", true),
+    ];
+    writer.execute_all(batch.into_iter());
+    assert_eq!(shared.waiting.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!((begun.try_recv(), begun_later.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
+    let Ok(Ok(Sealing::Ready(ready))) = ready.try_recv() else { panic!("it does not seal") };
+    let blob = shared.make_blob(*ready).await.unwrap();
+    assert_eq!(blob.hash.0, *blake3::hash(b"seal").as_bytes());
+    let length = |(id, take): TakeKey| store.recordings().coverage(id, take).map(|here| here.total());
+    assert_eq!([goes_on, begins, early].map(length), [Some(8), Some(2), Some(5)]);
+    assert_eq!([sealed, discarded].map(length), [None; 2]);
+    let expected = [(sealed, 0), (goes_on, 0), (sealed, 2), (discarded, 0), (begins, 0), (early, 0), (goes_on, 2)];
+    assert_eq!(announced(&mut feed), expected);
+    for (key, text) in [(goes_on, "one more"), (begins, "be"), (early, "early")] {
+        let blob = shared.make_blob(*writer.ready(key)).await.unwrap();
+        assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(text.as_bytes())));
+    }
+}
+
+/// Mutants: no look at the chunks of the same batch, one that looks at those of other takes.
+#[tokio::test]
+async fn chunks_of_one_batch_that_overlap_are_written_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let shared = Arc::clone(store.recordings().shared());
+    let mut writer = writer(&store);
+    let (one, other) = (key(), key());
+    writer.put(one, 4, "efg");
+    let of = |key, offset, bytes| chunk(key, offset, bytes, false);
+    let batch = [
+        of(one, 0, "ab"),
+        of(other, 0, "0123"),
+        // Twice, in parts that are here, that come before them in the batch, and that are new.
+        of(one, 0, "ab"),
+        of(one, 1, "bcdefghi"),
+        of(other, 6, "67"),
+        of(one, 7, "hij"),
+        of(other, 2, "2345678"),
+    ];
+    let packs = store.blobs().packs();
+    let used = || packs.active().map(|pack| packs.used(pack));
+    let before = used();
+    writer.put_all(batch.into_iter().flatten().collect());
+    // ab, cd, hi, j; 0123, 67, 45, 8.
+    let written: u64 = [2, 2, 2, 1, 4, 2, 2, 1].map(twinbox_packs::frame_bytes).iter().sum();
+    assert_eq!(used(), before.map(|before| before + written));
+    for (key, text) in [(one, "abcdefghij"), (other, "012345678")] {
+        let blob = shared.make_blob(*writer.ready(key)).await.unwrap();
+        assert_eq!(blob.hash.0, *blake3::hash(text.as_bytes()).as_bytes(), "its hash follows the bytes: {text}");
+        assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(text.as_bytes())));
+    }
+}
+
+/// A peer that lies fills the queue with bytes that are here: all calls wait for the lock of the index meanwhile. Mutant: a look at all
+/// chunks of the append for each.
+#[test]
+fn chunk_that_comes_again_costs_the_same_whatever_came_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store(dir.path());
+    let mut writer = writer(&store);
+    let key = key();
+    let mut batch = vec![queued(&writer, key, 0, "xx", false)];
+    batch.extend((0..400_000).map(|n| queued(&writer, key, n % 2, "x", false)));
+    let began = twinbox_clock::BootInstant::now();
+    writer.execute_all(batch.into_iter());
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let packs = store.blobs().packs();
+    let used = packs.active().map(|pack| packs.used(pack));
+    assert_eq!(used, Some(twinbox_packs::BLOCK + twinbox_packs::frame_bytes(2)), "only the first one is written");
+}
+
+/// Rule A4. Mutant: a take of a peer that is left without audio.
+#[test]
+fn batch_that_cannot_be_written_begins_no_take_and_goes_to_the_peers_if_the_disk_failed() {
+    for disk_failed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let mut announcements = store.feed();
+        let (own, theirs, known) = (key(), key(), key());
+        let mut writer = writer(&store);
+        writer.begin(own).unwrap();
+        writer.put(known, 0, "here");
+        if disk_failed {
+            store.mark_broken("a sync failed");
+        } else {
+            // The same on a disk without room.
+            let Shared { disk, blobs, index, feed, .. } = &*writer.shared;
+            let (disk, blobs, feed) = (disk.clone(), blobs.clone(), feed.clone());
+            let index = std::mem::take(&mut *index.lock().unwrap()).into();
+            let (named, waiting, full) = (Default::default(), Default::default(), Default::default());
+            let reserve = Reserve::new(dir.path(), u64::MAX);
+            writer.shared = Arc::new(Shared { disk, blobs, reserve, index, named, waiting, full, feed });
+        }
+        let batch = [(own, true), (theirs, false), (known, false), (theirs, false)].into_iter().enumerate();
+        writer.put_all(batch.flat_map(|(n, (key, own))| chunk(key, 4 * n as u64, "lost", own)).collect());
+        let here = |key: TakeKey| writer.shared.index().open(key).map(Pieces::end);
+        assert_eq!((here(own), here(theirs), here(known)), (Some(0), None, Some(4)));
+        assert!(!writer.takes.contains_key(&theirs));
+        assert_eq!(writer.shared.full.load(std::sync::atomic::Ordering::Relaxed), !disk_failed);
+        let expected = if disk_failed { vec![(own, 0)] } else { Vec::new() };
+        assert_eq!(announced(&mut announcements), expected, "disk failed: {disk_failed}");
     }
 }

@@ -11,7 +11,7 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 
 use crate::{
     Assignment, CallCounts, Command, Duty, Exits, Facts, FeatureLevels, Grant, KeepAlive, Leasing, Member, NoGrant,
-    Order, Presence, Report, ServiceHealth, SoloReport, State, Timing, Trigger, soft,
+    Order, Presence, Report, ServiceHealth, Sign, SoloReport, State, Status, Timing, Trigger, rule_for, soft,
 };
 
 /// The leader's side: one per leadership, from its first quorum answer on.
@@ -147,13 +147,19 @@ impl Ledger {
         news
     }
 
-    /// Frees all that this incarnation held.
+    /// Frees all that this incarnation held, unless the row of its sign waits for the end of its leases.
     fn free(&mut self, now: Duration, node: &NodeName, incarnation: Incarnation) {
         self.unfit.remove(node);
+        let sign = match self.nodes.get(node) {
+            Some(present) if present.incarnation != incarnation => Sign::Restarted,
+            Some(present) if present.left => Sign::Left,
+            _ => Sign::Exited,
+        };
+        let ends = rule_for(sign).waits.is_met_by_exit();
         for record in self.duties.values_mut() {
             if record.epoch.node == *node && record.incarnation == incarnation {
                 record.frozen = true;
-                record.expires_at = record.expires_at.min(now);
+                record.expires_at = if ends { record.expires_at.min(now) } else { record.expires_at };
             }
         }
     }
@@ -206,6 +212,7 @@ impl Ledger {
             at_ms: wall_ms,
             live: about.is_some_and(may_be_live),
             behind: record.and_then(|record| record.report.measures.behind).unwrap_or(0),
+            ..Facts::default()
         };
         order.with(facts)
     }
@@ -234,6 +241,14 @@ impl Ledger {
         };
         self.unfit.remove(&request.node);
         let may_hold = member.activated && !request.leaving;
+        // A node that serves releases by the row of an order, whatever made the duty move.
+        let sign = match member.status {
+            _ if request.leaving => Sign::Left,
+            Status::Leaving => Sign::Removed,
+            _ if !member.activated => Sign::Deactivated,
+            _ => Sign::Ordered,
+        };
+        let release_ends = rule_for(sign).waits.is_met_by_release();
         let lease = self.lease(state);
         let expires_at = now + self.timing.surely_past(lease);
         self.note_node(now, expires_at, state, request)?;
@@ -254,7 +269,7 @@ impl Ledger {
                     record.acted = now;
                 }
                 record.frozen = true;
-                record.expires_at = now;
+                record.expires_at = if release_ends { now } else { record.expires_at };
             } else if may_hold && current && !record.frozen && !assignment.draining && !may_act_solo {
                 record.expires_at = record.expires_at.max(expires_at);
                 record.acted = now;

@@ -17,7 +17,10 @@ use twinbox_ids::NodeName;
 pub use go_on_alone::{Departure, GoOnAloneFacts, NewGroup};
 pub use solo::{Solo, SoloInputs, SoloRecord, SoloVerdict};
 
-use crate::{Cause, Command, MemberKind, MoveReason, OnQuorumLoss, Presence, SoloReport, State, View, Voters};
+use crate::{
+    Cause, Command, MemberKind, MoveCondition, MoveReason, OnQuorumLoss, Presence, Sign, SoloReport, State, View,
+    Voters, rule_for,
+};
 
 /// The feature level from which the generation rises when a node of a pair is given up.
 const GIVEN_UP_LEVEL: u32 = 8;
@@ -75,7 +78,8 @@ pub(crate) fn ended_split(view: &View) -> Option<EndedSplit> {
     let highest = ran.values().map(|solo| solo.epoch.generation).max().max(remembered)?;
     let all_live = !state.is_bare_pair() || state.members.keys().all(|name| is_live(view, name));
     let still_acts = ran.iter().any(|(name, solo)| is_live(view, name) && solo.is_acting());
-    (all_live && !still_acts).then_some(EndedSplit { ran, highest })
+    let awaits_both = rule_for(Sign::RanSolo).waits == MoveCondition::BothStopped;
+    (!awaits_both || (all_live && !still_acts)).then_some(EndedSplit { ran, highest })
 }
 
 /// Raises the generation above all solo epochs.

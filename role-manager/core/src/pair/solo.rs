@@ -100,7 +100,7 @@ impl Solo {
         self.record = record;
     }
 
-    /// Next action. Call at every message of the other, at every change, and at least once per keep-alive interval.
+    /// Next action. Call in each turn of the node, before a keep-alive that reports its solo work.
     pub fn decide(&self, facts: &SoloInputs<'_>) -> SoloVerdict {
         let obstacle = self.obstacle(facts);
         let acting = self.record.report.as_ref().filter(|report| report.is_acting());

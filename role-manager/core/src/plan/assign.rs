@@ -6,8 +6,8 @@ use twinbox_ids::{Incarnation, NodeName};
 
 use super::status;
 use crate::{
-    Assignment, Cause, Command, Duty, MemberObservation, MoveObject, MoveReason, PlannerPolicy, Presence,
-    RoleAction, Rule, Sign, State, Trigger, View, rule_for, soft,
+    Assignment, Cause, Command, Duty, MemberObservation, MoveCondition, MoveObject, MoveReason, PlannerPolicy,
+    Presence, RULES, RoleAction, Rule, Sign, State, View, rule_for, soft,
 };
 
 const HOUR_MS: u64 = 3_600_000;
@@ -55,7 +55,8 @@ pub(super) fn publisher(view: &View, state: &State, policy: &PlannerPolicy) -> O
     let (to, cause) = match state.publisher() {
         None => (elect(view, state)?, Cause::Start),
         Some(present) if state.serves(present) => {
-            overloaded(view, state, policy, present).or_else(|| failback(view, state, policy, present))?
+            let acts = |rule: &&Rule| rule.moves_a_serving_publisher() && rule.is_on(&state.settings);
+            RULES.iter().filter(acts).find_map(|rule| better_place(view, state, policy, present, rule))?
         }
         Some(present) => {
             let cause = displacement(view, state, present, |rule| rule.publisher)?;
@@ -82,67 +83,57 @@ fn elect(view: &View, state: &State) -> Option<NodeName> {
     state.members.keys().filter(|name| candidate(view, state, name).is_some()).min_by_key(rank).cloned()
 }
 
-/// Whether the role has stayed long enough to move for a soft trigger.
-fn damping_is_over(view: &View, state: &State, policy: &PlannerPolicy) -> bool {
+/// Whether the role has stayed long enough to move off a publisher that serves: for this time, doubled by each such move.
+fn damping_is_over(view: &View, state: &State, damping: Duration) -> bool {
     let soft = |cause: &Cause| matches!(cause, Cause::Space | Cause::Cpu | Cause::Alarm(_) | Cause::Failback);
     let recent = state.moves.iter().filter(|m| m.object == MoveObject::Publisher && soft(&m.cause));
     let recent = recent.filter(|m| view.wall_ms.abs_diff(m.at_ms) < HOUR_MS).count();
     let doublings = u32::try_from(recent).unwrap_or(MOST_DOUBLINGS).min(MOST_DOUBLINGS);
-    let stays = policy.damping * 2_u32.pow(doublings);
+    let stays = damping * 2_u32.pow(doublings);
     // The known epoch is another one: the role has only just moved.
     let known = view.publisher_since.as_ref().filter(|(epoch, _)| state.publisher.as_ref() == Some(epoch));
     known.is_some_and(|(_, since)| view.now.saturating_sub(*since) >= stays)
 }
 
-/// A soft trigger on the publisher, and a node that is better on the same measure.
-fn overloaded(view: &View, state: &State, policy: &PlannerPolicy, present: &NodeName) -> Option<(NodeName, Cause)> {
-    let ours = view.observed.get(present)?;
-    let signs = [Sign::SpaceLow, Sign::CpuHigh, Sign::AlarmOften];
-    for sign in signs {
-        let rule = rule_for(sign);
-        let Some(trigger) = rule.trigger.filter(|_| rule.publisher == RoleAction::MoveToBetter) else { continue };
-        let bad_for = ours.bad.get(&trigger).map(|since| view.now.saturating_sub(*since));
-        let due = bad_for.is_some_and(|passed| passed >= policy.damping) && state.settings.is_on(trigger);
-        if !due || !damping_is_over(view, state, policy) {
-            continue;
+/// A better place for the role than a publisher that serves and shows the sign of this row.
+fn better_place(
+    view: &View,
+    state: &State,
+    policy: &PlannerPolicy,
+    present: &NodeName,
+    rule: &Rule,
+) -> Option<(NodeName, Cause)> {
+    let lasts = |since: Duration| view.now.saturating_sub(since) >= rule.waits.time(policy);
+    let (settings, ours) = (&state.settings, view.observed.get(present)?);
+    let is_shown = match rule.sign {
+        Sign::WindowOpen => {
+            let minute = u16::try_from(view.wall_ms / MINUTE_MS % MINUTES_A_DAY).ok()?;
+            settings.failback.is_open(minute)
         }
-        let better = |name: &&NodeName| {
-            let theirs = view.observed.get(*name).map(|observed| &observed.report.measures);
-            let measures = theirs.filter(|_| candidate(view, state, name).is_some());
-            *name != present
-                && has_no_bad_measure(view, state, name)
-                && measures.is_some_and(|theirs| {
-                    !theirs.is_far_behind()
-                        && soft::is_better(trigger, theirs, &ours.report.measures, &state.settings)
-                })
-        };
-        if let Some(to) = state.members.keys().find(better) {
-            let cause = match (trigger, &state.settings.alarm_rule) {
-                (Trigger::Alarm, Some(rule)) => Cause::Alarm(rule.code.clone()),
-                _ => status::cause(sign, ours),
-            };
-            return Some((to.clone(), cause));
-        }
+        Sign::DutyFailed => ours.duties.values().any(|(works, since)| !works && lasts(*since)),
+        _ => ours.bad.get(&rule.trigger?).is_some_and(|since| lasts(*since)),
+    };
+    if !is_shown || !damping_is_over(view, state, rule.waits.time(policy)) {
+        return None;
     }
-    None
-}
-
-/// Whether no measure of this node is bad that would move the role off it again.
-fn has_no_bad_measure(view: &View, state: &State, name: &NodeName) -> bool {
-    let observed = view.observed.get(name);
-    observed.is_some_and(|observed| observed.bad.keys().all(|trigger| !state.settings.is_on(*trigger)))
-}
-
-/// Return to the preferred node, within its window, after that node has been well for a while.
-fn failback(view: &View, state: &State, policy: &PlannerPolicy, present: &NodeName) -> Option<(NodeName, Cause)> {
-    let to = state.settings.preferred.as_ref().filter(|to| *to != present)?;
-    let minute = u16::try_from(view.wall_ms / MINUTE_MS % MINUTES_A_DAY).ok()?;
-    let observed = view.observed.get(to)?;
-    let well = view.now.saturating_sub(observed.health_since) >= policy.damping;
-    let fit = well && !observed.report.measures.is_far_behind() && has_no_bad_measure(view, state, to);
-    let due = state.settings.failback.is_open(minute) && candidate(view, state, to).is_some();
-    (due && fit && damping_is_over(view, state, policy))
-        .then(|| (to.clone(), status::cause(Sign::WindowOpen, observed)))
+    let better = |name: &&NodeName| {
+        let theirs = view.observed.get(*name).filter(|_| candidate(view, state, name).is_some());
+        theirs.is_some_and(|theirs| {
+            let (measures, own) = (&theirs.report.measures, &ours.report.measures);
+            let is_preferred = || settings.preferred.as_ref() == Some(*name) && lasts(theirs.health_since);
+            // A bad measure would move the role off it again.
+            let has_bad_measure = theirs.bad.keys().any(|trigger| settings.is_on(*trigger));
+            let is_fit = *name != present && !measures.is_far_behind() && !has_bad_measure;
+            is_fit
+                && (rule.publisher == RoleAction::Move || soft::is_better(rule.waits, measures, own, settings))
+                && (rule.sign != Sign::WindowOpen || is_preferred())
+        })
+    };
+    let to = state.members.keys().find(better)?.clone();
+    match (rule.sign, &settings.alarm_rule) {
+        (Sign::AlarmOften, Some(rule)) => Some((to, Cause::Alarm(rule.code.clone()))),
+        _ => Some((to, status::cause(rule.sign, ours))),
+    }
 }
 
 /// Place for a duty, and the cause for which it would go there.
@@ -161,27 +152,28 @@ struct Placing<'a> {
 }
 
 /// A place of a duty, if it is one now.
-type Place = for<'a> fn(&Placing<'a>) -> Option<Target<'a>>;
+type DutyPlace = for<'a> fn(&Placing<'a>) -> Option<Target<'a>>;
 
 /// The places of a duty, the best first: it goes to the first where its part works.
-const PLACES: [Place; 6] = [
+const PLACES: [DutyPlace; 6] = [
     // It is pinned there.
     |duty| duty.on(duty.state.settings.pins.get(&duty.duty)?, Some(Cause::Pin)),
     // An administrator moved it there.
     |duty| duty.on(duty.state.placed.get(&duty.duty)?, Some(Cause::Operator)),
     // It follows the publisher.
-    |duty| duty.on(duty.state.publisher()?, None),
+    |duty| duty.on(duty.state.publisher().filter(|_| duty.follows())?, None),
     // Its part fails at the publisher: it stays.
     |duty| duty.state.publisher().and(duty.holder()).and_then(|holder| duty.on(holder, None)),
     // It goes to another node.
     |duty| {
-        let others = duty.state.members.keys().filter(|name| Some(*name) != duty.state.publisher());
         duty.eligible(duty.state.publisher()?)?;
-        others.into_iter().find_map(|name| duty.on(name, duty.failure()))
+        duty.others().find_map(|name| duty.on(name, duty.failure()))
     },
-    // It works nowhere: the publisher has it all the same.
+    // It works nowhere: the publisher has it until there is a node where it works, if its row waits for one.
     |duty| {
-        let name = duty.state.publisher()?;
+        let awaits_one = rule_for(Sign::DutyFailed).waits == MoveCondition::GraceAndWorkingPlace;
+        let other = duty.others().find(|name| !awaits_one && duty.eligible(name).is_some());
+        let name = other.or(duty.state.publisher())?;
         Some(Target { name, incarnation: duty.eligible(name)?, cause: duty.failure() })
     },
 ];
@@ -193,6 +185,27 @@ impl<'a> Placing<'a> {
 
     fn eligible(&self, name: &NodeName) -> Option<Incarnation> {
         eligible(self.view, self.state, self.duty, name)
+    }
+
+    /// All members but the publisher.
+    fn others(&self) -> impl Iterator<Item = &'a NodeName> + use<'a> {
+        let state = self.state;
+        state.members.keys().filter(move |name| Some(*name) != state.publisher())
+    }
+
+    /// Whether the row for which the role moved last takes the duty along from a holder where it works.
+    fn follows(&self) -> bool {
+        let last = self.state.moves.iter().rfind(|m| m.object == MoveObject::Publisher);
+        let sign = last.and_then(|m| match m.cause {
+            Cause::Operator | Cause::Call => Some(Sign::Ordered),
+            Cause::Space => Some(Sign::SpaceLow),
+            Cause::Cpu => Some(Sign::CpuHigh),
+            Cause::Alarm(_) => Some(Sign::AlarmOften),
+            Cause::Failback => Some(Sign::WindowOpen),
+            _ => None,
+        });
+        let stays = sign.is_some_and(|sign| rule_for(sign).duties == RoleAction::Stay);
+        !(stays && self.holder().is_some_and(|holder| self.on(holder, None).is_some()))
     }
 
     fn failure(&self) -> Option<Cause> {
@@ -214,10 +227,10 @@ impl<'a> Placing<'a> {
     /// Whether a node's own part of the duty has failed for the grace time, and the policy moves a duty for that.
     fn has_failed(&self, observed: &MemberObservation) -> bool {
         let rule = rule_for(Sign::DutyFailed);
-        let on = rule.trigger.is_none_or(|trigger| self.state.settings.is_on(trigger));
-        let grace = |since: Duration| self.view.now.saturating_sub(since) >= self.policy.health_grace;
-        let failed = observed.duties.get(&self.duty).is_some_and(|(works, since)| !works && grace(*since));
-        failed && on && rule.duties == RoleAction::Move
+        let lasts = |since: Duration| self.view.now.saturating_sub(since) >= rule.waits.time(self.policy);
+        let failed = observed.duties.get(&self.duty).is_some_and(|(works, since)| !works && lasts(*since));
+        let moves = rule.status.is_none() && rule.duties == RoleAction::Move;
+        failed && moves && rule.is_on(&self.state.settings)
     }
 }
 
@@ -233,12 +246,12 @@ struct Facts<'a> {
     out: bool,
     /// Its holder does not serve, by a sign that moves no duty.
     left_alone: bool,
-    /// Its lease is over, since so many milliseconds.
+    /// Milliseconds since its lease expired.
     free: Option<u64>,
 }
 
 /// The next step of a duty.
-enum Step {
+enum DutyStep {
     /// It stays as it is.
     Stay,
     /// Its holder is asked to give it back.
@@ -248,21 +261,21 @@ enum Step {
 }
 
 /// A condition, and the step that it leads to.
-type Case = (fn(&Facts<'_>) -> bool, Step);
+type Case = (fn(&Facts<'_>) -> bool, DutyStep);
 
 /// The cases of a duty: the first that is true decides.
 const CASES: [Case; 6] = [
     // No member has it.
-    (|duty| duty.present.is_none(), Step::Assign),
+    (|duty| duty.present.is_none(), DutyStep::Assign),
     // It is in its place, and nothing ends its epoch.
-    (|duty| duty.in_place && !duty.frozen, Step::Stay),
+    (|duty| duty.in_place && !duty.frozen, DutyStep::Stay),
     // Its holder's sign moves nothing. A move that has begun goes on.
-    (|duty| duty.left_alone && !duty.out && !duty.is_draining(), Step::Stay),
+    (|duty| duty.left_alone && !duty.out && !duty.is_draining(), DutyStep::Stay),
     // No member can act in its epoch any more.
-    (|duty| duty.free.is_some(), Step::Assign),
+    (|duty| duty.free.is_some(), DutyStep::Assign),
     // It has another place, or is to leave this one.
-    (|duty| (duty.target.is_some() || duty.out) && !duty.is_draining(), Step::Drain),
-    (|_| true, Step::Stay),
+    (|duty| (duty.target.is_some() || duty.out) && !duty.is_draining(), DutyStep::Drain),
+    (|_| true, DutyStep::Stay),
 ];
 
 impl Facts<'_> {
@@ -298,9 +311,9 @@ pub(super) fn duty(view: &View, state: &State, policy: &PlannerPolicy, duty: Dut
     let facts = facts(view, state, policy, duty);
     let (_, step) = CASES.iter().find(|(is_so, _)| is_so(&facts))?;
     match step {
-        Step::Stay => None,
-        Step::Drain => Some(Command::Drain { duty, epoch: facts.present?.epoch.clone() }),
-        Step::Assign => {
+        DutyStep::Stay => None,
+        DutyStep::Drain => Some(Command::Drain { duty, epoch: facts.present?.epoch.clone() }),
+        DutyStep::Assign => {
             let target = facts.target.as_ref()?;
             let cause = facts.present.map_or(Cause::Start, |present| cause_of_move(view, state, present, target));
             let reason = MoveReason { cause, at_ms: view.wall_ms, idle_ms: facts.free.unwrap_or(0) };

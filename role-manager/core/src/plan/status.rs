@@ -5,8 +5,8 @@ use std::time::Duration;
 use twinbox_ids::NodeName;
 
 use crate::{
-    Cause, Command, Duty, FeatureLevels, Member, MemberKind, MemberObservation, PlannerPolicy, Presence,
-    ServiceHealth, Sign, State, Status, Trigger, View, rule_for, state::shortened,
+    Cause, Command, Duty, FeatureLevels, Member, MemberKind, MemberObservation, MoveCondition, PlannerPolicy,
+    Presence, ServiceHealth, Sign, State, Status, View, rule_for, state::shortened,
 };
 
 /// Status changes of members. When a split has just ended (`healing`), a node that is well serves immediately: only the
@@ -18,14 +18,14 @@ pub(super) fn statuses(view: &View, state: &State, policy: &PlannerPolicy, heali
     for (name, member) in state.members.iter().filter(|(_, member)| member.activated) {
         let Some(observed) = view.observed.get(name) else { continue };
         match judge(member, observed, view.now, policy) {
-            Verdict::Stay => {}
+            NewStatus::Stay => {}
             // It serves whatever happens to the others, and counts as serving (rule P5).
-            Verdict::Recovering if healing && member.status == Status::NotFunctioning => {
+            NewStatus::Recovering if healing && member.status == Status::NotFunctioning => {
                 wanted.push((name, member, observed, Status::InService, String::new()));
             }
-            Verdict::Recovering => recovering.push((name, member, observed)),
-            Verdict::Be(status, reason) => wanted.push((name, member, observed, status, shortened(reason))),
-            Verdict::Fail(reason) => failed.push((name, member, observed, shortened(reason))),
+            NewStatus::Recovering => recovering.push((name, member, observed)),
+            NewStatus::Be(status, reason) => wanted.push((name, member, observed, status, shortened(reason))),
+            NewStatus::Fail(reason) => failed.push((name, member, observed, shortened(reason))),
         }
     }
     // Nodes that fail leave service one by one, the publisher last, as long as another serves (rule R9).
@@ -35,17 +35,18 @@ pub(super) fn statuses(view: &View, state: &State, policy: &PlannerPolicy, heali
         None => member.serves(),
     };
     let mut left = state.members.iter().filter(|(name, member)| serving(name, member)).count();
+    let rule = rule_for(Sign::ServiceFailed);
+    let awaits_another = rule.waits == MoveCondition::GraceAndAnother;
     // If no node would serve, one failed node serves as far as it can, whichever failed first. Recovering nodes first.
-    let last = if left == 0 && recovering.is_empty() { failed.pop() } else { None };
+    let last = if awaits_another && left == 0 && recovering.is_empty() { failed.pop() } else { None };
     wanted
         .extend(last.map(|(name, member, observed, _)| (name, member, observed, Status::InService, String::new())));
     for (name, member, observed, reason) in failed {
-        if !member.serves() {
-            wanted.push((name, member, observed, Status::NotFunctioning, reason));
-        } else if left > 1 {
-            left -= 1;
-            wanted.push((name, member, observed, Status::NotFunctioning, reason));
+        if member.serves() && awaits_another && left < 2 {
+            continue;
         }
+        left -= usize::from(member.serves());
+        wanted.push((name, member, observed, rule.status.unwrap_or(member.status), reason));
     }
     // If no other node serves, one that is well serves immediately.
     let serve_now = recovering.into_iter().filter(|_| left == 0);
@@ -70,7 +71,7 @@ pub(super) fn statuses(view: &View, state: &State, policy: &PlannerPolicy, heali
         .collect()
 }
 
-enum Verdict {
+enum NewStatus {
     Stay,
     Be(Status, String),
     /// Well again, but not long enough.
@@ -79,10 +80,10 @@ enum Verdict {
     Fail(String),
 }
 
-fn judge(member: &Member, observed: &MemberObservation, now: Duration, policy: &PlannerPolicy) -> Verdict {
+fn judge(member: &Member, observed: &MemberObservation, now: Duration, policy: &PlannerPolicy) -> NewStatus {
     let be = |sign: Sign, reason: &str| {
         let status = rule_for(sign).status.unwrap_or(member.status);
-        Verdict::Be(status, reason.to_owned())
+        NewStatus::Be(status, reason.to_owned())
     };
     // A member refused for its feature levels is live all the same; its reason shows that.
     let or = |reason: &str| match observed.unfit {
@@ -94,7 +95,7 @@ fn judge(member: &Member, observed: &MemberObservation, now: Duration, policy: &
         None => reason.to_owned(),
     };
     match observed.presence {
-        Presence::Unknown => return Verdict::Stay,
+        Presence::Unknown => return NewStatus::Stay,
         Presence::Silent => return be(Sign::Silent, &or("no message from it for longer than its lease")),
         Presence::Left => return be(Sign::Left, &or("it has been shut down")),
         Presence::Exited => return be(Sign::Exited, &or("its process has exited")),
@@ -102,13 +103,13 @@ fn judge(member: &Member, observed: &MemberObservation, now: Duration, policy: &
     }
     let same_incarnation = member.incarnation == observed.incarnation;
     let so_far = now.saturating_sub(observed.health_since);
-    let in_service = Verdict::Be(Status::InService, String::new());
+    let in_service = NewStatus::Be(Status::InService, String::new());
     if member.kind == MemberKind::Witness {
         return in_service;
     }
     let Some(all) = &observed.failing else {
         return match same_incarnation && matches!(member.status, Status::InService | Status::Recovering) {
-            true => Verdict::Stay,
+            true => NewStatus::Stay,
             false => be(Sign::Restarted, "it has not reported on its services yet"),
         };
     };
@@ -118,17 +119,17 @@ fn judge(member: &Member, observed: &MemberObservation, now: Duration, policy: &
         let fresh = !same_incarnation || matches!(member.status, Status::Starting | Status::Replicating);
         return match member.status {
             Status::Recovering if same_incarnation && (behind || observed.report.solo.is_some()) => {
-                Verdict::Recovering
+                NewStatus::Recovering
             }
-            Status::NotFunctioning if same_incarnation && so_far < policy.settle => Verdict::Recovering,
-            _ if fresh && behind => Verdict::Be(Status::Replicating, "it is copying the others' data".to_owned()),
+            Status::NotFunctioning if same_incarnation && so_far < policy.settle => NewStatus::Recovering,
+            _ if fresh && behind => NewStatus::Be(Status::Replicating, "it is copying the others' data".to_owned()),
             _ => in_service,
         };
     }
-    match so_far >= policy.health_grace {
-        true => Verdict::Fail(failure_text(&failing)),
-        false if same_incarnation => Verdict::Stay,
-        false => Verdict::Be(Status::Starting, failure_text(&failing)),
+    match so_far >= rule_for(Sign::ServiceFailed).waits.time(policy) {
+        true => NewStatus::Fail(failure_text(&failing)),
+        false if same_incarnation => NewStatus::Stay,
+        false => NewStatus::Be(Status::Starting, failure_text(&failing)),
     }
 }
 
@@ -184,15 +185,15 @@ pub(super) fn cause(sign: Sign, observed: &MemberObservation) -> Cause {
     }
 }
 
-/// Whether the settings let this sign move roles. A process that has exited counts as silent once its lease has
-/// expired.
+/// Whether the settings let this sign move roles. A process that has exited counts as silent, too, once the end of its
+/// lease has come for which that row waits.
 pub(super) fn is_on(state: &State, sign: Sign, observed: &MemberObservation) -> bool {
-    let on = |trigger: Trigger| state.settings.is_on(trigger);
-    match (sign, rule_for(sign).trigger) {
-        (_, None) => true,
-        (Sign::Exited, Some(trigger)) => on(trigger) || (observed.lease_expired && on(Trigger::MissedKeepAlives)),
-        (Sign::ServiceFailed, Some(_)) if first_failing(observed) == Some("space") => on(Trigger::Space),
-        (_, Some(trigger)) => on(trigger),
+    let is_allowed = |sign: Sign| rule_for(sign).is_on(&state.settings);
+    let is_silent = observed.lease_expired || rule_for(Sign::Silent).waits != MoveCondition::LeaseEnd;
+    match sign {
+        Sign::Exited => is_allowed(sign) || (is_silent && is_allowed(Sign::Silent)),
+        Sign::ServiceFailed if first_failing(observed) == Some("space") => is_allowed(Sign::SpaceLow),
+        _ => is_allowed(sign),
     }
 }
 

@@ -105,6 +105,18 @@ fn the_step_is_the_first_that_not_all_members_have_done_and_never_goes_back() {
 }
 
 #[test]
+fn rotation_does_not_wait_for_a_member_that_never_joined_and_was_removed() {
+    let mut world = World::of(&["a", "b"]);
+    assert_eq!(world.begin(FORMER, NEXT, &["a", "b", "c"]), CommandOutcome::Done);
+    let done = ["a", "b"].map(|who| world.did(who, RotationStep::Trust));
+    assert_eq!((done, world.awaited()), ([CommandOutcome::Done, CommandOutcome::Done], vec!["c".to_owned()]));
+    let facts = Facts { never_joined: true, ..Facts::default() };
+    let removal = Order::Remove { name: name("c"), lost: true, within_ms: None, facts };
+    assert_eq!(world.order(removal), CommandOutcome::Done);
+    assert_eq!(world.step(), RotationStep::Show);
+}
+
+#[test]
 fn all_members_do_a_step_before_any_does_the_next() {
     let mut world = World::of(&["a", "b", "w"]);
     assert_eq!(world.begin(FORMER, NEXT, &["a", "b", "w"]), CommandOutcome::Done);

@@ -15,6 +15,7 @@ mod orders;
 mod plan;
 mod planned;
 mod policy;
+mod policy_rows;
 mod properties;
 mod releases;
 mod settings;

@@ -3,8 +3,7 @@
 use twinbox_ids::{Incarnation, NodeName};
 use twinbox_roles_core::{
     CALL_CAUSE_LEVEL, Cause, Command, CommandOutcome, Duty, FAR_BEHIND, Facts, Failback, FeatureLevels, MemberKind,
-    MoveObject, MoveReason, Order, OrderId, Refusal, SUPPORTED_LEVELS, Setting, State, Status, Trigger, Voter,
-    better_leader,
+    MoveObject, MoveReason, Order, OrderId, Refusal, SUPPORTED_LEVELS, Setting, State, Status, Trigger,
 };
 
 const DUTY: Duty = Duty::Notifier;
@@ -178,6 +177,35 @@ fn members_leave_in_order_and_their_stores_are_not_admitted_again() {
 }
 
 #[test]
+fn a_member_that_never_joined_is_removed_by_its_name_unless_it_has_joined_meanwhile() {
+    let never_joined = Facts { never_joined: true, ..Facts::default() };
+    let remove_expected = |text: &str| {
+        let (name, facts) = (name(text), never_joined);
+        Order::Remove { name, lost: true, within_ms: None, facts }
+    };
+    let mut state = cluster();
+    let members = state.members.clone();
+    assert!(matches!(refused(&mut state, remove("c", true, false)), Refusal::Unknown { .. }));
+    assert_eq!(give(&mut state, remove_expected("c")), CommandOutcome::Done);
+    assert_eq!(state.members, members);
+    assert_eq!(state.removed, [(0, name("c"))]);
+
+    // One that was invited by a token.
+    let (token, kind) = ([7; 32], MemberKind::Node);
+    let (replaces, facts) = (None, Facts::default());
+    let invite = Order::Invite { token, kind, valid_ms: 60_000, replaces, facts };
+    assert_eq!(give(&mut state, invite), CommandOutcome::Done);
+    let (address, key, feature_levels) = ("c:1".to_owned(), [1; 32], SUPPORTED_LEVELS);
+    let redeem = Order::Redeem { token, name: name("c"), kind, address, key, feature_levels, facts };
+    assert_eq!(give(&mut state, redeem), CommandOutcome::Done);
+    assert_eq!(give(&mut state, remove_expected("c")), CommandOutcome::Done);
+    assert_eq!((state.invited.len(), state.removed.len()), (0, 2));
+
+    assert_eq!(admit(&mut state, "c", 5), CommandOutcome::Done);
+    assert_eq!(refused(&mut state, remove_expected("c")), Refusal::NotLost { name: name("c") });
+}
+
+#[test]
 fn a_joining_member_replaces_a_lost_one() {
     let mut state = cluster();
     let invite = |replaces: &str, kind, live| Order::Invite {
@@ -212,27 +240,6 @@ fn a_joining_member_replaces_a_lost_one() {
     assert_eq!(admit(&mut state, "c", 5), CommandOutcome::Done);
     assert!(!state.members.contains_key(&name("b")) && state.was_removed(2));
     assert_eq!(state.settings.pins[&DUTY], name("c"));
-}
-
-#[test]
-fn leadership_moves_from_the_publisher_to_the_voter_with_the_shortest_round_trip() {
-    let mut state = cluster();
-    let voter = |text: &str, ms: u64| Voter {
-        name: name(text),
-        fit: true,
-        round_trip: Some(std::time::Duration::from_millis(ms)),
-        feature_levels: SUPPORTED_LEVELS,
-    };
-    let all = [voter("a", 1), voter("b", 30), voter("w", 10)];
-    assert_eq!(better_leader(&state, &name("a"), &all), Some(name("w")));
-    assert_eq!(better_leader(&state, &name("b"), &all), None, "who is not publisher goes on leading");
-    assert_eq!(better_leader(&state, &name("a"), &[voter("b", 1), voter("w", 60)]), Some(name("b")));
-    let unfit = [Voter { fit: false, ..voter("w", 1) }, voter("b", 90)];
-    assert_eq!(better_leader(&state, &name("a"), &unfit), Some(name("b")));
-    state.feature_level = SUPPORTED_LEVELS.max + 1;
-    let newer = Voter { feature_levels: FeatureLevels { min: 1, max: SUPPORTED_LEVELS.max + 1 }, ..voter("b", 90) };
-    assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1), newer]), Some(name("b")));
-    assert_eq!(better_leader(&state, &name("a"), &[voter("w", 1)]), None);
 }
 
 #[test]

@@ -1,8 +1,8 @@
-//! The policy is a table: the planner acts by it, and the documentation shows it.
+//! The policy as the documentation shows it.
 
 use std::{env, fs, path::Path};
 
-use twinbox_roles_core::{RULES, RoleAction, Trigger, policy_table, rule_for};
+use twinbox_roles_core::{RULES, RoleAction, Rule, Trigger, rule_for};
 
 const BEGIN: &str = "<!-- policy -->\n";
 const END: &str = "<!-- /policy -->";
@@ -19,6 +19,31 @@ fn every_sign_and_every_trigger_has_its_row() {
     // A sign that takes a node out of service moves its duties (rule R9: soft triggers take no node out).
     for rule in RULES.iter().filter(|rule| rule.status.is_some()) {
         assert_eq!((rule.publisher, rule.duties), (RoleAction::Move, RoleAction::Move), "{}", rule.when);
+    }
+}
+
+/// The policy as a table in Markdown.
+fn policy_table() -> String {
+    let mut table = String::from(
+        "| condition observed | trigger | its status becomes | publisher | duties | waits for |\n\
+         | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for Rule { when, trigger, status, publisher, duties, waits, .. } in RULES {
+        let trigger = trigger.map_or("always".to_owned(), |trigger| format!("`{trigger}`"));
+        let status = status.map_or("unchanged".to_owned(), |status| format!("`{status}`"));
+        let (publisher, duties) = (action(publisher, "s"), action(duties, ""));
+        table.push_str(&format!("| {when} | {trigger} | {status} | {publisher} | {duties} | {waits} |\n"));
+    }
+    table
+}
+
+/// An action as a verb with this ending.
+fn action(action: RoleAction, ending: &str) -> String {
+    match action {
+        RoleAction::Stay => format!("stay{ending}"),
+        RoleAction::Move => format!("move{ending}"),
+        RoleAction::MoveToBetter => format!("move{ending} to a better node"),
+        RoleAction::Follow => format!("follow{ending}"),
     }
 }
 

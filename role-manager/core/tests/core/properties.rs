@@ -7,7 +7,8 @@ use twinbox_ids::{Epoch, Incarnation, NodeName};
 use twinbox_roles_core::{
     AlarmRule, Assignment, BATCH_LEVEL, Cause, Command, CommandOutcome, Duty, EndedIncarnation, Failback,
     FeatureLevels, LeaseFact, Leasing, Measures, Member, MemberKind, MemberObservation, Move, MoveObject, Presence,
-    Report, SUPPORTED_LEVELS, ServiceHealth, Settings, SoloReport, State, Status, Trigger, View, plan, proposal,
+    Report, RoleSettings, SUPPORTED_LEVELS, ServiceHealth, SoloReport, State, Status, Trigger, View, plan,
+    proposal,
 };
 
 use crate::views::{NOW, absent, at_rest, epoch, failing, live, member, name, policy, see};
@@ -133,15 +134,15 @@ prop_compose! {
         off in prop::collection::btree_set(prop::sample::select(Trigger::ALL.to_vec()), 0..3),
         missed in prop::option::of(2..9_u32),
         rule in prop::option::of(1..4_u32),
-    ) -> Settings {
-        Settings {
+    ) -> RoleSettings {
+        RoleSettings {
             failback,
             preferred,
             pins: pins.unwrap_or_default(),
             triggers: off.into_iter().map(|trigger| (trigger, false)).collect(),
             alarm_rule: rule.map(|times| AlarmRule { code: "overload".to_owned(), times, seconds: 60 }),
             missed,
-            ..Settings::default()
+            ..RoleSettings::default()
         }
     }
 }
@@ -155,7 +156,7 @@ prop_compose! {
 }
 
 /// Agreed lease lengths: the bound is never below the length in force or the wanted one.
-fn leasing(settings: &Settings, lease: u64, more: u64) -> Leasing {
+fn leasing(settings: &RoleSettings, lease: u64, more: u64) -> Leasing {
     let state = State { settings: settings.clone(), ..State::default() };
     let profile = policy().lease_timing;
     let first = Leasing { profile, lease_ms: profile.lease_ms(), bound_ms: profile.lease_ms() };
@@ -185,7 +186,7 @@ prop_compose! {
         state.leasing = timed.then(|| leasing(&settings, lease, more));
         if !timed {
             // A missing lease timing cannot have been changed.
-            state.settings = Settings { missed: None, ..settings };
+            state.settings = RoleSettings { missed: None, ..settings };
         } else {
             state.settings = settings;
         }

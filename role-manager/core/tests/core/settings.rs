@@ -2,8 +2,8 @@
 
 use twinbox_ids::NodeName;
 use twinbox_roles_core::{
-    Command, CommandOutcome, Failback, Leasing, MemberKind, Order, OrderId, PlannerPolicy, Refusal, Setting,
-    SettingError, Settings, State, Timing, Trigger, View, plan,
+    Command, CommandOutcome, Failback, Leasing, MemberKind, Order, OrderId, PlannerPolicy, Refusal, RoleSettings,
+    Setting, SettingError, State, Timing, Trigger, View, plan,
 };
 
 fn name(text: &str) -> NodeName {
@@ -181,5 +181,5 @@ fn a_longer_lease_raises_the_bound_before_it_is_in_force() {
     // Other settings do not change the lease length.
     let leasing = state.leasing;
     assert_eq!(set(&mut state, &[("mode", "active-passive")]), CommandOutcome::Done);
-    assert_eq!((state.leasing, Settings::default().missed), (leasing, None));
+    assert_eq!((state.leasing, RoleSettings::default().missed), (leasing, None));
 }

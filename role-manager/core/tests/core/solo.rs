@@ -1,11 +1,10 @@
-//! Going solo (rule R7), and the call policy of a passive node: decisions of a node by its own last contacts.
+//! Going solo (rule R7): a decision of a node by its own last contacts.
 
 use std::time::Duration;
 
 use twinbox_roles_core::{
-    CallPolicy, Command, CommandOutcome, Duty, LocalFacts, Mode, OnQuorumLoss, Order, OrderId, RolesView,
-    SUPPORTED_LEVELS, Setting, Solo, SoloInputs, SoloRecord, SoloVerdict, State, Status, Timing, Voters,
-    call_policy,
+    Command, CommandOutcome, Duty, LocalFacts, Mode, OnQuorumLoss, Order, OrderId, RolesView, SUPPORTED_LEVELS,
+    Setting, Solo, SoloInputs, SoloRecord, SoloVerdict, State, Timing, Voters,
 };
 
 use crate::common::{START, cluster, name};
@@ -154,38 +153,4 @@ fn no_node_goes_solo_without_permission_store_or_arbiter() {
     let answered = SoloInputs { arbiter: Some(facts.now), ..facts };
     let SoloVerdict::Act(_, until) = settled(&mut solo, &answered) else { panic!("it acts") };
     assert!(matches!(settled(&mut solo, &SoloInputs { now: until, ..answered }), SoloVerdict::Wait(_)));
-}
-
-#[test]
-fn a_passive_node_refuses_calls_while_it_has_contact_with_the_active_one() {
-    let passive = Setting::Mode(Mode::ActivePassive);
-    let mut state = with(&["a", "b", "w"], vec![passive]);
-    let limit = Timing::lan().silence_limit(&state);
-    let see = |state: &State, own: &str, quorum: bool, silence: Option<Duration>| {
-        let known = LocalFacts { quorum, ..LocalFacts::default() };
-        let view = RolesView::new(&name(own), state, &known);
-        call_policy(&view, &name(own), limit, |_| silence)
-    };
-    let lately = Some(Duration::from_millis(100));
-    let closed = see(&state, "b", true, lately);
-    assert!(
-        matches!(&closed, CallPolicy::Refuse { retry_after, reason } if *retry_after == limit && reason.contains("a answers"))
-    );
-    assert_eq!(see(&state, "b", false, lately), closed, "without a majority, what is heard counts");
-    assert_eq!(see(&state, "a", true, None), CallPolicy::Answer, "the active one, whatever it hears");
-    assert_eq!(see(&state, "b", true, Some(limit + Duration::from_millis(1))), CallPolicy::Answer);
-    assert_eq!(see(&state, "b", true, None), CallPolicy::Answer);
-    // The majority has agreed that the active node is out, though it is still heard.
-    let mut failed = state.clone();
-    let revision = failed.members[&name("a")].revision;
-    let (status, incarnation, reason) = (Status::NotFunctioning, None, "it has exited".to_owned());
-    let cause = Default::default();
-    let out = Command::SetStatus { name: name("a"), revision, status, incarnation, reason, cause };
-    assert_eq!(failed.apply(out), CommandOutcome::Done);
-    assert_eq!(see(&failed, "b", true, lately), CallPolicy::Answer);
-    assert_eq!(see(&failed, "b", false, lately), closed);
-    set(&mut state, vec![Setting::ForceFailoverOnCall(true)]);
-    assert!(matches!(see(&state, "b", true, lately), CallPolicy::OnCall { .. }));
-    set(&mut state, vec![Setting::Mode(Mode::ActiveActive)]);
-    assert_eq!(see(&state, "b", true, lately), CallPolicy::Answer);
 }

@@ -1,50 +1,33 @@
 //! The node's side of its leases: when it asks, what it opens, and what it inherits.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use twinbox_ids::{Epoch, Incarnation};
 use twinbox_roles_core::{CallCounts, Command, Duty, Exits, Grant, Report, State, Timing, Voters};
 use twinbox_roles_member::{HolderAction, HolderEvent, HolderStep, LeaseDenied, ReportedFacts};
 
-use crate::common::{DUTY, START, ms, name, pair};
-
-fn epoch(state: &State) -> Epoch {
-    state.holder(DUTY).expect("assigned").epoch.clone()
-}
+use crate::common::{DUTY, START, epoch, grant, ms, name, pair};
 
 /// Node `a`, in its first incarnation.
 fn holder() -> HolderStep {
     HolderStep::new(name("a"), Incarnation(1), Timing::lan(), START)
 }
 
-/// A grant of the leader `b`.
-fn grant(state: &State) -> Box<Grant> {
-    Box::new(Grant {
-        term: 1,
-        lease: Timing::lan().lease,
-        duties: [(DUTY, epoch(state))].into(),
-        running: BTreeSet::new(),
-        failed: BTreeMap::new(),
-        cuts: BTreeSet::new(),
-        call_counts: CallCounts::default(),
-        at: START,
-    })
-}
-
 /// Node `a` with the state and the leader `b`, and with a grant for a request sent at the start.
 fn granted(state: &State) -> HolderStep {
     let mut holder = holder();
     holder.step(START, HolderEvent::Applied { state, leader: Some(name("b")) });
-    assert_eq!(turn(&mut holder, START, state), [HolderAction::Ask(name("b"))]);
+    assert_eq!(turn(&mut holder, START, state), ask("b", START));
     answer(&mut holder, START, Ok(grant(state)));
     holder
 }
 
 fn turn(holder: &mut HolderStep, now: Duration, state: &State) -> Vec<HolderAction> {
-    holder.step(now, HolderEvent::Turn { state, unanswered: 0, may_take_part: true })
+    holder.step(now, HolderEvent::Turn { state, may_take_part: true })
+}
+
+fn ask(leader: &str, sent: Duration) -> Vec<HolderAction> {
+    vec![HolderAction::Ask { leader: name(leader), sent }]
 }
 
 fn answer(holder: &mut HolderStep, sent: Duration, result: Result<Box<Grant>, LeaseDenied>) -> Vec<HolderAction> {
@@ -117,31 +100,54 @@ fn keep_alives_follow_the_agreed_interval_and_a_new_assignment_or_leader_makes_o
     let leader = || Some(name("b"));
     let nothing = State::default();
     holder.step(START, HolderEvent::Applied { state: &nothing, leader: leader() });
-    let ask = |to: &str| vec![HolderAction::Ask(name(to))];
-    assert_eq!(turn(&mut holder, START, &nothing), ask("b"));
+    assert_eq!(turn(&mut holder, START, &nothing), ask("b", START));
     assert_eq!(holder.next(), START + interval);
     holder.step(START + ms(1), HolderEvent::Applied { state: &nothing, leader: leader() });
     assert_eq!(turn(&mut holder, START + ms(1), &nothing), [], "nothing has changed");
+    let due = |holder: &mut HolderStep, at: Duration, leader: &str, reason: &str| {
+        let asks = ask(leader, at);
+        assert_eq!(turn(holder, at, &state), asks, "{reason}");
+        answer(holder, at, Err(LeaseDenied::NoLeader));
+    };
     holder.step(START + ms(2), HolderEvent::Applied { state: &state, leader: leader() });
-    assert_eq!(turn(&mut holder, START + ms(2), &state), ask("b"), "the duty is assigned to it");
+    due(&mut holder, START + ms(2), "b", "the duty is assigned to it");
     holder.step(START + ms(3), HolderEvent::Applied { state: &state, leader: Some(name("a")) });
-    assert_eq!(turn(&mut holder, START + ms(3), &state), ask("a"), "another member leads");
+    due(&mut holder, START + ms(3), "a", "another member leads");
     assert_eq!(turn(&mut holder, START + ms(2) + interval, &state), []);
     holder.step(START + ms(4), HolderEvent::FactsChanged);
-    assert_eq!(turn(&mut holder, START + ms(4), &state), ask("a"), "its services have changed");
-    assert_eq!(turn(&mut holder, START + ms(4) + interval, &state), ask("a"), "the interval is over");
+    due(&mut holder, START + ms(4), "a", "its services have changed");
+    due(&mut holder, START + ms(4) + interval, "a", "the interval is over");
 }
 
 #[test]
-fn a_node_asks_no_more_while_three_answers_are_missing_or_its_store_may_be_old() {
+fn a_node_asks_no_more_while_three_answers_are_missing_until_a_lease_has_passed() {
     let state = pair();
-    for (unanswered, may_take_part, asks) in [(2, true, 1), (3, true, 0), (0, false, 0)] {
-        let mut holder = holder();
-        holder.step(START, HolderEvent::Applied { state: &state, leader: Some(name("b")) });
-        let actions = holder.step(START, HolderEvent::Turn { state: &state, unanswered, may_take_part });
-        assert_eq!(actions.len(), asks, "{unanswered} unanswered, may take part: {may_take_part}");
-        assert_eq!(holder.next(), START + Timing::lan().keep_alive, "no retry before the interval");
+    let Timing { lease, keep_alive, .. } = Timing::lan();
+    let mut holder = holder();
+    holder.step(START, HolderEvent::Applied { state: &state, leader: Some(name("b")) });
+    let at = |turns: u32| START + keep_alive * turns;
+    for turns in 0..3 {
+        assert_eq!(turn(&mut holder, at(turns), &state), ask("b", at(turns)), "{turns} without an answer");
     }
+    assert_eq!(turn(&mut holder, at(3), &state), [], "three are without an answer");
+    assert_eq!(holder.next(), at(4), "no retry before the interval");
+    // The answer to the second one comes: another may be asked, and no more than that.
+    answer(&mut holder, at(1), Err(LeaseDenied::NoLeader));
+    assert_eq!(turn(&mut holder, at(4), &state), ask("b", at(4)));
+    holder.step(at(4), HolderEvent::FactsChanged);
+    assert_eq!(turn(&mut holder, START + lease - ms(1), &state), []);
+    holder.step(at(4), HolderEvent::FactsChanged);
+    let later = START + lease;
+    assert_eq!(turn(&mut holder, later, &state), ask("b", later), "the first one is too old to matter");
+}
+
+#[test]
+fn a_node_whose_store_may_be_old_does_not_ask() {
+    let state = pair();
+    let mut holder = holder();
+    holder.step(START, HolderEvent::Applied { state: &state, leader: Some(name("b")) });
+    assert_eq!(holder.step(START, HolderEvent::Turn { state: &state, may_take_part: false }), []);
+    assert_eq!(holder.next(), START + Timing::lan().keep_alive, "no retry before the interval");
 }
 
 #[test]
@@ -151,7 +157,7 @@ fn stopping_solo_work_is_looked_at_again_soon() {
     holder.step(START + ms(5), HolderEvent::StopsSolo);
     assert_eq!(holder.next(), START + ms(15));
     assert_eq!(turn(&mut holder, START + ms(14), &state), []);
-    assert_eq!(turn(&mut holder, START + ms(15), &state), [HolderAction::Ask(name("b"))]);
+    assert_eq!(turn(&mut holder, START + ms(15), &state), ask("b", START + ms(15)));
 }
 
 #[test]
@@ -169,7 +175,7 @@ fn a_drained_duty_is_released_once_and_reported_when_nothing_is_in_flight() {
     assert_eq!(open(&mut holder, START + ms(6)), BTreeMap::new());
     assert_eq!(holder.request(facts()).released, BTreeMap::new(), "writes are in flight");
     holder.step(START + ms(7), HolderEvent::Released { duty: DUTY, epoch: held.clone() });
-    assert_eq!(turn(&mut holder, START + ms(7), &state), [HolderAction::Ask(name("b"))], "reported immediately");
+    assert_eq!(turn(&mut holder, START + ms(7), &state), ask("b", START + ms(7)), "reported immediately");
     assert_eq!(holder.request(facts()).released, [(DUTY, held.clone())].into());
     assert!(!holder.request(facts()).leaving);
     // A late grant for a released epoch opens nothing.
@@ -177,20 +183,75 @@ fn a_drained_duty_is_released_once_and_reported_when_nothing_is_in_flight() {
     assert_eq!(open(&mut holder, START + ms(9)), BTreeMap::new());
 }
 
-#[test]
-fn a_leaving_node_releases_all_and_notifies_the_leader() {
-    let state = pair();
-    let mut holder = granted(&state);
-    let held = epoch(&state);
-    let release = HolderAction::Release { duty: DUTY, epoch: held.clone() };
+/// The next step of an orderly end, at this time.
+fn leaving(holder: &mut HolderStep, now: Duration) -> Vec<HolderAction> {
+    holder.step(now, HolderEvent::Leaving { leader: Some(name("b")), may_take_part: true })
+}
+
+/// A node that has begun to leave 5 ms after the start.
+fn left(state: &State) -> HolderStep {
+    let mut holder = granted(state);
+    let release = HolderAction::Release { duty: DUTY, epoch: epoch(state) };
     assert_eq!(holder.step(START + ms(5), HolderEvent::Leave), [release]);
-    holder.step(START + ms(6), HolderEvent::Released { duty: DUTY, epoch: held.clone() });
-    let notify = HolderEvent::Notify { leader: Some(name("b")), may_take_part: true };
-    assert_eq!(holder.step(START + ms(6), notify), [HolderAction::Ask(name("b"))]);
-    assert!(holder.grant().is_none(), "the next grant shows that the leader knows");
+    assert_eq!(holder.step(START + ms(5), HolderEvent::Leave), [], "it is asked for once");
+    holder
+}
+
+#[test]
+fn a_leaving_node_releases_all_before_it_notifies_the_leader() {
+    let state = pair();
+    let held = epoch(&state);
+    let mut holder = left(&state);
+    assert_eq!(open(&mut holder, START + ms(6)), BTreeMap::new(), "its lease still runs");
+    assert_eq!(leaving(&mut holder, START + ms(6)), [], "a write is in flight");
+    holder.step(START + ms(7), HolderEvent::Released { duty: DUTY, epoch: held.clone() });
+    assert_eq!(leaving(&mut holder, START + ms(8)), ask("b", START + ms(8)));
     let request = holder.request(facts());
     assert!(request.leaving);
     assert_eq!(request.released, [(DUTY, held)].into());
+    // An answer to a keep-alive from before is not from a leader that knows.
+    assert_eq!(answer(&mut holder, START + ms(1), Ok(grant(&state))), []);
+    assert!(!holder.has_left());
+    let done = answer(&mut holder, START + ms(8), Ok(grant(&state)));
+    assert_eq!(done.last(), Some(&HolderAction::Left { notified: true }));
+    assert!(holder.has_left());
+    assert_eq!(leaving(&mut holder, START + ms(9)), []);
+}
+
+#[test]
+fn a_leaving_node_waits_two_seconds_for_writes_in_flight_and_keeps_their_duty() {
+    let state = pair();
+    let mut holder = left(&state);
+    let end = START + ms(2_005);
+    assert_eq!((leaving(&mut holder, end - ms(1)), holder.next()), (Vec::new(), end));
+    let mut expected = vec![HolderAction::AbandonWrites];
+    expected.extend(ask("b", end));
+    assert_eq!(leaving(&mut holder, end), expected);
+    let request = holder.request(facts());
+    assert!(request.leaving);
+    assert_eq!(request.released, BTreeMap::new(), "the write may still arrive");
+}
+
+#[test]
+fn a_leaving_node_asks_again_after_each_answer_without_a_grant_for_one_second() {
+    let state = pair();
+    let Timing { lease, heartbeat, .. } = Timing::lan();
+    let mut holder = granted(&state);
+    holder.step(START + ms(5), HolderEvent::Released { duty: DUTY, epoch: epoch(&state) });
+    holder.step(START + ms(5), HolderEvent::Applied { state: &State::default(), leader: None });
+    assert_eq!(holder.step(START + ms(5), HolderEvent::Leave), [], "it holds nothing");
+    let (begun, end) = (START + ms(5), START + ms(1_005));
+    assert_eq!(leaving(&mut holder, begun), ask("b", begun));
+    assert_eq!((leaving(&mut holder, begun + lease - ms(1)), holder.next()), (Vec::new(), begun + lease));
+    // An answer that takes a lease is not waited for.
+    let second = begun + lease;
+    assert_eq!(leaving(&mut holder, second), ask("b", second));
+    answer(&mut holder, second, Err(LeaseDenied::NoLeader));
+    let third = second + ms(1) + heartbeat / 2;
+    assert_eq!((leaving(&mut holder, third - ms(1)), holder.next()), (Vec::new(), third));
+    assert_eq!(leaving(&mut holder, third), ask("b", third));
+    assert_eq!(holder.next(), end);
+    assert_eq!(leaving(&mut holder, end), [HolderAction::Left { notified: false }]);
 }
 
 #[test]

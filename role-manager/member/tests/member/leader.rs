@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use twinbox_ids::Incarnation;
 use twinbox_roles_core::{
-    CallCounts, Command, CommandOutcome, Exits, KeepAlive, MemberKind, NoGrant, PlannerPolicy, Report, State,
-    Status, Timing,
+    CallCounts, Command, CommandOutcome, Duty, Exits, Facts, KeepAlive, MemberKind, NoGrant, Order, PlannerPolicy,
+    Refusal, Report, State, Status, Timing,
 };
 use twinbox_roles_member::{
-    LeaderAction, LeaderEvent, LeaderStep, LeaseDenied, NotGranted, ProposalOutcome, RaftFacts,
+    Contacts, KeepAliveExtras, LeaderAction, LeaderEvent, LeaderStep, LeaseDenied, NamedMember, NotGranted,
+    NotProposed, ProposalOutcome, RaftFacts, RaftGroup, RaftPeer,
 };
 
 use crate::common::{DUTY, START, ms, name, pair};
@@ -35,7 +36,7 @@ fn leads(term: u64) -> RaftFacts {
 }
 
 fn follow(leader: &mut LeaderStep, facts: RaftFacts, state: &State, exits: &Exits) -> Option<LeaderAction> {
-    leader.step(START, LeaderEvent::Raft { facts, state, exits })
+    leader.step(START, LeaderEvent::Raft { facts, state, exits, contacts: &Contacts::default() })
 }
 
 /// A leader since the start.
@@ -74,6 +75,10 @@ fn request(text: &str, raft_id: u64) -> KeepAlive {
     }
 }
 
+fn no_extras() -> KeepAliveExtras {
+    KeepAliveExtras::default()
+}
+
 /// Proof that the first incarnation of `b` has exited: with it a new leader plans two changes, of the lease length and
 /// of the status of `b`.
 fn b_has_exited() -> Exits {
@@ -94,7 +99,7 @@ fn a_member_leads_from_an_entry_of_its_own_term_on_until_raft_says_otherwise() {
     for facts in not_yet {
         assert_eq!((follow(&mut leader, facts, &state, &exits), leader.term()), (None, None), "{facts:?}");
         assert_eq!(leader.view(START, 1_000, &state), None);
-        let refused = leader.keep_alive(START, Some(START), [1, 2], &state, &request("a", 1));
+        let refused = leader.keep_alive(START, Some(START), [1, 2], &state, &request("a", 1), &no_extras());
         assert_eq!(refused.map_err(LeaseDenied::from), Err(LeaseDenied::NoLeader));
     }
     assert_eq!(follow(&mut leader, leads(2), &state, &exits), Some(LeaderAction::Begin { term: 2 }));
@@ -111,14 +116,14 @@ fn a_member_leads_from_an_entry_of_its_own_term_on_until_raft_says_otherwise() {
 fn without_contact_to_a_majority_a_leader_grants_nothing() {
     let state = with_witness();
     let mut leader = leading(&state, &Exits::default());
-    let granted = leader.keep_alive(START, Some(START), [1, 2, 3], &state, &request("a", 1));
+    let granted = leader.keep_alive(START, Some(START), [1, 2, 3], &state, &request("a", 1), &no_extras());
     assert!(granted.is_ok_and(|grant| grant.duties.contains_key(&DUTY)));
     let late = START + Timing::lan().election_max + ms(1);
     for contact in [None, Some(START)] {
-        let refused = leader.keep_alive(late, contact, [1, 2, 3], &state, &request("a", 1));
+        let refused = leader.keep_alive(late, contact, [1, 2, 3], &state, &request("a", 1), &no_extras());
         assert_eq!(refused.map_err(LeaseDenied::from), Err(LeaseDenied::NoLeader), "{contact:?}");
     }
-    let stranger = leader.keep_alive(START, Some(START), [1, 2, 3], &state, &request("c", 9));
+    let stranger = leader.keep_alive(START, Some(START), [1, 2, 3], &state, &request("c", 9), &no_extras());
     assert_eq!(stranger, Err(NotGranted::No(NoGrant::NotMember(name("c")))));
 }
 
@@ -127,7 +132,8 @@ fn a_duty_is_not_extended_from_the_proposal_of_its_move_on() {
     let state = with_witness();
     let mut leader = leading(&state, &Exits::default());
     let ask = |leader: &mut LeaderStep, text, raft_id| {
-        let granted = leader.keep_alive(START, Some(START), [1, 2, 3], &state, &request(text, raft_id));
+        let granted =
+            leader.keep_alive(START, Some(START), [1, 2, 3], &state, &request(text, raft_id), &no_extras());
         granted.expect("granted").duties.contains_key(&DUTY)
     };
     assert_eq!((ask(&mut leader, "a", 1), ask(&mut leader, "b", 2)), (true, false));
@@ -238,7 +244,7 @@ fn planned_heir(before: &[&State], led: bool) -> Option<String> {
     let mut own = request("b", 2);
     (own.run, own.incarnation) = (2, Incarnation(2));
     for request in [request("a", 1), own, request("c", 3)] {
-        leader.keep_alive(START, Some(START), [1, 2, 3], &grown, &request).expect("granted");
+        leader.keep_alive(START, Some(START), [1, 2, 3], &grown, &request, &no_extras()).expect("granted");
     }
     let command = planned(&mut leader, START, &grown)?;
     command.parts().iter().find_map(|part| match part {
@@ -270,4 +276,132 @@ fn calls_that_may_have_been_inherited_in_a_pair_that_this_member_did_not_see_go_
         assert_eq!(planned_heir(&[&other], led), None, "w left and c came; led: {led}");
         assert_eq!(planned_heir(&[&wider], led), Some("a".to_owned()), "d alone left; led: {led}");
     }
+}
+
+#[test]
+fn only_a_granted_keep_alive_reports_that_a_node_has_handed_over_and_only_to_this_leadership() {
+    let (state, exits) = (with_witness(), Exits::default());
+    let mut leader = leading(&state, &exits);
+    let all = KeepAliveExtras { handed_over: true, ..no_extras() };
+    let ask = |leader: &mut LeaderStep, request: &KeepAlive, extras: &KeepAliveExtras| {
+        leader.keep_alive(START, Some(START), [1, 2, 3], &state, request, extras).is_ok()
+    };
+    assert!(!ask(&mut leader, &request("b", 9), &all), "another store");
+    assert!(!leader.has_handed_over(9) && !leader.has_handed_over(2));
+    assert!(ask(&mut leader, &request("b", 2), &all) && leader.has_handed_over(2));
+    assert!(ask(&mut leader, &request("b", 2), &no_extras()) && !leader.has_handed_over(2), "it has new data");
+    assert!(ask(&mut leader, &request("b", 2), &all));
+    assert_eq!(follow(&mut leader, leads(2), &state, &exits), Some(LeaderAction::Begin { term: 2 }));
+    assert!(!leader.has_handed_over(2), "it may have got new data from another leader");
+}
+
+#[test]
+fn a_publisher_that_leads_hands_over_at_rest_and_at_most_once_in_ten_seconds() {
+    let mut state = with_witness();
+    let mut leader = leading(&state, &Exits::default());
+    let peer = |text: &str, kind| RaftPeer { name: name(text), kind };
+    let group = RaftGroup {
+        voters: [1, 2, 3].into(),
+        peers: [
+            (1, peer("a", MemberKind::Node)),
+            (2, peer("b", MemberKind::Node)),
+            (3, peer("w", MemberKind::Witness)),
+        ]
+        .into(),
+        matched: [(2, 9), (3, 9)].into(),
+        last_index: 9,
+        ..RaftGroup::default()
+    };
+    let changing = RaftGroup { joint: true, ..group.clone() };
+    let behind = RaftGroup { matched: [(2, 8), (3, 8)].into(), ..group.clone() };
+    let mut transfers = Vec::new();
+    for round in 0..200 {
+        let now = START + ms(100) * round;
+        for (text, raft_id, took) in [("a", 1, 1), ("b", 2, 5), ("w", 3, 50)] {
+            let round_trips = [(name(if text == "a" { "b" } else { "a" }), ms(took))].into();
+            let extras = KeepAliveExtras { round_trips, handed_over: false };
+            let asked = request(text, raft_id);
+            leader.keep_alive(now, Some(now), [1, 2, 3], &state, &asked, &extras).expect("granted");
+        }
+        while let Some(command) = planned(&mut leader, now, &state) {
+            let done = state.apply(command);
+            outcome(&mut leader, now, ProposalOutcome::Applied(done));
+        }
+        let mut rest =
+            |group: &RaftGroup| leader.step(now, LeaderEvent::Rest { wall_ms: 1_000, state: &state, group });
+        assert_eq!((rest(&changing), rest(&behind)), (None, None));
+        transfers.extend(rest(&group).map(|action| (now, action)));
+    }
+    let [(first, to), (second, again)] = transfers.as_slice() else { panic!("{transfers:?}") };
+    assert_eq!((to, again), (&LeaderAction::Transfer(2), &LeaderAction::Transfer(2)), "the shortest round trip");
+    assert!(*first >= START + Timing::lan().new_leader_wait() * 2, "it has led for a while: {first:?}");
+    assert_eq!(*second, *first + ms(10_100));
+}
+
+#[test]
+fn a_member_that_is_to_be_removed_has_never_joined_if_it_is_expected_without_a_store() {
+    let state = pair();
+    let leader = leading(&state, &Exits::default());
+    let limit = Timing::lan().silence_limit(&state);
+    let remove =
+        |text: &str, lost| Order::Remove { name: name(text), lost, within_ms: None, facts: Facts::default() };
+    let expected = NamedMember { is_expected: true, has_store: false, since_contact: None };
+    let old = State { feature_level: 8, ..state.clone() };
+    let table = [
+        (&state, remove("c", true), expected, Some(true)),
+        (&state, remove("c", true), NamedMember { since_contact: Some(limit), ..expected }, Some(true)),
+        // It runs, and may have data of its own.
+        (&state, remove("c", true), NamedMember { since_contact: Some(limit - ms(1)), ..expected }, None),
+        (&state, remove("c", true), NamedMember { has_store: true, ..expected }, Some(false)),
+        (&state, remove("c", true), NamedMember { is_expected: false, ..expected }, Some(false)),
+        (&state, remove("c", false), expected, Some(false)),
+        (&state, remove("b", true), expected, Some(false)),
+        (&old, remove("c", true), expected, Some(false)),
+    ];
+    for (row, (state, order, named, never_joined)) in table.into_iter().enumerate() {
+        let ordered = leader.order(START, 1_000, state, order, |_| named);
+        match never_joined {
+            None => {
+                let heard = Refusal::Heard { name: name("c") };
+                assert_eq!(ordered, Err(NotProposed::Refused(heard)), "row {row}");
+            }
+            Some(expected) => {
+                let Ok(Order::Remove { facts, .. }) = &ordered else { panic!("row {row}: {ordered:?}") };
+                assert_eq!((facts.never_joined, facts.at_ms), (expected, 1_000), "row {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_order_that_not_all_members_could_read_is_refused_and_others_need_a_leader() {
+    let state = State { feature_level: 1, ..pair() };
+    let order = |leader: &LeaderStep, order| {
+        leader.order(START, 1_000, &state, order, |_| -> NamedMember { panic!("it names no member") })
+    };
+    let pin = |duty| Order::Pin { duty, to: name("b") };
+    for member in [leader(), leading(&state, &Exits::default())] {
+        let refused = order(&member, pin(Duty::Mta));
+        assert!(matches!(refused, Err(NotProposed::Refused(Refusal::DutyLevel { .. }))), "{refused:?}");
+    }
+    assert_eq!(order(&leader(), pin(DUTY)), Err(NotProposed::NotLeader));
+    assert_eq!(order(&leading(&state, &Exits::default()), pin(DUTY)), Ok(pin(DUTY)));
+}
+
+/// The time during which no node acted is counted from the last message of the holder's incarnation to this member as a follower.
+#[test]
+fn a_new_leader_knows_when_it_last_heard_each_holder_before() {
+    let state = pair();
+    let mut contacts = Contacts::default();
+    contacts.note(START - ms(300), &name("a"), Some(Incarnation(1)));
+    // A later incarnation holds nothing.
+    contacts.note(START - ms(100), &name("a"), Some(Incarnation(2)));
+    let exits = Exits::default();
+    let acted = |contacts: &Contacts| {
+        let mut leader = incarnation_of("b", 1);
+        leader.step(START, LeaderEvent::Raft { facts: leads(1), state: &state, exits: &exits, contacts });
+        leader.view(START + ms(50), 1_000, &state).expect("it leads").leases[&DUTY].acted
+    };
+    assert_eq!(acted(&contacts), START - ms(300));
+    assert_eq!(acted(&Contacts::default()), START, "it knows of no message");
 }

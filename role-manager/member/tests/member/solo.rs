@@ -2,21 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use twinbox_roles_core::{Command, OnQuorumLoss, Order, OrderId, Setting, SoloInputs, State, Timing, Voters};
+use twinbox_roles_core::{SoloInputs, State, Timing, Voters};
 use twinbox_roles_member::{SoloAction, SoloEvent, SoloStep};
 
-use crate::common::{DUTY, START, ms, name, pair};
-
-fn assuming() -> State {
-    let mut state = pair();
-    let order = Order::Set(vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)]);
-    state.apply(Command::Operate { id: OrderId(1), order });
-    state
-}
-
-fn voters() -> Voters {
-    Voters { raft_ids: [1, 2].into(), applied: true }
-}
+use crate::common::{DUTY, START, assuming, ms, name, pair, voters};
 
 /// Facts of node `b`, which last heard the other at the start.
 fn after<'a>(state: &'a State, voters: &'a Voters, silence: Duration) -> SoloInputs<'a> {

@@ -17,9 +17,7 @@ const LEASE: Duration = Duration::from_secs(4);
 fn formed() -> Cluster {
     let mut cluster = Cluster::prepare(&["a", "b", "w"]);
     cluster.timing = Timing { lease: LEASE, ..Timing::lan() };
-    for (i, text) in ["a", "b", "w"].into_iter().enumerate() {
-        cluster.run(text, i == 0);
-    }
+    cluster.run_all(&["a", "b", "w"]);
     cluster.wait_formed();
     cluster.wait_voting();
     cluster

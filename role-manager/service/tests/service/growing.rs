@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, fs};
 use futures::future::try_join_all;
 use tokio::time::timeout;
 use twinbox_ids::NodeName;
-use twinbox_roles::{CommandError, Facts, MemberKind, Order, OrderId, Refusal, RolesError, Status, StoreError};
+use twinbox_roles::{
+    CommandError, Facts, MemberKind, Order, OrderId, Refusal, Roles, RolesError, Status, StoreError, Timing,
+};
 
 use crate::common::{Cluster, PATIENCE, name};
 
@@ -148,6 +150,46 @@ fn a_dead_node_is_removed_and_notified_when_it_is_back() {
     assert!(cluster.view("a").member(&name("b")).is_none());
 }
 
+/// Waits until no running member expects this one any more, whatever its configuration says.
+fn wait_forgotten(cluster: &Cluster, member: &str) {
+    cluster.until(&format!("{member} is forgotten"), |c| {
+        let is_forgotten = |roles: &Roles| {
+            let expected = roles.members().borrow().iter().any(|m| m.name == name(member));
+            !expected && roles.removed_members() == names(&[member])
+        };
+        c.members.keys().all(|n| is_forgotten(c.roles(n.as_str())))
+    });
+}
+
+#[test]
+fn a_configured_member_that_never_joined_is_removed_and_forgotten() {
+    let mut cluster = Cluster::prepare(&["a", "b", "w", "c"]);
+    cluster.run_all(&["a", "b", "w"]);
+    cluster.wait_formed();
+    // Other members refuse its timing: it runs, and does not join.
+    cluster.timing = Timing::wan();
+    cluster.run("c", false);
+    let joined = ["a", "b", "w"];
+    cluster.until("all hear it", |c| joined.iter().all(|m| c.roles(m).since_contact(&name("c")).is_some()));
+    let unknown = give(&cluster, "b", remove("c", false)).expect_err("it may have data of its own");
+    assert!(matches!(unknown, CommandError::Refused(Refusal::Unknown { .. })), "{unknown}");
+    let heard = give(&cluster, "b", remove("c", true)).expect_err("it runs");
+    assert!(matches!(heard, CommandError::Refused(Refusal::Heard { .. })), "{heard}");
+    cluster.kill("c");
+    cluster.timing = Timing::lan();
+    cluster.until("it is silent for long enough", |c| give(c, "b", remove("c", true)).is_ok());
+    wait_forgotten(&cluster, "c");
+
+    // A member whose file still names it learns the same from the others, and so does the machine itself.
+    cluster.kill("a");
+    cluster.run("a", false);
+    wait_forgotten(&cluster, "c");
+    cluster.run("c", false);
+    removal(&cluster, "c");
+    let unknown = give(&cluster, "b", remove("c", true)).expect_err("it is no member");
+    assert!(matches!(unknown, CommandError::Refused(Refusal::Unknown { .. })), "{unknown}");
+}
+
 #[test]
 fn a_node_removed_while_away_hands_over_when_it_is_back() {
     let mut cluster = Cluster::formed(&["a", "b", "w"]);
@@ -165,9 +207,7 @@ fn a_node_removed_while_away_hands_over_when_it_is_back() {
 #[test]
 fn a_joining_member_replaces_a_dead_node() {
     let mut cluster = Cluster::prepare(&["a", "b", "w", "c"]);
-    for (i, member) in ["a", "b", "w"].iter().enumerate() {
-        cluster.run(member, i == 0);
-    }
+    cluster.run_all(&["a", "b", "w"]);
     cluster.wait_formed();
     cluster.wait_voting();
     let invite = |token| Order::Invite {

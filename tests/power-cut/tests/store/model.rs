@@ -1,6 +1,9 @@
 //! The data that a store must have, by what its processes wrote on their standard output.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// The data that a store must have. Found data counts as acknowledged: a reader has seen it.
 #[derive(Default)]
@@ -9,6 +12,12 @@ pub struct Model {
     rows: BTreeMap<String, u64>,
     /// Filed recordings, with their length in bytes.
     audio: BTreeMap<String, u64>,
+    /// Recordings whose deletion was begun: they are there or not.
+    deleting: BTreeSet<String>,
+    /// Recordings that were deleted.
+    deleted: BTreeSet<String>,
+    /// Purged records, removed blobs, removed packs, and moved bytes.
+    cleaned: [u64; 4],
     /// Data that the present process has found so far.
     found: Found,
     acknowledged: usize,
@@ -28,7 +37,12 @@ struct Found {
 
 /// True for the line of an acknowledgement.
 pub fn is_acknowledgement(line: &str) -> bool {
-    line.starts_with("committed ") || line.starts_with("filed ")
+    ["committed ", "filed ", "deleted "].iter().any(|begin| line.starts_with(begin))
+}
+
+/// True for a line that counts whether its process is acknowledged to the end or not.
+pub fn is_announcement(line: &str) -> bool {
+    ["deleting ", "cleaned "].iter().any(|begin| line.starts_with(begin))
 }
 
 impl Model {
@@ -43,6 +57,20 @@ impl Model {
             ["filed", id, length] => {
                 self.acknowledged += 1;
                 self.audio.insert(id.to_owned(), number(length)?);
+            }
+            ["deleting", id] => {
+                self.audio.remove(id);
+                self.deleting.insert(id.to_owned());
+            }
+            ["deleted", id] => {
+                self.acknowledged += 1;
+                self.deleting.remove(id);
+                self.deleted.insert(id.to_owned());
+            }
+            ["cleaned", ref counts @ ..] => {
+                for (sum, &count) in self.cleaned.iter_mut().zip(counts) {
+                    *sum += number(count)?;
+                }
             }
             ["row", id, version] => {
                 self.found.rows.insert(id.to_owned(), number(version)?);
@@ -75,6 +103,11 @@ impl Model {
                 other => return Err(format!("{id} of {length} bytes was filed; found is {other:?}")),
             }
         }
+        if let Some(id) = self.deleted.iter().find(|id| found.audio.contains_key(*id)) {
+            return Err(format!("{id} was deleted and is here again"));
+        }
+        let deleting = std::mem::take(&mut self.deleting);
+        self.deleted.extend(deleting.into_iter().filter(|id| !found.audio.contains_key(id)));
         if let Some(id) = found.open.iter().find(|id| self.audio.contains_key(*id)) {
             return Err(format!("{id} was filed and is in progress again"));
         }
@@ -94,15 +127,21 @@ impl Model {
     pub fn acknowledged(&self) -> usize {
         self.acknowledged
     }
+
+    /// Purged records, removed blobs, removed packs, and moved bytes.
+    pub fn cleaned(&self) -> [u64; 4] {
+        self.cleaned
+    }
 }
 
 impl fmt::Display for Model {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} rows and {} recordings, {} acknowledgements",
+            "{} rows and {} recordings, {} deleted, {} acknowledgements",
             self.rows.len(),
             self.audio.len(),
+            self.deleted.len(),
             self.acknowledged
         )
     }

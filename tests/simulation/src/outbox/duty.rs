@@ -4,7 +4,7 @@
 use rand::{Rng, rngs::StdRng};
 use twinbox_ids::{EffectId, Epoch, Incarnation, Timestamp};
 use twinbox_outbox::{
-    Effect, Limits, OutboxQueue, TakeOver, Waiting, asks_for_attempts, attempt, dead, death, done, failed,
+    Effect, Limits, OutboxQueue, TakeOver, WaitingEffect, asks_for_attempts, attempt, dead, death, done, failed,
     retry_after_ms, take_over,
 };
 use twinbox_roles_core::Duty;
@@ -336,8 +336,13 @@ impl World {
     }
 }
 
-fn waiting(effect: &Effect) -> Waiting {
-    Waiting { id: effect.id, due: effect.due(), group: effect.new.cause.mailbox.0, alone: effect.is_suspect() }
+fn waiting(effect: &Effect) -> WaitingEffect {
+    WaitingEffect {
+        id: effect.id,
+        due: effect.due(),
+        group: effect.new.cause.mailbox.0,
+        alone: effect.is_suspect(),
+    }
 }
 
 fn act_time(random: &mut StdRng) -> Micros {

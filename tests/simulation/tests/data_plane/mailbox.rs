@@ -9,6 +9,16 @@ use twinbox_replication_core::{BlobRef, Change, CommitPart, Edit, Record};
 /// The one mailbox.
 pub(super) const MAILBOX: MailboxId = MailboxId(1);
 
+/// The audio of a message. Two messages each have the same, as a mail to two mailboxes.
+pub(super) fn audio_of(row: u8) -> u8 {
+    row / 2
+}
+
+/// The audio that a record names.
+pub(super) fn named_audio(message: &Record) -> Option<u8> {
+    message.blobs().next().map(|blob| blob.hash.0[0])
+}
+
 /// The edits of a message, and those of the counters.
 pub(super) type Edits = (Vec<Edit>, Vec<Edit>);
 
@@ -23,7 +33,7 @@ pub(super) fn file(row: u8, counters: &Record) -> Edits {
         private: false,
         mail: None,
     };
-    let blob = BlobRef { hash: BlobHash([row; 32]), length: 1, recording: None };
+    let blob = BlobRef { hash: BlobHash([audio_of(row); 32]), length: 1, recording: None };
     let numbers = Numbers::after(counters);
     (new.edits(&Record::new(), Filing::Complete, blob, numbers), numbers.take_both())
 }
@@ -80,8 +90,8 @@ impl Shown {
         self.0.entry(uid).or_default().remove(&row);
     }
 
-    /// Another message that had this UID here.
-    pub(super) fn other(&self, uid: u64, row: u8) -> Option<u8> {
-        self.0.get(&uid)?.iter().copied().find(|named| *named != row)
+    /// The other messages that had this UID here.
+    pub(super) fn others(&self, uid: u64, row: u8) -> impl Iterator<Item = u8> {
+        self.0.get(&uid).into_iter().flatten().copied().filter(move |named| *named != row)
     }
 }

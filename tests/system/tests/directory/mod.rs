@@ -19,8 +19,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 use twinbox_system_tests as _;
 use twinbox_testkit::{
-    Call, Cli, Cluster, Endpoint, Invite, Place, Slapd, SlapdSettings, Spec, Transport, begin_to_speak, g711::Law,
-    need,
+    Call, Cli, Cluster, Endpoint, Invite, NetPlace, Slapd, SlapdSettings, Spec, Transport, begin_to_speak,
+    g711::Law, need,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -30,7 +30,7 @@ const FIRST: usize = 20_000;
 const ACCOUNT_CONTROL: &str = "attributetype ( 1.2.840.113556.1.4.8 NAME 'userAccountControl' EQUALITY integerMatch \
                                SYNTAX 1.3.6.1.4.1.1466.115.121.1.27 SINGLE-VALUE )";
 
-/// A cluster and a directory with so many people.
+/// A cluster and a directory with this many people.
 struct Corp {
     cluster: Cluster,
     slapd: Slapd,
@@ -76,7 +76,7 @@ impl Corp {
             lines: vec![ACCOUNT_CONTROL.to_owned()],
             ..SlapdSettings::default()
         };
-        let start = |phones: &Place| {
+        let start = |phones: &NetPlace| {
             let [a, b, c, _] = phones.ip.octets();
             Slapd::start(&phones.at(Ipv4Addr::new(a, b, c, 61)), &settings, &people(count))
         };

@@ -4,7 +4,7 @@ use twinbox_peer_kit::{
     Dovecot, DovecotSettings, TokenEndpoint, need as peer_need,
     office::{ANNA, BERT, Office, SOON, accounts, raised, text, wait_for_mails},
 };
-use twinbox_testkit::{Authority, Cluster, Place, Spec, Validity, need, wait_until};
+use twinbox_testkit::{Authority, Cluster, NetPlace, Spec, Validity, need, wait_until};
 
 /// Port of the token endpoint at the phones' place.
 const TOKENS: u16 = 8081;
@@ -15,7 +15,7 @@ fn access_tokens_and_certificates_are_checked_and_no_secret_is_shown() {
         return;
     }
     let (secret, wrong, authority) = ("s3cret of twinbox", "another s3cret", Authority::new());
-    let start = |phones: &Place| {
+    let start = |phones: &NetPlace| {
         authority.certify(&format!("imap.test,IP:{}", phones.ip), Validity::Valid);
         let tokens = TokenEndpoint::start(phones, TOKENS, "twinbox-app", secret);
         let introspection = Some(tokens.introspection_url());

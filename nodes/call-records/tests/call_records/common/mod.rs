@@ -2,7 +2,7 @@
 #![allow(unused, reason = "each test file uses its part")]
 
 use proptest::prelude::*;
-use twinbox_call_records::{CallRecord, Outcome, Purpose};
+use twinbox_call_records::{CallOutcome, CallRecord, Purpose};
 use twinbox_ids::{CallId, MailboxId, Origin, Pii, Stamp, Timestamp};
 use twinbox_replication_core::{Edit, Record};
 
@@ -21,7 +21,7 @@ pub fn call(number: u128, began: Timestamp) -> CallRecord {
         mailbox: Some(MailboxId(1)),
         number: Some("1001".to_owned()),
         caller: Some(Pii::new("2001".to_owned())),
-        outcome: Outcome::MessageLeft,
+        outcome: CallOutcome::MessageLeft,
         message_ms: 2_500,
     }
 }
@@ -38,7 +38,7 @@ pub fn edited(mut record: Record, edits: Vec<Edit>, wall: u64) -> Record {
 /// Any record whose texts are short enough to be stored as they are.
 pub fn any_record() -> impl Strategy<Value = CallRecord> {
     let purpose = (0..Purpose::ALL.len()).prop_map(|n| Purpose::ALL[n]);
-    let outcome = (0..Outcome::ALL.len()).prop_map(|n| Outcome::ALL[n]);
+    let outcome = (0..CallOutcome::ALL.len()).prop_map(|n| CallOutcome::ALL[n]);
     let times = (0..1_u64 << 42, 0..1_u64 << 24);
     let caller = proptest::option::of("\\PC{0,30}");
     let mailbox = (proptest::option::of(any::<u128>()), proptest::option::of("[0-9]{1,16}"));

@@ -16,7 +16,7 @@ use tokio::{
 };
 use twinbox_calls::{Calls, CallsConfig, CallsDeps, CallsError, ListenerConfig, RtpConfig, Transport, TrunkConfig};
 use twinbox_ids::{ClusterId, Incarnation, MailboxId, NodeName};
-use twinbox_mailstore::{Mailstore, NewMailbox, Settings};
+use twinbox_mailstore::{Mailstore, MailstoreSettings, NewMailbox};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_prompts::Prompts;
@@ -25,7 +25,7 @@ use twinbox_replication_store::{Filled, Store, StoreConfig};
 use twinbox_sip::{
     Request, Response,
     framing::{Frame, Framer},
-    strict::{Verdict, read, read_framed},
+    strict::{MessageVerdict, read, read_framed},
 };
 
 /// Timeout for a loaded machine; a successful test never waits for it.
@@ -95,7 +95,7 @@ impl Node {
             store.clone(),
         );
         let incarnation = Incarnation::random();
-        let mut settings = Settings::new(name.clone(), incarnation, 1);
+        let mut settings = MailstoreSettings::new(name.clone(), incarnation);
         settings.require_two = options.require_two;
         settings.min_message_ms = options.calls.min_message_ms;
         let mailstore = Mailstore::new(store.clone(), peers, settings);
@@ -226,7 +226,7 @@ impl Raw {
     }
 
     /// The next message of any kind; `None` after `patience` or at the end of a connection.
-    pub async fn next(&mut self, patience: Duration) -> Option<Verdict> {
+    pub async fn next(&mut self, patience: Duration) -> Option<MessageVerdict> {
         match self {
             Self::Udp(socket, _) => {
                 let mut buffer = vec![0; 65_536];
@@ -254,8 +254,8 @@ impl Raw {
     pub async fn response(&mut self) -> Response {
         loop {
             match self.next(PATIENCE).await {
-                Some(Verdict::Response(response)) if response.code == 100 => {}
-                Some(Verdict::Response(response)) => return response,
+                Some(MessageVerdict::Response(response)) if response.code == 100 => {}
+                Some(MessageVerdict::Response(response)) => return response,
                 other => panic!("no response but {other:?}"),
             }
         }
@@ -264,7 +264,7 @@ impl Raw {
     /// The next request, answered with `200`.
     pub async fn request(&mut self) -> Request {
         match self.next(PATIENCE).await {
-            Some(Verdict::Request(request)) => {
+            Some(MessageVerdict::Request(request)) => {
                 self.send(&request.respond(200).with_to_tag("theirs").to_bytes()).await;
                 request
             }
@@ -275,7 +275,7 @@ impl Raw {
     /// The next request; the test must answer it.
     pub async fn unanswered(&mut self) -> Request {
         match self.next(PATIENCE).await {
-            Some(Verdict::Request(request)) => request,
+            Some(MessageVerdict::Request(request)) => request,
             other => panic!("no request but {other:?}"),
         }
     }

@@ -1,7 +1,7 @@
 //! Mailboxes, messages and settings for the tests.
 #![allow(unused, reason = "each test file uses its part")]
 
-use twinbox_conversation::{GreetingKind, Limits, MailboxView, MessageView, Settings};
+use twinbox_conversation::{ConversationSettings, GreetingKind, Limits, MailboxView, MessageView};
 use twinbox_ids::{BlobHash, MailboxId, MessageId, Pii, Timestamp};
 
 /// 2026-11-20, a Friday, 14:05 UTC; an hour later in Berlin, where the mailboxes are.
@@ -33,8 +33,8 @@ pub fn mailbox(number: &str) -> MailboxView {
 }
 
 /// The settings of the dialogues.
-pub fn settings(key_map: &str) -> Settings {
-    Settings {
+pub fn settings(key_map: &str) -> ConversationSettings {
+    ConversationSettings {
         key_map: key_map.to_owned(),
         max_message_ms: 180_000,
         min_message_ms: 2_000,

@@ -76,7 +76,7 @@ async fn row_of_a_mail_without_names_stays_while_the_audio_of_its_message_is_mis
     let gone = world.folder.add(Some("<1@server.example>".to_owned()), ImapFlags::default());
     world.folder.take(gone);
     let link = Link::Bound { uid_validity: 5, uid: gone, remote: RemoteFlags::default() };
-    let local = LocalState { folder: Place::New, deleted: false };
+    let local = LocalState { folder: MailFolder::New, deleted: false };
     let row = MessageState { local, link, mail: MailState { alias: 7, ..MailState::default() } };
     let (account, lease) = (world.account().0, world.lease.clone());
     let rows = vec![(late, Some(row))];

@@ -34,7 +34,7 @@ impl Orphan {
         let orphan = Self { live, recorder, _dir: dir };
         assert!(world.message(orphan.id()).await.is_partial());
         // Its pause before the first APPEND is over: it was deleted and undeleted.
-        let local = LocalState { folder: Place::New, deleted: true };
+        let local = LocalState { folder: MailFolder::New, deleted: true };
         let row = MessageState { local, link: Link::Gone, mail: MailState::default() };
         let (account, _) = world.account();
         let lease = world.lease.clone();
@@ -77,7 +77,7 @@ async fn complete_message_replaces_its_part_with_the_state_of_the_owner() {
         world.settle().await;
         assert!(world.folder.uids_of_part(id).is_empty(), "{:?}", world.folder);
         world.agree(id).await;
-        assert_eq!(world.message(id).await.folder, Place::Heard);
+        assert_eq!(world.message(id).await.folder, MailFolder::Heard);
         // From now on a deletion there is one of the message.
         let uid = world.folder.uids_of(id)[0];
         world.folder.take(uid);

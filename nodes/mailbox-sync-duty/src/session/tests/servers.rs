@@ -22,17 +22,17 @@ async fn flag_that_the_server_does_not_keep_changes_nothing_here() {
         world.mark(ids[1], Mark::Saved).await;
         world.settle().await;
         for id in ids {
-            assert_eq!(world.message(id).await.folder, Place::Saved);
+            assert_eq!(world.message(id).await.folder, MailFolder::Saved);
         }
-        // What it keeps still counts.
+        // A flag that the server keeps still counts.
         let uid = world.folder.uids_of(ids[0])[0];
         world.folder.set(uid, |flags| flags.seen = false);
         world.settle().await;
-        assert_eq!(world.message(ids[0]).await.folder, Place::New);
+        assert_eq!(world.message(ids[0]).await.folder, MailFolder::New);
         // It begins to keep the flag: it gets it, and nothing changes here.
         world.folder.unkept = NONE;
         world.settle().await;
-        assert_eq!(world.message(ids[1]).await.folder, Place::Saved);
+        assert_eq!(world.message(ids[1]).await.folder, MailFolder::Saved);
         world.agree(ids[1]).await;
     }
 }

@@ -21,7 +21,7 @@ fn part_is_replaced_by_the_whole_and_goes_only_when_the_whole_was_seen() {
     let partial = LocalMessage { partial: true, ..here(A, NEW) };
     assert_eq!(planned(&[partial], &[(A, part)], &view()).actions, []);
     assert_eq!(actions(NEW, Some(part), &view()), [append(NONE, replaces)]);
-    // What its owner did with the part counts, but for its removal.
+    // The flags that the owner set on the part count; its removal does not.
     let read = RemoteView { flags: BTreeMap::from([(3, SEEN)]), ..view() };
     let then = with(row(HEARD, bound(3, SEEN)), PART);
     let mark = Action::MarkHere { message: A, expected: NEW, partial: false, marks: vec![Mark::Heard], then };

@@ -41,6 +41,9 @@ pub struct Liar {
     lacks_records: bool,
     /// It sends these behind its greeting.
     frames: Vec<Frame>,
+    /// Number of changes that it says it has made, and of those before the beginning of its log.
+    made: u64,
+    cut: u64,
     /// Pages that were sent.
     pub sent: Arc<AtomicU64>,
 }
@@ -61,6 +64,16 @@ impl Liar {
         Self { frames, ..Self::new(cluster, name) }.serve(cluster).await
     }
 
+    /// Like [`Self::start`], and it says that it has made this many changes, all beyond the beginning of its log.
+    pub async fn start_ahead(cluster: &Cluster, name: &str, made: u64) -> Self {
+        Self { made, cut: made, ..Self::new(cluster, name) }.serve(cluster).await
+    }
+
+    /// Like [`Self::start_sending`], and it says that it had made one change when the stream opened, and has it in its log.
+    pub async fn start_new(cluster: &Cluster, name: &str, origin: Origin, frames: Vec<Frame>) -> Self {
+        Self { origin, frames, made: 1, cut: 0, ..Self::new(cluster, name) }.serve(cluster).await
+    }
+
     fn new(cluster: &Cluster, name: &str) -> Self {
         Self {
             origin: Origin::random(),
@@ -69,6 +82,8 @@ impl Liar {
             pages: Arc::new(|_| None),
             lacks_records: false,
             frames: Vec::new(),
+            made: CHANGES,
+            cut: CHANGES,
             sent: Arc::default(),
         }
     }
@@ -100,15 +115,15 @@ impl Replication for Liar {
         &self,
         request: Request<Streaming<FollowerFrame>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let vector = Some(codec::vector_to_wire(&Self::vector(self.origin)));
+        let vector = |upto| Some(codec::vector_to_wire(&[(self.origin, upto)].into_iter().collect()));
         let welcome = Welcome {
             protocol: 3,
             cluster: Bytes::copy_from_slice(&self.cluster.to_bytes()),
             name: self.name.clone(),
             origin: codec::origin_to_wire(self.origin),
-            vector: vector.clone(),
+            vector: vector(self.made),
             lacks_records: self.lacks_records,
-            log_begins: vector,
+            log_begins: vector(self.cut),
         };
         let (frames, receiver) = mpsc::channel(4);
         let first: Vec<_> = [Frame::Welcome(welcome)].into_iter().chain(self.frames.clone()).collect();

@@ -265,6 +265,13 @@ pub fn on_two(peer: &str) -> Acknowledgement {
     Acknowledgement::OnTwo { peer: name(peer) }
 }
 
+/// The reference to audio that is nowhere.
+pub async fn nowhere(spoken: &[u8]) -> BlobRef {
+    let dir = TempDir::new().unwrap();
+    let config = StoreConfig { dir: dir.path().to_owned(), node: name("nowhere"), reserve_bytes: 0 };
+    Store::open(config).unwrap().blobs().put(Bytes::copy_from_slice(spoken)).await.unwrap()
+}
+
 /// Audio without repetition, so that every misplaced byte shows.
 pub fn audio(length: usize) -> Vec<u8> {
     (0..length as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()

@@ -4,26 +4,32 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use super::{State, Writer};
 use crate::recordings::{
-    index::Stage,
     moving::{Moved, MovedPiece, ending},
-    take::TakeKey,
+    take::{Stage, TakeKey},
 };
 
 impl Writer {
-    /// The take is filed or discarded.
+    /// Ends a take that is filed or discarded.
     pub(super) fn end(&mut self, key: TakeKey) {
         let ended = self.shared.index().takes.remove(&key);
         self.remember(key);
-        let Some(take) = ended else { return };
-        // Otherwise they are those of a blob.
+        let Some((slot, take)) = ended else { return };
+        self.end_hash(slot);
+        // The pieces of a sealed take are those of a blob.
         if !matches!(take.stage, Stage::Sealed(_)) {
-            self.shared.blobs.live_bounds().removed(take.pieces.extents());
+            self.shared.blobs.live_bounds().removed(&take.pieces.places(0..take.pieces.end()));
         }
         self.replace_first(take.first, None);
-        // Of a take without audio, a start finds nothing.
+        // A start finds no take without audio.
         if take.pieces.first_pack().is_some() {
-            self.note_ends(&[key]);
+            self.to_note.push(key);
         }
+    }
+
+    /// Notes in the packs that the takes have ended that were ended since the last call, with one append.
+    pub(super) fn note_ended(&mut self) {
+        let ended = std::mem::take(&mut self.to_note);
+        self.note_ends(&ended);
     }
 
     /// Notes in the packs that takes have ended. Not synced: a start that does not find the note finds a take that a
@@ -55,7 +61,7 @@ impl Writer {
         }
     }
 
-    /// The copies are durable: they take the place of what takes have in the pack.
+    /// Takes durable copies into use, in place of the pieces of takes in the pack.
     pub(super) fn moved(&mut self, moved: Moved) {
         let Moved { pack, pieces, endings, appending } = moved;
         let (mut ended, mut firsts) = (BTreeSet::new(), BTreeMap::new());
@@ -63,11 +69,11 @@ impl Writer {
             let mut index = self.shared.index();
             for MovedPiece { key, offset, from, to } in pieces {
                 let Some(take) = index.takes.get_mut(&key) else {
-                    // Its note is before the copies, and may go before them.
+                    // Its note precedes the copies, and may be removed before them.
                     ended.insert(key);
                     continue;
                 };
-                // Otherwise they stay where its blob has them.
+                // Otherwise the pieces stay at the places that the blob names.
                 if self.shared.may_move(take) && take.pieces.replace(offset, from, to) {
                     firsts.insert(key, take.pieces.first_pack());
                 }
@@ -110,7 +116,7 @@ impl Writer {
         if let Some(pack) = floor.filter(|_| floor != self.floor) {
             self.shared.blobs.set_floor(pack);
             self.floor = floor;
-            // By the stored one, which may be behind: a start would scan from there.
+            // By the stored floor, which may be behind: a start would scan from there.
             if let Ok(stored) = self.shared.blobs.stored_floor() {
                 let mut index = self.shared.index();
                 index.endings = index.endings.split_off(&stored);

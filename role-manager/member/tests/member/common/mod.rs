@@ -1,9 +1,15 @@
 //! Common setup of several tests.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use twinbox_ids::{Incarnation, NodeName};
-use twinbox_roles_core::{Command, Duty, MemberKind, SUPPORTED_LEVELS, State, Status};
+use twinbox_ids::{Epoch, Incarnation, NodeName};
+use twinbox_roles_core::{
+    CallCounts, Command, Duty, Grant, MemberKind, OnQuorumLoss, Order, OrderId, SUPPORTED_LEVELS, Setting, State,
+    Status, Timing, Voters,
+};
 
 /// Start of each test, by the local clock.
 pub const START: Duration = Duration::from_secs(50);
@@ -40,4 +46,36 @@ pub fn pair() -> State {
         reason: Default::default(),
     });
     state
+}
+
+/// The same pair, of which a node goes solo when it loses the other.
+pub fn assuming() -> State {
+    let mut state = pair();
+    let order = Order::Set(vec![Setting::OnQuorumLoss(OnQuorumLoss::Assume)]);
+    state.apply(Command::Operate { id: OrderId(1), order });
+    state
+}
+
+/// The voters of the pair.
+pub fn voters() -> Voters {
+    Voters { raft_ids: [1, 2].into(), applied: true }
+}
+
+/// The epoch in which `a` has the duty.
+pub fn epoch(state: &State) -> Epoch {
+    state.holder(DUTY).expect("assigned").epoch.clone()
+}
+
+/// A grant of the leader `b`.
+pub fn grant(state: &State) -> Box<Grant> {
+    Box::new(Grant {
+        term: 1,
+        lease: Timing::lan().lease,
+        duties: [(DUTY, epoch(state))].into(),
+        running: BTreeSet::new(),
+        failed: BTreeMap::new(),
+        cuts: BTreeSet::new(),
+        call_counts: CallCounts::default(),
+        at: START,
+    })
 }

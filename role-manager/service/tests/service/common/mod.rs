@@ -143,9 +143,7 @@ impl Cluster {
     /// As [`Self::prepare`], with all members running; the first founds the group.
     pub fn start(names: &[&str]) -> Self {
         let mut cluster = Self::prepare(names);
-        for (i, text) in names.iter().enumerate() {
-            cluster.run(text, i == 0);
-        }
+        cluster.run_all(names);
         cluster
     }
 
@@ -206,6 +204,13 @@ impl Cluster {
             speaks: self.speaks,
             found,
             node,
+        }
+    }
+
+    /// Starts these members; the first founds the group.
+    pub fn run_all(&mut self, names: &[&str]) {
+        for (i, text) in names.iter().enumerate() {
+            self.run(text, i == 0);
         }
     }
 

@@ -1,0 +1,3 @@
+//! Tests of the public interface, with SIP addresses on loopback.
+
+mod sip_prober;

@@ -1,0 +1,4 @@
+//! Signs of life and of exits of the other members.
+
+pub(crate) mod exits;
+pub(crate) mod failure_detector;
