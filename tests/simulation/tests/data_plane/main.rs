@@ -29,6 +29,8 @@ enum Mistake {
     RefillWithoutSalvage,
     /// A deleted row goes before every member has the deletion (rule D3).
     PurgeBeforeStable,
+    /// A deleted row goes although it was changed beside its deletion, and may be changed again (rule D3).
+    PurgeOfChangedRows,
     /// At equal vectors a row that one side lost is removed on the other (rule D3).
     DamageDeletesTheGoodCopy,
     /// A scan goes on with the rows of another source (rule D1).

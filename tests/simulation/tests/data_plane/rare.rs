@@ -2,14 +2,16 @@
 
 use super::{
     Mistake, ModelStep,
-    ModelStep::{Compare, Cut, Delete, DropAudio, Exchange, Leave, Purge, Report, Send, Sync, Wipe, Write},
+    ModelStep::{
+        Compare, Cut, Delete, DropAudio, Exchange, GiveUp, Leave, Purge, Renumber, Report, Send, Sync, Wipe, Write,
+    },
     play,
 };
 
 /// Each with the mistake that it finds.
 #[test]
 fn rare_interleavings_lose_nothing() {
-    let scripts: [(Mistake, &[ModelStep]); 9] = [
+    let scripts: [(Mistake, &[ModelStep]); 10] = [
         (
             Mistake::UnmarkedRepair,
             &[
@@ -110,6 +112,28 @@ fn rare_interleavings_lose_nothing() {
                 Exchange(0, 1),
                 Write(1, 0),
                 Exchange(1, 2),
+            ],
+        ),
+        // Member 2 gives row 5 a new UID beside its deletion; member 1 gives it another one when member 2 has removed it.
+        (
+            Mistake::PurgeOfChangedRows,
+            &[
+                Write(2, 5),
+                Write(0, 6),
+                Exchange(2, 0),
+                Exchange(0, 1),
+                Exchange(0, 2),
+                Delete(1, 5),
+                Renumber(2),
+                Write(1, 0),
+                Exchange(1, 2),
+                Exchange(2, 0),
+                Exchange(2, 1),
+                Purge(2),
+                Renumber(1),
+                Exchange(1, 2),
+                GiveUp(0),
+                GiveUp(1),
             ],
         ),
         // The change is in the memory of member 1, and goes with its stream.

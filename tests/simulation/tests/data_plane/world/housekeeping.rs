@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use twinbox_mailbox::uids;
+use twinbox_mailbox::{is_purged, uids};
 use twinbox_replication_core::Vector;
 
 use super::{
@@ -33,7 +33,8 @@ impl World {
         member.log.retain(|(origin, seq), _| *seq > upto.get(*origin));
     }
 
-    /// Rows go whose deletion every member has, and of which every member has all that any one made.
+    /// Rows go whose deletion every member has, and of which every member has all that any one made. One that was changed beside its
+    /// deletion waits until its content is removed once more: members may still change it.
     pub(super) fn purge(&mut self, at: usize) {
         if !self.members[at].has_records() {
             return;
@@ -46,7 +47,10 @@ impl World {
             });
             is_covered || self.mistake == Mistake::PurgeBeforeStable
         };
-        let here = self.members[at].rows.iter().filter(|(_, here)| here.is_deleted).map(|(row, _)| *row);
+        let is_final = |here: &Row| {
+            here.is_deleted && (is_purged(&here.message) || self.mistake == Mistake::PurgeOfChangedRows)
+        };
+        let here = self.members[at].rows.iter().filter(|(_, here)| is_final(here)).map(|(row, _)| *row);
         let gone: Vec<u8> = here.filter(|row| stable(*row)).collect();
         for row in gone {
             self.forget_clashes(row);
