@@ -9,6 +9,8 @@ use crate::{Dn, Entry, FieldProblem, Person, Template, entry::DISABLED_ATTRIBUTE
 
 /// Maximum length of a name, in characters.
 const LONGEST_NAME: usize = 128;
+/// Characters of a value that the text of a problem shows.
+const LONGEST_SHOWN: usize = 80;
 
 /// A rule of the map: members of the group have the class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,7 +92,7 @@ impl Reader<'_> {
         match read(&value) {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.problem(field, format!("{field} '{value}' {problem}"));
+                self.problem(field, format!("{field} '{}' {problem}", begin(&value)));
                 None
             }
         }
@@ -108,7 +110,7 @@ impl Reader<'_> {
                 Ok(number) => {
                     numbers.insert(number.as_str().to_owned());
                 }
-                Err(error) => invalid = Some(format!("number '{text}' is invalid: {error}")),
+                Err(error) => invalid = Some(format!("number '{}' is invalid: {error}", begin(text))),
             }
         }
         let several = numbers.len() > 1;
@@ -179,6 +181,13 @@ pub fn person(map: &AttributeMap, entry: &Entry) -> Person {
         disabled: entry.disabled,
         problems: reader.problems,
     }
+}
+
+/// The begin of a value, so that the reason after it can be read.
+fn begin(value: &str) -> String {
+    let mut chars = value.chars();
+    let begin: String = chars.by_ref().take(LONGEST_SHOWN).collect();
+    if chars.next().is_none() { begin } else { format!("{begin}…") }
 }
 
 fn read_name(text: &str) -> Result<String, String> {

@@ -24,8 +24,14 @@ use twinbox_wire::admin::{
 };
 
 use crate::{
-    AdminHandles, backup, delivery, directory, events::EventService, mailbox_sync, messages::shown,
-    node_info::NodeFacts, operators::Operators, provisioning, reports, sending, services, steering, timetable,
+    AdminHandles, backup, delivery,
+    directory::{self, DirectoryNames},
+    events::EventService,
+    mailbox_sync,
+    messages::shown,
+    node_info::NodeFacts,
+    operators::Operators,
+    provisioning, reports, sending, services, steering, timetable,
 };
 
 /// Bytes of a WAV file in one message.
@@ -60,7 +66,8 @@ impl AdminService {
         let storage = StorageService::new(self.node.storage()).server();
         let backups = backup::BackupService::new(self.node.clone()).server();
         let roles = self.node.roles.clone();
-        let events = EventService::new(self.node.alarms.clone(), self.node.settings.clone()).server();
+        let (alarms, mailstore) = (self.node.alarms.clone(), self.node.mailstore.clone());
+        let events = EventService::new(alarms, self.node.settings.clone(), mailstore).server();
         let settings = SettingsService::new(self.node.settings.clone()).server();
         // The same services for both: a service added here is also available to operators of other machines.
         let services = tonic::service::Routes::new(provisioning)
@@ -147,7 +154,7 @@ pub(crate) async fn mailbox(node: &AdminHandles, number: &str) -> Result<Mailbox
     })
 }
 
-fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
+fn user(mailstore: &Mailstore, directories: &DirectoryNames, mailbox: Mailbox) -> Result<User, MailError> {
     let usage = mailstore.usage_now(mailbox.id)?;
     let greetings = mailbox.greetings.iter().map(|(_, greeting)| greeting.blob.length).sum::<u64>();
     let cos = mailstore.class_name_of(&mailbox)?;
@@ -168,6 +175,8 @@ fn user(mailstore: &Mailstore, mailbox: Mailbox) -> Result<User, MailError> {
         mail: mailbox.addresses.mail.as_ref().map(text).unwrap_or_default(),
         aliases: mailbox.addresses.aliases.iter().map(text).collect(),
         lost_addresses: lost.iter().map(text).collect(),
+        disabled: mailbox.disabled,
+        directory: mailbox.directory.and_then(|(id, _)| directories.get(&id).cloned()).unwrap_or_default(),
     })
 }
 
@@ -319,6 +328,8 @@ impl Admin for AdminService {
     async fn user_add(&self, request: Request<UserAddRequest>) -> Result<Response<UserPinReply>, Status> {
         all_records(&self.node)?;
         let request = request.into_inner();
+        let operator = Some(request.operator).filter(|operator| !matches!(operator.as_str(), "" | "-"));
+        provisioning::check_fields(&request.name, operator.as_deref())?;
         let usual = self.node.mailstore.live().usual.clone();
         let (pin, made) = self.pin_or_new(request.pin, &request.number, usual.class)?;
         let timezone = if request.timezone.is_empty() { usual.timezone.clone() } else { request.timezone };
@@ -328,7 +339,7 @@ impl Admin for AdminService {
             pin: Some(pin),
             must_change: request.must_change,
             timezone,
-            operator: Some(request.operator).filter(|operator| !matches!(operator.as_str(), "" | "-")),
+            operator,
             addresses: provisioning::addresses(&self.node, &request.mail, &request.aliases)?,
             ..usual
         };
@@ -341,8 +352,9 @@ impl Admin for AdminService {
         let UserListRequest { limit, after } = request.into_inner();
         // By number, short ones first; a lost number is in the list twice.
         let part = self.read(move |mailstore| {
-            let users = mailstore.by_number(&after)?;
-            part_of_sorted(limit, users.map(|row| row.and_then(|(at, found)| Ok((at, user(mailstore, found)?)))))
+            let (users, directories) = (mailstore.by_number(&after)?, directory::names(mailstore)?);
+            let shown = |found| user(mailstore, &directories, found);
+            part_of_sorted(limit, users.map(|row| row.and_then(|(at, found)| Ok((at, shown(found)?)))))
         });
         let Part { items, next } = part.await?;
         Ok(Response::new(UserListReply { users: items, next }))
@@ -350,7 +362,8 @@ impl Admin for AdminService {
 
     async fn user_show(&self, request: Request<UserRequest>) -> Result<Response<User>, Status> {
         let mailbox = self.mailbox(&request.into_inner().number).await?;
-        Ok(Response::new(self.read(move |mailstore| user(mailstore, mailbox)).await?))
+        let shown = self.read(move |mailstore| user(mailstore, &directory::names(mailstore)?, mailbox));
+        Ok(Response::new(shown.await?))
     }
 
     async fn user_set_pin(&self, request: Request<UserSetPinRequest>) -> Result<Response<UserPinReply>, Status> {

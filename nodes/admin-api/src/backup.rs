@@ -53,6 +53,7 @@ impl Backups for BackupService {
     async fn create(&self, request: Request<CreateRequest>) -> Result<Response<Self::CreateStream>, Status> {
         all_records(&self.0)?;
         let (mailstore, folder) = (self.0.mailstore.clone(), open(&self.0, &request.into_inner().dir)?);
+        let folder = folder.outside(&self.0.config.data_dir);
         Ok(Response::new(serve(move |observer| async move {
             let made = twinbox_backup::create(&mailstore, &folder, env!("CARGO_PKG_VERSION"), &observer).await;
             let Created { name, manifest, .. } = made.map_err(refused)?;
@@ -227,7 +228,9 @@ fn outcome(backup: String, restored: MailboxRestored) -> wire::MailboxRestored {
 
 fn refused(error: BackupError) -> Status {
     match error {
-        BackupError::Relative(_) | BackupError::S3Destination(_) => Status::invalid_argument(error.to_string()),
+        BackupError::Relative(_) | BackupError::InDataFolder { .. } | BackupError::S3Destination(_) => {
+            Status::invalid_argument(error.to_string())
+        }
         error => Status::failed_precondition(error.to_string()),
     }
 }

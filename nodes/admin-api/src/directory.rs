@@ -5,10 +5,14 @@ mod records;
 mod runs;
 mod users;
 
+use std::collections::BTreeMap;
+
 use tonic::{Request, Response, Status};
 use twinbox_admin_kit::holder;
 use twinbox_directory_duty::PasswordCheck;
-use twinbox_mailstore::Acknowledgement;
+use twinbox_directory_store::DirectoryStore;
+use twinbox_ids::DirectoryId;
+use twinbox_mailstore::{Acknowledgement, MailError, Mailstore};
 use twinbox_roles::Duty;
 use twinbox_wire::directory::{
     Changed, DirectoryListReply, DirectoryListRequest, DirectoryRequest, DirectoryRunsReply, DirectoryRunsRequest,
@@ -21,6 +25,9 @@ use crate::{AdminHandles, admin::acknowledged};
 
 pub use runs::DirectoryOrders;
 pub(crate) use runs::answer as answer_sync;
+
+/// Names of directories.
+pub(crate) type DirectoryNames = BTreeMap<DirectoryId, String>;
 
 /// Serves administrators' requests about directories.
 pub(crate) struct DirectoryService {
@@ -113,4 +120,10 @@ async fn served(node: &AdminHandles) -> Result<(), Status> {
 
 fn changed(id: impl std::fmt::Display, acknowledgement: &Acknowledgement) -> Changed {
     Changed { id: id.to_string(), acknowledged: acknowledged(acknowledgement) }
+}
+
+/// Names of the directories. Blocks.
+pub(crate) fn names(mailstore: &Mailstore) -> Result<DirectoryNames, MailError> {
+    let directories = DirectoryStore::of(mailstore).directories()?;
+    Ok(directories.into_iter().map(|directory| (directory.id, directory.name)).collect())
 }

@@ -5,7 +5,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use tracing::info;
 use twinbox_admin_kit::{Part, part};
-use twinbox_alarms::{AckError, Alarm, Alarms, FollowError, Follower, IdPrefix, InvalidId, Item, Since};
+use twinbox_alarms::{AckError, Alarm, Alarms, Code, FollowError, Follower, IdPrefix, InvalidId, Item, Since};
+use twinbox_mailstore::Mailstore;
 use twinbox_pki::operator_of;
 use twinbox_settings_service::SharedSettings;
 use twinbox_wire::events::{
@@ -25,12 +26,13 @@ const MOST_IDS: usize = 1_024;
 pub struct EventService {
     alarms: Alarms,
     settings: SharedSettings,
+    mailstore: Mailstore,
 }
 
 impl EventService {
     /// For a node with the receivers of these settings.
-    pub fn new(alarms: Alarms, settings: SharedSettings) -> Self {
-        Self { alarms, settings }
+    pub fn new(alarms: Alarms, settings: SharedSettings, mailstore: Mailstore) -> Self {
+        Self { alarms, settings, mailstore }
     }
 
     /// Converts it into a tonic service.
@@ -38,9 +40,19 @@ impl EventService {
         EventsServer::new(self)
     }
 
+    /// The detail of an alarm. Alarms reach logs, so that one about a mailbox has no number: administrators see it here.
+    fn detail(&self, alarm: &Alarm) -> String {
+        let mailbox = alarm.subject.parse().ok().filter(|_| alarm.code == Some(Code::MailboxSyncHeldBack));
+        match mailbox.map(|mailbox| self.mailstore.get_now(mailbox)) {
+            Some(Ok(Some(mailbox))) => format!("mailbox {}: {}", mailbox.number, alarm.detail),
+            _ => alarm.detail.clone(),
+        }
+    }
+
     fn show(&self, alarm: Alarm) -> events::Alarm {
         let told = self.settings.channels().into_iter().filter(|channel| alarm.due(*channel).is_empty());
         events::Alarm {
+            detail: self.detail(&alarm),
             told: told.map(|channel| channel.word().to_owned()).collect(),
             id: alarm.id.to_string(),
             severity: alarm.code.map_or("", |code| code.severity().word()).to_owned(),
@@ -57,7 +69,6 @@ impl EventService {
             acknowledged_by: alarm.acknowledged.map(|(by, _)| by).unwrap_or_default(),
             code: alarm.word,
             subject: alarm.subject,
-            detail: alarm.detail,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod users;
 
-pub(crate) use users::addresses;
+pub(crate) use users::{addresses, check_fields};
 
 use bytes::{Bytes, BytesMut};
 use tokio_stream::wrappers::ReceiverStream;

@@ -61,7 +61,15 @@ pub(crate) fn build(
     };
     let resync = MwiResync { name, roles: roles.clone(), members, notifier: notifier.clone() };
     DutyHandles {
-        timetable: timetable::build(settings, roles, report, resync, directories, comparison.clone()),
+        timetable: timetable::build(
+            settings,
+            config.data_dir.clone(),
+            roles,
+            report,
+            resync,
+            directories,
+            comparison.clone(),
+        ),
         notifier,
         mta: OutboxDuty::new(mailstore.clone(), roles.gate(Duty::Mta), alarms.clone(), mail),
         directory_sync,

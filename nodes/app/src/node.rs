@@ -400,6 +400,7 @@ impl Node {
         let health = self.health.clone();
         NodeReconciler::new(ReconcilerParts {
             name: self.config.name.clone(),
+            incarnation: self.incarnation,
             timing: self.config.cluster.timing,
             store: self.store.clone(),
             peers: self.peers.clone(),

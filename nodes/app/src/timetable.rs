@@ -1,6 +1,6 @@
 //! Builds the duty `timetable`: the work of each kind of job, in one list.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use twinbox_admin_api::{DirectoryOrders, MwiResync};
 use twinbox_diagnostics::comparison::Comparison;
@@ -13,6 +13,7 @@ use twinbox_timetable_duty::{JobOrder, JobWork, TimetableDuty, Works, ageing, ba
 /// The duty `timetable`. It runs on every node; the publisher's jobs run only behind its gate.
 pub(crate) fn build(
     settings: &SharedSettings,
+    data_dir: PathBuf,
     roles: &Roles,
     work: ReportWork,
     resync: MwiResync,
@@ -21,7 +22,9 @@ pub(crate) fn build(
 ) -> TimetableDuty {
     let ReportWork { source: ReportSource { mailstore, alarms }, mails, .. } = work.clone();
     let services = settings.clone();
-    let open = move |destination: &str| services.services().backup_folder(destination);
+    let open = move |destination: &str| {
+        services.services().backup_folder(destination).map(|folder| folder.outside(&data_dir))
+    };
     let works = Works::default()
         .with(JobKind::Ageing, by_clock(comparison, ageing(mailstore.clone(), mails.clone())))
         .with(JobKind::QuotaWarnings, quota_warnings(mailstore.clone(), alarms.clone(), mails))

@@ -28,6 +28,17 @@ pub enum BackupError {
     /// The folder of backups is no path from the root on.
     #[error("'{}' is not an absolute path: give the folder from the root on, such as /srv/twinbox-backup", .0.display())]
     Relative(PathBuf),
+    /// The folder of backups is inside the data folder of the node.
+    #[error(
+        "{} is inside {}, the data folder of this node (node.data_dir), and would be lost with it: give a folder outside of it, \
+         such as /srv/twinbox-backup, on another disk or machine", dir.display(), data_dir.display()
+    )]
+    InDataFolder {
+        /// The folder of backups.
+        dir: PathBuf,
+        /// The data folder.
+        data_dir: PathBuf,
+    },
     /// There is no folder of backups at that path.
     #[error("there are no backups in {}: give the folder that 'twinbox backup create' wrote to", .0.display())]
     NoFolder(PathBuf),
@@ -198,7 +209,7 @@ impl BackupError {
 
     /// A file that is to be there.
     pub(crate) fn absent(path: &Path) -> Self {
-        Self::io("read", path)(io::ErrorKind::NotFound.into())
+        Self::io("read", path)(rustix::io::Errno::NOENT.into())
     }
 
     /// True if a file does not exist.

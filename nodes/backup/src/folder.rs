@@ -1,6 +1,12 @@
 //! A destination with its backups: `backups/<time>-<node>` with the records of each, `audio` with what they share.
 
-use std::{path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
 use tokio::time::sleep;
 use twinbox_clock::BootInstant;
@@ -31,6 +37,8 @@ pub struct BackupFolder {
     place: SharedPlace,
     /// Time that a command waits for one that it does not go together with.
     patience: Duration,
+    /// Data folder of the node that is backed up, if it is known.
+    data_dir: Option<PathBuf>,
 }
 
 /// A complete backup.
@@ -78,12 +86,18 @@ impl BackupFolder {
     }
 
     fn of(place: SharedPlace) -> Self {
-        Self { place, patience: PATIENCE }
+        Self { place, patience: PATIENCE, data_dir: None }
     }
 
     /// With this time that commands which add or read wait for the end of a prune, in place of five minutes.
     pub fn with_patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// Takes no new backup if it is in this data folder of a node: a repair or removal of the node would take its backups along.
+    #[must_use]
+    pub fn outside(self, data_dir: &Path) -> Self {
+        Self { data_dir: Some(data_dir.to_owned()), ..self }
     }
 
     /// The directory or bucket of this name: a path, or `s3://BUCKET/PREFIX`. Makes no connection. Reads the file of CA
@@ -119,8 +133,19 @@ impl BackupFolder {
         if self.place.is_remote() || place.is_absolute() { Ok(()) } else { Err(BackupError::Relative(place)) }
     }
 
+    /// Refuses a directory inside the data folder of the node. Blocks.
+    fn check_outside(&self) -> Result<(), BackupError> {
+        let Some(data_dir) = self.data_dir.as_ref().filter(|_| !self.place.is_remote()) else { return Ok(()) };
+        let dir = self.place.locate("");
+        match without_links(&dir).starts_with(without_links(data_dir)) {
+            true => Err(BackupError::InDataFolder { dir, data_dir: data_dir.clone() }),
+            false => Ok(()),
+        }
+    }
+
     /// Begins a new backup.
     pub(crate) fn begin(&self, node: &NodeName, began: Timestamp) -> Result<Making, BackupError> {
+        self.check_outside()?;
         self.place.prepare()?;
         let lock = self.place.lock(Use::Add)?;
         let time = i64::try_from(began.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
@@ -258,6 +283,13 @@ impl BackupFolder {
             },
         })
     }
+}
+
+/// The path with its symbolic links followed, as far as it exists: a backup makes the rest.
+fn without_links(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find_map(|above| Some((above, fs::canonicalize(above).ok()?)));
+    let Some((above, real)) = existing else { return path.to_owned() };
+    real.join(path.strip_prefix(above).unwrap_or(path))
 }
 
 /// True for the name of a backup: time, then node.

@@ -33,7 +33,8 @@ pub struct Pruned {
     pub audio_stays: Option<String>,
 }
 
-/// Keeps the newest `keep` complete backups of each node of each cluster, and the audio that they need; removes the rest.
+/// Keeps the newest `keep` complete backups of each node of each cluster, and the audio that they need; removes the rest. One
+/// whose list of audio is damaged stays and does not count: it must not push out a whole one.
 /// The backup `made` stays also if it is not among these: the clock may have been behind when it was made. Refused while
 /// another command works in the folder, and if a backup began in the future. A backup with an unreadable manifest stays, with
 /// all audio. Blocks.
@@ -73,13 +74,23 @@ fn under_lock(
     backups.sort_by(|a, b| (a.manifest.began_ms, &a.name).cmp(&(b.manifest.began_ms, &b.name)));
     let origin = |manifest: &Manifest| (manifest.cluster.clone(), manifest.node.clone());
     let mut counts: BTreeMap<_, usize> = BTreeMap::new();
-    let (mut kept, mut old) = (Vec::new(), Vec::new());
+    let (mut kept, mut old, mut needed) = (Vec::new(), Vec::new(), BTreeSet::new());
     for backup in backups.into_iter().rev() {
         let count = counts.entry(origin(&backup.manifest)).or_default();
-        let stays = *count < keep || made == Some(backup.name.as_str());
-        // One of a node without all records is no newer state of it.
-        *count += usize::from(backup.manifest.has_all_records);
-        if stays { kept.push(backup) } else { old.push(backup) }
+        if *count >= keep && made != Some(backup.name.as_str()) {
+            old.push(backup);
+            continue;
+        }
+        match audio_of(&backup) {
+            // One of a node without all records is no newer state of it.
+            Ok(audio) => {
+                needed.extend(audio.0.into_keys());
+                *count += usize::from(backup.manifest.has_all_records);
+            }
+            Err(error) if error.is_of_destination() => return Err(error),
+            Err(error) => pruned.audio_stays = Some(error.to_string()),
+        }
+        kept.push(backup);
     }
     kept.reverse();
     for backup in old.into_iter().rev() {
@@ -92,26 +103,16 @@ fn under_lock(
         pruned.removed.push(backup.name);
     }
     folder.sync()?;
-    match needed(&kept) {
-        Ok(needed) if pruned.audio_stays.is_none() => {
-            (pruned.audio, pruned.bytes) = folder.audio().retain(&needed, lock)?;
-        }
-        Ok(_) => {}
-        Err(error) if error.is_of_destination() => return Err(error),
-        Err(error) => pruned.audio_stays = Some(error.to_string()),
+    if pruned.audio_stays.is_none() {
+        (pruned.audio, pruned.bytes) = folder.audio().retain(&needed, lock)?;
     }
     pruned.kept = kept.into_iter().map(|backup| backup.name).collect();
     Ok(pruned)
 }
 
-/// The audio that these backups need.
-fn needed(backups: &[Backup]) -> Result<BTreeSet<BlobHash>, BackupError> {
-    let mut needed = BTreeSet::new();
-    for backup in backups {
-        let list = AudioList::read(backup.place.as_ref(), &backup.dir(), &backup.manifest.audio.hash)?;
-        needed.extend(list.0.into_keys());
-    }
-    Ok(needed)
+/// The audio that a backup needs.
+fn audio_of(backup: &Backup) -> Result<AudioList, BackupError> {
+    AudioList::read(backup.place.as_ref(), &backup.dir(), &backup.manifest.audio.hash)
 }
 
 /// Removes audio that a failed backup copied, so that it does not stay on a disk that is short of space. It stays if another
@@ -129,7 +130,10 @@ pub(crate) fn remove_copied(folder: &BackupFolder, copied: &BTreeSet<BlobHash>) 
                 EntryState::Unreadable(error) => return Err(error),
             }
         }
-        let needed = needed(&backups)?;
+        let mut needed = BTreeSet::new();
+        for backup in &backups {
+            needed.extend(audio_of(backup)?.0.into_keys());
+        }
         folder.audio().remove(copied.difference(&needed))
     };
     if let Err(error) = remove() {

@@ -64,25 +64,39 @@ pub struct Restored {
     pub missing: Vec<String>,
 }
 
-/// A backup was restored into a data folder only in part.
+/// A backup was restored into a data folder only in part, or may have been.
 #[derive(Debug, thiserror::Error)]
-#[error("the restore of backup {backup} into {} did not end: run 'twinbox backup restore' again", .dir.display())]
-pub struct UnfinishedRestore {
-    /// Name of the backup.
-    pub backup: String,
-    /// The data folder.
-    pub dir: PathBuf,
+pub enum UnfinishedRestore {
+    /// A restore has begun there.
+    #[error("the restore of backup {backup} into {} did not end: run 'twinbox backup restore' again", .dir.display())]
+    Begun {
+        /// Name of the backup.
+        backup: String,
+        /// The data folder.
+        dir: PathBuf,
+    },
+    /// The folder does not tell.
+    #[error("the data folder (data_dir) {} cannot be read: give it to the user that runs this", .dir.display())]
+    Unknown {
+        /// The data folder.
+        dir: PathBuf,
+        /// Failure to read the mark there.
+        source: io::Error,
+    },
 }
 
-/// Refuses a data folder into which a restore has begun and not ended: a node must not start there. A mark that cannot be read
-/// counts too, with the reason in place of the name.
+/// Refuses a data folder into which a restore has begun and not ended: a node must not start there. A mark that is no text
+/// counts too, with the reason in place of the name. Refuses a folder that cannot be read.
 pub fn refuse_unfinished(data_dir: &Path) -> Result<(), UnfinishedRestore> {
-    let backup = match fs::read_to_string(data_dir.join(MARK)) {
-        Ok(name) => name.trim().to_owned(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => format!("of unknown name ({error})"),
-    };
-    Err(UnfinishedRestore { backup, dir: data_dir.to_owned() })
+    let dir = data_dir.to_owned();
+    match fs::read_to_string(data_dir.join(MARK)) {
+        Ok(name) => Err(UnfinishedRestore::Begun { backup: name.trim().to_owned(), dir }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            Err(UnfinishedRestore::Begun { backup: format!("of unknown name ({error})"), dir })
+        }
+        Err(source) => Err(UnfinishedRestore::Unknown { dir, source }),
+    }
 }
 
 /// Restores all records and all audio of a backup. Interrupted, it can be run again with the same backup; until it has
@@ -160,7 +174,11 @@ async fn under_lock(
 /// Opens the store, which must be empty, or hold a part of this backup.
 fn open(target: &RestoreTarget, name: &str) -> Result<Store, BackupError> {
     let dir = target.data_dir.join("store");
-    let begun = refuse_unfinished(&target.data_dir).err().map(|unfinished| unfinished.backup);
+    let begun = match refuse_unfinished(&target.data_dir) {
+        Ok(()) => None,
+        Err(UnfinishedRestore::Begun { backup, .. }) => Some(backup),
+        Err(UnfinishedRestore::Unknown { dir, source }) => return Err(BackupError::io("read", &dir)(source)),
+    };
     if let Some(unfinished) = begun.clone().filter(|begun| begun != name) {
         return Err(BackupError::OtherUnfinished { unfinished });
     }

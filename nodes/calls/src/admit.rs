@@ -98,7 +98,7 @@ impl SipServer {
         if !self.calls.deps.mailstore.accepts_calls() {
             return refuse(&stats.refused_store, busy(request, BROKEN));
         }
-        let deposit = matches!(purpose(request, self.calls.settings.config().rules()), Purpose::Leave { .. });
+        let deposit = matches!(purpose(request, self.calls.settings.config().rules()), Purpose::Leave(_));
         if self.calls.lacks_records() && !(deposit && self.admission.sole()) {
             return refuse(&stats.refused_filling, busy(request, FILLING));
         }

@@ -32,7 +32,7 @@ pub struct CallsConfig {
     pub max_calls_per_second: u32,
     /// Maximum number of MWI subscriptions on this node.
     pub max_subscriptions: usize,
-    /// Redirecting party whose mailbox gets a redirected call: `first` (the party called first) or `last`.
+    /// Redirecting party whose mailbox gets a redirected call: `first` (the party called first that has one) or `last`.
     pub redirect: RedirectOrder,
     /// A call for a mailbox that does not exist: `404`, or a spoken `apology`.
     pub unknown_mailbox: UnknownMailbox,

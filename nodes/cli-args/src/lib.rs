@@ -146,7 +146,7 @@ pub enum Command {
     /// Jobs that run at set times: ageing of messages, quota warnings, reports
     #[command(subcommand)]
     Timetable(TimetableCommand),
-    /// Backups to a folder: create, list, verify, restore, prune
+    /// Backups to a folder or a bucket: create, list, verify, restore, prune
     #[command(subcommand)]
     Backup(BackupCommand),
     /// Classes of service: rules that many mailboxes share
@@ -412,6 +412,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(s) if s > 0.0 && s <= 86_400.0 => Ok(Duration::from_secs_f64(s)),
         _ => Err("write a number of seconds from 0.1 to 86400".to_owned()),
     }
+}
+
+/// `HOST:PORT` of a new member.
+fn member_address(text: &str) -> Result<String, twinbox_ids::MemberAddressError> {
+    twinbox_ids::check_member_address(text).map(|()| text.to_owned())
 }
 
 /// `90s`, `30m`, `1h`, `7d`.

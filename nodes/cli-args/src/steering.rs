@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use twinbox_ids::NodeName;
 
-use super::{lifetime, seconds};
+use super::{lifetime, member_address, seconds};
 
 /// `cluster …`, of the role manager
 #[derive(Debug, Subcommand)]
@@ -102,7 +102,7 @@ pub struct AddArgs {
     /// Name of the new member.
     pub name: NodeName,
     /// Address at which the other members will reach it.
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = member_address)]
     pub address: Option<String>,
     /// The new member is a witness.
     #[arg(long)]

@@ -25,6 +25,8 @@ What it looks at:
   configuration  mistakes of the file
   disk           the data folder: there, this member's, writable, its reserve
   certificates   this member's, in force for 30 days
+  settings       values of the file without effect, those that this node cannot use
+  node           a process answers
   limits, rtp    open files and RTP ports: enough for sip.max_calls
   ports          free while the node does not run; those of other members reached
   clock          against every member's

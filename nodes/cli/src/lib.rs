@@ -11,7 +11,7 @@ use clap::{
     error::{ContextKind, ErrorKind},
 };
 
-use twinbox_admin_client::{CliError, client};
+use twinbox_admin_client::{CliError, client, end_on_full_output};
 use twinbox_cli_args::{Cli, Command};
 
 /// Runs the command line of this process.
@@ -66,6 +66,7 @@ fn run(cli: Cli) -> Result<(), CliError> {
     }
     if !matches!(cli.command, Command::Node(_) | Command::Witness(_) | Command::Demo(_)) {
         end_on_broken_pipe();
+        end_on_full_output();
     }
     match cli.command {
         Command::Node(args) => commands::run::node(&args),

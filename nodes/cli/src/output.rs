@@ -7,6 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 
 use twinbox_admin_client::CliError;
+pub use twinbox_ids::counted;
 
 /// Prints a value as indented JSON.
 pub fn json(value: &impl Serialize) -> Result<(), CliError> {

@@ -10,6 +10,7 @@ mod logging;
 mod mail;
 pub mod members_file;
 mod node;
+mod ports;
 mod reader;
 mod services;
 mod shared;

@@ -8,15 +8,17 @@ use std::{
     time::Duration,
 };
 
-use twinbox_calls::CallsConfig;
+use twinbox_calls::{CallsConfig, Transport};
 use twinbox_cluster_settings::{FileValues, Key, Values};
 use twinbox_ids::NodeName;
+use twinbox_mail_gateway::Protocol;
 use twinbox_prompts::Prompts;
 
 use super::{
-    AlarmsConfig, ConfigError, LinksConfig, MailConfig,
+    AlarmsConfig, ConfigError, LinksConfig, MailConfig, MailInConfig,
     backup::OwnS3,
     checked,
+    ports::Ports,
     reader::{Mistake, Mistakes, Section},
     services::OwnServices,
     shared::{ClusterConfig, LogConfig},
@@ -154,6 +156,8 @@ impl NodeConfig {
             let (mail, mut services) = MailConfig::read(root);
             let links = LinksConfig::read(root.section("links"));
             services.serves_links = links.is_some();
+            let incoming = mail.as_ref().and_then(|mail| mail.incoming.as_ref());
+            check_ports(root, cluster.as_ref(), supervisor, calls.as_ref(), metrics, incoming, links.as_ref());
             root.section("reports").finish();
             services.s3 = OwnS3::read(root);
             name.iter().for_each(|name| services.check(root, &values, name));
@@ -220,6 +224,38 @@ impl RtpConfig {
 
 pub(super) fn read_admin_socket(own: &mut Section) -> PathBuf {
     own.path("admin_socket").unwrap_or_else(|| "/run/twinbox/admin.sock".into())
+}
+
+/// Records a mistake for each listener that has the port of another one.
+fn check_ports(
+    root: &Section,
+    cluster: Option<&ClusterConfig>,
+    supervisor: Option<SocketAddr>,
+    calls: Option<&CallsConfig>,
+    metrics: Option<SocketAddr>,
+    incoming: Option<&MailInConfig>,
+    links: Option<&LinksConfig>,
+) {
+    let mut ports = Ports::default();
+    let single = [
+        ("cluster.bind", cluster.map(|cluster| cluster.bind)),
+        ("cluster.supervisor", supervisor),
+        ("metrics.bind", metrics),
+        ("links.bind", links.map(|links| links.bind)),
+    ];
+    for (key, bind) in single {
+        bind.into_iter().for_each(|bind| ports.add(root, key, Transport::Tcp, bind));
+    }
+    for (bind, protocol) in incoming.into_iter().flat_map(|incoming| &incoming.listeners) {
+        let key = match protocol {
+            Protocol::Smtp => "mail.in.smtp",
+            Protocol::Lmtp => "mail.in.lmtp",
+        };
+        ports.add(root, key, Transport::Tcp, *bind);
+    }
+    for (i, listener) in calls.into_iter().flat_map(|calls| &calls.listeners).enumerate() {
+        ports.add(root, &format!("sip.listener[{i}].bind"), listener.transport, listener.bind);
+    }
 }
 
 /// By default the port after that of the listener for members.

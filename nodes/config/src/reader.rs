@@ -192,12 +192,23 @@ impl Section {
 
     /// Path, if present; relative to the folder of the configuration file.
     pub fn path(&mut self, key: &'static str) -> Option<PathBuf> {
-        self.text(key).map(|text| self.base.join(text))
+        let text = self.text(key)?;
+        self.below_base(key, &text, "a path, or leave the key out")
     }
 
     /// Required path.
     pub fn require_path(&mut self, key: &'static str, expected: &str) -> Option<PathBuf> {
-        self.require::<String>(key, expected).map(|text| self.base.join(text))
+        let text = self.require::<String>(key, expected)?;
+        self.below_base(key, &text, expected)
+    }
+
+    /// The path; an empty one would be the folder of the configuration file.
+    fn below_base(&self, key: &str, text: &str, expected: &str) -> Option<PathBuf> {
+        if text.trim().is_empty() {
+            self.wrong(key, format!("is empty: write {expected}"));
+            return None;
+        }
+        Some(self.base.join(text))
     }
 
     /// One of the listed words, or `default`.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use twinbox_cluster_settings::Key;
-use twinbox_ids::{ClusterId, NodeName};
+use twinbox_ids::{ClusterId, NodeName, check_member_address};
 use twinbox_pki::{NodeIdentity, PkiError};
 use twinbox_roles::{MemberKind, Timing};
 
@@ -71,9 +71,9 @@ impl ClusterConfig {
             };
             let address = item.require::<String>("address", "HOST:PORT of its peer listener");
             if let Some(address) = &address
-                && !address.rsplit_once(':').is_some_and(|(h, p)| !h.is_empty() && p.parse::<u16>().is_ok())
+                && let Err(error) = check_member_address(address)
             {
-                item.wrong("address", format!("'{address}' will not do: write HOST:PORT"));
+                item.wrong("address", error.to_string());
             }
             if let Some(name) = &name
                 && !names.insert(name.clone())

@@ -145,6 +145,32 @@ fn all_mistakes_are_reported_together_each_with_its_key_and_remedy() {
 }
 
 #[test]
+fn empty_paths_and_addresses_of_no_host_are_refused() {
+    let text = example("node.example.toml");
+    let (data_dir, seal_secret) =
+        ("data_dir = \"/var/lib/twinbox\"", "seal_secret = \"/var/lib/twinbox/seal.key\"");
+    for (from, to, expected) in [
+        (data_dir, "data_dir = \"\"", "node.data_dir: is empty: write the folder for this node's data"),
+        (seal_secret, "seal_secret = \" \"", "node.seal_secret: is empty: write a path, or leave"),
+        (
+            "\"10.0.0.2:7070\"",
+            "\"0.0.0.0:7070\"",
+            "cluster.member[1].address: '0.0.0.0:7070' is no address of one machine",
+        ),
+        (
+            "\"10.0.0.2:7070\"",
+            "\"[::]:7070\"",
+            "cluster.member[1].address: '[::]:7070' is no address of one machine",
+        ),
+        ("\"10.0.0.2:7070\"", "\"10.0.0.2\"", "cluster.member[1].address: '10.0.0.2' is not HOST:PORT"),
+    ] {
+        assert!(text.contains(from), "no '{from}' in the example");
+        let report = load_node(&text.replace(from, to)).expect_err(to).to_string();
+        assert!(report.contains(expected), "no '{expected}' in:\n{report}");
+    }
+}
+
+#[test]
 fn rtp_serves_the_families_of_the_listeners() {
     let text = example("node.example.toml");
     let with = |listener: &str, rtp: &str| {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use twinbox_directory_core::DirectorySettings;
 use twinbox_ids::{Backoff, Timestamp};
 
 /// Intervals between two comparisons of ids with a server that does not report deletions to every account.
@@ -40,6 +41,8 @@ pub(crate) struct Facts {
     pub compared: Option<Timestamp>,
     /// Changes of users were refused because of what others have: only all entries together can settle that.
     pub unsettled: bool,
+    /// Settings were changed since the latest full search, and all entries may have other users now.
+    pub finds_otherwise: bool,
     /// No attempt before this time, after failures.
     pub not_before: Option<Timestamp>,
 }
@@ -78,6 +81,10 @@ pub(crate) fn decide(facts: &Facts, now: Timestamp) -> Next {
         // A clock that was set back must not keep the directory waiting for long.
         return Next::Wait(until.min(now + RETRY.longest()));
     }
+    if facts.finds_otherwise {
+        // No change of an entry tells that: neither the cursor nor the interval counts.
+        return Next::Run(Work::Full);
+    }
     if !facts.has_cursor {
         // A server whose position cannot be kept is read as a whole at each interval, not without a pause.
         return match facts.full_at {
@@ -112,6 +119,11 @@ pub(crate) fn reread_is_due(full_at: Option<Timestamp>, now: Timestamp) -> bool 
 /// Whether refused changes are to be settled by reading the whole directory. Where a conflict lasts, not at each change.
 pub(crate) fn settling_is_due(full_at: Option<Timestamp>, every: Duration, now: Timestamp) -> bool {
     is_due(full_at, every.saturating_mul(SETTLE_EVERY), now)
+}
+
+/// Whether the settings search for other entries, or make other users of the same ones.
+pub(crate) fn finds_otherwise(before: &DirectorySettings, after: &DirectorySettings) -> bool {
+    before.search != after.search || before.map != after.map
 }
 
 /// Time of the next attempt after this many failures in a row, from 1. `random` is from 0 to 1 and spreads the attempts
@@ -151,6 +163,7 @@ mod tests {
             succeeded: ago(MINUTE),
             compared: ago(60 * MINUTE),
             unsettled: false,
+            finds_otherwise: false,
             not_before: None,
         }
     }
@@ -166,6 +179,26 @@ mod tests {
                 "refused changes, whole directory read just now",
                 Facts { unsettled: true, follows: true, full_at: ago(MINUTE), ..facts() },
                 Next::Run(Work::Follow),
+            ),
+            (
+                "other templates, whole directory read just now",
+                Facts { finds_otherwise: true, follows: true, full_at: ago(MINUTE), ..facts() },
+                Next::Run(Work::Full),
+            ),
+            (
+                "another base, without a cursor for it, whole directory read just now",
+                Facts { finds_otherwise: true, has_cursor: false, full_at: ago(MINUTE), ..facts() },
+                Next::Run(Work::Full),
+            ),
+            (
+                "other templates while disabled",
+                Facts { finds_otherwise: true, enabled: false, ..facts() },
+                Next::Wait(Timestamp(NOW.0 + 60 * MINUTE)),
+            ),
+            (
+                "other templates, pause after a failure",
+                Facts { finds_otherwise: true, not_before: Some(Timestamp(NOW.0 + 5)), ..facts() },
+                Next::Wait(Timestamp(NOW.0 + 5)),
             ),
             ("no run yet in this epoch", Facts { succeeded: None, ..facts() }, Next::Run(Work::Changes)),
             ("no cursor", Facts { has_cursor: false, ..facts() }, Next::Run(Work::Full)),
@@ -246,6 +279,27 @@ mod tests {
         ];
         for (name, facts, next) in cases {
             assert_eq!(decide(facts, NOW), *next, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_bases_filters_templates_and_classes_make_other_users_and_limits_do_not() {
+        let settings = |further: &str| {
+            DirectorySettings::parse(&["url=ldaps://dc1.example.com", "base=dc=example,dc=com", further]).unwrap()
+        };
+        let before = settings("filter=(objectClass=person)");
+        for further in [
+            "base=ou=staff,dc=example,dc=com",
+            "filter=(telephoneNumber=*)",
+            "number={telephoneNumber:digits:last(4)}",
+            "name={cn}",
+            "mail=-",
+            "class=cn=sales,dc=example,dc=com -> sales",
+        ] {
+            assert!(finds_otherwise(&before, &settings(further)), "{further}");
+        }
+        for further in ["enabled=yes", "loss-percent=20", "interval=60", "timeout=20", "grace-days=3"] {
+            assert!(!finds_otherwise(&before, &settings(further)), "{further}");
         }
     }
 

@@ -22,7 +22,7 @@ use twinbox_mailbox::{BindingState, EntryId, StoredDirectory, StoredRun, SyncSta
 use twinbox_mailstore::MailError;
 
 use crate::{
-    decide::{Facts, Next, Work, decide, reread_is_due, retry_at, settling_is_due},
+    decide::{Facts, Next, Work, decide, finds_otherwise, reread_is_due, retry_at, settling_is_due},
     follow::{Follower, Gathered},
     found::{Answer, Found, read},
     orders::{Ordered, RunReport},
@@ -60,6 +60,8 @@ pub(crate) struct Worker {
     needs_full: bool,
     /// Changes of users were refused for what others have, since the latest full search.
     unsettled: bool,
+    /// Settings were changed since the latest full search, and all entries may have other users now.
+    finds_otherwise: bool,
     compared: Option<Timestamp>,
     /// Settings with which the latest attempt was made: changed ones are tried at once.
     tried_with: Option<StoredDirectory>,
@@ -82,6 +84,7 @@ impl Worker {
             catch_up: false,
             needs_full: false,
             unsettled: false,
+            finds_otherwise: false,
             compared: None,
             tried_with: None,
             held: None,
@@ -123,16 +126,17 @@ impl Worker {
             return Err(MailError::LacksRecords);
         }
         let Some(directory) = self.parts.mailstore.directory(self.id)? else { return Ok(None) };
-        let is_changed = self.tried_with.as_ref().is_some_and(|tried| *tried != directory);
-        if is_changed {
-            (self.failures, self.not_before, self.tried_with) = (0, None, None);
-        }
         let state = DirectoryStore::of(&self.parts.mailstore).sync_state(self.id)?;
         // Settings that cannot be read are tried, so that the failure is recorded.
         let settings = DirectorySettings::from_settings(&directory.settings).ok();
-        if is_changed && settings.as_ref().is_some_and(|settings| !settings.enabled) {
-            // Nothing is expected of it, until a run is ordered.
-            ALARMS.into_iter().for_each(|code| self.parts.alarms.clear(code, directory.name.as_str()));
+        if let Some(tried) = self.tried_with.take_if(|tried| *tried != directory) {
+            (self.failures, self.not_before) = (0, None);
+            let both = DirectorySettings::from_settings(&tried.settings).ok().zip(settings.as_ref());
+            self.finds_otherwise |= both.is_none_or(|(before, after)| finds_otherwise(&before, after));
+            if settings.as_ref().is_some_and(|settings| !settings.enabled) {
+                // Nothing is expected of it, until a run is ordered.
+                ALARMS.into_iter().for_each(|code| self.parts.alarms.clear(code, directory.name.as_str()));
+            }
         }
         let facts = Facts {
             ordered: self.parts.orders.has(self.id),
@@ -148,6 +152,7 @@ impl Worker {
             succeeded: state.ended_at.filter(|_| !self.catch_up),
             compared: self.compared.max(state.full_at),
             unsettled: self.unsettled,
+            finds_otherwise: self.finds_otherwise,
             not_before: self.not_before,
         };
         Ok(Some((directory, decide(&facts, now))))
@@ -389,6 +394,7 @@ impl Worker {
                 self.catch_up = false;
                 self.needs_full = self.needs_full && work != Work::Full;
                 self.unsettled = self.unsettled && work != Work::Full;
+                self.finds_otherwise = self.finds_otherwise && work != Work::Full;
                 return;
             }
             Err(_) if self.parts.gate.check(&self.epoch).is_err() => return,

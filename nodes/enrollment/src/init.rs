@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use twinbox_ids::{ClusterId, NodeName};
+use twinbox_ids::{ClusterId, NodeName, check_member_address};
 use twinbox_pki::{CertificateAuthority, PkiError, Seal};
 use twinbox_roles::MemberKind;
 
@@ -18,6 +18,9 @@ use crate::{SipAddressing, certificate_kind, folders};
 /// Marker file in a node's data folder that permits it to found the cluster's Raft group, once. A node with an
 /// emptied disk does not have the marker: it joins the existing group and does not found a second one.
 pub const FOUNDER_MARK: &str = "may-found";
+
+/// Folder of the CA, beside the folders of the members.
+const CA_FOLDER: &str = "ca";
 
 /// Configuration file in a member's folder.
 pub(crate) const CONFIG: &str = "twinbox.toml";
@@ -97,6 +100,7 @@ pub enum InitError {
 
 /// Makes certificates and configuration files under `dir`, which must be new or empty.
 pub fn form(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
+    check_new(spec)?;
     check(spec)?;
     let io = |path: &Path| {
         let path = path.to_owned();
@@ -107,7 +111,7 @@ pub fn form(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
     let dir = std::path::absolute(dir).map_err(io(dir))?;
     let id = ClusterId::random();
     let ca = CertificateAuthority::create(id, &spec.cluster_name)?;
-    let ca_dir = dir.join("ca");
+    let ca_dir = dir.join(CA_FOLDER);
     ca.save(&ca_dir)?;
 
     let mut members = Vec::new();
@@ -125,7 +129,7 @@ pub fn form_again(dir: &Path, spec: &InitSpec) -> Result<Formed, InitError> {
     let there = formed_before(dir, spec);
     let missing: Vec<usize> = (0..spec.members.len()).filter(|n| !there.contains(&spec.members[*n].0)).collect();
     let dir = std::path::absolute(dir).map_err(|source| InitError::Io { path: dir.to_owned(), source })?;
-    let ca_dir = dir.join("ca");
+    let ca_dir = dir.join(CA_FOLDER);
     let ca = CertificateAuthority::load(&ca_dir).map_err(|_| InitError::NoAuthority {
         members: missing.iter().map(|n| spec.members[*n].0.clone()).collect(),
         ca: ca_dir.clone(),
@@ -208,7 +212,7 @@ fn give(path: &Path, user: u32, group: u32) -> Result<(), InitError> {
 /// `dir` may contain only empty folders for the members and the CA: these may be volumes.
 fn free(dir: &Path, spec: &InitSpec) -> Result<(), InitError> {
     let members = spec.members.iter().map(|(name, _, _)| name.as_str());
-    let ours: Vec<&str> = members.chain(["ca"]).collect();
+    let ours: Vec<&str> = members.chain([CA_FOLDER]).collect();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let own = entry.file_name().to_str().is_some_and(|name| ours.contains(&name));
         let empty = std::fs::read_dir(entry.path()).is_ok_and(|mut inner| inner.next().is_none());
@@ -217,6 +221,19 @@ fn free(dir: &Path, spec: &InitSpec) -> Result<(), InitError> {
         }
     }
     Ok(())
+}
+
+/// Checks of a new cluster alone: one of an earlier release may be made again with a name or an address that is refused
+/// here.
+fn check_new(spec: &InitSpec) -> Result<(), InitError> {
+    for (name, _, address) in &spec.members {
+        if name.as_str() == CA_FOLDER {
+            let reason = format!("'{name}' is the folder of the CA's key: give the member another name");
+            return Err(InitError::Spec(reason));
+        }
+        check_member_address(address).map_err(|error| InitError::Spec(format!("{name}: {error}")))?;
+    }
+    spec.sip.check().map_err(InitError::Spec)
 }
 
 fn check(spec: &InitSpec) -> Result<(), InitError> {

@@ -22,6 +22,19 @@ pub struct SipAddressing {
 }
 
 impl SipAddressing {
+    /// Refuses a network with address bits beyond its prefix, and an address that no machine has.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        for network in &self.pbx {
+            Network::exact(&network.to_string()).map_err(|error| format!("--pbx: {error}"))?;
+        }
+        match self.advertise.values().find(|ip| ip.is_unspecified() || ip.is_multicast()) {
+            Some(ip) => {
+                Err(format!("--sip-advertise: '{ip}' is not of one machine: write the one that callers reach"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// `[[sip.listener]]`, `[rtp]` and `[[trunk]]` of a node's file. The node listens on IPv6 (and, as Linux does, on IPv4)
     /// if its address there is of IPv6; without one, if that for members or one of the PBX is (`is_ipv6`: that for members).
     pub(crate) fn text(&self, node: &NodeName, is_ipv6: bool) -> String {

@@ -10,6 +10,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
 use twinbox_runtime as runtime;
 
+/// Delay of a tick that shows a pause of the process (SIGSTOP, machine asleep); below the limit of every check for
+/// a loop that hangs.
+const PAUSED: Duration = Duration::from_millis(500);
+
 /// Result of a check: success, or the reason of the failure as text. Equal faults give equal texts: every change is
 /// reported to the whole cluster.
 pub type CheckResult = Result<(), String>;
@@ -55,7 +59,12 @@ impl Probe {
         let probing = async move {
             let mut ticks = runtime::every(interval.every);
             loop {
-                ticks.tick().await;
+                if ticks.tick().await >= PAUSED {
+                    // This check can run before the loops that it checks, and would find them hung: leave a whole
+                    // interval to them.
+                    ticks.tick().await;
+                    ticks.tick().await;
+                }
                 lock(&written).open_since = Some(BootInstant::now());
                 let verdict = check().await;
                 *lock(&written) = ProbeState { open_since: None, last: Some(verdict) };
@@ -100,6 +109,29 @@ mod tests {
             assert!(begun.elapsed() < Duration::from_secs(10), "{verdict:?}");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    #[tokio::test]
+    async fn after_a_pause_of_the_process_a_whole_interval_passes_without_a_check() {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let every = Duration::from_millis(50);
+        let checked = Arc::new(Mutex::new(None));
+        let latest = checked.clone();
+        let interval = ProbeInterval { every, timeout: Duration::from_secs(10) };
+        let probe = Probe::start("paused", interval, &tasks, stop.clone(), move || {
+            *latest.lock().expect("lock") = Some(BootInstant::now());
+            async { Ok(()) }
+        });
+        until(&probe, |v| *v == Some(Ok(()))).await;
+        // Every task of this thread stands still, as in a process that is stopped.
+        std::thread::sleep(PAUSED + every);
+        let woke = BootInstant::now();
+        let first = || checked.lock().expect("lock").filter(|at| *at > woke);
+        until(&probe, |_| first().is_some()).await;
+        assert!(first().is_some_and(|at| at.since(woke) >= every), "{:?} {woke:?}", first());
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
     }
 
     #[tokio::test]

@@ -19,11 +19,11 @@ use twinbox_mailstore::{
     Codec, ImportOutcome, MailError, MailOrigin, Mailbox, MailedMessage, Mailstore, NewMessage, OutgoingRecord,
     PinCheck, Report, Returns,
 };
+use twinbox_places::host;
 
 use crate::{
     Delivery, Mail, MailHandler, PasswordCheck, RecipientError, Sender, SuccessReport,
     lookup::{MailName, names},
-    networks,
     sounds::Sounds,
 };
 
@@ -434,7 +434,7 @@ impl Filing {
 
 /// The source of a client's tries, one of 65,536: the store keeps a record of each counted one until the purge.
 fn source(client: IpAddr) -> String {
-    let hash = blake3::derive_key("twinbox smtp sign-in", networks::host(client).to_string().as_bytes());
+    let hash = blake3::derive_key("twinbox smtp sign-in", host(client).to_string().as_bytes());
     format!("smtp {:02x}{:02x}", hash[0], hash[1])
 }
 

@@ -9,7 +9,9 @@ use std::{
     },
 };
 
-use crate::{limits::Limits, networks::host};
+use twinbox_places::host;
+
+use crate::limits::Limits;
 
 /// Connections that are open.
 #[derive(Default)]

@@ -7,7 +7,7 @@ use std::{
 
 use twinbox_alarms::{Alarms, Code};
 use twinbox_clock::BootInstant;
-use twinbox_ids::MailboxId;
+use twinbox_ids::{MailboxId, counted};
 
 /// Failures in a row from which an account counts, unless only an administrator can end the failure.
 const FAILURES: u32 = 3;
@@ -109,7 +109,7 @@ impl AlarmBoard {
         if self.held.insert(mailbox, held) == Some(held) {
             return None;
         }
-        let detail = format!("{held} messages are missing in the account");
+        let detail = format!("missing in the account: {}", counted(held, "message"));
         Some(AlarmChange::Raise(code, mailbox.to_string(), detail))
     }
 
@@ -138,7 +138,8 @@ impl AlarmBoard {
                 );
                 continue;
             };
-            let detail = format!("{} accounts are not synchronised; one of them: {reason}", failing.reasons.len());
+            let detail =
+                format!("{} not synchronised, first reason: {reason}", counted(failing.reasons.len(), "account"));
             let is_known = |(text, at): &(String, BootInstant)| *text == detail || now.since(*at) < REPLACE_AFTER;
             if !failing.raised.as_ref().is_some_and(is_known) {
                 failing.raised = Some((detail.clone(), now));
@@ -170,7 +171,8 @@ mod tests {
     }
 
     fn raise(count: usize, reason: &str) -> AlarmChange {
-        let detail = format!("{count} accounts are not synchronised; one of them: {reason}");
+        let accounts = if count == 1 { "1 account" } else { "2 accounts" };
+        let detail = format!("{accounts} not synchronised, first reason: {reason}");
         AlarmChange::Raise(Code::MailboxSyncFailing, "mail".to_owned(), detail)
     }
 

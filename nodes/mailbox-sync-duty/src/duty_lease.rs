@@ -1,10 +1,10 @@
 //! The right to act in one epoch of the duty.
 
-use std::{any::Any, os::fd::BorrowedFd, sync::Arc};
+use std::sync::Arc;
 
-use twinbox_gate::{Gate, Permit};
+use twinbox_gate::{Gate, Permit, SocketOwner};
 use twinbox_ids::Epoch;
-use twinbox_imap::{ImapError, SocketOwner};
+use twinbox_imap::ImapError;
 
 use crate::error::SyncError;
 
@@ -13,20 +13,6 @@ use crate::error::SyncError;
 pub(crate) struct DutyLease {
     pub gate: Gate,
     pub epoch: Epoch,
-}
-
-/// The permit under which a connection writes: the gate resets the connection when the lease ends. A type of its own only
-/// because neither the trait nor the permit is of this crate.
-struct PermitOwner(Permit);
-
-impl SocketOwner for PermitOwner {
-    fn own(&self, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>> {
-        self.0.own_opaque(socket)
-    }
-
-    fn may_write(&self) -> bool {
-        self.0.check().is_ok()
-    }
 }
 
 impl DutyLease {
@@ -42,7 +28,7 @@ impl DutyLease {
 
     /// Owner of a new connection.
     pub(crate) fn owner(&self) -> Result<Arc<dyn SocketOwner>, ImapError> {
-        Ok(Arc::new(PermitOwner(self.permit().ok_or(ImapError::NotHolder)?)))
+        Ok(Arc::new(self.permit().ok_or(ImapError::NotHolder)?))
     }
 
     /// Resolves when this node does not hold the duty in this epoch any more.

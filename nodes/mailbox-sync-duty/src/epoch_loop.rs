@@ -62,6 +62,8 @@ pub(crate) struct EpochLoop {
     accounts: BTreeMap<MailboxId, Account>,
     /// Time at which servers and accounts are read from the store.
     refresh_at: Option<BootInstant>,
+    /// Settings changed since the latest read: orders wait for the next one, so that they follow the new settings.
+    settings_changed: bool,
     /// Time that the latest read took.
     refresh_took: Duration,
     tasks: JoinSet<(MailboxId, Use)>,
@@ -92,6 +94,7 @@ impl EpochLoop {
             servers: BTreeMap::new(),
             accounts: BTreeMap::new(),
             refresh_at: None,
+            settings_changed: false,
             refresh_took: Duration::ZERO,
             tasks: JoinSet::new(),
             mailboxes: HashMap::new(),
@@ -120,12 +123,14 @@ impl EpochLoop {
             let next = [self.schedule.wake_at(), self.refresh_at].into_iter().flatten().min();
             let pause = next.map_or(HEARTBEAT, |at| at.since(BootInstant::now()).min(HEARTBEAT));
             tokio::select! {
+                biased;
+                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
+                // Before the orders: one that follows a change of settings finds it noted.
                 change = changes.next() => match change {
                     Some(change) => self.changed(change),
                     // The store is closed: the process ends.
                     None => sleep(HEARTBEAT).await,
                 },
-                Some(ended) = self.tasks.join_next_with_id() => self.ended(ended),
                 _ = orders.changed() => {}
                 // Never without a pause, whatever the clock.
                 () = sleep(pause.max(Duration::from_millis(1))) => {}
@@ -168,17 +173,18 @@ impl EpochLoop {
     }
 
     fn refresh_soon(&mut self, at: BootInstant) {
+        self.settings_changed = true;
         self.refresh_at = Some(self.refresh_at.map_or(at, |known| known.min(at)));
     }
 
     async fn refresh(&mut self) -> Result<(), MailError> {
-        self.refresh_at = None;
+        (self.refresh_at, self.settings_changed) = (None, false);
         let begun = BootInstant::now();
         let read = self.read().await;
         self.refresh_took = begun.elapsed();
         if let Err(error) = &read {
             warn!(%error, "mail accounts cannot be read from the store; retrying");
-            self.refresh_soon(BootInstant::now() + READ_AGAIN);
+            self.refresh_at = Some(BootInstant::now() + READ_AGAIN);
         }
         read
     }
@@ -246,7 +252,7 @@ impl EpochLoop {
     async fn take_orders(&mut self) {
         let now = BootInstant::now();
         let mut unknown = self.parts.orders.waiting();
-        unknown.retain(|mailbox| !self.schedule.ordered(*mailbox, now));
+        unknown.retain(|mailbox| !self.settings_changed && !self.schedule.ordered(*mailbox, now));
         if unknown.is_empty() {
             return;
         }
@@ -290,7 +296,7 @@ impl EpochLoop {
         };
         // A connection of earlier settings may be of another person.
         let stale = folder.take_if(|folder| !folder.is_of(&server, &account));
-        let order = self.parts.orders.begin(mailbox);
+        let order = if self.settings_changed { None } else { self.parts.orders.begin(mailbox) };
         if order.is_some() {
             self.ordered.entry(mailbox).or_default();
         }

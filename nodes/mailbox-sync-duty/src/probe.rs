@@ -82,5 +82,5 @@ fn described(has: Capabilities) -> String {
 }
 
 fn contents(selected: &Selected) -> String {
-    format!("opened; {} mails", selected.exists)
+    format!("opened; {}", twinbox_ids::counted(selected.exists, "mail"))
 }

@@ -127,6 +127,20 @@ async fn order_for_a_mailbox_without_an_account_fails_with_the_reason() {
 }
 
 #[tokio::test]
+async fn order_right_after_a_change_of_settings_follows_the_new_ones() {
+    let world = World::new().await;
+    let server = world.server(1, CLOSED_PORT).await;
+    let mailbox = world.account("1001", server).await;
+    world.hold();
+    let report = world.sync(mailbox).await;
+    assert!(report.outcome.starts_with("failed: cannot reach 127.0.0.1:1:"), "{report:?}");
+    let changes = BTreeMap::from([server_change("port=2").expect("a setting")]);
+    world.store.change_server(server, changes).await.expect("changed");
+    let report = world.sync(mailbox).await;
+    assert!(report.outcome.starts_with("failed: cannot reach 127.0.0.1:2:"), "{report:?}");
+}
+
+#[tokio::test]
 async fn failure_is_stored_and_the_next_holder_is_asked_after_the_duty_moved() {
     let world = World::new().await;
     let server = world.server(1, CLOSED_PORT).await;
@@ -310,7 +324,7 @@ async fn account_that_fails_for_good_raises_an_alarm_of_its_server_without_its_n
     };
     eventually("the alarm is raised", async || detail().is_some()).await;
     let detail = detail().expect("an alarm");
-    assert!(detail.contains("1 accounts") && !detail.contains("1001"), "{detail}");
+    assert!(detail.contains("1 account not") && !detail.contains("1001"), "{detail}");
 }
 
 #[tokio::test]

@@ -292,8 +292,8 @@ fn find<T: Copy>(word: &str, all: &[T], word_of: fn(T) -> &'static str) -> Resul
     })
 }
 
-/// Reads `word=value` of a server: the permanent number and the text; `-` as the value, or none, is the default
-/// (`None`). The value is checked alone; [`crate::ServerSettings::from_settings`] checks that all settings fit
+/// Reads `word=value` of a server: the permanent number and the text; `-` as the value, or none except for a folder, is the
+/// default (`None`). The value is checked alone; [`crate::ServerSettings::from_settings`] checks that all settings fit
 /// together.
 ///
 /// # Errors
@@ -301,30 +301,34 @@ fn find<T: Copy>(word: &str, all: &[T], word_of: fn(T) -> &'static str) -> Resul
 pub fn server_change(text: &str) -> Result<(u16, Option<String>), SettingError> {
     let (word, value) = split(text, "host=imap.example.com")?;
     let setting = ServerSetting::find(word)?;
+    let is_folder = matches!(setting, ServerSetting::Folder | ServerSetting::Trash);
+    let value = values::given(setting.into(), value, is_folder)?;
     if let Some(value) = value {
         values::check_server(setting, value)?;
     }
     Ok((setting.number(), value.map(str::to_owned)))
 }
 
-/// Reads `word=value` of an account: the permanent number and the text; `-` as the value, or none, is the default
-/// (`None`).
+/// Reads `word=value` of an account: the permanent number and the text; `-` as the value, or none except for a folder, is
+/// the default (`None`).
 ///
 /// # Errors
 /// The text is no setting, or its value is not valid.
 pub fn account_change(text: &str) -> Result<(u16, Option<String>), SettingError> {
     let (word, value) = split(text, "folder=INBOX/Voicemail")?;
     let setting = AccountSetting::find(word)?;
+    let is_folder = matches!(setting, AccountSetting::Folder | AccountSetting::Trash);
+    let value = values::given(setting.into(), value, is_folder)?;
     if let Some(value) = value {
         values::check_account(setting, value)?;
     }
     Ok((setting.number(), value.map(str::to_owned)))
 }
 
-fn split<'a>(text: &'a str, example: &'static str) -> Result<(&'a str, Option<&'a str>), SettingError> {
+fn split<'a>(text: &'a str, example: &'static str) -> Result<(&'a str, &'a str), SettingError> {
     let pair = text.split_once('=');
     let (word, value) = pair.ok_or_else(|| SettingError::Shape { text: values::shown(text), example })?;
-    Ok((word.trim(), Some(value.trim()).filter(|value| !matches!(*value, "" | "-"))))
+    Ok((word.trim(), value.trim()))
 }
 
 /// A setting could not be read, or settings do not fit together. The texts name the word, the value and the remedy.

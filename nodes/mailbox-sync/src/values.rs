@@ -40,6 +40,16 @@ impl Spec {
     }
 }
 
+/// The value; `None`: the default. The name of a folder must not be empty: that may come from a shell variable without a value, and
+/// the default of a trash deletes.
+pub(crate) fn given(spec: Spec, text: &str, is_folder: bool) -> Result<Option<&str>, SettingError> {
+    match text {
+        "" if is_folder => Err(spec.wrong(text, "it is empty (- is the default)")),
+        "" | "-" => Ok(None),
+        text => Ok(Some(text)),
+    }
+}
+
 /// Checks a value of a server's setting that is set.
 pub(crate) fn check_server(setting: ServerSetting, text: &str) -> Result<(), SettingError> {
     let spec = Spec::from(setting);

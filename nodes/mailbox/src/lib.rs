@@ -23,6 +23,7 @@ mod prompt;
 mod recording;
 pub mod schema;
 pub mod uids;
+mod user_field;
 mod user_row;
 mod value;
 
@@ -49,5 +50,6 @@ pub use recording::{
     message_purged, next_take,
 };
 pub use twinbox_rtp::Codec;
+pub use user_field::{InvalidName, InvalidOperator, check_name, check_operator};
 pub use user_row::{NotifyColumns, RowProblem, UserRow, read_table, read_users, repeated_addresses, write_users};
 pub use value::ViewError;

@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use twinbox_ids::{ClassId, Pii};
 
 use crate::{
-    AddressChange, InvalidAddress, MOST_ALIASES, Mailbox, Number, SyncedField, UserAddress, csv, is_mail_address,
-    is_timezone, nearest::hint, pin::MAX_LENGTH,
+    AddressChange, InvalidAddress, MOST_ALIASES, Mailbox, Number, SyncedField, UserAddress, check_operator, csv,
+    is_mail_address, is_timezone,
+    nearest::hint,
+    pin::MAX_LENGTH,
+    user_field::{LONGEST, is_line},
 };
 
-/// Maximum length of a field, in characters.
-const LONGEST: usize = 128;
 /// Maximum length of a mail address.
 const LONGEST_ADDRESS: usize = 254;
 /// Maximum length of a list of aliases: of the longest ones with the spaces between them.
@@ -235,7 +236,7 @@ fn read_user(
             "mail" | "notify_mail" | "notify_pager" => LONGEST_ADDRESS,
             _ => LONGEST,
         };
-        if text.chars().count() > longest || text.chars().any(char::is_control) {
+        if !is_line(&text, longest) {
             wrong(format!("{name}: at most {longest} characters, on one line"));
         }
     }
@@ -253,6 +254,10 @@ fn read_user(
         wrong(format!("language: '{name}' is no language: write it such as en or de"));
     }
     let or_none = |text: String| Some(text).filter(|text| text != "-");
+    let operator = field("operator").map(or_none);
+    if let Some(Err(error)) = operator.as_ref().and_then(Option::as_ref).map(|text| check_operator(text)) {
+        wrong(format!("operator: {error}"));
+    }
     // Addresses are private: a mistake names only the column.
     let mail = field("mail").and_then(|text| {
         let mail = or_none(text).map(|text| UserAddress::address(&text)).transpose();
@@ -304,7 +309,7 @@ fn read_user(
         pin: pin.map(Pii::new),
         timezone,
         language,
-        operator: field("operator").map(or_none),
+        operator,
         class: field("cos").map(or_none),
         addresses: AddressChange { mail, aliases },
         notify,
@@ -420,6 +425,7 @@ mod tests {
         assert!(!format!("{problems:?}").contains("12x4"));
         for (table, word) in [
             ("", "empty"),
+            ("number,operator\n1001,+49 30 99\n", "without spaces"),
             ("name\nAda\n", "number"),
             ("number,Nmae\n", "did you mean 'name'?"),
             ("number,number\n", "twice"),

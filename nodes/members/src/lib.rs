@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    error::Error as _,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -96,6 +97,12 @@ impl MemberClients {
         let mut client = NodeInfoClient::new(channel);
         let request = ServiceRestartRequest { node: node.to_string(), service: service.to_owned(), force };
         match tokio::time::timeout(RESTARTED_WITHIN, client.restart_service(request)).await {
+            // An error of this end of the connection has a source; an answer of the other node has none.
+            Ok(Err(lost)) if lost.source().is_some() => {
+                let lost = lost.message();
+                let see = "check that it runs, and see with 'twinbox service list' what came of it";
+                Err(Status::failed_precondition(format!("{node} does not answer ({lost}): {see}")))
+            }
             Ok(answer) => answer.map(drop),
             Err(_) => {
                 let why = format!("{node} has not answered: see with 'twinbox service list' what came of it");

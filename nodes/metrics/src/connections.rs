@@ -1,6 +1,6 @@
 //! Connections: each carries one request, within limits of number, size and time.
 
-use std::{fmt::Debug, sync::Arc, time::Duration};
+use std::{fmt::Debug, net::IpAddr, time::Duration};
 
 use axum::Router;
 use hyper_util::{
@@ -10,16 +10,22 @@ use hyper_util::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     time::timeout,
 };
 use tokio_util::{net::Listener, sync::CancellationToken};
 use tracing::debug;
+use twinbox_places::Places;
 use twinbox_runtime::accept;
 
 /// Limits of a listener. Each listener counts its own connections: clients in the network do not lock out this machine.
-pub(crate) const LIMITS: Limits =
-    Limits { connections: 64, headers_within: Duration::from_secs(5), connection_within: Duration::from_secs(30) };
+pub(crate) const LIMITS: Limits = Limits {
+    connections: 64,
+    of_host: 16,
+    headers_within: Duration::from_secs(5),
+    connection_within: Duration::from_secs(30),
+};
+/// Limits of a listener for this machine alone, which is one host.
+pub(crate) const LOCAL_LIMITS: Limits = Limits { of_host: LIMITS.connections, ..LIMITS };
 /// Maximum number and size of a request's headers.
 const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 * 1024;
@@ -31,20 +37,28 @@ const FINISH_WITHIN: Duration = Duration::from_secs(1);
 pub(crate) struct Limits {
     /// Maximum number of connections; more are closed.
     connections: usize,
+    /// Maximum number of connections with one host (IPv6: one /64).
+    of_host: usize,
     /// Time for the headers of the request.
     headers_within: Duration,
     /// Maximum duration of a connection, with its answer.
     connection_within: Duration,
 }
 
-/// Serves the clients of a socket until stopped. All connections are closed at the return, or when the future is dropped.
-pub(crate) async fn serve<L>(listener: L, router: Router, limits: Limits, stop: &CancellationToken)
-where
+/// Serves the clients of a socket, each on the `host` of its address, until stopped. All connections are closed at the
+/// return, or when the future is dropped.
+pub(crate) async fn serve<L>(
+    listener: L,
+    host: fn(&L::Addr) -> IpAddr,
+    router: Router,
+    limits: Limits,
+    stop: &CancellationToken,
+) where
     L: Listener<Io: Send + Unpin + 'static, Addr: Debug + Send + 'static>,
 {
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections, limits.of_host);
     let admit = move |stream: L::Io, client: L::Addr| {
-        let Ok(place) = places.clone().try_acquire_owned() else {
+        let Some(place) = places.take(host(&client)) else {
             debug!(?client, "connection refused at the limit");
             return None;
         };
@@ -81,12 +95,16 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, io, net::SocketAddr};
+    use std::{
+        future::pending,
+        io,
+        net::{Ipv4Addr, SocketAddr},
+    };
 
     use axum::routing::get;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
-        net::{TcpListener, TcpStream},
+        net::{TcpListener, TcpSocket, TcpStream},
         time::sleep,
     };
 
@@ -103,8 +121,14 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let router = Router::new().route("/livez", get(|| async { "alive\n" })).route("/hangs", get(pending::<()>));
-        tokio::spawn(async move { serve(listener, router, limits, &CancellationToken::new()).await });
+        let host = |client: &SocketAddr| client.ip();
+        tokio::spawn(async move { serve(listener, host, router, limits, &CancellationToken::new()).await });
         address
+    }
+
+    /// These connections, all of one host, for a long time.
+    fn limits(connections: usize) -> Limits {
+        Limits { connections, of_host: connections, headers_within: LONG, connection_within: LONG }
     }
 
     /// Sends the text on a new connection.
@@ -139,7 +163,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_without_a_whole_header_are_closed_and_others_are_answered() {
-        let address = start(Limits { connections: 2, headers_within: SHORT, connection_within: LONG }).await;
+        let address = start(Limits { headers_within: SHORT, ..limits(2) }).await;
         let silent = send(address, "").await.expect("connected");
         let half = send(address, "GET /livez HTTP/1.1\r\nHost:").await.expect("connected");
         until_answered(address).await;
@@ -149,7 +173,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_over_the_limit_is_closed_and_one_within_is_answered_once() {
-        let address = start(Limits { connections: 1, headers_within: LONG, connection_within: LONG }).await;
+        let address = start(limits(1)).await;
         let mut within = send(address, "GET /livez HTTP/1.1\r\n").await.expect("connected");
         let over = send(address, "").await.expect("connected");
         assert_eq!(read_until_closed(over).await, "");
@@ -159,8 +183,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_host_that_holds_its_share_does_not_keep_another_out() {
+        let address = start(Limits { of_host: 2, ..limits(3) }).await;
+        let mut silent = Vec::new();
+        for _ in 0..2 {
+            silent.push(send(address, "").await.expect("connected"));
+        }
+        let over = send(address, "").await.expect("connected");
+        assert_eq!(read_until_closed(over).await, "");
+        // Another address of this machine.
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::new(127, 0, 0, 2), 0).into()).expect("bound");
+        let mut other = socket.connect(address).await.expect("connected");
+        other.write_all(b"GET /livez HTTP/1.1\r\nHost: twinbox\r\n\r\n").await.expect("sent");
+        assert!(read_until_closed(other).await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[tokio::test]
     async fn a_connection_is_closed_in_time_although_its_answer_hangs() {
-        let address = start(Limits { connections: 1, headers_within: LONG, connection_within: SHORT }).await;
+        let address = start(Limits { connection_within: SHORT, ..limits(1) }).await;
         let hanging = send(address, "GET /hangs HTTP/1.1\r\nHost: twinbox\r\n\r\n").await.expect("connected");
         assert_eq!(read_until_closed(hanging).await, "");
     }

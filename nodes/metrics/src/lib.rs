@@ -11,7 +11,7 @@ mod render;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     os::unix::{fs::PermissionsExt, net::UnixListener},
     path::{Path, PathBuf},
     sync::Arc,
@@ -38,7 +38,7 @@ use twinbox_media::Engine;
 use twinbox_replication_peer::Peers;
 use twinbox_roles::Roles;
 
-use connections::LIMITS;
+use connections::{LIMITS, LOCAL_LIMITS};
 
 pub use mail::OutboxCounts;
 
@@ -152,11 +152,11 @@ async fn serve_until(listener: HttpListener, router: Router, stop: &Cancellation
     match listener {
         HttpListener::Tcp(listener) => {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            connections::serve(listener, router, LIMITS, stop).await;
+            connections::serve(listener, SocketAddr::ip, router, LIMITS, stop).await;
         }
         HttpListener::Unix(listener, path) => {
             let listener = tokio::net::UnixListener::from_std(listener)?;
-            connections::serve(listener, router, LIMITS, stop).await;
+            connections::serve(listener, |_| Ipv4Addr::LOCALHOST.into(), router, LOCAL_LIMITS, stop).await;
             // The socket may have been removed already.
             let _ = std::fs::remove_file(path);
         }

@@ -19,7 +19,6 @@ mod extensions;
 mod failure;
 mod lookup;
 mod mailer;
-mod owner;
 mod probe;
 mod reply;
 mod report;
@@ -34,6 +33,6 @@ pub use config::{Authorities, MailerConfig, MailerError, MxTls, Route, Smarthost
 pub use envelope::{Notify, Outgoing};
 pub use failure::{Delivered, Problem, SendFailure, SendStep};
 pub use mailer::Mailer;
-pub use owner::SocketOwner;
 pub use probe::{ProbeReport, ProbeStep};
 pub use reply::EnhancedStatus;
+pub use twinbox_gate::SocketOwner;

@@ -10,7 +10,7 @@ use twinbox_alarms::{Alarms, Code};
 use twinbox_calls::CallsService;
 use twinbox_clock::BootInstant;
 use twinbox_health::{Measured, serves_elsewhere};
-use twinbox_ids::NodeName;
+use twinbox_ids::{Incarnation, NodeName};
 use twinbox_replication_peer::{PeerAddress, Peers};
 use twinbox_replication_store::Store;
 use twinbox_roles::{
@@ -51,6 +51,8 @@ fn behind(store: &Store, peers: &Peers) -> u64 {
 pub struct ReconcilerParts {
     /// Name of the node.
     pub name: NodeName,
+    /// Incarnation of this process.
+    pub incarnation: Incarnation,
     /// Lease times.
     pub timing: Timing,
     /// Store of records and audio.
@@ -88,7 +90,7 @@ impl NodeReconciler {
     /// Creates the reconciler; [`Self::run`] starts it.
     pub fn new(parts: ReconcilerParts) -> Self {
         Self {
-            fill: FillWatch::new(parts.store_rebuilt),
+            fill: FillWatch::new(parts.incarnation, parts.store_rebuilt),
             node: Arc::new(parts),
             measured: None,
             calls: None,
@@ -153,7 +155,7 @@ impl NodeReconciler {
         }
         let (state, own) = (self.node.roles.agreed(), &self.node.name);
         let steps = self.fill.look(FillFacts {
-            is_member: state.members.contains_key(own),
+            agreed: state.members.get(own).and_then(|member| member.incarnation),
             has_others: state.members.iter().any(|(name, m)| name != own && m.kind == MemberKind::Node),
             has_records: self.node.store.filled().has_records(),
             had_no_source: self.node.peers.fill_had_no_source(),

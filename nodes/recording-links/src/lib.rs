@@ -11,6 +11,7 @@
 
 mod answer;
 mod listener;
+mod minimum_rate;
 mod range;
 
 pub use listener::{LinkListener, LinkListenerError, RecordingLinks};

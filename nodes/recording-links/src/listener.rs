@@ -16,7 +16,7 @@ use hyper_util::{
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::Semaphore,
     time::timeout,
 };
@@ -24,12 +24,18 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use twinbox_mailstore::Mailstore;
+use twinbox_places::Places;
 use twinbox_runtime::accept;
 
-use crate::answer::{ConnectionContext, answer};
+use crate::{
+    answer::{ConnectionContext, answer},
+    minimum_rate::MinimumRate,
+};
 
 /// Maximum number of connections; more are closed.
 const CONNECTIONS: usize = 256;
+/// Maximum number of connections with one host. Clients behind one NAT share it.
+const CONNECTIONS_OF_HOST: usize = 64;
 /// Maximum number of recordings in memory; more requests are answered `503`.
 const RECORDINGS: usize = 16;
 /// Maximum number and size of a request's headers.
@@ -37,6 +43,11 @@ const HEADERS: usize = 64;
 const HEADER_BYTES: usize = 16 * 1024;
 /// Time for the TLS handshake, and for the headers.
 const BEGIN_WITHIN: Duration = Duration::from_secs(10);
+/// Requested send buffer of a connection in bytes; the kernel doubles it. The kernel takes more only when about a third of it is
+/// free: a small one shows in time that a slow client reads.
+const SEND_BUFFER: u32 = 64 * 1024;
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
 /// Maximum duration of a connection: an hour's recording at 64 kB/s.
 const CONNECTION_WITHIN: Duration = Duration::from_secs(600);
 /// Time that connections have to finish when the node stops.
@@ -61,7 +72,7 @@ impl LinkListener {
     /// Binds the address. Clients are served by [`RecordingLinks::serve`].
     pub async fn bind(address: SocketAddr) -> Result<Self, LinkListenerError> {
         let error = |source| LinkListenerError { address, source };
-        let listener = TcpListener::bind(address).await.map_err(error)?;
+        let listener = listen(address).map_err(error)?;
         let address = listener.local_addr().map_err(error)?;
         Ok(Self { listener, address })
     }
@@ -72,22 +83,33 @@ impl LinkListener {
     }
 }
 
+/// Accepted connections inherit the send buffer.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Serves recordings by their links. Cheap to clone.
 #[derive(Clone)]
 pub struct RecordingLinks {
     mailstore: Mailstore,
     tls: Option<TlsAcceptor>,
-    connections: Arc<Semaphore>,
+    connections: Arc<Places>,
     recordings: Arc<Semaphore>,
 }
 
 impl RecordingLinks {
-    /// Serves the recordings of this store; without `tls`, in clear text.
+    /// Serves the recordings of this store; without `tls`, in clear text to a proxy.
     pub fn new(mailstore: Mailstore, tls: Option<Arc<ServerConfig>>) -> Self {
+        // Behind a proxy all connections come from one host.
+        let of_host = if tls.is_none() { CONNECTIONS } else { CONNECTIONS_OF_HOST };
         Self {
             mailstore,
+            connections: Places::new(CONNECTIONS, of_host),
             tls: tls.map(TlsAcceptor::from),
-            connections: Arc::new(Semaphore::new(CONNECTIONS)),
             recordings: Arc::new(Semaphore::new(RECORDINGS)),
         }
     }
@@ -96,7 +118,7 @@ impl RecordingLinks {
     /// dropped.
     pub async fn serve(self, listener: LinkListener, stop: CancellationToken) {
         let admit = |stream: TcpStream, client: SocketAddr| {
-            let Ok(place) = self.connections.clone().try_acquire_owned() else {
+            let Some(place) = self.connections.take(client.ip()) else {
                 debug!(%client, "connection refused at the limit");
                 return None;
             };
@@ -110,6 +132,7 @@ impl RecordingLinks {
     }
 
     async fn connection(&self, stream: TcpStream, client: SocketAddr) {
+        let stream = MinimumRate::new(stream);
         let exchange = async {
             match &self.tls {
                 None => self.exchange(stream, client).await,

@@ -4,6 +4,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use twinbox_alarms::Alarms;
+use twinbox_call_records::{Format, ReportKind, duration_ms};
 use twinbox_ids::{JobId, Timestamp};
 use twinbox_mailstore::SystemContent;
 use twinbox_reports::{ReportSource, ReportWork};
@@ -18,6 +19,21 @@ fn job(folder: &Path) -> Job {
     let settings = ["cron=0 6 * * *", "report=traffic", "to=ops@example.test", &folder];
     let changes = settings.map(|text| JobChange::parse(JobKind::Report, text).expect(text));
     Job::new(JobId(7), "daily", JobKind::Report, &changes, Timestamp(1)).expect("a job")
+}
+
+#[test]
+fn job_takes_every_report_in_every_form_and_for_every_unit_of_time() {
+    let takes = |text: &str| assert!(JobChange::parse(JobKind::Report, text).is_ok(), "{text}");
+    ReportKind::ALL.into_iter().for_each(|kind| takes(&format!("report={kind}")));
+    for word in ["table", "csv", "json"] {
+        assert!(Format::from_word(word).is_some(), "{word}");
+        takes(&format!("format={word}"));
+    }
+    for last in ["30m", "24h", "7d", "2w"] {
+        assert!(duration_ms(last).is_ok(), "{last}");
+        takes(&format!("last={last}"));
+    }
+    ["days=1", "days=3650", "days=", "folder=", "folder=/var/lib/twinbox/reports"].into_iter().for_each(takes);
 }
 
 async fn work(node: &Node) -> ReportWork {

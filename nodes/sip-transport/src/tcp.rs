@@ -5,10 +5,7 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, Weak,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
@@ -23,6 +20,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use twinbox_places::{Places, TakenPlace};
 use twinbox_sip::framing::{Frame, Framer};
 
 use crate::{Advertised, Flow, MessageReceiver, Room, dials::Dials, lock, mark};
@@ -33,8 +31,12 @@ const OUTBOX: usize = 256;
 const ROOM: usize = 32;
 /// Maximum number of connections from trunks or opened by this node.
 const MAX_CONNECTIONS: usize = 1024;
+/// Maximum number of these with one host: a PBX needs a few, telephones behind one NAT one each.
+const CONNECTIONS_SHARE: usize = 256;
 /// Maximum number of connections from strangers; separate, so that they do not block trunks.
 const MAX_STRANGERS: usize = 128;
+/// Maximum number of these from one host.
+const STRANGERS_SHARE: usize = 64;
 /// Timeout of a connection without received data, longer than the interval of a session timer.
 const IDLE: Duration = Duration::from_secs(2_400);
 /// Timeout without received data of a connection opened by this node to a peer that is not a trunk. For a stranger:
@@ -65,9 +67,9 @@ pub struct TcpEndpoint {
     dscp: u8,
     handles: TcpHandles,
     dials: Arc<Dials<Arc<TcpPeer>>>,
-    connections: Arc<AtomicUsize>,
-    strangers: Arc<AtomicUsize>,
-    /// Opened connections, to be read. Their slots bound the queue.
+    connections: Arc<Places>,
+    strangers: Arc<Places>,
+    /// Opened connections, to be read. Their places bound the queue.
     opened: mpsc::UnboundedSender<Reading>,
 }
 
@@ -82,7 +84,8 @@ struct Reading {
     stream: OwnedReadHalf,
     peer: Arc<TcpPeer>,
     kind: ConnectionKind,
-    slot: Arc<Slot>,
+    /// Taken while the socket is open.
+    place: Arc<TakenPlace>,
 }
 
 /// Kind of a connection.
@@ -94,23 +97,6 @@ enum ConnectionKind {
     Ours,
     /// Connection opened by a stranger.
     Stranger,
-}
-
-/// Slot of a connection limit, occupied while the socket is open.
-struct Slot(Arc<AtomicUsize>);
-
-impl Slot {
-    fn take(taken: &Arc<AtomicUsize>, most: usize) -> Option<Arc<Self>> {
-        let one_more = |n: usize| (n < most).then_some(n + 1);
-        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
-        Some(Arc::new(Self(taken.clone())))
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// One connection.
@@ -155,7 +141,8 @@ impl TcpEndpoint {
         mark(&listener, bind.ip(), dscp);
         let local = listener.local_addr()?;
         let advertised = Advertised::new(advertise, local);
-        let (dials, connections, strangers) = (Dials::new(), Arc::default(), Arc::default());
+        let connections = Places::new(MAX_CONNECTIONS, CONNECTIONS_SHARE);
+        let (dials, strangers) = (Dials::new(), Places::new(MAX_STRANGERS, STRANGERS_SHARE));
         let (sender, opened) = mpsc::unbounded_channel();
         let endpoint = Self { local, advertised, dscp, handles, dials, connections, strangers, opened: sender };
         Ok((Arc::new(endpoint), TcpListening { listener, opened }))
@@ -195,7 +182,8 @@ impl TcpEndpoint {
         let dial = async move {
             let stream = endpoint.open_stream(to).await?;
             let reading = endpoint.peer(stream, to, ConnectionKind::Ours);
-            let reading = reading.ok_or_else(|| io::Error::other("too many connections"))?;
+            let reading =
+                reading.ok_or_else(|| io::Error::other("too many connections, in all or with this host"))?;
             let peer = reading.peer.clone();
             let stopped = |_| io::Error::other("the SIP server stops");
             endpoint.opened.send(reading).map_err(stopped).map(|()| peer)
@@ -213,16 +201,17 @@ impl TcpEndpoint {
         tokio::time::timeout(CONNECT, socket.connect(to)).await?
     }
 
-    /// Begins to write to a connection; `None`: there are too many.
+    /// Begins to write to a connection; `None`: there are too many, in all or with its host.
     fn peer(&self, stream: TcpStream, remote: SocketAddr, mut kind: ConnectionKind) -> Option<Reading> {
         let TcpHandles { is_trunk, connections, tasks, stop } = &self.handles;
         if is_trunk(remote.ip()) {
             kind = ConnectionKind::Trunk;
         }
-        let slot = match kind {
-            ConnectionKind::Trunk | ConnectionKind::Ours => Slot::take(&self.connections, MAX_CONNECTIONS)?,
-            ConnectionKind::Stranger => Slot::take(&self.strangers, MAX_STRANGERS)?,
+        let places = match kind {
+            ConnectionKind::Trunk | ConnectionKind::Ours => &self.connections,
+            ConnectionKind::Stranger => &self.strangers,
         };
+        let place = Arc::new(places.take(remote.ip())?);
         let _ = stream.set_nodelay(true);
         // Messages that wait for room do not overflow the queue, so the kernel closes the connection of a silent peer.
         let _ = sockopt::set_tcp_user_timeout(&stream, UNACKNOWLEDGED_MS);
@@ -233,8 +222,8 @@ impl TcpEndpoint {
         if kind == ConnectionKind::Trunk {
             connections.remember(&peer);
         }
-        tasks.spawn(write_to(write, queue, peer.closed.clone(), slot.clone()));
-        Some(Reading { stream: read, peer, kind, slot })
+        tasks.spawn(write_to(write, queue, peer.closed.clone(), place.clone()));
+        Some(Reading { stream: read, peer, kind, place })
     }
 }
 
@@ -242,7 +231,7 @@ async fn write_to(
     mut stream: OwnedWriteHalf,
     mut queue: mpsc::Receiver<(Bytes, Room)>,
     closed: CancellationToken,
-    _slot: Arc<Slot>,
+    _place: Arc<TakenPlace>,
 ) {
     loop {
         let next = tokio::select! {
@@ -265,7 +254,7 @@ async fn write_to(
 }
 
 async fn read_from(endpoint: Arc<TcpEndpoint>, reading: Reading, receiver: Arc<impl MessageReceiver>) {
-    let Reading { mut stream, peer, kind, slot: _slot } = reading;
+    let Reading { mut stream, peer, kind, place: _place } = reading;
     let mut framer = Framer::default();
     match kind {
         ConnectionKind::Trunk => _ = listen(&mut stream, &mut framer, &peer, &receiver, IDLE, false).await,
@@ -273,9 +262,10 @@ async fn read_from(endpoint: Arc<TcpEndpoint>, reading: Reading, receiver: Arc<i
         ConnectionKind::Stranger => {
             let first = listen(&mut stream, &mut framer, &peer, &receiver, SHORT_IDLE, true);
             if let Ok(ReadOutcome::InProgress) = tokio::time::timeout(SHORT_IDLE, first).await {
-                // Part of a call: counts as a normal connection from now on, if a slot is free.
-                let slot = Slot::take(&endpoint.connections, MAX_CONNECTIONS);
-                let timeout = if slot.is_some() { IDLE } else { SHORT_IDLE };
+                // Part of a call: counts as a normal connection from now on, if a place is free. It keeps that of a stranger,
+                // so strangers never have more connections than those.
+                let place = endpoint.connections.take(peer.remote.ip());
+                let timeout = if place.is_some() { IDLE } else { SHORT_IDLE };
                 listen(&mut stream, &mut framer, &peer, &receiver, timeout, false).await;
             }
         }

@@ -163,7 +163,7 @@ pub async fn back_up_stopped(
     }
     let folder = match destination.to_str().filter(|destination| is_s3(destination)) {
         Some(bucket) => services(config, &store)?.backup_folder(bucket)?,
-        None => BackupFolder::at(destination),
+        None => BackupFolder::at(destination).outside(&config.data_dir),
     };
     // Nothing is connected: they are never started.
     let peers = PeerConfig {

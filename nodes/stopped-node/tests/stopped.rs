@@ -55,14 +55,18 @@ async fn damaged_index_is_set_aside_and_what_it_still_has_is_backed_up() {
     drop(Node::alone(&store, "a"));
     spoil(&store.join("db/index"));
     let silent: Observer = Arc::new(|_: Progress| {});
-    let made = back_up_stopped(&config, &dir.path().join("backups"), "test", &silent).await.expect("a backup");
+    let other = TempDir::new().expect("a folder");
+    let made = back_up_stopped(&config, other.path(), "test", &silent).await.expect("a backup");
     let [salvaged] = &made.salvaged[..] else { panic!("{:?}", made.salvaged) };
     assert!(salvaged.contains("db.unreadable-") && salvaged.contains("changes taken over"), "{salvaged}");
     let manifest = &made.created.manifest;
     assert_eq!((manifest.messages(), manifest.audio.count, manifest.has_all_records), (1, 1, false));
     // The next one finds the new index.
-    let again = back_up_stopped(&config, &dir.path().join("backups"), "test", &silent).await.expect("a backup");
+    let again = back_up_stopped(&config, other.path(), "test", &silent).await.expect("a backup");
     assert_eq!(again.salvaged, Vec::<String>::new());
+    let within = back_up_stopped(&config, &dir.path().join("backups"), "test", &silent).await;
+    let refused = within.map(drop).expect_err("inside the data folder").to_string();
+    assert!(refused.contains("give a folder outside of it"), "{refused}");
 }
 
 /// The node could not open what root leaves in its store.

@@ -90,6 +90,18 @@ pub enum JobError {
         /// Words of the arguments.
         words: &'static [&'static str],
     },
+    /// Two arguments say the same in different ways.
+    #[error(
+        "a job of kind '{kind}' takes {first}= or {second}=, not both: leave one of them out; an empty value removes it"
+    )]
+    Both {
+        /// Word of the kind.
+        kind: &'static str,
+        /// Word of one argument.
+        first: &'static str,
+        /// Word of the other.
+        second: &'static str,
+    },
 }
 
 impl JobChange {

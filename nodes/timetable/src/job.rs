@@ -174,6 +174,12 @@ impl Job {
     fn complete(self) -> Result<Self, JobError> {
         let lacking = self.kind.required().iter().copied().find(|word| !self.arguments.contains_key(*word));
         let (kind, words) = (self.kind.word(), self.kind.one_of());
+        if let Some([first, second]) = self.kind.exclusive()
+            && self.arguments.contains_key(first)
+            && self.arguments.contains_key(second)
+        {
+            return Err(JobError::Both { kind, first, second });
+        }
         match lacking {
             Some(word) => Err(JobError::Argument { kind, word }),
             None if !words.is_empty() && !words.iter().any(|word| self.arguments.contains_key(*word)) => {

@@ -2,6 +2,11 @@
 
 use twinbox_mailbox::UserAddress;
 
+/// Words of the reports, as `twinbox-call-records` has them.
+const REPORTS: [&str; 5] = ["traffic", "users", "unanswered", "sign-ins", "fail-overs"];
+/// Words of the forms of a report, as `twinbox-call-records` has them.
+const FORMATS: [&str; 3] = ["table", "csv", "json"];
+
 /// Kind of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum JobKind {
@@ -70,9 +75,12 @@ impl JobKind {
             Self::Report => &[
                 ("report", "traffic, users, unanswered, sign-ins or fail-overs"),
                 ("format", "table, csv or json"),
-                ("days", "the number of days before the run, such as 7"),
+                ("days", "the number of days before the run, 1 to 3650, such as 7"),
                 ("last", "the time before the run, such as 24h, instead of days"),
-                ("folder", "the folder on the node that gets the file, such as /var/lib/twinbox/reports"),
+                (
+                    "folder",
+                    "the folder on the node that gets the file, from the root on, such as /var/lib/twinbox/reports",
+                ),
                 ("to", "mail addresses separated by commas, such as ops@example.com"),
             ],
             Self::Backup => &[
@@ -106,12 +114,25 @@ impl JobKind {
         }
     }
 
+    /// Words of two arguments of which a job has at most one.
+    pub(crate) const fn exclusive(self) -> Option<[&'static str; 2]> {
+        match self {
+            Self::Ageing | Self::QuotaWarnings | Self::MwiResync | Self::DirectorySync | Self::Backup => None,
+            Self::Report => Some(["days", "last"]),
+        }
+    }
+
     /// Whether a value fits an argument, as far as that is known before a run. An empty one removes the argument.
     pub(crate) fn takes(self, word: &str, value: &str) -> bool {
         match (self, word) {
             _ if value.is_empty() => true,
             (Self::QuotaWarnings, "share") => share_of(value).is_some(),
             (Self::QuotaWarnings, "owners") => matches!(value, "yes" | "no"),
+            (Self::Report, "report") => REPORTS.contains(&value),
+            (Self::Report, "format") => FORMATS.contains(&value),
+            (Self::Report, "days") => value.parse::<u32>().is_ok_and(|days| (1..=3_650).contains(&days)),
+            (Self::Report, "last") => is_duration(value),
+            (Self::Report, "folder") => value.starts_with('/'),
             (Self::Report, "to") => value.split(',').all(|address| UserAddress::address(address).is_ok()),
             (Self::Backup, "dir") => {
                 let bucket = value.strip_prefix("s3://");
@@ -126,4 +147,10 @@ impl JobKind {
 /// A share of a mailbox's capacity, 1 to 100 percent.
 fn share_of(text: &str) -> Option<u8> {
     text.parse().ok().filter(|share| (1..=100).contains(share))
+}
+
+/// Whether a text is a number of minutes, hours, days or weeks, such as `24h`.
+fn is_duration(text: &str) -> bool {
+    let Some(digits) = text.strip_suffix(['m', 'h', 'd', 'w']) else { return false };
+    digits.bytes().all(|b| b.is_ascii_digit()) && digits.parse::<u32>().is_ok_and(|number| number > 0)
 }

@@ -1,6 +1,6 @@
-//! Server and account to sign in to, and the right to write.
+//! Server and account to sign in to.
 
-use std::{any::Any, os::fd::BorrowedFd, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use twinbox_ids::Pii;
 
@@ -61,14 +61,4 @@ pub enum Login {
         /// Access token.
         token: Secret,
     },
-}
-
-/// Binds connections to the lease of the duty (rule R6): the gate resets them when the lease ends.
-pub trait SocketOwner: Send + Sync {
-    /// Takes over a new connection; the duty is not handed over while the returned guard exists. `None`: this node no
-    /// longer holds the duty.
-    fn own(&self, socket: BorrowedFd<'_>) -> Option<Box<dyn Any + Send>>;
-
-    /// Whether the next command or block of data may be written.
-    fn may_write(&self) -> bool;
 }

@@ -31,7 +31,8 @@ mod wire;
 
 pub use capabilities::Capabilities;
 pub use client::Client;
-pub use config::{Login, Security, ServerConfig, SocketOwner};
+pub use config::{Login, Security, ServerConfig};
 pub use error::ImapError;
 pub use secret::{Secret, SecretError};
+pub use twinbox_gate::SocketOwner;
 pub use types::{AppendUid, FetchedFlags, FetchedId, IdleEnd, ImapFlags, OWN_ID, Resume, Selected};

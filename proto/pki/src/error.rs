@@ -6,7 +6,7 @@ use std::{io, path::PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
     /// A file could not be read.
-    #[error("cannot read {}: {source}; create it with `twinbox cluster init`", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), remedy(.source))]
     Read {
         /// The file.
         path: PathBuf,
@@ -85,8 +85,37 @@ pub enum PkiError {
     },
 }
 
+/// The remedy for a member's file that cannot be read.
+fn remedy(source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied => "make the member's user its owner, and give the command as that user",
+        _ => {
+            "take it from a backup of the member's folder; a new member gets it from 'twinbox cluster init' or \
+             'twinbox cluster join'"
+        }
+    }
+}
+
 impl PkiError {
     pub(crate) fn make(what: &'static str) -> impl Fn(rcgen::Error) -> Self {
         move |error| Self::Make { what, detail: error.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_of_another_user_is_told_from_a_missing_one() {
+        let text =
+            |kind: io::ErrorKind| PkiError::Read { path: "/x/node.key".into(), source: kind.into() }.to_string();
+        for (kind, remedy) in [
+            (io::ErrorKind::PermissionDenied, "; make the member's user its owner"),
+            (io::ErrorKind::NotFound, "; take it from a backup of the member's folder; a new member"),
+        ] {
+            let text = text(kind);
+            assert!(text.starts_with("cannot read /x/node.key: ") && text.contains(remedy), "{text}");
+        }
     }
 }

@@ -3,6 +3,9 @@
 //! A redirected call leaves a message for a redirecting party: by RFC 4458 `target` and `cause`, else Diversion
 //! (RFC 5806), else History-Info (RFC 7044, and the older RFC 4244, which is still in use). A direct call to a pilot
 //! number signs in; any other direct call leaves a message for the called number. `tests/invites` has the test table.
+//!
+//! A redirecting party may be outside: someone forwards their mobile telephone to an extension, which forwards to Twinbox. So all
+//! parties are named, and the first one with a mailbox gets the message.
 
 use serde::{Deserialize, Serialize};
 
@@ -45,13 +48,8 @@ pub enum Greeting {
 /// Purpose of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
-    /// Leave a message in the mailbox with this number.
-    Leave {
-        /// The number.
-        mailbox: String,
-        /// The greeting.
-        greeting: Greeting,
-    },
+    /// Leave a message in the mailbox of the first of these parties that has one; there is at least one party.
+    Leave(Vec<Party>),
     /// Sign in to the caller's mailbox.
     SignIn,
     /// Sign in to a mailbox; its number will be asked for.
@@ -60,34 +58,44 @@ pub enum Purpose {
     Nothing,
 }
 
-/// A party that redirected the call.
-struct Party {
-    number: String,
-    busy: bool,
+/// A party that redirected the call, or was called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Party {
+    /// Its number.
+    pub number: String,
+    /// The greeting of its mailbox.
+    pub greeting: Greeting,
 }
+
+impl Party {
+    fn new(number: String, busy: bool) -> Self {
+        Self { number, greeting: if busy { Greeting::Busy } else { Greeting::Standard } }
+    }
+}
+
+/// Maximum number of parties whose mailboxes are looked for.
+const PARTIES: usize = 8;
 
 /// Purpose of this INVITE.
 pub fn purpose(request: &Request, rules: Rules<'_>) -> Purpose {
     let uri = Uri::parse(&request.uri);
-    let parties = [target(uri.as_ref()), diversions(request), histories(request)];
     // Each list is in chronological order: the first redirection first.
-    if let Some(parties) = parties.into_iter().find(|p| !p.is_empty()) {
-        let party = match rules.order {
-            RedirectOrder::First => parties.into_iter().next(),
-            RedirectOrder::Last => parties.into_iter().next_back(),
-        };
-        if let Some(Party { number, busy }) = party {
-            return Purpose::Leave {
-                mailbox: number,
-                greeting: if busy { Greeting::Busy } else { Greeting::Standard },
-            };
-        }
+    let lists = [target(uri.as_ref()), diversions(request), histories(request)];
+    let mut parties = lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default();
+    if rules.order == RedirectOrder::Last {
+        parties.reverse();
     }
-    match uri.and_then(|u| u.number()) {
-        None => Purpose::Nothing,
-        Some(number) if rules.sign_in.contains(&number) => Purpose::SignIn,
-        Some(number) if rules.ask_mailbox.contains(&number) => Purpose::AskMailbox,
-        Some(number) => Purpose::Leave { mailbox: number, greeting: Greeting::Standard },
+    parties.truncate(PARTIES);
+    match uri.and_then(|uri| uri.number()) {
+        None if parties.is_empty() => Purpose::Nothing,
+        Some(number) if parties.is_empty() && rules.sign_in.contains(&number) => Purpose::SignIn,
+        Some(number) if parties.is_empty() && rules.ask_mailbox.contains(&number) => Purpose::AskMailbox,
+        called => {
+            let is_pilot = |number: &String| rules.sign_in.contains(number) || rules.ask_mailbox.contains(number);
+            // If no redirecting party has a mailbox.
+            parties.extend(called.filter(|number| !is_pilot(number)).map(|number| Party::new(number, false)));
+            Purpose::Leave(parties)
+        }
     }
 }
 
@@ -95,7 +103,7 @@ pub fn purpose(request: &Request, rules: Rules<'_>) -> Purpose {
 fn target(uri: Option<&Uri<'_>>) -> Vec<Party> {
     let Some(uri) = uri else { return Vec::new() };
     let number = uri.param("target").and_then(unescape).and_then(|target| number_of(&target));
-    number.map(|number| Party { number, busy: uri.param("cause") == Some("486") }).into_iter().collect()
+    number.map(|number| Party::new(number, uri.param("cause") == Some("486"))).into_iter().collect()
 }
 
 /// Redirecting parties by RFC 5806; the topmost Diversion is the last redirection.
@@ -107,7 +115,7 @@ fn diversions(request: &Request) -> Vec<Party> {
             let address = NameAddr::parse(value)?;
             let reason = address.param("reason").flatten().unwrap_or_default();
             let busy = crate::addr::unquote(reason).eq_ignore_ascii_case("user-busy");
-            Some(Party { number: number_of(address.uri)?, busy })
+            Some(Party::new(number_of(address.uri)?, busy))
         })
         .collect();
     parties.reverse();
@@ -129,7 +137,7 @@ fn histories(request: &Request) -> Vec<Party> {
         if let Some(cause) = to.cause.or(from.reason)
             && let Some(number) = &from.number
         {
-            parties.push(Party { number: number.clone(), busy: cause == 486 });
+            parties.push(Party::new(number.clone(), cause == 486));
         }
     }
     parties

@@ -85,6 +85,11 @@ impl Asker {
                         outcomes.push((wanted.hash, Ok(())));
                         continue;
                     };
+                    if error.is_full() {
+                        // The copy of another node would not fit either.
+                        outcomes.push((wanted.hash, Err(FetchError::Failed(error))));
+                        continue;
+                    }
                     debug!(peer = %name, hash = %wanted.hash, %error, "peer does not send the blob");
                     let is_given_up = matches!(*error, AskError::Absent(Absence::GivenUp));
                     answers.all_denied &= error.is_denial();

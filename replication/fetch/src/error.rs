@@ -64,6 +64,11 @@ impl AskError {
             error => matches!(error, Self::Hash),
         }
     }
+
+    /// Whether this node has no space for the blob.
+    pub(crate) fn is_full(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_full())
+    }
 }
 
 fn absence(absence: Absence) -> &'static str {

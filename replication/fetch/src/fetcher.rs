@@ -14,7 +14,7 @@ use tokio::{
     time::sleep,
 };
 use tonic::transport::Channel;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 use twinbox_clock::BootInstant;
 use twinbox_ids::{Backoff, BlobHash, NodeName};
 use twinbox_pki::PkiError;
@@ -24,7 +24,8 @@ use twinbox_replication_store::Store;
 use crate::{
     MAX_BLOB,
     ask::Asker,
-    error::{FetchError, TooLarge},
+    error::{AskError, FetchError, TooLarge},
+    no_space::NoSpace,
     receipt::Wanted,
 };
 
@@ -72,6 +73,7 @@ pub struct Fetcher {
     asker: Asker,
     busy: Mutex<Busy>,
     waits: Mutex<AudioWaits>,
+    no_space: Mutex<NoSpace>,
     slots: Semaphore,
     /// A permit for each piece of the blobs that are being fetched.
     pieces: Semaphore,
@@ -95,6 +97,7 @@ impl Fetcher {
             store,
             busy: Mutex::default(),
             waits: Mutex::default(),
+            no_space: Mutex::default(),
             slots: Semaphore::new(REQUESTS),
             pieces: Semaphore::new(pieces(FETCHED) as usize),
             assembled: AtomicU64::new(0),
@@ -178,7 +181,12 @@ impl Fetcher {
         let (mut got, mut missing) = (Vec::with_capacity(blobs.len()), Vec::new());
         for ((blob, was_here), assembled) in blobs.into_iter().zip(was_here).zip(assembled) {
             self.assembled.fetch_add(u64::from(assembled && !was_here), Relaxed);
-            if was_here || assembled { got.push((blob, Got::Here)) } else { missing.push(blob) }
+            if was_here || assembled {
+                self.note_end(&blob.hash, true);
+                got.push((blob, Got::Here));
+            } else {
+                missing.push(blob);
+            }
         }
         got.extend(self.fetch(missing, first).await);
         got
@@ -199,15 +207,22 @@ impl Fetcher {
         for blob in missing {
             got.push(match outcomes.get(&blob.hash) {
                 Some(Ok(())) => {
+                    self.note_end(&blob.hash, true);
                     here.push(blob);
                     (blob, Got::Here)
                 }
                 Some(Err(error @ FetchError::GivenUp)) => {
                     debug!(hash = %blob.hash, %error, "blob is not fetched");
+                    self.note_end(&blob.hash, false);
                     (blob, Got::GivenUp)
+                }
+                Some(Err(FetchError::Failed(error))) if error.is_full() => {
+                    self.note_no_space(blob.hash, error);
+                    (blob, Got::Failed)
                 }
                 Some(Err(error)) => {
                     warn!(hash = %blob.hash, %error, "blob cannot be fetched; changes that name it wait");
+                    self.note_end(&blob.hash, false);
                     (blob, if matches!(error, FetchError::Denied) { Got::Denied } else { Got::Failed })
                 }
                 None => (blob, Got::Failed),
@@ -217,6 +232,27 @@ impl Fetcher {
         // The rest of their takes is not needed any more.
         self.assemble(&here).await;
         got
+    }
+
+    fn no_space(&self) -> MutexGuard<'_, NoSpace> {
+        self.no_space.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Logs the first blob that finds no space here. Each that waits is tried every few seconds: a line each would fill the log.
+    fn note_no_space(&self, hash: BlobHash, error: &AskError) {
+        let is_first = self.no_space().refused(hash, BootInstant::now());
+        if is_first {
+            warn!(%hash, %error, "no space for audio of other nodes; changes that name it wait");
+        } else {
+            debug!(%hash, %error, "no space for a blob; changes that name it wait");
+        }
+    }
+
+    /// Logs when no blob waits for space any more.
+    fn note_end(&self, hash: &BlobHash, is_here: bool) {
+        if let Some(blobs) = self.no_space().ended(hash, is_here, BootInstant::now()) {
+            info!(blobs, "no audio of other nodes waits for space any more");
+        }
     }
 
     /// Asks each node once for a blob of which only the hash is known. A caller waits for it, so it does not queue

@@ -8,6 +8,7 @@ mod ask;
 mod batch;
 mod error;
 mod fetcher;
+mod no_space;
 mod receipt;
 mod serve;
 

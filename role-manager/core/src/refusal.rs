@@ -18,7 +18,9 @@ pub enum Refusal {
         members: String,
     },
     /// A witness serves no calls.
-    #[error("'{name}' is a witness: it votes and holds no data, so it can be neither publisher nor deactivated")]
+    #[error(
+        "'{name}' is a witness: it votes and holds no data, so it takes no role or duty and cannot be deactivated"
+    )]
     Witness {
         /// Name of the witness.
         name: NodeName,

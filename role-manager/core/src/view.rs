@@ -122,7 +122,7 @@ impl RolesView {
         let reason = match (known.obstacle.is_empty(), known.quorum) {
             (false, _) => known.obstacle.clone(),
             (true, true) => String::new(),
-            (true, false) => no_majority(state),
+            (true, false) => no_majority(state, known),
         };
         Self {
             node: node.clone(),
@@ -154,12 +154,13 @@ impl RolesView {
     }
 }
 
-fn no_majority(state: &State) -> String {
+fn no_majority(state: &State, known: &LocalFacts) -> String {
+    let duties = if known.solo.is_empty() { "duties wait" } else { "this node runs duties solo" };
     match state.members.len() {
         0 => "it belongs to no cluster yet".to_owned(),
         members => format!(
-            "fewer than {} of the {members} members are in touch; calls are served, duties wait, and roles \
-             cannot be changed until more of them are reachable",
+            "this member is not in touch with a leader of at least {} of the {members} members; calls are served, \
+             {duties}, and roles cannot be changed until it is",
             members / 2 + 1
         ),
     }
@@ -179,7 +180,9 @@ fn duty_view(node: &NodeName, state: &State, known: &LocalFacts, duty: Duty) -> 
             (DutyState::Failed, format!("{} runs it, and it fails there: {detail}", a.epoch.node))
         }
         _ if known.running.contains(&duty) => (DutyState::Running, String::new()),
-        _ if !known.quorum => (DutyState::Waiting, "it waits for a majority of the members".to_owned()),
+        _ if !known.quorum => {
+            (DutyState::Waiting, "it does not run here: this node reaches no majority of the members".to_owned())
+        }
         None => (DutyState::Waiting, "no node is in service to take it".to_owned()),
         Some(a) if a.draining => {
             (DutyState::Starting, format!("{} is finishing what is in flight before it moves", a.epoch.node))

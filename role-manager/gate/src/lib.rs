@@ -8,7 +8,9 @@
 mod expirer;
 mod gate;
 mod owned;
+mod socket_owner;
 
 pub use expirer::GateExpirer;
 pub use gate::{Gate, NotHolder, Permit};
 pub use owned::{OwnError, Owned};
+pub use socket_owner::SocketOwner;

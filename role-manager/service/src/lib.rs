@@ -40,9 +40,9 @@ pub use twinbox_raft::StoreError;
 pub use twinbox_raft::simulation;
 pub use twinbox_roles_core::{
     Bound, CallHeir, Cause, CertificateOrder, CertificateRefusal, Certificates, Departure, Duty, DutyState,
-    DutyView, FAR_BEHIND, Facts, Failback, FeatureLevels, Fingerprint, HealthReport, Measures, MemberKind,
-    MemberView, Mode, Move, MoveObject, OnQuorumLoss, Operator, Order, OrderId, Refusal, RoleSettings, RolesView,
-    Rotation, RotationStep, SUPPORTED_LEVELS, ServiceHealth, Setting, SettingError, SoloReport, Split, State,
-    Status, Timing, Trigger,
+    DutyView, FAR_BEHIND, Facts, Failback, FeatureLevels, Fingerprint, HealthReport, LocalFacts, Measures,
+    MemberKind, MemberView, Mode, Move, MoveObject, OnQuorumLoss, Operator, Order, OrderId, Refusal, RoleSettings,
+    RolesView, Rotation, RotationStep, SUPPORTED_LEVELS, ServiceHealth, Setting, SettingError, SoloReport, Split,
+    State, Status, Timing, Trigger,
 };
 pub use twinbox_roles_member::{CallPolicy, call_policy};

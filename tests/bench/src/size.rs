@@ -222,12 +222,15 @@ fn sign_in(cluster: &Cluster, user: User) -> (Duration, Duration) {
     let took = begun.elapsed();
     let endpoint = Endpoint::open(phones, Law::Mu);
     let mut answered = [(); 21].map(|()| {
-        let invite = Invite::new(user.number, "2001", endpoint.address());
-        let begun = BootInstant::now();
-        let call = Call::place_within(phones, node, Transport::Udp, &invite, PATIENCE).expect("an answer");
-        let answered = begun.elapsed();
-        call.bye();
-        answered
+        // A node refuses calls for a moment when other work on the machine delays its own.
+        wait_for("an answer", PATIENCE, || {
+            let invite = Invite::new(user.number, "2001", endpoint.address());
+            let begun = BootInstant::now();
+            let call = Call::place_within(phones, node, Transport::Udp, &invite, PATIENCE).ok()?;
+            let answered = begun.elapsed();
+            call.bye();
+            Some(answered)
+        })
     });
     answered.sort_unstable();
     (answered[answered.len() / 2], took)

@@ -171,6 +171,8 @@ fn deleted_message_comes_back_from_a_backup_made_by_the_timetable() {
 
     let refused = a.run(&["backup", "create", "backups"]);
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused));
+    let inside = a.run(&["backup", "create", path(&cluster.member("a").data_dir.join("backups"))]);
+    assert!(!inside.status.success() && text(&inside).contains("give a folder outside of it"), "{}", text(&inside));
     let argument = format!("dir={}", path(&dir));
     a.json(&["timetable", "add", "nightly", "--job", "backup", "--cron", "0 2 1 1 *", &argument, "keep=2"]);
     a.json(&["timetable", "run", "nightly"]);
@@ -257,7 +259,7 @@ fn backups_are_made_in_a_bucket_by_commands_and_a_job_and_are_verified_pruned_an
     let ran = a.json(&["timetable", "run", "nightly"]);
     let run = &ran["runs"][0];
     let outcome = run["outcome"].as_str().unwrap_or_default();
-    assert!(run["state"] == "done" && outcome.ends_with("; 1 old backups removed"), "{ran}");
+    assert!(run["state"] == "done" && outcome.ends_with("; 1 old backup removed"), "{ran}");
     // Without a destination: those of the jobs.
     let left = listed(&a.json(&["backup", "list"]), bucket);
     assert!(

@@ -308,3 +308,19 @@ fn a_node_that_hangs_up_is_told_and_a_reader_who_leaves_is_not() {
     let ended = child.wait_with_output().expect("it ends");
     assert_eq!((ended.status.signal(), ended.stderr.len()), (Some(libc::SIGPIPE), 0), "{ended:?}");
 }
+
+#[test]
+fn command_whose_output_does_not_fit_on_the_disk_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("x.toml");
+    fs::write(&file, "").expect("a file");
+    let file = file.display().to_string();
+    for arguments in [vec!["completion", "bash"], vec!["--json", "doctor", "--config", &file]] {
+        let full = fs::File::options().write(true).open("/dev/full").expect("the full device");
+        let mut command = Command::new(binary());
+        let ended = command.args(&arguments).stdout(full).output().expect("it runs");
+        let text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{arguments:?}: {text}");
+        assert_eq!(text, "cannot write the output: No space left on device (os error 28)\n", "{arguments:?}");
+    }
+}

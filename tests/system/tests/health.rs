@@ -409,7 +409,7 @@ fn settings_that_differ_and_a_load_too_great_for_the_survivor_are_alarms() {
 
 #[test]
 fn services_are_listed_and_restarted_and_what_cannot_be_is_refused_in_words() {
-    let cluster = Cluster::start(&Spec::default());
+    let mut cluster = Cluster::start(&Spec::default());
     let list = cluster.cli("a").json(&["service", "list"]);
     for (node, name) in list["nodes"].as_array().into_iter().flatten().zip(["a", "b"]) {
         assert_eq!(node["node"], name);
@@ -466,4 +466,10 @@ fn services_are_listed_and_restarted_and_what_cannot_be_is_refused_in_words() {
         try_leave_message(cluster.phones(), cluster.sip("a"), Cluster::USERS[0].number, 1.2)
             .is_ok_and(|deposit| deposit.acknowledged())
     });
+
+    // A node that is down: the refusal names it.
+    cluster.kill("b");
+    let restart = ["service", "restart", "notifier", "--at", "b"];
+    let refused = cluster.cli("a").try_json(&restart).expect_err("refused");
+    assert!(refused.contains("b does not answer") && refused.contains("check that it runs"), "{refused}");
 }

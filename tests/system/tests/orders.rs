@@ -112,7 +112,7 @@ fn without_a_majority_what_needs_one_is_refused_at_once_and_the_rest_is_taken() 
     });
     let before = cli.json(&["cluster", "settings"]);
 
-    let why = "fewer than 2 of the 3 members are in touch";
+    let why = "not in touch with a leader of at least 2 of the 3 members";
     let settings = before["settings"].as_array().expect("settings").clone();
     assert!(settings.len() > 15, "{settings:?}");
     for setting in &settings {

@@ -71,7 +71,7 @@ impl Cli {
     /// Gives an order that may be repeated, until it is carried out, as an administrator does: on a machine that is
     /// busy with other tests a majority is lost for a moment now and then, and the answer says so.
     pub fn order(&self, arguments: &[&str]) -> Value {
-        let passing = ["the outcome is unknown", "are in touch", "no leader was found"];
+        let passing = ["the outcome is unknown", "not in touch with a leader", "no leader was found"];
         let mut said = String::new();
         let done = holds(Duration::from_secs(30), || match self.try_json(arguments) {
             Ok(done) => Some(done),

@@ -89,6 +89,21 @@ fn values_that_cannot_be_used_are_named_and_left_out() {
 }
 
 #[test]
+fn reason_shows_the_begin_only_of_a_value_of_thousands_of_characters() {
+    let (long, full) = ("ü".repeat(3_000), "y".repeat(80));
+    let long = long.as_str();
+    let shown = format!("'{}…'", "ü".repeat(80));
+    let person = read(&settings(&[]), &[("telephoneNumber", long), ("displayName", long), ("mail", long)]);
+    let found = problems(&person);
+    for (problem, reason) in found.iter().zip(["is invalid", "at most 128 characters", "is not usable"]) {
+        assert!(problem.contains(&shown) && problem.contains(reason) && problem.len() < 500, "{problem}");
+    }
+    assert_eq!(found.len(), 3, "{found:?}");
+    let whole = read(&settings(&[]), &[("telephoneNumber", "1"), ("mail", full.as_str())]);
+    assert!(problems(&whole)[0].contains(&format!("'{full}' is not usable")), "80 characters are shown");
+}
+
+#[test]
 fn cut_attribute_is_a_problem_and_no_empty_value() {
     let settings = settings(&["class=cn=boss,dc=x -> gold"]);
     let mut attributes = Attributes::new();

@@ -8,8 +8,8 @@ use tonic::{Status, Streaming};
 use tracing::info;
 use twinbox_ids::Pii;
 use twinbox_mailbox::{
-    AddressChange, InvalidAddress, NotifyColumns, RowProblem, UserAddress, UserAddresses, UserRow, read_table,
-    write_users,
+    AddressChange, InvalidAddress, NotifyColumns, RowProblem, UserAddress, UserAddresses, UserRow, check_name,
+    check_operator, read_table, write_users,
 };
 use twinbox_mailstore::{PlannedUser, UserImport, WeakPins};
 use twinbox_outbox::Channel;
@@ -158,6 +158,13 @@ pub async fn export(node: &AdminHandles) -> Result<String, Status> {
     });
     let rows: Vec<_> = rows.collect::<Result<_, _>>().map_err(internal)?;
     Ok(write_users(rows))
+}
+
+/// Checks the name and the operator number of a new user, as an import checks those of a table.
+pub(crate) fn check_fields(name: &str, operator: Option<&str>) -> Result<(), Status> {
+    check_name(name).map_err(|error| Status::invalid_argument(format!("name: {error}")))?;
+    let reachable = operator.map_or(Ok(()), check_operator);
+    reachable.map_err(|error| Status::invalid_argument(format!("operator: {error}")))
 }
 
 /// Addresses of a new user.

@@ -39,6 +39,8 @@ pub struct AdminNode {
     pub socket: PathBuf,
     /// The connection of an administrator.
     pub channel: Channel,
+    /// Its alarms, which no task writes.
+    pub alarms: Alarms,
     roles: Roles,
     stop: CancellationToken,
     serving: JoinHandle<()>,
@@ -52,6 +54,7 @@ impl AdminNode {
         let config = Arc::new(config(dir.path()));
         let (node, roles) = (Node::alone(&dir.path().join("store"), "a"), roles(&config, dir.path()).await);
         let (handles, facts, host) = parts(&config, &node, &roles).await;
+        let alarms = handles.alarms.clone();
         let socket = dir.path().join("admin.sock");
         let bound = AdminSocket::bind(&socket).expect("a socket");
         // No operator of another machine comes.
@@ -60,7 +63,7 @@ impl AdminNode {
         let serving = tokio::spawn(AdminService::new(handles, facts, host).serve(bound, operators, stop.clone()));
         let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).expect("an address");
         let channel = endpoint.connect().await.expect("a connection");
-        Self { node, socket, channel, roles, stop, serving, _dir: dir }
+        Self { node, socket, channel, alarms, roles, stop, serving, _dir: dir }
     }
 
     /// A node with all records, in a cluster that agrees on orders.

@@ -56,6 +56,8 @@ async fn request_about_a_user_or_message_is_refused_with_the_input_and_the_remed
     let mut provisioning = ProvisioningClient::new(node.channel.clone());
     let mut delivery = DeliveryClient::new(node.channel.clone());
     let new = |number: &str| UserAddRequest { number: text(number), pin: text("2580"), ..Default::default() };
+    let two_lines = UserAddRequest { name: text("two\nlines"), ..new("1002") };
+    let unreachable = UserAddRequest { operator: text("+49 30 99"), ..new("1002") };
     let nowhere = UserAddRequest { timezone: text("Mars/Base"), ..new("1002") };
     let renumber = UserRenumberRequest { number: text("1001"), to: text("1o02") };
     let message = |id: &str| MessageRequest { number: text("1001"), id: text(id) };
@@ -84,6 +86,8 @@ async fn request_about_a_user_or_message_is_refused_with_the_input_and_the_remed
             Code::FailedPrecondition,
             ["'Mars/Base' is not a time zone", "such as Europe/Berlin"],
         ),
+        (refusal(admin.user_add(two_lines).await), Code::InvalidArgument, ["name: ", "on one line"]),
+        (refusal(admin.user_add(unreachable).await), Code::InvalidArgument, ["operator: ", "without spaces"]),
         (refusal(admin.user_renumber(renumber).await), Code::FailedPrecondition, ["'1o02'", "has digits only"]),
         (
             refusal(admin.message_delete(message("xyz")).await),

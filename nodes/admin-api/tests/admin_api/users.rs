@@ -1,6 +1,11 @@
 //! Users and their messages, as an administrator adds, shows, changes and removes them.
 
+use std::collections::BTreeMap;
+
 use tonic::{Code, transport::Channel};
+use twinbox_directory_store::DirectoryStore;
+use twinbox_ids::{DirectoryId, Pii, Timestamp};
+use twinbox_mailbox::{EntryId, StoredDirectory};
 use twinbox_store_kit::audio;
 use twinbox_wire::admin::{
     ClusterStatusRequest, MessageListRequest, MessageRequest, UserAddRequest, UserListRequest, UserRenumberRequest,
@@ -85,4 +90,24 @@ async fn message_is_exported_whole_deleted_and_undeleted() {
     assert_eq!(state(&mut admin).await.0, "deleted");
     admin.message_undelete(request()).await.expect("undeleted");
     assert_eq!(state(&mut admin).await.0, "new");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn user_of_a_directory_is_shown_with_its_name() {
+    let node = AdminNode::formed().await;
+    let mailbox = node.node.mailbox().await;
+    let directories = DirectoryStore::of(&node.node.mailstore);
+    let (id, name) = (DirectoryId(1), "corp".to_owned());
+    let directory = StoredDirectory { id, name, created: Timestamp(1), settings: BTreeMap::new() };
+    directories.add_directory(directory).await.expect("added");
+    let mut admin = AdminClient::new(node.channel.clone());
+    let local = admin.user_show(user("1001")).await.expect("shown").into_inner();
+    assert_eq!((local.directory.as_str(), local.disabled), ("", false));
+    let private = |text: &str| Pii::new(text.to_owned());
+    let bound = directories.bind_user(mailbox.id, id, EntryId(2), private("uid=a"), private("a")).await;
+    bound.expect("bound");
+    let shown = admin.user_show(user("1001")).await.expect("shown").into_inner();
+    let listed = admin.user_list(UserListRequest::default()).await.expect("a list").into_inner().users;
+    assert_eq!((shown.directory.as_str(), shown.disabled), ("corp", false));
+    assert_eq!(listed, [shown]);
 }

@@ -1,4 +1,4 @@
-use twinbox_roles::{Cause, MemberView, Move, MoveObject, State};
+use twinbox_roles::{Cause, LocalFacts, MemberView, Move, MoveObject, State};
 
 use super::*;
 
@@ -16,32 +16,18 @@ impl AlarmSource for Nothing {
 
 /// A view of `a` with these members, with a majority.
 pub fn view(members: &[(&str, Status)]) -> RolesView {
-    let state = State::default();
+    let members = members.iter().map(|(member, status)| MemberView {
+        name: name(member),
+        kind: if *member == "w" { MemberKind::Witness } else { MemberKind::Node },
+        status: *status,
+        reason: if *status == Status::NotFunctioning { "not heard".to_owned() } else { String::new() },
+        incarnation: None,
+    });
+    let facts = LocalFacts { quorum: true, ..LocalFacts::default() };
     RolesView {
-        node: name("a"),
-        members: members
-            .iter()
-            .map(|(member, status)| MemberView {
-                name: name(member),
-                kind: if *member == "w" { MemberKind::Witness } else { MemberKind::Node },
-                status: *status,
-                reason: if *status == Status::NotFunctioning { "not heard".to_owned() } else { String::new() },
-                incarnation: None,
-            })
-            .collect(),
-        publisher: None,
+        members: members.collect(),
         duties: Vec::new(),
-        leader: None,
-        quorum: true,
-        reason: String::new(),
-        settings: state.settings,
-        moves: Vec::new(),
-        splits: Vec::new(),
-        departures: Vec::new(),
-        rivals: BTreeSet::new(),
-        feature_level: 1,
-        cuts: Default::default(),
-        heirs: Vec::new(),
+        ..RolesView::new(&name("a"), &State::default(), &facts)
     }
 }
 

@@ -222,9 +222,7 @@ pub(crate) fn make_folder(dir: &Path) -> Result<(), BackupError> {
     above.map_or(Ok(()), make_folder)?;
     match (make_new_folder(dir)?, above) {
         (true, Some(above)) => sync_folder(above),
-        (false, _) if !dir.is_dir() => {
-            Err(BackupError::io("create folder", dir)(io::ErrorKind::AlreadyExists.into()))
-        }
+        (false, _) if !dir.is_dir() => Err(BackupError::io("create folder", dir)(rustix::io::Errno::NOTDIR.into())),
         _ => Ok(()),
     }
 }

@@ -18,7 +18,7 @@ use std::{
 
 use support::{Fixture, OLD, shift, silent};
 use tempfile::TempDir;
-use twinbox_backup::{BackupError, EntryState, Observer, Phase, Progress, create, prune, verify};
+use twinbox_backup::{BackupError, BackupFolder, EntryState, Observer, Phase, Progress, create, prune, verify};
 use twinbox_disk::{Disk, Transaction};
 use twinbox_replication_store::codec;
 use twinbox_store_kit::{Node, audio};
@@ -308,7 +308,29 @@ async fn backup_of_a_node_without_all_records_is_used_only_by_its_name() {
 #[tokio::test]
 async fn relative_folder_is_refused() {
     let fixture = Fixture::new();
-    let folder = twinbox_backup::BackupFolder::at("backups");
+    let folder = BackupFolder::at("backups");
     let refused = create(&fixture.node.mailstore, &folder, "test", &silent()).await;
     assert!(matches!(refused, Err(BackupError::Relative(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn folder_inside_the_data_folder_of_the_node_is_refused() {
+    let fixture = Fixture::new();
+    fixture.node.store.set_cluster_id(OLD).await.expect("a cluster");
+    let dir = TempDir::new().expect("a directory");
+    let data_dir = dir.path().join("data");
+    fs::create_dir(&data_dir).expect("a folder");
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&data_dir, &link).expect("a link");
+    let create_at = async |folder: PathBuf| {
+        let folder = BackupFolder::at(folder).outside(&data_dir);
+        create(&fixture.node.mailstore, &folder, "test", &silent()).await
+    };
+    for inside in [data_dir.clone(), data_dir.join("new/backups"), link.join("backups")] {
+        let refused = create_at(inside.clone()).await.expect_err("inside the data folder").to_string();
+        let both = format!("{} is inside {}, ", inside.display(), data_dir.display());
+        assert!(refused.starts_with(&both) && refused.contains("give a folder outside of it"), "{refused}");
+    }
+    assert_eq!(fs::read_dir(&data_dir).expect("a folder").count(), 0, "nothing is written there");
+    create_at(dir.path().join("data-backups")).await.expect("a backup");
 }

@@ -1,8 +1,9 @@
 //! Prunes after a clock was wrong, and of backups of nodes without all records.
 
-use std::num::NonZeroU32;
+use std::{fs, num::NonZeroU32, path::Path};
 
 use twinbox_backup::{BackupError, create, prune, verify};
+use twinbox_store_kit::audio;
 
 use crate::support::{Fixture, OLD, shift, silent};
 
@@ -48,4 +49,18 @@ async fn backup_of_a_node_without_all_records_does_not_count() {
     assert_eq!((pruned.kept, pruned.removed), (vec![next.name], vec![whole.name, partial.name]));
     // A backup that a prune removed since it was listed has no faults.
     assert!(verify(&fixture.folder, &listed, &silent()).expect("verified").is_empty());
+}
+
+#[tokio::test]
+async fn backup_whose_list_of_audio_is_damaged_pushes_no_whole_one_out() {
+    let fixture = Fixture::new();
+    let mailbox = fixture.node.mailbox().await;
+    fixture.node.leave(mailbox.id, &audio(1_000)).await;
+    let [old, whole, damaged] = [fixture.create().await, fixture.create().await, fixture.create().await];
+    fs::write(Path::new(&damaged.location).join("audio.list"), b"damaged").expect("written");
+    let pruned = prune(&fixture.folder, NonZeroU32::MIN, None).expect("pruned");
+    assert_eq!((pruned.kept, pruned.removed), (vec![whole.name.clone(), damaged.name], vec![old.name]));
+    assert!(pruned.audio_stays.is_some() && pruned.audio == 0);
+    let verified = verify(&fixture.folder, &fixture.backups(), &silent()).expect("verified");
+    assert!(verified.iter().any(|backup| backup.name == whole.name && backup.is_whole()), "{verified:?}");
 }

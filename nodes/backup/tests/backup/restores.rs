@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use tempfile::TempDir;
-use twinbox_backup::{BackupError, refuse_unfinished};
+use twinbox_backup::{BackupError, UnfinishedRestore, refuse_unfinished};
 use twinbox_ids::{DeviceId, MessageId, Timestamp};
 use twinbox_mailbox::{by_epoch, schema};
 use twinbox_mailstore::{Mark, rows::mailbox_in};
@@ -19,7 +19,21 @@ const UNKNOWN: Table = Table(50_000);
 
 /// Name of the backup whose restore into this folder has not ended.
 fn unfinished(dir: &Path) -> Option<String> {
-    refuse_unfinished(dir).err().map(|error| error.backup)
+    match refuse_unfinished(dir) {
+        Err(UnfinishedRestore::Begun { backup, .. }) => Some(backup),
+        _ => None,
+    }
+}
+
+#[test]
+fn data_folder_that_cannot_be_read_is_not_called_restored_in_part() {
+    let dir = TempDir::new().expect("a directory");
+    // Reads of what is below a file fail, as those of a folder of another user do.
+    let file = dir.path().join("data");
+    fs::write(&file, "no folder").expect("written");
+    let refused = refuse_unfinished(&file);
+    assert!(matches!(refused, Err(UnfinishedRestore::Unknown { .. })), "{refused:?}");
+    assert!(refused.is_err_and(|error| !error.to_string().contains("restore")));
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use twinbox_sip::{
     Request, Response,
     dialog::Dialog,
     identity::{self, Caller},
-    redirect::{Greeting, Purpose, purpose},
+    redirect::{Greeting, Party, Purpose, purpose},
     sdp::{self, Local, Sdp, SdpError, Stream},
     session::{self, Timer, TimerOutcome, TimerPolicy},
 };
@@ -217,16 +217,18 @@ async fn find(
 ) -> Result<Callee, twinbox_mailstore::MailError> {
     let mailstore = &parts.deps.mailstore;
     Ok(match purpose(request, parts.config().rules()) {
-        Purpose::Leave { mailbox, greeting } => match mailstore.find_by_number(&mailbox).await? {
-            Some(mailbox) => {
-                let greeting = match greeting {
-                    Greeting::Standard => GreetingKind::Standard,
-                    Greeting::Busy => GreetingKind::Busy,
-                };
-                Callee::Leave(Box::new(mailbox), greeting)
+        Purpose::Leave(parties) => {
+            for Party { number, greeting } in parties {
+                if let Some(mailbox) = mailstore.find_by_number(&number).await? {
+                    let greeting = match greeting {
+                        Greeting::Standard => GreetingKind::Standard,
+                        Greeting::Busy => GreetingKind::Busy,
+                    };
+                    return Ok(Callee::Leave(Box::new(mailbox), greeting));
+                }
             }
-            None => Callee::Unknown,
-        },
+            Callee::Unknown
+        }
         Purpose::SignIn => Callee::SignIn(match &caller.number {
             Some(number) => mailstore.find_by_number(number.reveal()).await?.map(Box::new),
             None => None,

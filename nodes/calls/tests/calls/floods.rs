@@ -168,17 +168,20 @@ async fn connect_from(address: &str, node: &Node) -> Raw {
 }
 
 #[tokio::test]
-async fn strangers_use_no_connection_slot_of_trunks() {
+async fn strangers_of_one_host_use_no_connection_of_trunks_and_half_of_those_of_strangers() {
     let node = Node::start().await;
     let mut strangers = Vec::new();
     for _ in 0..200 {
         strangers.push(connect_from("127.0.0.2", &node).await);
     }
     let begun = BootInstant::now();
-    while node.counter("connections_refused") < 200 - 128 {
+    while node.counter("connections_refused") < 200 - 64 {
         assert!(begun.elapsed() < Duration::from_secs(4), "{} refused", node.counter("connections_refused"));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+    let mut other = connect_from("127.0.0.3", &node).await;
+    let mut dialog = other.dialog("other");
+    assert_eq!(other.ask(dialog.request("OPTIONS", "", "")).await.code, 403);
     let mut trunk = Raw::tcp(node.tcp).await;
     let mut dialog = trunk.dialog("trunk");
     assert_eq!(trunk.ask(dialog.request("OPTIONS", "", "")).await.code, 200);

@@ -316,12 +316,12 @@ async fn recorded_name_has_no_silence_at_its_end() {
     assert_eq!(record("#", None).await, None);
 }
 
-/// A redirected call leaves its message for the redirecting party, and the busy greeting differs.
+/// A redirected call leaves its message for the first redirecting party with a mailbox, and the busy greeting differs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redirected_call_to_the_pilot_leaves_a_message() {
-    let node = Node::start().await;
-    let phone = phone(Transport::Udp).await;
-    let options = CallOptions::default().header("Diversion", "<sip:1001@pbx.example>;reason=user-busy");
+    let (node, phone) = (Node::start().await, phone(Transport::Udp).await);
+    let parties = "<sip:1001@pbx.example>;reason=user-busy, <sip:+15550100@carrier.example>";
+    let options = CallOptions::default().header("Diversion", parties);
     let call = phone.call(target(&node, "*97", Transport::Udp), options).await.expect("answered");
     to_the_tone(&call, "#").await;
     call.send_audio(speech(8, 1_000)).await;

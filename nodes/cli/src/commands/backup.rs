@@ -26,7 +26,7 @@ use twinbox_wire::backup::{
     self as wire, BackupEvent, CreateRequest, ListReply, ListRequest, RestoreMailboxRequest, backup_event::Event,
 };
 
-use crate::output;
+use crate::output::{self, counted};
 
 /// Interval of the lines of progress.
 const SHOWN_EVERY: Duration = Duration::from_millis(200);
@@ -150,11 +150,11 @@ fn show_created(json: bool, backup: &wire::Backup) -> Result<(), CliError> {
         output::json(backup)?;
     } else {
         println!(
-            "backup {} made in {seconds} s: {} mailboxes, {} messages, {} recordings ({}), of which {} are new here ({})",
+            "backup {} made in {seconds} s: {}, {}, {} ({}), of which new here: {} ({})",
             backup.name,
-            backup.mailboxes,
-            backup.messages,
-            backup.audio,
+            counted(backup.mailboxes, "mailbox"),
+            counted(backup.messages, "message"),
+            counted(backup.audio, "recording"),
             size(backup.audio_bytes),
             backup.copied,
             size(backup.copied_bytes)
@@ -175,8 +175,8 @@ async fn one_mailbox(socket: &Path, json: bool, request: RestoreMailboxRequest) 
             false => format!(" ({})", output::acknowledged(&restored.acknowledged)),
         };
         println!(
-            "mailbox {number}: {} messages restored from {}{acknowledged}; {} were there",
-            restored.messages.len(),
+            "mailbox {number}: {} restored from {}{acknowledged}; there already: {}",
+            counted(restored.messages.len(), "message"),
             restored.backup,
             restored.present
         );
@@ -257,7 +257,7 @@ fn table(backups: Vec<wire::Backup>) -> String {
     let rows = backups.into_iter().map(|backup| {
         let mut state = match backup.missing.len() {
             0 => backup.state,
-            missing => format!("{}, {missing} recordings missing", backup.state),
+            missing => format!("{}, {} missing", backup.state, counted(missing, "recording")),
         };
         if !backup.reason.is_empty() {
             state = format!("{state}: {}", backup.reason);
@@ -315,10 +315,11 @@ fn check(json: bool, folder: &BackupFolder, name: Option<&str>) -> Result<(), Cl
             let Verified { name, records, audio, bytes, missing, more_faults, .. } = verified;
             let state = match faults(verified) {
                 0 if *missing == 0 => "whole".to_owned(),
-                0 => format!("as it was made: {missing} recordings were missing then"),
-                faults => format!("DAMAGED, {faults} faults"),
+                0 => format!("as it was made: {} missing then", counted(*missing, "recording")),
+                faults => format!("DAMAGED, {}", counted(faults, "fault")),
             };
-            println!("{name}: {records} records, {audio} recordings ({}): {state}", size(*bytes));
+            let (records, audio) = (counted(*records, "record"), counted(*audio, "recording"));
+            println!("{name}: {records}, {audio} ({}): {state}", size(*bytes));
             verified.faults.iter().for_each(|fault| println!("  {fault}"));
             if *more_faults > 0 {
                 println!("  and {more_faults} more");
@@ -349,11 +350,11 @@ fn show_pruned(json: bool, pruned: &Pruned) -> Result<(), CliError> {
         }))?;
     } else {
         println!(
-            "{} backups removed, {} stay; {} interrupted ones and {} recordings ({}) removed",
-            pruned.removed.len(),
+            "{} removed, {} kept; also removed: {} interrupted, {} ({})",
+            counted(pruned.removed.len(), "backup"),
             pruned.kept.len(),
             pruned.unfinished.len(),
-            pruned.audio,
+            counted(pruned.audio, "recording"),
             size(pruned.bytes)
         );
     }

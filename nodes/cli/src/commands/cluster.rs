@@ -169,7 +169,8 @@ pub(super) async fn ask(socket: &Path) -> Result<ClusterStatusReply, CliError> {
 pub(crate) fn render(reply: &ClusterStatusReply) -> String {
     let mut text = String::new();
     let or_none = |name: &str| if name.is_empty() { "none".to_owned() } else { name.to_owned() };
-    let quorum = if reply.quorum { "majority reachable" } else { "NO MAJORITY: duties wait, calls continue" };
+    let quorum =
+        if reply.quorum { "majority reachable" } else { "NO MAJORITY: calls continue, roles as last known" };
     let level = reply.feature_level;
     let (cluster, publisher) = (&reply.cluster, or_none(&reply.publisher));
     let mode = if reply.mode == ACTIVE_PASSIVE { ", active-passive" } else { "" };

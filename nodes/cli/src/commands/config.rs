@@ -12,16 +12,15 @@ pub fn run(command: ConfigCommand) -> Result<(), CliError> {
         Ok(Config::Node(config)) => println!("{}: node '{}', no mistakes", file.display(), config.name),
         Ok(Config::Witness(config)) => {
             println!(
-                "{}: witness '{}' of {} clusters, no mistakes",
+                "{}: witness '{}' of {}, no mistakes",
                 file.display(),
                 config.name,
-                config.clusters.len()
+                twinbox_ids::counted(config.clusters.len(), "cluster")
             )
         }
         Err(error) => {
-            let count = error.count();
-            let plural = if count == 1 { "mistake" } else { "mistakes" };
-            return Err(CliError::Usage(format!("{error}\n{count} {plural}; nothing was started")));
+            let mistakes = twinbox_ids::counted(error.count(), "mistake");
+            return Err(CliError::Usage(format!("{error}\n{mistakes}; nothing was started")));
         }
     }
     Ok(())

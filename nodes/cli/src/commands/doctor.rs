@@ -184,8 +184,8 @@ async fn witness(config: &WitnessConfig, timeout: Duration, report: &mut Report)
     disk("witness.data_dir", &config.data_dir, &owner, 0, report);
     if let Err(why) = twinbox_app::ask_witness(config, timeout).await {
         let what = format!("the witness does not answer: {why}");
-        let remedy =
-            "start it (systemctl start twinbox-witness, or 'twinbox witness --config FILE') and check its log";
+        let remedy = "start it (systemctl start twinbox-witness, or 'twinbox witness --config FILE') and check its log; \
+                      once removed from a cluster: take its section out of the file, or the witness off this machine";
         report.add("node", [Finding::new("node", what, remedy)]);
         let binds: Vec<_> =
             config.clusters.iter().map(|cluster| ("[[cluster]] bind", Transport::Tcp, cluster.bind)).collect();

@@ -1,6 +1,6 @@
 //! `twinbox completion`, `twinbox man`: both are generated from the command line's definitions.
 
-use std::io;
+use std::io::{self, Write};
 
 use clap::CommandFactory;
 
@@ -9,8 +9,9 @@ use twinbox_cli_args::{Cli, CompletionArgs, ManArgs};
 
 /// Prints a completion script.
 pub fn completion(args: &CompletionArgs) -> Result<(), CliError> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "twinbox", &mut io::stdout());
-    Ok(())
+    let mut script: Vec<u8> = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "twinbox", &mut script);
+    io::stdout().write_all(&script).map_err(|e| CliError::Failed(format!("cannot write the output: {e}")))
 }
 
 /// Writes a manual page for the program and for each of its commands.

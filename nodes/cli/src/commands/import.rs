@@ -56,7 +56,7 @@ async fn asterisk(socket: &Path, json: bool, args: AsteriskArgs) -> Result<(), C
     let (texts, sender) = (std::mem::take(&mut conf.texts), conf.sender.take());
     let (entries, mut not_taken) = usable(&args, conf)?;
     not_taken.extend(sender.map(|(line, sender)| {
-        let hint = "set 'from' in [mail] of every node if mails are to come from there";
+        let hint = "give 'twinbox setting set mail.from=ADDRESS' if mails are to come from there";
         format!("{}:{line}: serveremail={sender}: {hint}", args.conf.display())
     }));
     let table = table(&args, &entries, &mut not_taken);
@@ -310,7 +310,7 @@ fn report(
         counts;
     if args.dry_run {
         println!(
-            "{greetings_taken} greetings and {messages_taken} messages would be imported, except those that exist already"
+            "to be imported, except those that exist already: greetings {greetings_taken}, messages {messages_taken}"
         );
     } else if args.spool.is_some() {
         println!(

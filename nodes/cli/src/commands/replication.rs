@@ -7,7 +7,7 @@ use twinbox_wire::storage::{
     ReplicationStatusRequest, VerifyRequest,
 };
 
-use crate::output;
+use crate::output::{self, counted};
 use twinbox_admin_client::{CliError, client};
 use twinbox_cli_args::ReplicationCommand;
 
@@ -53,15 +53,15 @@ pub async fn run(socket: &Path, json: bool, command: ReplicationCommand) -> Resu
 
 fn status(reply: &ReplicationStatusReply) -> String {
     let mut lines = vec![format!(
-        "node {}: {}, {} changes; since its start {} writes on two, {} alone",
+        "node {}: {}, {}; since its start {} on two, {} alone",
         reply.node,
         match reply.filled.as_str() {
             "complete" => "all data is here",
             "records" => "all records are here, recordings follow",
             _ => "records are being copied",
         },
-        reply.changes,
-        reply.on_two,
+        counted(reply.changes, "change"),
+        counted(reply.on_two, "write"),
         reply.alone,
     )];
     match reply.scan {
@@ -77,8 +77,8 @@ fn status(reply: &ReplicationStatusReply) -> String {
     }
     let oldest = reply.log_oldest_ms.map(|oldest| format!(", from {} on", output::time(oldest)));
     lines.push(format!(
-        "log: {} changes, about {} MB{}; {} were cut",
-        reply.log_changes,
+        "log: {}, about {} MB{}; cut: {}",
+        counted(reply.log_changes, "change"),
         reply.log_bytes.div_ceil(1024 * 1024),
         oldest.unwrap_or_default(),
         reply.log_cut,
@@ -100,7 +100,7 @@ fn peer(peer: &PeerReplication) -> Vec<String> {
         peer.name.clone(),
         since.unwrap_or_else(|| "not connected".to_owned()),
         if peer.counts { "yes" } else { "no" }.to_owned(),
-        format!("{} changes", peer.lag_changes),
+        counted(peer.lag_changes, "change"),
         peer.lag_bytes.to_string(),
         behind.unwrap_or_else(|| "-".to_owned()),
         format!("{:.0}/s", peer.rate),
@@ -152,7 +152,7 @@ fn verified(comparison: &Comparison) -> String {
         return format!("{peer}: all there and undamaged ({seconds})");
     }
     if *equal {
-        return format!("{peer}: equal, {rows} records ({seconds})");
+        return format!("{peer}: equal, {} ({seconds})", counted(*rows, "record"));
     }
     let mut lines: Vec<String> = differences.iter().map(difference).collect();
     if *more > 0 {

@@ -9,7 +9,7 @@ use twinbox_stopped_node::NoFillSource;
 use twinbox_wire::storage::{CheckReply, CheckRequest, CompactReply, CompactRequest, StatsReply, StatsRequest};
 
 use super::backup::{ProgressLine, size};
-use crate::output;
+use crate::output::{self, counted};
 use twinbox_admin_client::{CliError, client};
 use twinbox_cli_args::{OverwriteArgs, StoreCommand};
 
@@ -85,7 +85,7 @@ async fn overwrite(json: bool, args: OverwriteArgs) -> Result<(), CliError> {
             "left_log": done.cut,
         }))?;
     } else {
-        println!("{}: {} changes and {} recordings were taken over", config.name, taken.changes, taken.audio);
+        println!("{}: taken over: changes {}, recordings {}", config.name, taken.changes, taken.audio);
         match done.cut {
             Some(0) => {}
             Some(cut) => println!(
@@ -112,28 +112,28 @@ async fn only<T>(mut answers: Streaming<T>) -> Result<T, CliError> {
 }
 
 fn checked(reply: &CheckReply) -> String {
-    let mut lines = vec![format!("{} records, {} recordings", reply.rows, reply.audio)];
-    let mut list = |what: &str, count: u64, items: &[String]| {
+    let mut lines = vec![format!("{}, {}", counted(reply.rows, "record"), counted(reply.audio, "recording"))];
+    let mut list = |noun: &str, what: &str, count: u64, items: &[String]| {
         if count > 0 {
-            lines.push(format!("{count} {what}:"));
+            lines.push(format!("{} {what}:", counted(count, noun)));
             lines.extend(items.iter().map(|item| format!("  {item}")));
             let more = count.saturating_sub(items.len() as u64);
             lines.extend((more > 0).then(|| format!("  and {more} more")));
         }
     };
     let owned = |hashes: &[String]| -> Vec<String> { hashes.iter().map(|hash| with_owners(reply, hash)).collect() };
-    list("records cannot be read", reply.unreadable, &reply.unreadable_rows);
+    list("record", "cannot be read", reply.unreadable, &reply.unreadable_rows);
     let [missing, damaged] = counts(reply);
-    list("recordings are missing", missing, &owned(&reply.missing_audio));
-    list("recordings are damaged", damaged, &owned(&reply.damaged_audio));
+    list("recording", "missing", missing, &owned(&reply.missing_audio));
+    list("recording", "damaged", damaged, &owned(&reply.damaged_audio));
     if reply.awaited > 0 {
         lines.push(format!(
-            "{} recordings are still being received from the other nodes ('twinbox replication status')",
-            reply.awaited
+            "{} still being received from the other nodes ('twinbox replication status')",
+            counted(reply.awaited, "recording")
         ));
     }
     if reply.set_aside > 0 {
-        lines.push(format!("{} changes are set aside", reply.set_aside));
+        lines.push(format!("{} set aside", counted(reply.set_aside, "change")));
     }
     lines.join("\n")
 }

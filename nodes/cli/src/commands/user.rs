@@ -59,12 +59,12 @@ pub async fn run(socket: &Path, json: bool, command: UserCommand) -> Result<(), 
             if json {
                 return output::json(&user);
             }
-            let (aliases, lost) = (user.aliases.join(", "), user.lost_addresses.join(", "));
-            let audio = size(user.audio_bytes);
+            let more = [("aliases", user.aliases.join(", ")), ("directory", user.directory.clone())];
+            let (audio, lost) = (size(user.audio_bytes), user.lost_addresses.join(", "));
             print_table(vec![user]);
             println!("audio of messages and greetings: {audio}");
-            if !aliases.is_empty() {
-                println!("aliases: {aliases}");
+            for (what, value) in more.iter().filter(|(_, value)| !value.is_empty()) {
+                println!("{what}: {value}");
             }
             if !lost.is_empty() {
                 println!("another user has since a split: {lost}; set other addresses with 'twinbox user set'");
@@ -115,6 +115,7 @@ fn print_table(users: Vec<User>) {
 fn table(users: Vec<User>) -> String {
     let rows = users.into_iter().map(|u| {
         let pin = if u.must_change_pin { "to be changed" } else { "set" };
+        let pin = if u.disabled { "disabled" } else { pin };
         vec![
             if u.number_lost { format!("{} (lost)", u.number) } else { u.number },
             u.name,

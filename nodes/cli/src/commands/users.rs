@@ -13,7 +13,7 @@ use twinbox_wire::admin::{
     UserRequest,
 };
 
-use crate::output;
+use crate::output::{self, counted};
 use twinbox_admin_client::{
     CliError,
     client::{self, Provisioning},
@@ -48,7 +48,7 @@ pub async fn send(
         problems.extend(event.problems);
         taken.rows.extend(event.rows);
         if watched && event.done > 0 {
-            eprint!("\r{} users done ", event.done);
+            eprint!("\r{} done ", counted(event.done, "user"));
         }
         if let Some(summary) = event.summary {
             (taken.summary, ended) = (summary, true);
@@ -136,13 +136,13 @@ pub fn without_pins(rows: &[UserImportRow]) {
 pub fn summary(summary: &UserImportSummary) -> String {
     let UserImportSummary { created, changed, unchanged, .. } = summary;
     if summary.dry_run {
-        return format!("{created} users would be new, {changed} changed, {unchanged} unchanged");
+        return format!("{} would be new, {changed} changed, {unchanged} unchanged", counted(*created, "user"));
     }
     let how = match summary.acknowledged.as_str() {
         "" => String::new(),
         how => format!(" ({})", output::acknowledged(how)),
     };
-    format!("{created} users new, {changed} changed, {unchanged} unchanged{how}")
+    format!("{} new, {changed} changed, {unchanged} unchanged{how}", counted(*created, "user"))
 }
 
 /// Error with the users that were changed concurrently, by line of the source file.

@@ -16,7 +16,7 @@ fn check_fails_for_each_kind_of_damage_and_names_it() {
     assert!(outcome(&CheckReply::default()).is_ok());
     let damaged =
         CheckReply { unreadable: 1, unreadable_rows: vec!["message 0x01".to_owned()], ..CheckReply::default() };
-    assert!(checked(&damaged).contains("1 records cannot be read:\n  message 0x01"));
+    assert!(checked(&damaged).contains("1 record cannot be read:\n  message 0x01"));
     let missing = CheckReply { missing_audio: vec!["ab".to_owned()], ..CheckReply::default() };
     let audio = CheckReply { damaged_audio: vec!["cd".to_owned()], ..CheckReply::default() };
     for reply in [damaged, missing, audio, CheckReply { set_aside: 1, ..CheckReply::default() }] {
@@ -30,7 +30,7 @@ fn large_damage_is_counted_and_recordings_are_listed_with_their_owners() {
     let listed = vec!["ab".to_owned(), "cd".to_owned()];
     let reply = CheckReply { missing: 12, missing_audio: listed, owners: vec![owners], ..CheckReply::default() };
     let text = checked(&reply);
-    assert!(text.contains("12 recordings are missing:\n  ab: message 1, message 2\n  cd\n  and 10 more"), "{text}");
+    assert!(text.contains("12 recordings missing:\n  ab: message 1, message 2\n  cd\n  and 10 more"), "{text}");
     assert!(outcome(&CheckReply { missing: 1, ..CheckReply::default() }).is_err());
 }
 
@@ -38,5 +38,5 @@ fn large_damage_is_counted_and_recordings_are_listed_with_their_owners() {
 fn recordings_that_a_node_still_receives_are_no_damage() {
     let reply = CheckReply { awaited: 7, ..CheckReply::default() };
     assert!(outcome(&reply).is_ok());
-    assert!(checked(&reply).contains("7 recordings are still being received"), "{}", checked(&reply));
+    assert!(checked(&reply).contains("7 recordings still being received"), "{}", checked(&reply));
 }

@@ -97,8 +97,30 @@ fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
+        // The text of many errors ends with that of their cause.
+        let inner_text = inner.to_string();
+        if !text.ends_with(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
         cause = inner.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("transport error{0}")]
+    struct Outer(&'static str, #[source] std::num::ParseIntError);
+
+    #[test]
+    fn cause_that_the_error_names_already_is_not_repeated() {
+        let inner = || "x".parse::<u8>().expect_err("no number");
+        let expected = "transport error: invalid digit found in string";
+        for named in ["", ": invalid digit found in string"] {
+            assert_eq!(causes(&Outer(named, inner())), expected);
+        }
+    }
 }

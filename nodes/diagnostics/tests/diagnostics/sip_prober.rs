@@ -14,7 +14,7 @@ use tokio::{net::UdpSocket, sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use twinbox_diagnostics::{ProbeCounts, ProbedCluster, SipProber};
 use twinbox_ids::{Incarnation, NodeName};
-use twinbox_roles::{MemberKind, MemberView, RolesView, Status};
+use twinbox_roles::{LocalFacts, MemberKind, MemberView, RolesView, State, Status};
 use twinbox_sip::strict::{MAX_MESSAGE, MessageVerdict, read};
 use twinbox_wire::admin::NodeInfoReply;
 
@@ -103,23 +103,10 @@ impl Cluster {
             reason: String::new(),
             incarnation: Some(INCARNATION),
         };
-        let view = RolesView {
-            node: name("a"),
-            members: addresses.keys().chain([&name("a")]).map(member).collect(),
-            publisher: None,
-            duties: Vec::new(),
-            leader: None,
-            quorum: true,
-            reason: String::new(),
-            settings: Default::default(),
-            moves: Vec::new(),
-            splits: Vec::new(),
-            departures: Vec::new(),
-            rivals: BTreeSet::new(),
-            feature_level: 1,
-            cuts: BTreeSet::new(),
-            heirs: Vec::new(),
-        };
+        let members = addresses.keys().chain([&name("a")]).map(member).collect();
+        let facts = LocalFacts { quorum: true, ..LocalFacts::default() };
+        let view = RolesView::new(&name("a"), &State::default(), &facts);
+        let view = RolesView { members, duties: Vec::new(), ..view };
         Self {
             view: Arc::new(view),
             addresses,

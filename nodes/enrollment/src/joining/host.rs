@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_config::ClusterConfig;
-use twinbox_ids::{ClusterId, NodeName};
+use twinbox_ids::{ClusterId, NodeName, check_member_address};
 use twinbox_pki::{JoinRoute, JoinToken, Validity};
 use twinbox_roles::{
     CommandError, FeatureLevels, MemberAddress, MemberKind, Order, OrderId, Refusal, Roles, Timing,
@@ -108,6 +108,7 @@ impl Host {
         if !self.knows(&token).await {
             return Err(refused(Refusal::ForeignToken.to_string()));
         }
+        check_member_address(&ask.address).map_err(|error| refused(error.to_string()))?;
         if let Some(taken) = self.configured(&name, &ask.address) {
             return Err(refused(taken.to_string()));
         }

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::timeout;
 use twinbox_config::SEAL_SECRET;
-use twinbox_ids::{ClusterId, NodeName};
+use twinbox_ids::{ClusterId, NodeName, check_member_address};
 use twinbox_pki::{
     CertificateAuthority, Issued, JoinObstacle, JoinToken, MemberKey, MemberKind as CertificateKind, NodeIdentity,
     PkiError, Seal, TokenError, Unverified,
@@ -69,7 +69,7 @@ pub enum JoinError {
     /// The token is for the other kind of member.
     #[error("the token is for a {0}: {1}")]
     Kind(MemberKind, &'static str),
-    /// The address conflicts with the address of a member.
+    /// An address is not valid, or conflicts with the address of a member.
     #[error("not joined: {0}")]
     Address(String),
     /// The target folder is not empty.
@@ -130,6 +130,8 @@ pub async fn join(spec: &JoinSpec) -> Result<Joined, JoinError> {
         (CertificateKind::Node, true) => return Err(JoinError::Kind(MemberKind::Node, "leave --witness out")),
         _ => {}
     }
+    check_member_address(&spec.address).map_err(|error| JoinError::Address(error.to_string()))?;
+    spec.sip.check().map_err(JoinError::Address)?;
     let own = if spec.witness { MemberKind::Witness } else { MemberKind::Node };
     // A token names nodes only.
     let nodes = token.members.iter().map(|(name, address)| (name, MemberKind::Node, address.as_str()));

@@ -36,6 +36,49 @@ fn folder_and_file_of_a_member_are_for_its_user_alone() {
     }
 }
 
+#[test]
+fn member_with_the_name_of_the_ca_folder_or_without_an_address_of_one_host_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = dir.path().join("new");
+    for (member, address, reason) in [
+        ("ca", "10.0.0.1:7070", "give the member another name"),
+        ("a", "0.0.0.0:7070", "the address at which the other members reach it"),
+        ("a", "10.0.0.1:0", "HOST:PORT"),
+        ("a", "a\"b:7070", "HOST:PORT"),
+        ("a", "::1:7070", "[2001:db8::1]:7070"),
+    ] {
+        let spec = InitSpec {
+            cluster_name: "test".to_owned(),
+            members: vec![(name(member), MemberKind::Node, address.to_owned())],
+            sip: SipAddressing::default(),
+        };
+        let error = form(&home, &spec).expect_err("refused").to_string();
+        assert!(error.contains(reason), "{member} {address}: {error}");
+        assert!(!home.exists(), "{member} {address}: a folder was left behind");
+    }
+}
+
+#[test]
+fn network_with_a_slip_of_the_prefix_and_address_of_no_machine_are_refused() {
+    let pbx = |text: &str| SipAddressing { pbx: vec![text.parse().expect("a network")], ..Default::default() };
+    let advertise = |ip: &str| {
+        let ip: IpAddr = ip.parse().expect("an address");
+        SipAddressing { advertise: [(name("a"), ip)].into(), pbx: Vec::new() }
+    };
+    for sip in [SipAddressing::default(), pbx("10.0.0.0/8"), pbx("10.0.0.1"), advertise("192.0.2.1")] {
+        assert_eq!(sip.check(), Ok(()), "{sip:?}");
+    }
+    for (sip, reason) in [
+        (pbx("10.0.0.1/8"), "write 10.0.0.0/8"),
+        (advertise("0.0.0.0"), "that callers reach"),
+        (advertise("::"), "that callers reach"),
+        (advertise("224.0.0.1"), "that callers reach"),
+    ] {
+        let error = sip.check().expect_err("refused");
+        assert!(error.contains(reason), "{error}");
+    }
+}
+
 /// `cluster.bind`, the listeners, `rtp.bind` and the addresses of the trunk `local`.
 fn addresses(address: &str, sip: SipAddressing) -> (String, Vec<String>, String, usize) {
     let spec = InitSpec {

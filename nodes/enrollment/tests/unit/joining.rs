@@ -36,6 +36,17 @@ async fn attempt_that_nobody_heard_leaves_nothing() {
     assert!(!dir.path().join("b").exists());
 }
 
+#[tokio::test]
+async fn address_of_no_single_host_is_refused_before_a_member_is_asked() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (mut spec, _) = unanswered(dir.path());
+    for address in ["0.0.0.0:7070", "[::]:7070", "b:0", "a b:7070", "nowhere"] {
+        spec.address = address.to_owned();
+        assert!(matches!(join(&spec).await, Err(JoinError::Address(_))), "{address}");
+        assert!(!dir.path().join("b").exists(), "{address}");
+    }
+}
+
 /// The token may have been consumed for its key.
 #[tokio::test]
 async fn attempt_after_a_lost_answer_keeps_its_key_while_nobody_answers() {

@@ -60,8 +60,9 @@ fn numbers_and_words_are_permanent_and_unique() {
     assert_eq!(AccountSetting::ALL.map(AccountSetting::number), [1, 2, 3, 4, 5]);
     for setting in AccountSetting::ALL {
         assert_eq!(AccountSetting::find(setting.word()), Ok(setting));
-        assert_eq!(account_change(&format!("{}=", setting.word())), Ok((setting.number(), None)));
+        assert_eq!(account_change(&format!("{}=-", setting.word())), Ok((setting.number(), None)));
     }
+    assert_eq!(account_change("account="), Ok((2, None)));
 }
 
 #[test]
@@ -115,6 +116,8 @@ fn wrong_settings_are_refused_with_word_value_and_remedy() {
         ("account={name}", &["'{name}' is unknown", "{login}"]),
         ("account={mail", &["has no end"]),
         ("folder=a*", &["'a*'", "wildcards"]),
+        ("folder= ", &["'' is not a value of folder", "it is empty (- is the default)", "such as INBOX"]),
+        ("trash=", &["'' is not a value of trash", "it is empty (- is the default)", "give expunge"]),
         ("users=a b", &["'a b'", "class of service"]),
         ("users=,", &["1 to 64 classes"]),
         ("connections=201", &["1 to 200"]),
@@ -155,6 +158,8 @@ fn account_settings_override_or_are_unset() {
         ("folder", "folder=INBOX/Voicemail"),
         ("foldr=x", "did you mean 'folder'"),
         ("folder=%", "wildcards"),
+        ("folder=", "it is empty (- is the default); give the name of a folder"),
+        ("trash=", "it is empty (- is the default); give expunge"),
         ("password-file=x", "absolute path"),
         ("enabled=2", "yes or no"),
         ("account=a\nb", "control characters"),

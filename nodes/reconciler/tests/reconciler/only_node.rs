@@ -65,6 +65,7 @@ impl OnlyNode {
         };
         let reconciler = NodeReconciler::new(ReconcilerParts {
             name: name("a"),
+            incarnation,
             timing: Timing::lan(),
             store: node.store.clone(),
             peers: node.peers.clone(),

@@ -10,28 +10,14 @@ use tokio::sync::watch;
 use twinbox_ids::{MailboxId, MessageId};
 use twinbox_reconciler::UidKeeper;
 use twinbox_replication_store::Filled;
-use twinbox_roles::RolesView;
+use twinbox_roles::{LocalFacts, RolesView, State};
 use twinbox_store_kit::{Node, audio, name};
 
 /// The cluster as node a sees it.
 fn view(publisher: Option<&str>, quorum: bool) -> Arc<RolesView> {
-    Arc::new(RolesView {
-        node: name("a"),
-        members: Vec::new(),
-        publisher: publisher.map(name),
-        duties: Vec::new(),
-        leader: None,
-        quorum,
-        reason: String::new(),
-        settings: Default::default(),
-        moves: Vec::new(),
-        splits: Vec::new(),
-        departures: Vec::new(),
-        rivals: BTreeSet::new(),
-        feature_level: 1,
-        cuts: BTreeSet::new(),
-        heirs: Vec::new(),
-    })
+    let facts = LocalFacts { quorum, ..LocalFacts::default() };
+    let view = RolesView::new(&name("a"), &State::default(), &facts);
+    Arc::new(RolesView { publisher: publisher.map(name), duties: Vec::new(), reason: String::new(), ..view })
 }
 
 /// Two nodes with a mailbox that do not hear each other.

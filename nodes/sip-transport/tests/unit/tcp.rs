@@ -94,9 +94,12 @@ async fn queued_answers_are_written_before_a_connection_closes() {
         let room = Arc::new(Semaphore::new(1));
         let taken = room.clone().try_acquire_owned().expect("room");
         outbox.try_send((Bytes::from_static(b"200"), Some(taken))).expect("queued");
-        let (closed, slot) = (CancellationToken::new(), Arc::new(Slot(Arc::default())));
+        let (closed, places) = (CancellationToken::new(), Places::new(1, 1));
         closed.cancel();
-        write_to(listener.accept().await.expect("accepted").0.into_split().1, queue, closed, slot).await;
+        let (accepted, remote) = listener.accept().await.expect("accepted");
+        let place = Arc::new(places.take(remote.ip()).expect("a place"));
+        write_to(accepted.into_split().1, queue, closed, place).await;
+        assert!(places.take(remote.ip()).is_some(), "the closed connection has no place");
         assert_eq!(peer.read(&mut [0; 8]).await.expect("read"), 3);
         assert_eq!(room.available_permits(), 1, "it is written");
     }
@@ -107,7 +110,7 @@ async fn connection_whose_peer_takes_nothing_closes_although_all_messages_wait_f
     let (endpoint, listening) = bind("127.0.0.1:0", 0).await.expect("bound");
     let _silent = TcpStream::connect(endpoint.local).await.expect("connected");
     let (accepted, remote) = listening.listener.accept().await.expect("accepted");
-    let Reading { stream, peer, .. } = endpoint.peer(accepted, remote, ConnectionKind::Stranger).expect("a slot");
+    let Reading { stream, peer, .. } = endpoint.peer(accepted, remote, ConnectionKind::Stranger).expect("a place");
     let socket: &TcpStream = stream.as_ref();
     assert_eq!(sockopt::tcp_user_timeout(socket).expect("its timeout"), UNACKNOWLEDGED_MS);
     sockopt::set_tcp_user_timeout(socket, 100).expect("set, so that this test is short");
@@ -118,6 +121,21 @@ async fn connection_whose_peer_takes_nothing_closes_although_all_messages_wait_f
         }
     };
     tokio::time::timeout(PATIENCE, send_without_end).await.expect("it closes");
+}
+
+#[tokio::test]
+async fn trunk_host_that_holds_its_share_of_connections_does_not_keep_another_out() {
+    let (endpoint, listening) = bind("127.0.0.1:0", 0).await.expect("bound");
+    let held: Vec<_> = std::iter::from_fn(|| endpoint.connections.take(endpoint.local.ip())).collect();
+    assert_eq!(held.len(), CONNECTIONS_SHARE);
+    for (host, is_admitted) in [("127.0.0.1:0", false), ("127.0.0.2:0", true)] {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(host.parse().expect("an address")).expect("bound");
+        let _opened = socket.connect(endpoint.local).await.expect("connected");
+        let (accepted, remote) = listening.listener.accept().await.expect("accepted");
+        let reading = endpoint.peer(accepted, remote, ConnectionKind::Stranger);
+        assert_eq!(reading.is_some(), is_admitted, "{host}");
+    }
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc};
 
 use twinbox_backup::{BackupError, BackupFolder, Created, Observer, Progress, Pruned, create, prune};
+use twinbox_ids::counted;
 use twinbox_mailstore::Mailstore;
 
 use crate::{JobOrder, JobWork};
@@ -34,7 +35,10 @@ where
     let Created { name, location, manifest } = made.map_err(|error| error.to_string())?;
     let (lost, audio) = (manifest.audio.missing.len(), &manifest.audio);
     if lost > 0 {
-        return Err(format!("{location} lacks {lost} recordings, which no node has; nothing was pruned"));
+        return Err(format!(
+            "{location} lacks {}, which no node has; nothing was pruned",
+            counted(lost, "recording")
+        ));
     }
     let made =
         format!("{name}: {} records, {} new of {} recordings", manifest.records(), audio.copied, audio.count);
@@ -44,7 +48,7 @@ where
         Ok(Pruned { audio_stays: Some(reason), .. }) => {
             Err(format!("{made}; no recordings were removed: {reason}"))
         }
-        Ok(pruned) => Ok(format!("{made}; {} old backups removed", pruned.removed.len())),
+        Ok(pruned) => Ok(format!("{made}; {} removed", counted(pruned.removed.len(), "old backup"))),
         // The job of another node, whose backup prunes too.
         Err(BackupError::Busy(_) | BackupError::BusyBucket(_)) => {
             Ok(format!("{made}; old backups stay: another command works in the folder"))

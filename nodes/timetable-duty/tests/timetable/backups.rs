@@ -35,7 +35,7 @@ async fn run_fails_with_the_reason_when_no_recordings_may_be_removed() {
     assert!(run.outcome.contains("20260101T000000.000Z-a"), "{}", run.outcome);
     fs::remove_dir_all(&unreadable).expect("removed");
     let run = back_up(&node, dir.path(), "second", RunState::Done).await;
-    assert!(run.outcome.contains("1 old backups removed"), "{}", run.outcome);
+    assert!(run.outcome.contains("1 old backup removed"), "{}", run.outcome);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use twinbox_ids::{Incarnation, JobId, Origin, Stamp, Timestamp};
 use twinbox_replication_core::{Edit, Record};
 use twinbox_timetable::{
-    Job, JobChange, JobKind, JobPlace, JobRun, LONGEST_OUTCOME, RunState,
+    Job, JobChange, JobError, JobKind, JobPlace, JobRun, LONGEST_OUTCOME, RunState,
     schema::{self, RUN_SLOTS},
 };
 
@@ -62,6 +62,14 @@ fn wrong_settings_are_refused_with_input_and_remedy() {
         (JobKind::QuotaWarnings, "share=101", "'101'"),
         (JobKind::QuotaWarnings, "owners=perhaps", "yes to warn"),
         (JobKind::Report, "to=ops@example.com,nobody", "'ops@example.com,nobody'"),
+        (JobKind::Report, "report=calls", "traffic, users"),
+        (JobKind::Report, "format=xml", "table, csv or json"),
+        (JobKind::Report, "days=0", "1 to 3650"),
+        (JobKind::Report, "days=3651", "'3651'"),
+        (JobKind::Report, "last=7", "such as 24h"),
+        (JobKind::Report, "last=h", "such as 24h"),
+        (JobKind::Report, "last=0d", "such as 24h"),
+        (JobKind::Report, "folder=reports", "from the root on"),
         (JobKind::Backup, "dir=backups", "from the root on"),
         (JobKind::Backup, "dir=s3://", "s3://backups/voicemail"),
         (JobKind::Backup, "dir=s3:///voicemail", "s3://backups/voicemail"),
@@ -92,6 +100,13 @@ fn wrong_settings_are_refused_with_input_and_remedy() {
     for way in ["folder=/tmp", "to=ops@example.com, boss@example.com"] {
         assert!(new(JobKind::Report, &[&report[..], &[way]].concat()).is_ok(), "{way}");
     }
+    let both = [&report[..], &["to=ops@example.com", "days=7", "last=24h"]].concat();
+    let error = new(JobKind::Report, &both).expect_err("two times").to_string();
+    assert!(error.contains("takes days= or last=, not both: leave one of them out"), "{error}");
+    let seven_days = new(JobKind::Report, &both[..both.len() - 1]).expect("one time");
+    let change = |settings: &[&str]| seven_days.changed(&changes(JobKind::Report, settings), Timestamp(1));
+    assert!(matches!(change(&["last=24h"]), Err(JobError::Both { first: "days", second: "last", .. })));
+    assert!(change(&["days=", "last=24h"]).is_ok());
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use twinbox_sip::{
-    redirect::{Greeting, Purpose, RedirectOrder, Rules, purpose},
+    redirect::{Greeting, Party, Purpose, RedirectOrder, Rules, purpose},
     strict::{MessageVerdict, read},
 };
 
@@ -11,8 +11,13 @@ fn outcome(invite: &[u8], order: RedirectOrder) -> String {
     let MessageVerdict::Request(request) = read(invite) else { return "refused".to_owned() };
     let (sign_in, ask_mailbox) = (["*97".to_owned()], ["*98".to_owned()]);
     match purpose(&request, Rules { sign_in: &sign_in, ask_mailbox: &ask_mailbox, order }) {
-        Purpose::Leave { mailbox, greeting: Greeting::Standard } => format!("leave {mailbox} standard"),
-        Purpose::Leave { mailbox, greeting: Greeting::Busy } => format!("leave {mailbox} busy"),
+        Purpose::Leave(parties) => {
+            let party = |Party { number, greeting }: &Party| match greeting {
+                Greeting::Standard => format!("{number} standard"),
+                Greeting::Busy => format!("{number} busy"),
+            };
+            format!("leave {}", parties.iter().map(party).collect::<Vec<_>>().join(", "))
+        }
         Purpose::SignIn => "sign-in".to_owned(),
         Purpose::AskMailbox => "ask".to_owned(),
         Purpose::Nothing => "nothing".to_owned(),

@@ -34,6 +34,14 @@ pub fn store(node: &str) -> (Store, TempDir) {
     (Store::open(config).expect("a store"), dir)
 }
 
+/// A store that takes no new data, as on a full disk.
+pub fn full_store(node: &str) -> (Store, TempDir) {
+    let (store, dir) = store(node);
+    drop(store);
+    let config = StoreConfig { dir: dir.path().to_owned(), node: name(node), reserve_bytes: u64::MAX };
+    (Store::open(config).expect("a store"), dir)
+}
+
 /// Audio that no other number gives.
 pub fn audio(number: usize, length: usize) -> Bytes {
     let number = number.to_be_bytes();

@@ -5,7 +5,7 @@ mod kit;
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use kit::{Others, all_absent, audio, blob, hashes, name, piece, store};
+use kit::{Others, all_absent, audio, blob, full_store, hashes, name, piece, store};
 use tonic::{Code, Status};
 use twinbox_ids::BlobHash;
 use twinbox_replication_fetch::{BlobsRequest, Got, MAX_ASKED};
@@ -109,6 +109,22 @@ async fn answers_of_all_nodes_decide_the_outcome() {
     }
     // Without another node there is no denial.
     assert_eq!(Others::default().fetcher(&here).get_from_any(&wanted).await, Got::Failed);
+}
+
+#[tokio::test]
+async fn node_without_space_asks_no_further_node_for_a_copy() {
+    let ((here, _a), (first, _b), (second, _c)) = (full_store("here"), store("first"), store("second"));
+    let blob = first.blobs().put(audio(1, 1_000)).await.expect("a blob");
+    second.blobs().put(audio(1, 1_000)).await.expect("a blob");
+    let others = Others::default().with_store("first", &first).await.with_store("second", &second).await;
+    let asked = others.asked.clone();
+    let fetcher = others.fetcher(&here);
+    for attempt in 1..=2 {
+        assert_eq!(fetcher.get_from_any(&blob).await, Got::Failed);
+        let asked = asked.lock().expect("the requests").clone();
+        assert_eq!(asked.get("first").map(Vec::len), Some(attempt));
+        assert_eq!(asked.get("second"), None);
+    }
 }
 
 #[tokio::test]

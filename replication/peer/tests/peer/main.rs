@@ -15,3 +15,4 @@ mod refusals;
 mod slow;
 mod state_fill;
 mod three;
+mod traffic;

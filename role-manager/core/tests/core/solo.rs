@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use twinbox_roles_core::{
-    Command, CommandOutcome, Duty, LocalFacts, Mode, OnQuorumLoss, Order, OrderId, RolesView, SUPPORTED_LEVELS,
-    Setting, Solo, SoloInputs, SoloRecord, SoloVerdict, State, Timing, Voters,
+    Command, CommandOutcome, Duty, DutyState, LocalFacts, Mode, OnQuorumLoss, Order, OrderId, RolesView,
+    SUPPORTED_LEVELS, Setting, Solo, SoloInputs, SoloRecord, SoloVerdict, State, Timing, Voters,
 };
 
 use crate::common::{START, cluster, name};
@@ -116,6 +116,19 @@ fn a_solo_node_runs_all_duties_of_the_feature_level_and_no_others() {
         let view = RolesView::new(&name("b"), &state, &LocalFacts { solo: running, ..LocalFacts::default() });
         let shown: Vec<_> = view.duties.iter().map(|shown| (shown.duty, shown.epoch.clone())).collect();
         assert_eq!(shown, expected.iter().map(|duty| (*duty, Some(epoch.clone()))).collect::<Vec<_>>());
+        let reason = view.reason;
+        assert!(reason.contains("runs duties solo") && !reason.contains("duties wait"), "{reason}");
+    }
+}
+
+/// Another node may run a duty while this one reaches no majority.
+#[test]
+fn without_a_majority_a_duty_is_shown_as_not_running_here() {
+    let view = RolesView::new(&name("b"), &pair(), &LocalFacts::default());
+    assert!(view.reason.contains("duties wait"), "{}", view.reason);
+    for duty in &view.duties {
+        assert_eq!(duty.state, DutyState::Waiting);
+        assert!(duty.reason.starts_with("it does not run here: "), "{}", duty.reason);
     }
 }
 

@@ -272,8 +272,9 @@ impl Members {
             Some(Answer::Behind(known)) => {
                 self.identity.quarantine(format!(
                     "its store was rolled back: this is start {} of it, and {peer} knows of a start {known} that it has \
-                     no record of; stop this member, remove its role manager's directory, and start it: it joins again then",
-                    self.identity.run()
+                     no record of; stop this member, remove {} (votes, no messages), and start it: it joins again then",
+                    self.identity.run(),
+                    self.config.dir.display()
                 )).await;
                 StoreVerdict::Unknown
             }
@@ -309,7 +310,7 @@ impl Members {
                             peer = %request.node,
                             run = request.run,
                             known,
-                            "a member's store was rolled back; remove its role manager's directory and restart it"
+                            "a member's store was rolled back; its own log names the folder to remove before its next start"
                         );
                         Answer::Behind(known)
                     }

@@ -186,7 +186,7 @@ impl LeaseAgent {
                     tracing::warn!("writes are still in flight: their duty moves when its lease has expired");
                 }
                 HolderAction::Left { notified: false } => tracing::warn!(
-                    "no leader was notified of the shutdown: the duties move when their leases have expired"
+                    "no leader was notified of the shutdown: duties held here move when their leases have expired"
                 ),
                 HolderAction::Left { notified: true } => {}
             }

@@ -80,6 +80,7 @@ fn a_rolled_back_store_takes_no_part() {
     cluster.run("w", false);
     cluster.until("it says so", |c| c.view("w").reason.contains("its store was rolled back"));
     assert!(!cluster.view("w").quorum);
+    assert!(cluster.view("w").reason.contains(&cluster.roles_dir("w").display().to_string()));
     // The remedy that the message names.
     cluster.kill("w");
     fs::remove_dir_all(cluster.roles_dir("w")).expect("removed");

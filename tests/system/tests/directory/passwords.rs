@@ -27,6 +27,10 @@ fn passwords_are_checked_on_both_nodes_also_without_the_publisher_and_without_th
     assert_eq!(corp.sign_in(&other, &number(2), "secret 2"), said("right", "directory"));
     let is_disabled = || corp.sign_in(&other, &number(5), "secret 5").0 == "disabled";
     wait_until("the account to be disabled", SOON, is_disabled);
+    wait_until("the list to show it", SOON, || {
+        let shown = corp.cluster.cli(&other).json(&["user", "show", &number(5)]);
+        shown["disabled"] == true && shown["directory"] == "corp"
+    });
     // No secret is in what a node shows.
     let (first, cli) = (number(0), corp.cluster.cli(&other));
     let commands: [&[&str]; 5] = [

@@ -283,6 +283,8 @@ pub struct Cable {
     cut: watch::Sender<bool>,
     /// Bytes towards the near side until the cable is cut automatically.
     left: Arc<AtomicU64>,
+    /// Bytes of both directions so far.
+    carried: Arc<AtomicU64>,
 }
 
 impl Cable {
@@ -290,8 +292,8 @@ impl Cable {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (cut, left) = (watch::Sender::new(false), Arc::new(AtomicU64::new(u64::MAX)));
-        let inner = Self { address, cut: cut.clone(), left: left.clone() };
-        let inner = Arc::new(inner);
+        let carried = Arc::new(AtomicU64::new(0));
+        let inner = Arc::new(Self { address, cut: cut.clone(), left: left.clone(), carried: carried.clone() });
         tokio::spawn(async move {
             loop {
                 let (mut near, _) = listener.accept().await.unwrap();
@@ -304,7 +306,12 @@ impl Cable {
                 });
             }
         });
-        Self { address, cut, left }
+        Self { address, cut, left, carried }
+    }
+
+    /// Bytes that it has carried, of both directions.
+    pub fn carried(&self) -> u64 {
+        self.carried.load(Relaxed)
     }
 
     /// Cuts it when this many more bytes have come to the near side, whatever the pace of both.
@@ -335,6 +342,7 @@ async fn carry(near: &mut TcpStream, far: &mut TcpStream, cable: &Cable) {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let n = near_in.read(&mut buffer).await.unwrap_or(0);
+            cable.carried.fetch_add(n as u64, Relaxed);
             let mended = cut.wait_for(|cut| !cut).await.is_ok();
             if n == 0 || !mended || far_out.write_all(&buffer[..n]).await.is_err() {
                 return;
@@ -345,6 +353,7 @@ async fn carry(near: &mut TcpStream, far: &mut TcpStream, cable: &Cable) {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let n = far_in.read(&mut buffer).await.unwrap_or(0);
+            cable.carried.fetch_add(n as u64, Relaxed);
             let mended = other.wait_for(|cut| !cut).await.is_ok();
             if n == 0 || !mended || near_out.write_all(&buffer[..n]).await.is_err() {
                 return;

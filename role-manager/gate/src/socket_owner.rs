@@ -1,11 +1,11 @@
-//! The right to send: that of the duty, or of a probe, which sends no mail.
+//! The right to write to a connection, as a client of a protocol sees it.
 
 use std::{any::Any, os::fd::BorrowedFd};
 
-use twinbox_gate::Permit;
+use crate::Permit;
 
-/// Binds connections to the lease of the duty (rule R6): the gate resets them when the lease ends. The duty passes its
-/// [`Permit`].
+/// Binds connections to the lease of the duty (rule R6): the gate resets them when the lease ends. A duty passes its
+/// [`Permit`]; a test of an administrator, which changes nothing, passes an owner without a duty.
 pub trait SocketOwner: Send + Sync {
     /// Takes over a new connection; the duty is not handed over while the returned guard exists. `None`: this node no
     /// longer holds the duty.
