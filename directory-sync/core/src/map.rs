@@ -92,7 +92,7 @@ impl Reader<'_> {
         match read(&value) {
             Ok(value) => Some(value),
             Err(problem) => {
-                self.problem(field, format!("{field} '{}' {problem}", begin(&value)));
+                self.problem(field, format!("{field} '{}' {problem}", beginning(&value)));
                 None
             }
         }
@@ -110,7 +110,7 @@ impl Reader<'_> {
                 Ok(number) => {
                     numbers.insert(number.as_str().to_owned());
                 }
-                Err(error) => invalid = Some(format!("number '{}' is invalid: {error}", begin(text))),
+                Err(error) => invalid = Some(format!("number '{}' is invalid: {error}", beginning(text))),
             }
         }
         let several = numbers.len() > 1;
@@ -183,11 +183,11 @@ pub fn person(map: &AttributeMap, entry: &Entry) -> Person {
     }
 }
 
-/// The begin of a value, so that the reason after it can be read.
-fn begin(value: &str) -> String {
+/// The beginning of a value, so that the reason after it can be read.
+fn beginning(value: &str) -> String {
     let mut chars = value.chars();
-    let begin: String = chars.by_ref().take(LONGEST_SHOWN).collect();
-    if chars.next().is_none() { begin } else { format!("{begin}…") }
+    let shown: String = chars.by_ref().take(LONGEST_SHOWN).collect();
+    if chars.next().is_none() { shown } else { format!("{shown}…") }
 }
 
 fn read_name(text: &str) -> Result<String, String> {

@@ -1,7 +1,6 @@
 //! Shares of what all connections have in common: number of connections, and memory for arriving mails.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -9,7 +8,7 @@ use std::{
     },
 };
 
-use twinbox_places::host;
+use twinbox_places::{HostCounts, host};
 
 use crate::limits::Limits;
 
@@ -19,10 +18,8 @@ pub(crate) struct Slots(Mutex<Taken>);
 
 #[derive(Default)]
 struct Taken {
-    all: usize,
+    counts: HostCounts,
     strangers: usize,
-    /// Connections by host; an entry is at least one.
-    hosts: HashMap<IpAddr, usize>,
 }
 
 impl Slots {
@@ -30,21 +27,19 @@ impl Slots {
     pub(crate) fn enter(self: &Arc<Self>, limits: &Limits, address: IpAddr, trusted: bool) -> Option<Slot> {
         let host = host(address);
         let mut taken = self.taken();
-        let of_host = taken.hosts.get(&host).copied().unwrap_or_default();
         let most = if trusted { limits.connections_per_trusted } else { limits.connections_per_stranger };
-        let full = taken.all >= limits.connections || of_host >= most;
+        let full = taken.counts.all() >= limits.connections || taken.counts.of(&host) >= most;
         if full || !trusted && taken.strangers >= limits.connections_of_strangers {
             return None;
         }
-        taken.all += 1;
+        taken.counts.add(host);
         taken.strangers += usize::from(!trusted);
-        taken.hosts.insert(host, of_host + 1);
         Some(Slot { slots: self.clone(), host, trusted })
     }
 
     /// Number of connections.
     pub(crate) fn open(&self) -> usize {
-        self.taken().all
+        self.taken().counts.all()
     }
 
     fn taken(&self) -> MutexGuard<'_, Taken> {
@@ -62,14 +57,8 @@ pub(crate) struct Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut taken = self.slots.taken();
-        taken.all = taken.all.saturating_sub(1);
+        taken.counts.remove(&self.host);
         taken.strangers = taken.strangers.saturating_sub(usize::from(!self.trusted));
-        if let Some(count) = taken.hosts.get_mut(&self.host) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                taken.hosts.remove(&self.host);
-            }
-        }
     }
 }
 
@@ -150,7 +139,7 @@ mod tests {
         assert_eq!(slots.open(), 3);
         assert!(enter("192.0.2.1", false).is_some());
         drop((_second, _third, _more));
-        assert!(slots.open() == 0 && slots.taken().hosts.is_empty() && slots.taken().strangers == 0);
+        assert!(slots.open() == 0 && slots.taken().counts.is_empty() && slots.taken().strangers == 0);
     }
 
     #[test]

@@ -292,9 +292,8 @@ fn find<T: Copy>(word: &str, all: &[T], word_of: fn(T) -> &'static str) -> Resul
     })
 }
 
-/// Reads `word=value` of a server: the permanent number and the text; `-` as the value, or none except for a folder, is the
-/// default (`None`). The value is checked alone; [`crate::ServerSettings::from_settings`] checks that all settings fit
-/// together.
+/// Reads `word=value` of a server: the permanent number and the text. `-` is the default (`None`), and so is an empty value, which
+/// folders refuse. The value is checked alone; [`crate::ServerSettings::from_settings`] checks that all settings fit together.
 ///
 /// # Errors
 /// The text is no setting, or its value is not valid.
@@ -309,8 +308,8 @@ pub fn server_change(text: &str) -> Result<(u16, Option<String>), SettingError> 
     Ok((setting.number(), value.map(str::to_owned)))
 }
 
-/// Reads `word=value` of an account: the permanent number and the text; `-` as the value, or none except for a folder, is
-/// the default (`None`).
+/// Reads `word=value` of an account: the permanent number and the text. `-` is the default (`None`), and so is an empty value,
+/// which folders refuse.
 ///
 /// # Errors
 /// The text is no setting, or its value is not valid.

@@ -40,8 +40,8 @@ impl Spec {
     }
 }
 
-/// The value; `None`: the default. The name of a folder must not be empty: that may come from a shell variable without a value, and
-/// the default of a trash deletes.
+/// The value; `None`: the default. An empty name of a folder is refused: it may come from a shell variable without a value, and the
+/// default of `trash` deletes.
 pub(crate) fn given(spec: Spec, text: &str, is_folder: bool) -> Result<Option<&str>, SettingError> {
     match text {
         "" if is_folder => Err(spec.wrong(text, "it is empty (- is the default)")),

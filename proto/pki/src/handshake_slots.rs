@@ -2,10 +2,11 @@
 //! only for machines of members: other clients do not keep members out.
 
 use std::{
-    collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
+
+use twinbox_places::{HostCounts, host};
 
 /// Maximum concurrent handshakes.
 pub(crate) const SLOTS: usize = 64;
@@ -26,9 +27,8 @@ pub(crate) struct HandshakeSlots(Mutex<Taken>);
 
 #[derive(Default)]
 struct Taken {
-    total: usize,
-    /// Handshakes in progress per machine; no entry is zero.
-    by_machine: HashMap<IpAddr, usize>,
+    /// Handshakes in progress.
+    counts: HostCounts,
     /// Machines from which a member connected in this process, the latest last.
     members: Vec<IpAddr>,
 }
@@ -42,14 +42,12 @@ pub(crate) struct HandshakeSlot {
 impl HandshakeSlots {
     /// Takes a slot for a client at this address; `None` if its machine has its share, or none is left for it.
     pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<HandshakeSlot> {
-        let machine = machine(address);
+        let machine = host(address);
         let mut taken = self.lock();
-        let of_machine = taken.by_machine.get(&machine).copied().unwrap_or_default();
-        if of_machine >= taken.share(&machine) {
+        if taken.counts.of(&machine) >= taken.share(&machine) {
             return None;
         }
-        taken.by_machine.insert(machine, of_machine + 1);
-        taken.total += 1;
+        taken.counts.add(machine);
         Some(HandshakeSlot { slots: self.clone(), machine })
     }
 
@@ -61,7 +59,7 @@ impl HandshakeSlots {
 impl Taken {
     /// Maximum concurrent handshakes with this machine now.
     fn share(&self, machine: &IpAddr) -> usize {
-        match self.total {
+        match self.counts.all() {
             0..SHORT => SHARE,
             SHORT..OPEN => SMALL_SHARE,
             OPEN..SLOTS if self.members.contains(machine) => SMALL_SHARE,
@@ -84,22 +82,7 @@ impl HandshakeSlot {
 
 impl Drop for HandshakeSlot {
     fn drop(&mut self) {
-        let mut taken = self.slots.lock();
-        taken.total -= 1;
-        if let Some(count) = taken.by_machine.get_mut(&self.machine) {
-            *count -= 1;
-            if *count == 0 {
-                taken.by_machine.remove(&self.machine);
-            }
-        }
-    }
-}
-
-/// The machine of an address: an IPv6 machine has any number of addresses, all in one /64.
-fn machine(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 => v4,
+        self.slots.lock().counts.remove(&self.machine);
     }
 }
 
@@ -140,7 +123,7 @@ mod tests {
         assert_eq!((fill(&slots, "10.0.0.6").len(), fill(&slots, "10.0.0.4").len()), (0, 4));
         drop(taken);
         assert_eq!(fill(&slots, "10.0.0.6").len(), 16);
-        assert!(slots.lock().by_machine.is_empty(), "no entry is left behind");
+        assert!(slots.lock().counts.is_empty(), "no entry is left behind");
     }
 
     #[test]

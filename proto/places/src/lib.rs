@@ -6,19 +6,53 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+/// Numbers of connections, in all and by host.
+#[derive(Debug, Default)]
+pub struct HostCounts {
+    all: usize,
+    /// An entry is at least one.
+    of_hosts: HashMap<IpAddr, usize>,
+}
+
+impl HostCounts {
+    /// Number of connections.
+    pub fn all(&self) -> usize {
+        self.all
+    }
+
+    /// Number of connections with a [`host`].
+    pub fn of(&self, host: &IpAddr) -> usize {
+        self.of_hosts.get(host).copied().unwrap_or_default()
+    }
+
+    /// Counts one more with a [`host`].
+    pub fn add(&mut self, host: IpAddr) {
+        self.all += 1;
+        *self.of_hosts.entry(host).or_default() += 1;
+    }
+
+    /// Counts one fewer with a [`host`].
+    pub fn remove(&mut self, host: &IpAddr) {
+        let Some(count) = self.of_hosts.get_mut(host) else { return };
+        self.all -= 1;
+        *count -= 1;
+        if *count == 0 {
+            self.of_hosts.remove(host);
+        }
+    }
+
+    /// True if no connection is counted, and no host is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.all == 0 && self.of_hosts.is_empty()
+    }
+}
+
 /// The connections of a listener that are open.
 #[derive(Debug)]
 pub struct Places {
     all: usize,
     share: usize,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    /// Connections by host; an entry is at least one.
-    hosts: HashMap<IpAddr, usize>,
+    taken: Mutex<HostCounts>,
 }
 
 /// The place of a connection, taken until this value is dropped.
@@ -38,30 +72,21 @@ impl Places {
     pub fn take(self: &Arc<Self>, address: IpAddr) -> Option<TakenPlace> {
         let host = host(address);
         let mut taken = self.lock();
-        let of_host = taken.hosts.get(&host).copied().unwrap_or_default();
-        if taken.all >= self.all || of_host >= self.share {
+        if taken.all() >= self.all || taken.of(&host) >= self.share {
             return None;
         }
-        taken.all += 1;
-        taken.hosts.insert(host, of_host + 1);
+        taken.add(host);
         Some(TakenPlace { places: self.clone(), host })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, HostCounts> {
         self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for TakenPlace {
     fn drop(&mut self) {
-        let mut taken = self.places.lock();
-        taken.all = taken.all.saturating_sub(1);
-        if let Some(count) = taken.hosts.get_mut(&self.host) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                taken.hosts.remove(&self.host);
-            }
-        }
+        self.places.lock().remove(&self.host);
     }
 }
 
@@ -106,8 +131,7 @@ mod tests {
         }
         drop(taken);
         assert_eq!(fill(&places, "192.0.2.3").len(), 64);
-        let left = places.lock();
-        assert!(left.hosts.is_empty() && left.all == 0, "no entry is left behind");
+        assert!(places.lock().is_empty(), "no entry is left behind");
     }
 
     #[test]

@@ -159,8 +159,8 @@ fn no_majority(state: &State, known: &LocalFacts) -> String {
     match state.members.len() {
         0 => "it belongs to no cluster yet".to_owned(),
         members => format!(
-            "this member is not in touch with a leader of at least {} of the {members} members; calls are served, \
-             {duties}, and roles cannot be changed until it is",
+            "this member is not in touch with a leader of at least {} of the {members} members, and roles cannot be \
+             changed until it is; calls are served, {duties}",
             members / 2 + 1
         ),
     }

@@ -89,7 +89,7 @@ fn values_that_cannot_be_used_are_named_and_left_out() {
 }
 
 #[test]
-fn reason_shows_the_begin_only_of_a_value_of_thousands_of_characters() {
+fn reason_shows_only_the_beginning_of_a_value_of_thousands_of_characters() {
     let (long, full) = ("ü".repeat(3_000), "y".repeat(80));
     let long = long.as_str();
     let shown = format!("'{}…'", "ü".repeat(80));
