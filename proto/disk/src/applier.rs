@@ -42,6 +42,8 @@ pub(crate) struct Applier<I, M: Medium> {
     pub(crate) full_at: Option<Position>,
     pub(crate) rewrite: Rewrite,
     pub(crate) copying: Copying,
+    /// The next writes are those of the replay. An earlier process may have applied them.
+    pub(crate) is_replay: bool,
 }
 
 /// Releases a committer that waits for the applier, however the applier ends.
@@ -92,7 +94,8 @@ impl<I: Index, M: Medium> Applier<I, M> {
         if self.applied.offset >= self.prepare_at && self.journal.wants_segment() && self.tries_again() {
             self.prepare()?;
         }
-        if work == Work::Last || self.journal.retained() >= self.checkpoint_bytes {
+        // After a replay at once: a process that ends soon after each start leaves no more than its own segments to the next.
+        if work == Work::Last || self.flushed.is_none() || self.journal.retained() >= self.checkpoint_bytes {
             self.checkpoint()?;
         }
         match work {
@@ -180,7 +183,10 @@ impl<I: Index, M: Medium> Applier<I, M> {
         self.rewrite.wrote(left);
         if let Some(frozen) = self.rows.layers.freeze() {
             let (appended, others) = self.rows.split(&frozen.writes);
-            let mut bytes = self.rows.append(&appended)?;
+            let mut bytes = match std::mem::take(&mut self.is_replay) {
+                true => self.rows.append_new(&appended)?,
+                false => self.rows.append(&appended)?,
+            };
             for part in others.chunks(CREDIT_EVERY) {
                 self.rows.index.write(part)?;
                 if !self.copying.wrote(&self.rows.index, self.health.dir(), part) {
@@ -204,9 +210,9 @@ impl<I: Index, M: Medium> Applier<I, M> {
     pub(crate) fn checkpoint(&mut self) -> Result<(), DiskError> {
         match self.flushed {
             Some(flushed) if flushed == self.applied => Ok(()),
-            flushed => self.hold(|index, note| {
+            _ => self.hold(|index, note| {
                 index.note(note)?;
-                if flushed.is_none() { index.first_flush() } else { index.flush() }
+                index.flush()
             }),
         }
     }

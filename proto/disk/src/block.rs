@@ -1,4 +1,4 @@
-//! A block of the index: rows whose keys adjoin, as one value of sled. Pure.
+//! A block of the index: rows whose keys adjoin, as one value of sled, which is compressed on its way there. Pure.
 //!
 //! sled puts at most 16 values into a page, and keeps some hundred bytes of memory for each page of its file, read or not. With a
 //! value for each row that was 165 MB for a million messages.
@@ -32,6 +32,8 @@ pub(crate) enum Malformed {
     CutShort,
     #[error("the rows of a block are not in the order of their keys")]
     Order,
+    #[error("a compressed block does not unpack to its length")]
+    Compression,
 }
 
 /// The rows of a block, in the order of their keys.

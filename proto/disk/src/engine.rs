@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use twinbox_journal::{Config, Medium, OpenError};
+use twinbox_journal::{Config, JournalError, Medium, OpenError, Position};
 
 use crate::{
     DiskError, Options,
@@ -36,10 +36,14 @@ const APPLY_AT: usize = 4 * 1024 * 1024;
 const APPLY_AFTER: Duration = Duration::from_millis(500);
 
 /// Bytes of writes that may wait in memory while the disk is slow.
-const HELD: usize = 64 * 1024 * 1024;
+const HELD: usize = 32 * 1024 * 1024;
 
 /// Segments of the journal that are filled between two checkpoints.
 const CHECKPOINT_SEGMENTS: u64 = 4;
+
+/// Bytes of replayed writes that the opening applies: that takes milliseconds. Those of some megabytes go to as many places of the
+/// index as there were commits, and take seconds where it must be read from the disk first.
+const APPLIED_AT_OPENING: usize = 256 * 1024;
 
 impl Limits {
     pub(crate) fn of(options: Options) -> Self {
@@ -49,6 +53,7 @@ impl Limits {
             apply_after: APPLY_AFTER,
             held: HELD,
             journal: options.journal_segment_bytes.saturating_mul(CHECKPOINT_SEGMENTS),
+            opening: APPLIED_AT_OPENING,
         }
     }
 }
@@ -62,8 +67,9 @@ pub(crate) struct Parts<I, M: Medium> {
 }
 
 impl<I: Index, M: Medium> Parts<I, M> {
-    /// Opens the journal, writes what it holds to index and runs, in order, and makes a checkpoint: the first segment of
-    /// this process then records that the whole segments before it are not needed, and reuses the file of one of them.
+    /// Opens the journal, and makes its writes visible. Few of them are applied, with a checkpoint: the first segment of this
+    /// process then records that the whole segments before it are not needed, and reuses the file of one of them. More wait in
+    /// memory, as if this process had committed them, and the applier begins with them.
     pub(crate) fn open(
         health: Arc<Health>,
         (index, runs): (I, Option<Runs<M>>),
@@ -84,7 +90,7 @@ impl<I: Index, M: Medium> Parts<I, M> {
                 bytes += key.len() + value.as_ref().map_or(0, Vec::len);
                 gathered.insert(key, value);
             }
-            if bytes >= APPLY_AT {
+            if bytes as u64 >= limits.replayed() {
                 rows.write_all(&std::mem::take(&mut gathered))?;
                 bytes = 0;
             }
@@ -99,7 +105,6 @@ impl<I: Index, M: Medium> Parts<I, M> {
                     refused(error.to_string(), damaged)
                 }
             })?;
-        rows.write_all(&gathered)?;
         if held.lacks(recycler.floor()) {
             let detail = "it lacks writes that it had flushed, and that the journal has let go of".to_owned();
             return Err(DiskError::Index { dir: health.dir().to_owned(), detail, damaged: true });
@@ -107,21 +112,29 @@ impl<I: Index, M: Medium> Parts<I, M> {
         if rows.index.is_converted() {
             writer.append(&[&batch::EMPTY]).map_err(|error| refused(error.to_string(), false))?;
         }
-        let end = writer.position();
+        rows.index.first_flush()?;
+        rows.layers.publish(gathered, writer.position());
+        flow.published(bytes);
         let mut applier = Applier {
             rows: Arc::clone(&rows),
-            journal: recycler,
             flow: Arc::clone(&flow),
             health: Arc::clone(&health),
             checkpoint_bytes: limits.journal,
             prepare_at: writer.largest() / 2,
-            applied: end,
+            applied: Position { segment: recycler.floor(), offset: 0 },
             flushed: None,
             full_at: None,
             rewrite: Rewrite::default(),
             copying: Copying::default(),
+            is_replay: true,
+            journal: recycler,
         };
-        applier.checkpoint()?;
+        let waits = bytes > limits.opening && applier.journal.retained() <= limits.replayed();
+        // Without room for a segment, a checkpoint must release one before anything is committed.
+        if !waits || matches!(applier.journal.prepare(), Err(JournalError::Full { .. })) {
+            applier.apply()?;
+            applier.checkpoint()?;
+        }
         // A small index is counted at once.
         rows.index.count()?;
         let committer = Committer {

@@ -18,6 +18,16 @@ pub(crate) struct Limits {
     pub(crate) held: usize,
     /// Bytes in the journal after which a checkpoint is due.
     pub(crate) journal: u64,
+    /// Bytes of replayed writes that the opening itself applies. More of them wait in memory for the applier.
+    pub(crate) opening: usize,
+}
+
+impl Limits {
+    /// Bytes in the journal whose writes may wait in memory after a replay. A process at its limits leaves fewer: a layer that is
+    /// applied, what came after it, what was applied since the last checkpoint, and the rest of its segments.
+    pub(crate) fn replayed(&self) -> u64 {
+        self.journal.saturating_add(self.held as u64).saturating_mul(2)
+    }
 }
 
 /// The work of the applier's next round.

@@ -77,7 +77,7 @@ pub(crate) trait Index: Send + Sync + 'static {
         Ok(())
     }
 
-    /// The flush at the end of the opening. An index may check more than in [`Self::flush`].
+    /// The flush of the opening. An index may check more than in [`Self::flush`].
     fn first_flush(&self) -> Result<(), DiskError> {
         self.flush()
     }

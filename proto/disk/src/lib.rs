@@ -38,6 +38,7 @@ mod salvage;
 #[path = "../tests/simulated/mod.rs"]
 pub mod simulation;
 mod sled_index;
+mod stored_block;
 mod sync;
 #[cfg(test)]
 #[path = "../tests/unit/mod.rs"]

@@ -1,7 +1,8 @@
 //! Decides when the index is rewritten. Pure.
 //!
 //! sled appends changes to its file, and uses a part of the file again only when all of it is dead. Where rows that stay are written
-//! among rows that are removed later, the file grows without bound. A copy of the rows alone is about twice as long as they are.
+//! among rows that are removed later, the file grows without bound. A copy of the rows alone is about as long as they are: blocks are
+//! compressed. A start reads what was written to the file, so it should not be much longer.
 
 /// The file of an index, and what is in it, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,8 +19,8 @@ pub struct IndexSpace {
 
 const MIB: u64 = 1024 * 1024;
 
-/// The index is rewritten when its file is longer than this many times its rows and this length together.
-const TIMES: u64 = 3;
+/// The index is rewritten when its file is longer than this many tenths of its rows and this length together.
+const TENTHS: u64 = 15;
 const BESIDE: u64 = 32 * MIB;
 
 /// A round of the applier that wrote fewer bytes to the index leaves time for it.
@@ -63,7 +64,7 @@ impl Rewrite {
             // Otherwise a rewrite that did not help would be repeated.
             State::Rests { file: then, rows: had } => file > then.saturating_add(then / 2) || rows < had - had / 4,
         };
-        if is_another && file > rows.saturating_mul(TIMES).saturating_add(BESIDE) {
+        if is_another && file > (rows / 10).saturating_mul(TENTHS).saturating_add(BESIDE) {
             (self.state, self.written) = (State::Copies, 0);
         }
     }

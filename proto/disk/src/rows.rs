@@ -79,13 +79,19 @@ impl<I: Index, M: Medium> Rows<I, M> {
     /// Writes rows that go into the runs; their bytes.
     pub(crate) fn append(&self, rows: &Writes<'_>) -> Result<usize, DiskError> {
         self.runs.as_ref().map_or(Ok(()), |runs| runs.append(rows))?;
-        Ok(rows.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum())
+        Ok(size(rows))
+    }
+
+    /// As [`Self::append`], but only those that are not there.
+    pub(crate) fn append_new(&self, rows: &Writes<'_>) -> Result<usize, DiskError> {
+        self.runs.as_ref().map_or(Ok(()), |runs| runs.append_new(rows))?;
+        Ok(size(rows))
     }
 
     /// Writes everything to its place, past the layers: only during the opening.
     pub(crate) fn write_all(&self, writes: &Overlay) -> Result<(), DiskError> {
         let (appended, others) = self.split(writes);
-        self.runs.as_ref().map_or(Ok(()), |runs| runs.append_new(&appended))?;
+        self.append_new(&appended)?;
         self.index.write(&others)
     }
 
@@ -180,6 +186,11 @@ impl<I: Index, M: Medium> Rows<I, M> {
         let rest = pairs.last().map(|(key, _)| range.rest(from, key));
         Ok(Chunk { pairs, rest })
     }
+}
+
+/// Bytes of keys and values.
+fn size(rows: &Writes<'_>) -> usize {
+    rows.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
 impl<I: Index, M: Medium> Stored for Rows<I, M> {

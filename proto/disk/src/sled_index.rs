@@ -9,7 +9,7 @@ use std::{
 use crate::{
     DiskError, Pair, Reserve,
     block::Write,
-    blocks::{self, Entries},
+    blocks,
     copying::SomeRows,
     file,
     index::{Index, IndexCoverage, Note},
@@ -22,9 +22,10 @@ use crate::{
     tree::{Blocks, Tree, read_from_disk},
 };
 
-/// Cache size of the index, in bytes, and of a copy that is being written: its rows come in the order of their keys.
-const CACHE: u64 = 64 * 1024 * 1024;
-const CACHE_OF_COPY: u64 = 8 * 1024 * 1024;
+/// Cache size of the index, in bytes on the disk, and of a copy that is being written: its rows come in the order of their keys. In memory
+/// sled takes several times as much.
+const CACHE: u64 = 32 * 1024 * 1024;
+const CACHE_OF_COPY: u64 = 4 * 1024 * 1024;
 
 /// Bytes of rows of an earlier release that are written together.
 const CONVERTED: usize = 1024 * 1024;
@@ -252,7 +253,7 @@ impl AsItIs {
     pub(crate) fn ascending(&self, range: &KeyRange) -> Box<dyn Iterator<Item = Result<Pair, DiskError>>> {
         match self.is_in_blocks {
             true => Box::new(blocks::ascending(&self.blocks, range)),
-            false => Box::new(self.blocks.ascending(range.bounds()).map(|entry| entry.map(to_pair))),
+            false => Box::new(self.blocks.entries(range.bounds()).map(|entry| entry.map(to_pair))),
         }
     }
 
@@ -262,7 +263,7 @@ impl AsItIs {
         }
         let (entries, mut rest) = (self.blocks.clone(), range.clone());
         Box::new(std::iter::from_fn(move || {
-            let entry = entries.last(rest.bounds()).transpose()?.map(to_pair);
+            let entry = entries.last_entry(rest.bounds()).transpose()?.map(to_pair);
             if let Ok((key, _)) = &entry {
                 rest = rest.rest(ReadFrom::End, key);
             }

@@ -1,6 +1,7 @@
 //! A folder of sled's, opened safely: the blocks of an index, and its notes.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io,
     ops::Bound,
@@ -23,6 +24,7 @@ use crate::{
     leftovers,
     live::RowBytes,
     runs::Extent,
+    stored_block::{block_in, stored},
     verify::damaged,
 };
 
@@ -56,7 +58,7 @@ pub(crate) struct Blocks {
 }
 
 impl Tree {
-    /// Opens `folder`, of the index of the store in `dir`, with a cache of `cache` bytes for sled's pages, and an eighth of that for
+    /// Opens `folder`, of the index of the store in `dir`, with a cache of `cache` bytes for sled's pages, and a quarter of that for
     /// blocks in addition.
     pub(crate) fn open(dir: &Arc<Path>, folder: &Path, cache: u64) -> Result<Self, DiskError> {
         let config = sled::Config::new()
@@ -80,7 +82,7 @@ impl Tree {
         };
         leftovers::keep(folder)?;
         let notes = guarded(dir, || db.open_tree(NOTES))?;
-        let in_memory = Arc::new(BlockCache::new((cache / 8) as usize));
+        let in_memory = Arc::new(BlockCache::new((cache / 4) as usize));
         let blocks = Blocks { dir: Arc::clone(dir), tree: sled::Tree::clone(&db), cache: in_memory };
         let tree = Self { blocks, notes, db };
         if guarded(dir, || tree.db.iter().next().transpose())?.is_none() {
@@ -96,7 +98,7 @@ impl Tree {
 
     /// The rows of an earlier release.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Found<sled::IVec>> + use<> {
-        self.blocks.ascending((Bound::Unbounded, Bound::Unbounded))
+        self.blocks.entries((Bound::Unbounded, Bound::Unbounded))
     }
 
     pub(crate) fn flush(&self) -> Result<(), DiskError> {
@@ -164,14 +166,9 @@ impl Tree {
     }
 }
 
-impl Entries for Blocks {
-    type Bytes = sled::IVec;
-
-    fn cache(&self) -> &BlockCache<sled::IVec> {
-        &self.cache
-    }
-
-    fn ascending(&self, bounds: Bounds<'_>) -> impl Iterator<Item = Found<sled::IVec>> + use<> {
+impl Blocks {
+    /// The entries of sled in these bounds, ascending, as they are stored.
+    pub(crate) fn entries(&self, bounds: Bounds<'_>) -> impl Iterator<Item = Found<sled::IVec>> + use<> {
         let (dir, mut iter) = (Arc::clone(&self.dir), Some(self.tree.range::<&[u8], _>(bounds)));
         std::iter::from_fn(move || {
             let found = guarded(&dir, || iter.as_mut().and_then(Iterator::next).transpose());
@@ -182,15 +179,42 @@ impl Entries for Blocks {
         })
     }
 
-    fn last(&self, bounds: Bounds<'_>) -> Result<Option<Entry<sled::IVec>>, DiskError> {
+    /// The last entry of sled in these bounds, as it is stored.
+    pub(crate) fn last_entry(&self, bounds: Bounds<'_>) -> Result<Option<Entry<sled::IVec>>, DiskError> {
         guarded(&self.dir, || self.tree.range::<&[u8], _>(bounds).next_back().transpose())
+    }
+
+    /// The entry with its block.
+    fn block_of(&self, (key, value): Entry<sled::IVec>) -> Result<Entry<sled::IVec>, DiskError> {
+        let block = match block_in(&value).map_err(|reason| self.damaged(reason))? {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(block) => Some(block.into()),
+        };
+        Ok((key, block.unwrap_or(value)))
+    }
+}
+
+impl Entries for Blocks {
+    type Bytes = sled::IVec;
+
+    fn cache(&self) -> &BlockCache<sled::IVec> {
+        &self.cache
+    }
+
+    fn ascending(&self, bounds: Bounds<'_>) -> impl Iterator<Item = Found<sled::IVec>> + use<> {
+        let blocks = self.clone();
+        self.entries(bounds).map(move |entry| entry.and_then(|entry| blocks.block_of(entry)))
+    }
+
+    fn last(&self, bounds: Bounds<'_>) -> Result<Option<Entry<sled::IVec>>, DiskError> {
+        self.last_entry(bounds)?.map(|entry| self.block_of(entry)).transpose()
     }
 
     // Not `apply_batch`: it takes sled's lock, one for the whole process, for writing, so that every reader of every
     // store waits for it, and it waits for a flush of any store. A single write takes the lock for reading.
-    fn put(&self, key: &[u8], value: Option<&[u8]>) -> Result<(), DiskError> {
-        let replaced = guarded(&self.dir, || match value {
-            Some(value) => self.tree.insert(key, value),
+    fn put(&self, key: &[u8], block: Option<&[u8]>) -> Result<(), DiskError> {
+        let replaced = guarded(&self.dir, || match block {
+            Some(block) => self.tree.insert(key, &*stored(block)),
             None => self.tree.remove(key),
         });
         replaced.map(drop)
@@ -201,7 +225,9 @@ impl Entries for Blocks {
             Malformed::Version(_) => {
                 DiskError::Index { dir: self.dir.to_path_buf(), detail: reason.to_string(), damaged: false }
             }
-            Malformed::CutShort | Malformed::Order => damaged(&self.dir, reason.to_string()),
+            Malformed::CutShort | Malformed::Order | Malformed::Compression => {
+                damaged(&self.dir, reason.to_string())
+            }
         }
     }
 }

@@ -11,6 +11,8 @@ use std::{
 use twinbox_disk::{Disk, DiskError, IndexSpace, Transaction};
 use twinbox_testkit::{wait_for, wait_until};
 
+use crate::noise;
+
 /// Rows of a batch: one in twelve stays for good. Those that stay are next to each other, and were written among others that go.
 const ROWS: u32 = 30_000;
 const STAYS: u32 = 12;
@@ -41,7 +43,7 @@ fn key(batch: u32, row: u32) -> Vec<u8> {
 }
 
 fn value(batch: u32, row: u32) -> Vec<u8> {
-    key(batch, row).repeat(30)
+    noise(u64::from(batch) << 32 | u64::from(row), 360)
 }
 
 fn write(disk: &Disk, rows: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {

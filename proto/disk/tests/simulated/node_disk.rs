@@ -36,6 +36,7 @@ const LIMITS: Limits = Limits {
     apply_after: Duration::ZERO,
     held: usize::MAX,
     journal: u64::MAX,
+    opening: 512,
 };
 
 /// Beginning of the keys of records.

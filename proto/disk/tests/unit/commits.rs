@@ -14,8 +14,11 @@ use crate::{
     DiskError, TransactError, Transaction,
     committer::{Job, Task},
     engine::Parts,
-    flow::Work,
+    flow::{Limits, Work},
     health::Health,
+    index::Index,
+    range::KeyRange,
+    transaction::Stored,
 };
 
 type CommitResult = Result<(), TransactError<DiskError>>;
@@ -24,8 +27,12 @@ type CommitResult = Result<(), TransactError<DiskError>>;
 type Noted = Arc<Mutex<Vec<String>>>;
 
 fn open(world: &World) -> OpenParts {
+    open_with(world, LIMITS)
+}
+
+fn open_with(world: &World, limits: Limits) -> OpenParts {
     let health = Arc::new(Health::new(PathBuf::from("/simulated")));
-    Parts::open(health, world.index().expect("an index"), world.files(), OPTIONS, LIMITS).expect("a store")
+    Parts::open(health, world.index().expect("an index"), world.files(), OPTIONS, limits).expect("a store")
 }
 
 fn note(noted: &Noted, event: impl Into<String>) {
@@ -124,4 +131,29 @@ fn commits_go_on_in_two_files_on_a_full_disk() {
     }
     assert_eq!(taken(&noted), ["written"; 22]);
     assert_eq!(world.journal_bytes(), 2 * 8192);
+}
+
+/// The applier takes what waits with a checkpoint, so that the next start does not replay it, too.
+#[test]
+fn long_replay_is_readable_before_the_index_has_it() {
+    let most = usize::MAX;
+    for (opening, held, journal, full, waits) in [
+        (most, most, u64::MAX, false, false),
+        (0, most, u64::MAX, false, true),
+        // A journal that is longer than it may become in one process.
+        (0, 0, 0, false, false),
+        (0, most, u64::MAX, true, false),
+    ] {
+        let (world, noted) = (World::new(1, Faults::default()), Noted::default());
+        open(&world).committer.group(&mut VecDeque::from([job(&noted, false)]));
+        world.kill();
+        world.set_full(full);
+        let mut parts = open_with(&world, Limits { opening, held, journal, ..LIMITS });
+        let in_index = |parts: &OpenParts| parts.rows.index.ascending(&KeyRange::prefix(b"key")).count();
+        assert_eq!(parts.rows.get(b"key"), Ok(Some(b"value".to_vec())));
+        assert_eq!((in_index(&parts), parts.applier.flushed.is_some()), (usize::from(!waits), !waits));
+        parts.applier.round(Work::Idle).expect("a round");
+        assert_eq!((in_index(&parts), parts.applier.flushed.is_some()), (1, true));
+        assert_eq!(parts.applier.flushed, Some(parts.applier.applied));
+    }
 }

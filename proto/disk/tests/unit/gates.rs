@@ -21,8 +21,14 @@ use crate::{
 };
 
 /// Everything is applied immediately, and followed by a checkpoint.
-const EAGER: Limits =
-    Limits { group: usize::MAX, apply_at: 1, apply_after: Duration::ZERO, held: 1024 * 1024, journal: 1 };
+const EAGER: Limits = Limits {
+    group: usize::MAX,
+    apply_at: 1,
+    apply_after: Duration::ZERO,
+    held: 1024 * 1024,
+    journal: 1,
+    opening: 0,
+};
 
 /// Nothing is applied before the store closes.
 const LAZY: Limits = Limits { apply_at: usize::MAX, apply_after: Duration::from_secs(3600), ..EAGER };

@@ -48,6 +48,7 @@ pub(super) const LIMITS: Limits = Limits {
     apply_after: Duration::ZERO,
     held: usize::MAX,
     journal: u64::MAX,
+    opening: usize::MAX,
 };
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -104,8 +105,10 @@ impl Run {
     /// Opens the store and looks at what it holds; `None` when a power cut came first.
     fn start(&mut self) -> Result<Option<OpenParts>, String> {
         let health = Arc::new(Health::new(PathBuf::from("/simulated")));
+        // Either the opening applies what it replays, or the applier does later.
+        let limits = Limits { opening: if self.random.coin() { 0 } else { usize::MAX }, ..LIMITS };
         let opened =
-            self.world.index().and_then(|index| Parts::open(health, index, self.world.files(), OPTIONS, LIMITS));
+            self.world.index().and_then(|index| Parts::open(health, index, self.world.files(), OPTIONS, limits));
         let parts = match opened {
             Ok(parts) => parts,
             Err(_) if self.world.is_dead() => return Ok(None),

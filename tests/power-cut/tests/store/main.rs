@@ -32,6 +32,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Size of the disk, and the rounds after which a test takes a new one: changes stay in a store without peers.
 const MEGABYTES: u64 = 768;
 const ROUNDS_PER_DISK: u64 = 10;
+/// Acknowledgements before a cut. After a replay the applier makes a checkpoint, and the next segment of the journal, some 200
+/// acknowledgements later, notes what it releases.
+const ACKNOWLEDGED: usize = 600;
 
 /// Not a test of its own: the process of a drive.
 #[test]
@@ -196,7 +199,7 @@ fn all_acknowledged_changes_and_audio_are_there_after_power_cuts_at_any_moment()
             0 | 2 => at.cut_while_opening(),
             1 => at.cut_at_work(400),
             // As in the tests without syncs, which shows that it is the missing sync that they find.
-            3 => at.cut_after_acknowledgements(40),
+            3 => at.cut_after_acknowledgements(ACKNOWLEDGED),
             // Long enough for checkpoints, also for those that free segments of the journal.
             _ => at.cut_at_work(4_000),
         };
@@ -217,7 +220,7 @@ fn loss_without_syncs(of: Option<&str>) -> Option<String> {
     let seed = parameter("TWINBOX_POWER_SEED", 0);
     let mut at = Rounds::new(seed, no_sync(folder.path(), of));
     for round in 0..6 {
-        let outcome = at.cut_after_acknowledgements(40);
+        let outcome = at.cut_after_acknowledgements(ACKNOWLEDGED);
         if let Err(loss) = outcome {
             println!("syncs of {}: round {round}: {loss}", of.unwrap_or("all files"));
             return Some(loss);
