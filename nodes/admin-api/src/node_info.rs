@@ -18,9 +18,9 @@ use twinbox_reconciler::SharedDrain;
 use twinbox_replication_peer::Peers;
 use twinbox_roles::Roles;
 use twinbox_wire::admin::{
-    self, ClockReply, ClockRequest, CompareReply, CompareRequest, Done, LightChange, NodeInfoReply,
-    NodeInfoRequest, ResyncMwiReply, ResyncMwiRequest, ServiceRestartRequest, SyncDirectoryReply,
-    SyncDirectoryRequest, SyncMailboxReply, SyncMailboxRequest,
+    self, ClockReply, ClockRequest, CompareReply, CompareRequest, Done, LightChange, LightReply, NodeInfoReply,
+    NodeInfoRequest, ResyncMwiReply, ResyncMwiRequest, ServiceRestartRequest, SubscribedReply, SubscribedRequest,
+    SyncDirectoryReply, SyncDirectoryRequest, SyncMailboxReply, SyncMailboxRequest,
     node_info_server::{NodeInfo, NodeInfoServer},
 };
 
@@ -230,13 +230,23 @@ impl NodeInfo for NodeInfoService {
         answer_run(&node.mailbox_sync, request.get_ref()).await.map(Response::new)
     }
 
-    async fn tell_subscribers(&self, request: Request<LightChange>) -> Result<Response<Done>, Status> {
+    async fn tell_subscribers(&self, request: Request<LightChange>) -> Result<Response<LightReply>, Status> {
         let from = self.admit(&request)?;
         let Some(node) = &self.facts.node else {
             return Err(Status::unimplemented("a witness has no subscribers"));
         };
         let margin = node.config.cluster.timing.margin;
-        mwi::notify_for(&node.calls, &node.roles, margin, &from, request.into_inner()).await?;
-        Ok(Response::new(Done {}))
+        mwi::notify_for(&node.calls, &node.roles, margin, &from, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn subscribed_mailboxes(
+        &self,
+        request: Request<SubscribedRequest>,
+    ) -> Result<Response<SubscribedReply>, Status> {
+        self.admit(&request)?;
+        let Some(node) = &self.facts.node else {
+            return Err(Status::unimplemented("a witness has no subscribers"));
+        };
+        mwi::list_for(&node.calls, request.get_ref()).map(Response::new)
     }
 }

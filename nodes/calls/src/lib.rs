@@ -354,6 +354,12 @@ impl Calls {
         self.parts.server.broken().map_or_else(open, |detail| CallsHealth { ok: false, detail })
     }
 
+    /// Mailboxes with MWI subscriptions whose dialogs this node holds, in ascending order, each once. A later subscriber gets its
+    /// first state from the store, which corrects it until [`Self::notify_subscribers`] is called for its mailbox.
+    pub fn subscribed_mailboxes(&self) -> Vec<MailboxId> {
+        self.parts.subscriptions.mailboxes()
+    }
+
     /// Sends the MWI state of a mailbox to its subscribers whose dialogs this node holds, in the order of their
     /// subscriptions; none waits for the answer of another. A subscriber that has already accepted this state gets no
     /// NOTIFY. `epoch` goes into `X-Twinbox-Epoch`. `guard` is checked before the write of every datagram,

@@ -17,6 +17,7 @@ use std::{sync::Arc, time::Duration};
 use futures::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootInstant;
+use twinbox_ids::MailboxId;
 use twinbox_mailstore::Mailstore;
 use twinbox_sip::{Method, dialog::Dialog, mwi, uri::Uri};
 
@@ -67,6 +68,10 @@ impl Subscriptions {
 
     pub(crate) fn count(&self) -> usize {
         self.table.count()
+    }
+
+    pub(crate) fn mailboxes(&self) -> Vec<MailboxId> {
+        self.table.mailboxes()
     }
 
     /// Handles a SUBSCRIBE outside of a dialog.

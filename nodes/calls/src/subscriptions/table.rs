@@ -33,12 +33,14 @@ pub(super) struct SubscriptionTable {
     max: usize,
 }
 
-/// Subscriptions by ID, in the order of their beginning, with an index by dialog.
+/// Subscriptions by ID, in the order of their beginning, with indexes by dialog and mailbox.
 #[derive(Default)]
 struct Rows {
     next: u64,
     by_id: BTreeMap<SubscriptionId, Entry>,
     by_dialog: HashMap<DialogKey, SubscriptionId>,
+    /// A resend of MWI looks for the subscriptions of thousands of mailboxes.
+    by_mailbox: BTreeSet<(MailboxId, SubscriptionId)>,
 }
 
 /// State of one subscription.
@@ -142,15 +144,20 @@ impl SubscriptionTable {
 
     /// The subscriptions to a mailbox.
     pub(super) fn of(&self, mailbox: MailboxId) -> Vec<SubscriptionId> {
-        self.list(|entry| entry.mailbox == mailbox)
+        let all = (mailbox, SubscriptionId(0))..=(mailbox, SubscriptionId(u64::MAX));
+        lock(&self.rows).by_mailbox.range(all).map(|(_, id)| *id).collect()
+    }
+
+    /// The mailboxes with subscriptions, in ascending order.
+    pub(super) fn mailboxes(&self) -> Vec<MailboxId> {
+        let mut mailboxes: Vec<_> = lock(&self.rows).by_mailbox.iter().map(|(mailbox, _)| *mailbox).collect();
+        mailboxes.dedup();
+        mailboxes
     }
 
     /// The changed subscriptions whose last NOTIFY came from the store.
     pub(super) fn answered_by_store(&self, changed: &Changed) -> Vec<SubscriptionId> {
-        self.list(|entry| changed.covers(entry.mailbox) && entry.answer_of_store().is_some())
-    }
-
-    fn list(&self, which: impl Fn(&Entry) -> bool) -> Vec<SubscriptionId> {
+        let which = |entry: &Entry| changed.covers(entry.mailbox) && entry.answer_of_store().is_some();
         lock(&self.rows).by_id.iter().filter(|(_, entry)| which(entry)).map(|(id, _)| *id).collect()
     }
 
@@ -163,6 +170,7 @@ impl SubscriptionTable {
         rows.next += 1;
         let id = SubscriptionId(rows.next);
         rows.by_dialog.insert(entry.key(), id);
+        rows.by_mailbox.insert((entry.mailbox, id));
         rows.by_id.insert(id, entry);
         Some(id)
     }
@@ -220,6 +228,7 @@ impl SubscriptionTable {
 impl Rows {
     fn remove(&mut self, id: SubscriptionId) -> Option<Entry> {
         let entry = self.by_id.remove(&id)?;
+        self.by_mailbox.remove(&(entry.mailbox, id));
         let key = entry.key();
         if self.by_dialog.get(&key) == Some(&id) {
             self.by_dialog.remove(&key);

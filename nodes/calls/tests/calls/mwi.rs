@@ -77,7 +77,7 @@ async fn subscription_gets_the_full_state_immediately_and_after_every_refresh() 
         let (mut dialog, first) = subscribed(&mut raw, "s1").await;
         assert_eq!(summary(&first), (0, 0));
         assert!(first.headers.get("Subscription-State").is_some_and(|s| s.starts_with("active;expires=")));
-        assert_eq!(node.calls.stats().subscriptions, 1);
+        assert_eq!((node.calls.stats().subscriptions, node.calls.subscribed_mailboxes()), (1, vec![node.mailbox]));
         assert_eq!(raw.ask(subscribe(&mut dialog, 900)).await.headers.get("Expires"), Some("900"));
         let second = raw.request().await;
         assert_eq!(summary(&second), (0, 0));
@@ -86,7 +86,7 @@ async fn subscription_gets_the_full_state_immediately_and_after_every_refresh() 
         assert_eq!(raw.ask(subscribe(&mut dialog, 0)).await.code, 200);
         let last = raw.request().await;
         assert!(last.headers.get("Subscription-State").is_some_and(|s| s.starts_with("terminated")));
-        assert_eq!(node.calls.stats().subscriptions, 0);
+        assert_eq!((node.calls.stats().subscriptions, node.calls.subscribed_mailboxes()), (0, vec![]));
         assert_eq!(raw.ask(subscribe(&mut dialog, 600)).await.code, 481, "the subscription has ended");
     }
 }

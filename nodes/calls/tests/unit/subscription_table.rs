@@ -62,6 +62,19 @@ fn expired_subscriptions_end_once_in_the_order_of_their_expiry() {
     assert!(table.add(entry("e", mailbox, 10)).is_some());
 }
 
+#[test]
+fn subscriptions_are_found_by_mailbox_in_their_order_until_they_end() {
+    let (table, [one, two]) = (SubscriptionTable::new(4), [MailboxId(2), MailboxId(1)]);
+    let add = |call_id, mailbox, until| table.add(entry(call_id, mailbox, until)).expect("added");
+    let (first, other, second) = (add("a", one, 30), add("b", two, 10), add("c", one, 20));
+    assert_eq!((table.of(one), table.of(two)), (vec![first, second], vec![other]));
+    assert_eq!(table.mailboxes(), [two, one], "ascending, each once");
+    table.remove(first).expect("removed");
+    assert_eq!((table.of(one), table.mailboxes()), (vec![second], vec![two, one]));
+    table.take_expired(at(20));
+    assert_eq!((table.of(one), table.mailboxes()), (vec![], vec![]));
+}
+
 /// The same SUBSCRIBE by TCP again, after its transaction: both entries have one dialog.
 #[test]
 fn end_of_a_subscription_leaves_a_later_one_its_dialog() {

@@ -4,12 +4,14 @@
 //! Another node sends under the lease of the holder (rule R6) without access to its gate. It may send until a time
 //! that both nodes know to be within the lease. The holder first asks the other node for its time, then checks its
 //! own gate, which closes a margin before the lease expires, then requests the change. A datagram sent within that
-//! margin *of the reported time* is sent within the lease, however long the request was delayed. A node stops
-//! sending when it knows a newer epoch, or when the requester has gone. Remaining case: after an early hand-over, a
-//! datagram may still be sent until the news arrives, at most for that margin; its epoch identifies it.
+//! margin *of the reported time* is sent within the lease, however long the request was delayed. The times and the
+//! check of one request cover the states of all mailboxes in it. A node stops sending when it knows a newer epoch, or
+//! when the requester has gone. Remaining case: after an early hand-over, a datagram may still be sent until the news
+//! arrives, at most for that margin; its epoch identifies it. A list of mailboxes with subscribers is made after that.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, iter, sync::Arc, time::Duration};
 
+use tokio::task::JoinSet;
 use tonic::{Code, Response, Status, transport::Channel};
 use tracing::debug;
 use twinbox_calls::{Calls, CallsService, NotifyError};
@@ -20,16 +22,23 @@ use twinbox_mailstore::MessageCounts;
 use twinbox_members::MemberClients;
 use twinbox_roles::{Duty, MemberKind, Roles};
 use twinbox_sip::mwi::Summary;
-use twinbox_wire::admin::{ClockRequest, LightChange, node_info_client::NodeInfoClient};
+use twinbox_wire::admin::{
+    ClockRequest, LightChange, LightOutcome, LightReply, LightState, SubscribedReply, SubscribedRequest,
+    node_info_client::NodeInfoClient,
+};
 
-use super::{MwiSender, MwiUpdate, SendError, Target};
+use super::{MwiSender, MwiUpdate, Receivers, SendError, Target, queue::MAX_BATCH};
 
 /// Timeout for another node to notify its subscribers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// Timeout for another node to report its time.
+/// Timeout for another node to report its time, or a page of its list.
 const CLOCK_WITHIN: Duration = Duration::from_secs(2);
 /// Maximum number of immediate attempts when a request took longer than the margin.
 const TRIES: usize = 3;
+/// Number of mailboxes in a page of a list: 64 KiB.
+const PAGE: usize = 4_096;
+/// A longer list is not used: each mailbox may have subscribers.
+const MAX_LISTED: usize = 1_000_000;
 
 /// Sender of MWI states: from this node, and through the other nodes.
 #[derive(Clone)]
@@ -47,35 +56,92 @@ pub struct ClusterMwiSender {
 }
 
 impl ClusterMwiSender {
-    /// Requests another node to notify its subscribers.
-    async fn ask(&self, to: &NodeName, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
-        let epoch = permit.epoch();
+    fn channel(&self, to: &NodeName) -> Result<Channel, SendError> {
         let way = self.members.nodes().into_iter().find(|(name, _)| name == to);
-        let (_, channel) = way.ok_or_else(|| SendError::Unreachable(format!("there is no way to {to}")))?;
+        way.map(|(_, channel)| channel).ok_or_else(|| SendError::Unreachable(format!("there is no way to {to}")))
+    }
+
+    /// Requests another node to notify its subscribers. A request is answered for as many of its first states as the node
+    /// takes, by one of an earlier release for the first: the others are requested again.
+    async fn ask(&self, to: &NodeName, updates: &[MwiUpdate], permit: &Permit) -> Vec<Result<(), SendError>> {
+        let mut outcomes = Vec::with_capacity(updates.len());
+        while let Some((first, further)) = updates.get(outcomes.len()..).and_then(<[_]>::split_first) {
+            match taken(self.request(to, first, further, permit).await, 1 + further.len()) {
+                Ok(taken) => outcomes.extend(taken),
+                Err(error) => outcomes.resize(updates.len(), Err(error)),
+            }
+        }
+        outcomes
+    }
+
+    async fn request(
+        &self,
+        to: &NodeName,
+        first: &MwiUpdate,
+        further: &[MwiUpdate],
+        permit: &Permit,
+    ) -> Result<Result<LightReply, Status>, SendError> {
+        let (epoch, channel) = (permit.epoch(), self.channel(to)?);
         let mut change = LightChange {
-            mailbox: update.mailbox.to_bytes().to_vec().into(),
-            number: update.number.clone(),
-            new: update.counts.new,
-            saved: update.counts.saved,
+            mailbox: first.mailbox.to_bytes().to_vec().into(),
+            number: first.number.clone(),
+            new: first.counts.new,
+            saved: first.counts.saved,
             generation: epoch.generation,
             epoch_number: epoch.number,
             holder: epoch.node.to_string(),
             // The gate closes this long before the lease expires.
             valid_ms: u32::try_from(self.margin.as_millis()).unwrap_or(u32::MAX),
             clock_ns: 0,
+            further: further.iter().map(state).collect(),
         };
-        let mut outcome = Ok(());
+        let mut outcome = Ok(LightReply::default());
         for _ in 0..TRIES {
             let mut client = NodeInfoClient::<Channel>::new(channel.clone());
             change.clock_ns = within(CLOCK_WITHIN, client.clock(ClockRequest {})).await.map_err(unasked)?.boot_ns;
             // Checked after the answer, with no wait in between.
             permit.check()?;
-            outcome = within(ANSWER_WITHIN, client.tell_subscribers(change.clone())).await.map(drop);
+            outcome = within(ANSWER_WITHIN, client.tell_subscribers(change.clone())).await;
             if !matches!(&outcome, Err(status) if status.code() == Code::OutOfRange) {
                 break;
             }
         }
-        outcome.map_err(unasked)
+        Ok(outcome)
+    }
+
+    /// Requests another node's list of mailboxes with subscribers.
+    async fn ask_receivers(&self, of: &NodeName) -> Result<Receivers, SendError> {
+        let mut client = NodeInfoClient::<Channel>::new(self.channel(of)?);
+        let mut found = BTreeSet::<MailboxId>::new();
+        loop {
+            let after = found.last().map(|last| last.to_bytes().to_vec()).unwrap_or_default();
+            let request = client.subscribed_mailboxes(SubscribedRequest { after: after.into() });
+            let page = match within(CLOCK_WITHIN, request).await {
+                Ok(page) => page,
+                // A node of an earlier release has no list.
+                Err(status) if status.code() == Code::Unimplemented => return Ok(Receivers::Unknown),
+                Err(status) => return Err(unasked(status)),
+            };
+            let before = found.len();
+            if !add_page(&mut found, &page) || (page.more && (found.len() == before || before > MAX_LISTED)) {
+                return Ok(Receivers::Unknown);
+            }
+            if !page.more {
+                return Ok(Receivers::Of(found));
+            }
+        }
+    }
+
+    async fn notify_trunk(&self, trunk: &str, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
+        let MessageCounts { new, saved } = update.counts;
+        let (body, epoch) = (Summary { account: None, new, old: saved }.body(), permit.epoch().to_string());
+        let calls = sip_server(&self.calls)?;
+        let sent = calls.send_unsolicited_notify(trunk, &update.number, &body, &epoch, permit.guard());
+        sent.await.map_err(|error| match error {
+            NotifyError::NotHolder => SendError::NotHolder,
+            NotifyError::Refused(_) => SendError::Refused(error.to_string()),
+            error => SendError::Unreachable(error.to_string()),
+        })
     }
 }
 
@@ -88,25 +154,73 @@ impl MwiSender for ClusterMwiSender {
         trunks.chain(nodes.map(Target::Subscribers)).collect()
     }
 
-    async fn send(&self, target: &Target, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
+    async fn receivers(&self, target: &Target) -> Result<Receivers, SendError> {
+        if matches!(target, Target::Subscribers(_)) {
+            // The holder before may have asked that node to send, until a margin after its gate closed: from then on a subscriber
+            // that is not in the list has no state of it.
+            tokio::time::sleep(self.margin).await;
+        }
         match target {
-            Target::Trunk(trunk) => {
-                let MessageCounts { new, saved } = update.counts;
-                let (body, epoch) = (Summary { account: None, new, old: saved }.body(), permit.epoch().to_string());
-                let calls = sip_server(&self.calls)?;
-                let sent = calls.send_unsolicited_notify(trunk, &update.number, &body, &epoch, permit.guard());
-                sent.await.map_err(|error| match error {
-                    NotifyError::NotHolder => SendError::NotHolder,
-                    NotifyError::Refused(_) => SendError::Refused(error.to_string()),
-                    error => SendError::Unreachable(error.to_string()),
-                })
-            }
+            Target::Trunk(_) => Ok(Receivers::Unknown),
             Target::Subscribers(node) if *node == self.node => {
-                tell(&self.calls, update.mailbox, update.counts, permit.epoch(), permit.guard()).await
+                Ok(Receivers::Of(sip_server(&self.calls)?.subscribed_mailboxes().into_iter().collect()))
             }
-            Target::Subscribers(node) => self.ask(node, update, permit).await,
+            Target::Subscribers(node) => self.ask_receivers(node).await,
         }
     }
+
+    async fn send(&self, target: &Target, updates: &[MwiUpdate], permit: &Permit) -> Vec<Result<(), SendError>> {
+        match target {
+            Target::Trunk(trunk) => {
+                let mut outcomes = Vec::with_capacity(updates.len());
+                for update in updates {
+                    outcomes.push(self.notify_trunk(trunk, update, permit).await);
+                }
+                outcomes
+            }
+            Target::Subscribers(node) if *node == self.node => {
+                let states = updates.iter().map(|update| (update.mailbox, update.counts)).collect();
+                tell(&self.calls, states, permit.epoch(), permit.guard()).await
+            }
+            Target::Subscribers(node) => self.ask(node, updates, permit).await,
+        }
+    }
+}
+
+fn state(update: &MwiUpdate) -> LightState {
+    let MessageCounts { new, saved } = update.counts;
+    LightState { mailbox: update.mailbox.to_bytes().to_vec().into(), new, saved }
+}
+
+/// Outcomes of the first states of a request for `asked` states, at least of one; `Err`: that of all.
+fn taken(
+    reply: Result<Result<LightReply, Status>, SendError>,
+    asked: usize,
+) -> Result<Vec<Result<(), SendError>>, SendError> {
+    match reply? {
+        Ok(reply) if reply.outcomes.is_empty() => Ok(vec![Ok(())]),
+        Ok(reply) => Ok(reply.outcomes.into_iter().take(asked).map(outcome).collect()),
+        // So answers a node that was asked for one state, or knows of one.
+        Err(status) if matches!(status.code(), Code::Aborted | Code::FailedPrecondition) => {
+            Ok(vec![Err(unasked(status))])
+        }
+        Err(status) => Err(unasked(status)),
+    }
+}
+
+fn outcome(of: LightOutcome) -> Result<(), SendError> {
+    match Code::from(of.code) {
+        Code::Ok => Ok(()),
+        code => Err(unasked(Status::new(code, of.detail))),
+    }
+}
+
+/// Adds a page to a list; false: it cannot be read.
+fn add_page(list: &mut BTreeSet<MailboxId>, page: &SubscribedReply) -> bool {
+    let read: Option<Vec<_>> = page.mailboxes.chunks(16).map(MailboxId::from_slice).collect();
+    let is_read = read.is_some();
+    list.extend(read.into_iter().flatten());
+    is_read
 }
 
 async fn within<T>(
@@ -128,19 +242,38 @@ fn unasked(status: Status) -> SendError {
     }
 }
 
+/// Lists mailboxes with subscribers whose dialogs are here, for the duty's holder.
+pub fn list_for(calls: &CallsService, request: &SubscribedRequest) -> Result<SubscribedReply, Status> {
+    let after = match &request.after[..] {
+        [] => None,
+        after => Some(MailboxId::from_slice(after).ok_or_else(|| {
+            Status::invalid_argument("a request for mailboxes after one whose ID has not 16 bytes")
+        })?),
+    };
+    Ok(page(&sip_server(calls).map_err(status)?.subscribed_mailboxes(), after))
+}
+
+/// Page of these mailboxes, which are in ascending order.
+fn page(mailboxes: &[MailboxId], after: Option<MailboxId>) -> SubscribedReply {
+    let rest = mailboxes.iter().skip_while(|mailbox| after.is_some_and(|after| **mailbox <= after));
+    let mut rest = rest.peekable();
+    let page = rest.by_ref().take(PAGE).flat_map(|mailbox| mailbox.to_bytes()).collect::<Vec<_>>();
+    SubscribedReply { mailboxes: page.into(), more: rest.peek().is_some() }
+}
+
 /// Notifies the subscribers whose dialogs are here, at the request of the duty's holder. Refuses a sender that is
 /// not a node of the cluster. Refuses an epoch older than the newest known here. The permission ends `valid_ms`,
-/// at most `margin`, after the reported time, and when the holder stops waiting for the answer.
+/// at most `margin`, after the reported time, and when the holder stops waiting for the answer. Of more than [`MAX_BATCH`]
+/// states it takes as many.
 pub async fn notify_for(
     calls: &CallsService,
     roles: &Roles,
     margin: Duration,
     from: &NodeName,
     change: LightChange,
-) -> Result<(), Status> {
-    let invalid = |what: &str| Status::invalid_argument(format!("a change of MWI without {what}"));
-    let mailbox = MailboxId::from_slice(&change.mailbox).ok_or_else(|| invalid("a mailbox"))?;
-    let holder: NodeName = change.holder.parse().map_err(|_| invalid("a holder"))?;
+) -> Result<LightReply, Status> {
+    let states = states(&change)?;
+    let holder: NodeName = change.holder.parse().map_err(|_| without("a holder"))?;
     let known = roles.members().borrow().iter().any(|m| m.name == *from && m.kind == MemberKind::Node);
     if holder != *from || !known {
         return Err(Status::permission_denied(format!("{from} does not speak for {holder}, or is no node here")));
@@ -161,15 +294,47 @@ pub async fn notify_for(
         let (roles, epoch, asked) = (roles.clone(), epoch.clone(), Arc::downgrade(&asker));
         move || asked.strong_count() > 0 && window.is_open(BootInstant::now()) && is_newest(&roles, &epoch)
     };
-    let counts = MessageCounts { new: change.new, saved: change.saved };
-    let told = tell(calls, mailbox, counts, &epoch, guard).await;
+    let told = tell(calls, states, &epoch, guard).await;
     // Dropped earlier, together with this call, when the holder stops waiting.
     drop(asker);
-    told.map_err(|error| match error {
+    reply(told, change.further.is_empty())
+}
+
+fn without(what: &str) -> Status {
+    Status::invalid_argument(format!("a change of MWI without {what}"))
+}
+
+/// States of a change, as many as are taken.
+fn states(change: &LightChange) -> Result<Vec<(MailboxId, MessageCounts)>, Status> {
+    let further = change.further.iter().map(|state| (&state.mailbox, state.new, state.saved));
+    let states = iter::once((&change.mailbox, change.new, change.saved)).chain(further).take(MAX_BATCH);
+    let states = states.map(|(mailbox, new, saved)| {
+        let mailbox = MailboxId::from_slice(mailbox).ok_or_else(|| without("a mailbox"));
+        mailbox.map(|mailbox| (mailbox, MessageCounts { new, saved }))
+    });
+    states.collect()
+}
+
+/// Answer with these outcomes. That of a state which was `alone` in its change is the status of the answer, as a holder of
+/// an earlier release expects it.
+fn reply(told: Vec<Result<(), SendError>>, alone: bool) -> Result<LightReply, Status> {
+    if alone {
+        return told.into_iter().collect::<Result<(), _>>().map(|()| LightReply::default()).map_err(status);
+    }
+    let outcome = |told: Result<(), SendError>| match told.map_err(status) {
+        Ok(()) => LightOutcome::default(),
+        Err(status) => LightOutcome { code: status.code().into(), detail: status.message().to_owned() },
+    };
+    Ok(LightReply { outcomes: told.into_iter().map(outcome).collect() })
+}
+
+/// Status with which this node answers that subscribers were not notified.
+fn status(error: SendError) -> Status {
+    match error {
         SendError::Refused(what) => Status::failed_precondition(what),
         SendError::Unreachable(what) => Status::unavailable(what),
         error => Status::aborted(error.to_string()),
-    })
+    }
 }
 
 /// Time within which this node may send under the lease of another, which asks for it. It is no [`Permit`]: only the holder
@@ -197,23 +362,41 @@ fn is_newest(roles: &Roles, epoch: &Epoch) -> bool {
     newest.is_none_or(|newest| newest <= epoch)
 }
 
-/// Notifies the subscribers whose dialogs this node holds.
+/// Notifies the subscribers whose dialogs this node holds, of all these mailboxes concurrently: an outcome for each.
 async fn tell(
     calls: &CallsService,
-    mailbox: MailboxId,
-    counts: MessageCounts,
+    states: Vec<(MailboxId, MessageCounts)>,
     epoch: &Epoch,
     guard: impl Fn() -> bool + Send + Sync + 'static,
-) -> Result<(), SendError> {
-    let told = sip_server(calls)?.notify_subscribers(mailbox, counts, &epoch.to_string(), guard).await;
-    told.map_err(|error| {
-        debug!(%mailbox, %error, "MWI of a subscriber was not sent");
-        match error {
-            NotifyError::NotHolder => SendError::NotHolder,
-            NotifyError::Refused(_) => SendError::Refused(error.to_string()),
-            error => SendError::Incomplete(error.to_string()),
+) -> Vec<Result<(), SendError>> {
+    let server = match sip_server(calls) {
+        Ok(server) => server,
+        Err(error) => return vec![Err(error); states.len()],
+    };
+    let mut outcomes = vec![Err(SendError::Incomplete("its task ended".to_owned())); states.len()];
+    let (guard, mut tasks) = (Arc::new(guard), JoinSet::new());
+    for (index, (mailbox, counts)) in states.into_iter().enumerate() {
+        let (server, epoch, guard) = (server.clone(), epoch.to_string(), guard.clone());
+        tasks.spawn(async move {
+            let told = server.notify_subscribers(mailbox, counts, &epoch, move || guard()).await;
+            (index, told.map_err(|error| untold(mailbox, error)))
+        });
+    }
+    while let Some(ended) = tasks.join_next().await {
+        if let Ok((index, told)) = ended {
+            outcomes[index] = told;
         }
-    })
+    }
+    outcomes
+}
+
+fn untold(mailbox: MailboxId, error: NotifyError) -> SendError {
+    debug!(%mailbox, %error, "MWI of a subscriber was not sent");
+    match error {
+        NotifyError::NotHolder => SendError::NotHolder,
+        NotifyError::Refused(_) => SendError::Refused(error.to_string()),
+        error => SendError::Incomplete(error.to_string()),
+    }
 }
 
 fn sip_server(calls: &CallsService) -> Result<Calls, SendError> {
@@ -221,27 +404,5 @@ fn sip_server(calls: &CallsService) -> Result<Calls, SendError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn another_nodes_lease_is_used_only_within_the_margin_of_the_time_it_was_told() {
-        let at = |ms: u64| BootInstant::from_nanos(ms * 1_000_000);
-        let window = SendWindow { since: at(1_000), valid: Duration::from_millis(50) };
-        for (now, allowed) in [(999, false), (1_000, true), (1_049, true), (1_050, false), (9_000, false)] {
-            assert_eq!(window.is_open(at(now)), allowed, "{now}");
-        }
-        // A request that waited for a connection since before the machine was restarted, or that has no time.
-        assert!(!SendWindow { since: at(7_000), ..window }.is_open(at(100)));
-        assert!(!SendWindow { since: at(0), ..window }.is_open(at(100)));
-    }
-
-    #[test]
-    fn a_node_that_cannot_be_asked_keeps_its_dialogs_and_is_told_later() {
-        for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Cancelled, Code::Unknown] {
-            assert!(matches!(unasked(Status::new(code, "")), SendError::Unreachable(_)), "{code}");
-        }
-        assert!(matches!(unasked(Status::aborted("")), SendError::Incomplete(_)));
-        assert!(matches!(unasked(Status::failed_precondition("")), SendError::Refused(_)));
-    }
-}
+#[path = "../../tests/unit/cluster_sender.rs"]
+mod tests;

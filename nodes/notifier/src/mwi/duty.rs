@@ -18,7 +18,7 @@ use twinbox_gate::Gate;
 use twinbox_ids::{Epoch, MailboxId};
 use twinbox_mailstore::{CountsChange, CountsWatch, MailError, Mailstore};
 
-use super::{MwiPolicy, MwiSender, MwiState, MwiUpdate, SendError, Target, queue::MwiQueue};
+use super::{MwiPolicy, MwiSender, MwiState, MwiUpdate, Receivers, SendError, Target, queue::MwiQueue};
 
 /// Pause before everything is read again after the store could not be read.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -143,11 +143,26 @@ struct Duty<S> {
     shared: Arc<Shared>,
 }
 
-/// Sends in progress: the task of each state.
+/// Result of a send, one for each state.
+type Outcomes = Vec<Result<(), SendError>>;
+
+/// Sends and requests for lists in progress: the task of each.
 #[derive(Default)]
 struct Sends {
-    tasks: JoinSet<Result<(), SendError>>,
-    updates: HashMap<Id, (Target, MwiUpdate)>,
+    tasks: JoinSet<Answer>,
+    running: HashMap<Id, (Target, Work)>,
+}
+
+/// Work of a task.
+enum Work {
+    Send(Vec<MwiUpdate>),
+    List,
+}
+
+/// Result of a task.
+enum Answer {
+    Sent(Outcomes),
+    Listed(Result<Receivers, SendError>),
 }
 
 /// Mailboxes to be read from the store.
@@ -188,7 +203,8 @@ impl Look {
 /// Event that wakes the duty.
 enum Event {
     Changed(CountsChange),
-    Sent(Target, MwiUpdate, Result<(), SendError>),
+    Sent(Target, Vec<MwiUpdate>, Outcomes),
+    Listed(Target, Result<Receivers, SendError>),
     Due,
     LookAgain,
     /// The store was closed.
@@ -240,7 +256,7 @@ impl<S: MwiSender> Duty<S> {
         let mut held = self.shared.lock();
         let Some(held) = held.as_mut() else { return false };
         held.queues.retain(|target, _| targets.contains(target));
-        sends.updates.retain(|_, (target, _)| targets.contains(target));
+        sends.running.retain(|_, (target, _)| targets.contains(target));
         let known = held.queues.len();
         for target in targets {
             held.queues.entry(target.clone()).or_insert_with(|| self.queue(target));
@@ -267,16 +283,30 @@ impl<S: MwiSender> Duty<S> {
                 look = Look { everything: look.everything, ..Look::default() };
                 look_again = Some(BootInstant::now() + LOOK_AGAIN);
             }
+            // One list for all mailboxes that were read.
+            if look.is_empty() {
+                self.request_lists(&mut sends);
+            }
             self.send_due(epoch, &mut sends);
             let more = !look.is_empty();
             match self.event(&mut changes, &mut sends, look_again, more).await {
                 Event::Changed(change) => look.add(change),
-                Event::Sent(target, update, result) => {
-                    if let Err(error) = &result {
-                        tracing::debug!(?target, mailbox = %update.mailbox, %epoch, %error, "MWI was not delivered");
+                Event::Sent(target, updates, outcomes) => {
+                    for (update, result) in updates.into_iter().zip(outcomes) {
+                        if let Err(error) = &result {
+                            let mailbox = update.mailbox;
+                            tracing::debug!(?target, %mailbox, %epoch, %error, "MWI was not delivered");
+                        }
+                        let now = BootInstant::now();
+                        self.shared.queue(&target, |queue| queue.finished(&update, result, now, rand::random()));
+                    }
+                }
+                Event::Listed(target, list) => {
+                    if let Err(error) = &list {
+                        tracing::debug!(?target, %epoch, %error, "mailboxes with subscribers were not listed");
                     }
                     let now = BootInstant::now();
-                    self.shared.queue(&target, |queue| queue.finished(&update, result, now, rand::random()));
+                    self.shared.queue(&target, |queue| queue.listed(list, now, rand::random()));
                 }
                 Event::Due => {}
                 Event::LookAgain => {
@@ -322,24 +352,40 @@ impl<S: MwiSender> Duty<S> {
         Ok(())
     }
 
+    /// Requests the lists for which states wait. A list changes nothing outside: it needs no permit.
+    fn request_lists(&self, sends: &mut Sends) {
+        let (mut wanted, now) = (Vec::new(), BootInstant::now());
+        if let Some(held) = self.shared.lock().as_mut() {
+            let queues = held.queues.iter_mut();
+            wanted.extend(queues.filter_map(|(to, queue)| queue.needs_list(now).then(|| to.clone())));
+        }
+        for target in wanted {
+            let (sender, to) = (self.sender.clone(), target.clone());
+            let task = sends.tasks.spawn(async move { Answer::Listed(sender.receivers(&to).await) });
+            sends.running.insert(task.id(), (target, Work::List));
+        }
+    }
+
     fn send_due(&self, epoch: &Epoch, sends: &mut Sends) {
         let mut due = Vec::new();
         if let Some(held) = self.shared.lock().as_mut() {
             for (target, queue) in &mut held.queues {
-                due.extend(
-                    std::iter::from_fn(|| queue.next(BootInstant::now())).map(|update| (target.clone(), update)),
-                );
+                let batches = std::iter::from_fn(|| Some(queue.next_batch(BootInstant::now())));
+                let batches = batches.take_while(|batch| !batch.is_empty());
+                due.extend(batches.map(|batch| (target.clone(), batch)));
             }
         }
-        for (target, update) in due {
+        for (target, updates) in due {
             let (gate, sender, epoch) = (self.gate.clone(), self.sender.clone(), epoch.clone());
-            let (to, sent) = (target.clone(), update.clone());
+            let (to, sent) = (target.clone(), updates.clone());
             let task = sends.tasks.spawn(async move {
                 // Held until the send ends: the duty is not handed over with a write in progress (rule R6).
-                let permit = gate.enter(&epoch)?;
-                sender.send(&to, &sent, &permit).await
+                Answer::Sent(match gate.enter(&epoch) {
+                    Ok(permit) => sender.send(&to, &sent, &permit).await,
+                    Err(lost) => vec![Err(lost.into()); sent.len()],
+                })
             });
-            sends.updates.insert(task.id(), (target, update));
+            sends.running.insert(task.id(), (target, Work::Send(updates)));
         }
     }
 
@@ -363,13 +409,22 @@ impl<S: MwiSender> Duty<S> {
 }
 
 impl Sends {
-    fn ended(&mut self, ended: Result<(Id, Result<(), SendError>), JoinError>) -> Option<Event> {
-        let (id, result) = match ended {
-            Ok((id, result)) => (id, result),
-            Err(error) => (error.id(), Err(SendError::Unreachable("the task that sent it ended".to_owned()))),
+    fn ended(&mut self, ended: Result<(Id, Answer), JoinError>) -> Option<Event> {
+        let (id, answer) = match ended {
+            Ok((id, answer)) => (id, Some(answer)),
+            Err(error) => (error.id(), None),
         };
-        let (target, update) = self.updates.remove(&id)?;
-        Some(Event::Sent(target, update, result))
+        let (target, work) = self.running.remove(&id)?;
+        let failed = || Err(SendError::Unreachable("its task ended".to_owned()));
+        Some(match (work, answer) {
+            (Work::Send(updates), Some(Answer::Sent(outcomes))) => Event::Sent(target, updates, outcomes),
+            (Work::Send(updates), _) => {
+                let outcomes = updates.iter().map(|_| failed()).collect();
+                Event::Sent(target, updates, outcomes)
+            }
+            (Work::List, Some(Answer::Listed(list))) => Event::Listed(target, list),
+            (Work::List, _) => Event::Listed(target, Err(SendError::Unreachable("its task ended".to_owned()))),
+        })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Desired and sent MWI state for one target: schedules the sends. Pure; time and random numbers are parameters.
 
+mod repeats;
+
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     sync::Arc,
@@ -12,6 +14,8 @@ use twinbox_ids::{Backoff, MailboxId};
 use twinbox_mailstore::MessageCounts;
 
 use super::{MwiUpdate, SendError, Target};
+pub use repeats::MAX_BATCH;
+use repeats::WaitingRepeats;
 
 /// Limits and waits of the sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub struct MwiQueue {
     entries: BTreeMap<Arc<str>, Entry>,
     accounts: BTreeMap<MailboxId, Arc<str>>,
     due: DueEntries,
+    waiting: WaitingRepeats,
+    /// Number of sends in progress: of one state each, or of a batch.
     sending: usize,
     not_before: BootInstant,
     /// The target did not answer the last attempt: attempts are rare until it answers.
@@ -119,18 +125,26 @@ struct Entry {
     leaving: bool,
     /// To be sent once more after the send in progress.
     repeat: bool,
+    /// The send in progress is that of another state of its batch.
+    rides: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// No send is due.
     Quiet,
+    /// To be repeated if the mailbox has receivers behind the target.
+    Waiting,
     /// Due, not before this time.
     Due(BootInstant),
     Sending,
 }
 
 impl Entry {
+    fn update(&self) -> MwiUpdate {
+        MwiUpdate { mailbox: self.mailbox, number: self.number.to_string(), counts: self.desired }
+    }
+
     fn arrived(&self) -> bool {
         self.sent == Some(self.desired)
     }
@@ -151,6 +165,7 @@ impl MwiQueue {
             entries,
             accounts,
             due,
+            waiting: WaitingRepeats::default(),
             sending: 0,
             not_before: BootInstant::from_nanos(0),
             away: false,
@@ -230,6 +245,7 @@ impl MwiQueue {
                 changed: false,
                 leaving: false,
                 repeat: false,
+                rides: false,
             }),
         };
         let differs = entry.desired != counts;
@@ -251,8 +267,9 @@ impl MwiQueue {
                 let at = if differs && entry.answered() { at.min(now) } else { at };
                 self.schedule(account, at);
             }
-            Phase::Quiet if !entry.arrived() => self.schedule(account, now),
-            Phase::Quiet => {}
+            Phase::Waiting if entry.changed => self.schedule(account, now),
+            Phase::Quiet if !entry.arrived() => self.begin(account, now),
+            Phase::Waiting | Phase::Quiet => {}
         }
     }
 
@@ -270,7 +287,8 @@ impl MwiQueue {
             match entry.phase {
                 Phase::Sending => entry.repeat = true,
                 Phase::Due(at) => self.schedule(account, at.min(now)),
-                Phase::Quiet => self.schedule(account, now),
+                Phase::Quiet => self.begin(account, now),
+                Phase::Waiting => {}
             }
         }
         accounts.len()
@@ -281,7 +299,7 @@ impl MwiQueue {
         self.accounts.keys().copied().collect()
     }
 
-    /// Next state to send, if a send is allowed now. Report [`Self::finished`] for each.
+    /// Next state to send, if a send is allowed now. Report [`Self::finished`] for it.
     pub fn next(&mut self, now: BootInstant) -> Option<MwiUpdate> {
         if now < self.not_before || self.sending >= self.policy.concurrency.max(1) {
             return None;
@@ -296,7 +314,7 @@ impl MwiQueue {
             false if at <= self.not_before => self.not_before.max(now - self.policy.pace) + self.policy.pace,
             false => now + self.policy.pace,
         };
-        Some(MwiUpdate { mailbox: entry.mailbox, number: entry.number.to_string(), counts: entry.desired })
+        Some(entry.update())
     }
 
     /// Earliest time at which [`Self::next`] may return a state; `None`: not before a change.
@@ -307,13 +325,15 @@ impl MwiQueue {
 
     /// Records the result of a send. `chance` is any number: it spreads retries.
     pub fn finished(&mut self, update: &MwiUpdate, result: Result<(), SendError>, now: BootInstant, chance: u64) {
-        self.sending = self.sending.saturating_sub(1);
+        let account = self.account(update.mailbox, &update.number);
+        if !self.entries.get_mut(&account).is_some_and(|entry| std::mem::take(&mut entry.rides)) {
+            self.sending = self.sending.saturating_sub(1);
+        }
         match result {
             Ok(()) | Err(SendError::Refused(_) | SendError::Incomplete(_)) => self.is_back(now),
             Err(SendError::Unreachable(_)) => self.away = true,
             Err(SendError::NotHolder) => {}
         }
-        let account = self.account(update.mailbox, &update.number);
         let Some(entry) = self.entries.get_mut(&account) else { return };
         let repeat = std::mem::take(&mut entry.repeat);
         let superseded = repeat || entry.desired != update.counts;
@@ -381,8 +401,12 @@ impl MwiQueue {
 
     fn schedule(&mut self, account: &Arc<str>, at: BootInstant) {
         let Some(entry) = self.entries.get_mut(account) else { return };
-        if let Phase::Due(before) = entry.phase {
-            self.due.of(entry.changed).remove(&(before, account.clone()));
+        match entry.phase {
+            Phase::Due(before) => {
+                self.due.of(entry.changed).remove(&(before, account.clone()));
+            }
+            Phase::Waiting => self.waiting.remove(account),
+            Phase::Quiet | Phase::Sending => {}
         }
         entry.phase = Phase::Due(at);
         self.due.of(entry.changed).insert((at, account.clone()));

@@ -1,6 +1,8 @@
 //! Interface that delivers MWI states to their receivers. The duty does not depend on SIP; the node supplies the
 //! sender.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use twinbox_gate::{NotHolder, Permit};
 use twinbox_ids::{MailboxId, NodeName};
@@ -25,6 +27,25 @@ pub enum Target {
     Trunk(String),
     /// Subscribers whose dialogs this node holds, by NOTIFYs in these dialogs.
     Subscribers(NodeName),
+}
+
+/// Mailboxes with receivers behind a target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Receivers {
+    /// No other mailbox had a receiver when the list was made.
+    Of(BTreeSet<MailboxId>),
+    /// Not known: each mailbox may have some.
+    Unknown,
+}
+
+impl Receivers {
+    /// Whether the mailbox may have receivers.
+    pub fn may_include(&self, mailbox: MailboxId) -> bool {
+        match self {
+            Self::Of(mailboxes) => mailboxes.contains(&mailbox),
+            Self::Unknown => true,
+        }
+    }
 }
 
 /// Reason why a state was not delivered. The send is retried with the latest state.
@@ -56,13 +77,18 @@ pub trait MwiSender: Send + Sync + 'static {
     /// All targets at present; read when the duty begins, and at least each second.
     fn targets(&self) -> Vec<Target>;
 
+    /// Lists the mailboxes with receivers behind a target, made after this call. A later receiver must get its state without
+    /// the duty, as a subscriber does from the store of its node (rule E2).
+    fn receivers(&self, target: &Target) -> impl Future<Output = Result<Receivers, SendError>> + Send;
+
     /// Sends to one target: to a trunk by an unsolicited NOTIFY (RFC 3842), to subscribers through the node that
     /// holds their dialogs. The permit is checked at the write of every datagram, retransmissions included. Its epoch is
-    /// sent along, so that a receiver can recognize a previous holder. Resolves after delivery.
+    /// sent along, so that a receiver can recognize a previous holder. Resolves after delivery, with an outcome for each
+    /// update.
     fn send(
         &self,
         target: &Target,
-        update: &MwiUpdate,
+        updates: &[MwiUpdate],
         permit: &Permit,
-    ) -> impl Future<Output = Result<(), SendError>> + Send;
+    ) -> impl Future<Output = Vec<Result<(), SendError>>> + Send;
 }

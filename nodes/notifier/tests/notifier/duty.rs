@@ -1,6 +1,7 @@
 //! The duty over a real store, checked by the states that arrive at a receiver.
 
 use std::{
+    collections::BTreeSet,
     path::Path,
     sync::{
         Arc, Mutex,
@@ -20,7 +21,7 @@ use twinbox_gate::{Gate, Permit};
 use twinbox_ids::{CallId, ClusterId, Epoch, Incarnation, MailboxId, MessageId, NodeName};
 use twinbox_mailbox::schema;
 use twinbox_mailstore::{Codec, Mailstore, MailstoreSettings, Mark, MessageCounts, NewMailbox, RecordingMeta};
-use twinbox_notifier::mwi::{MwiPolicy, MwiSender, MwiUpdate, Notifier, SendError, Target};
+use twinbox_notifier::mwi::{MwiPolicy, MwiSender, MwiUpdate, Notifier, Receivers, SendError, Target};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
 use twinbox_replication_core::{Edit, Value};
 use twinbox_replication_peer::{PeerConfig, Peers};
@@ -34,6 +35,10 @@ type Arrived = (String, u32, u32, u64);
 #[derive(Clone)]
 struct Pbx {
     told: Arc<AtomicUsize>,
+    /// Mailboxes with subscribers, and those of which the subscribers were told.
+    subscribed: Arc<Mutex<Receivers>>,
+    told_of: Arc<Mutex<BTreeSet<MailboxId>>>,
+    lists: Arc<AtomicUsize>,
     arrivals: mpsc::UnboundedSender<Arrived>,
     deaf: Arc<AtomicBool>,
     hung: Arc<AtomicBool>,
@@ -49,7 +54,22 @@ impl MwiSender for Pbx {
         trunks.chain([Target::Subscribers(name())]).collect()
     }
 
-    async fn send(&self, to: &Target, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
+    async fn receivers(&self, _: &Target) -> Result<Receivers, SendError> {
+        self.lists.fetch_add(1, SeqCst);
+        Ok(self.subscribed.lock().unwrap().clone())
+    }
+
+    async fn send(&self, to: &Target, updates: &[MwiUpdate], permit: &Permit) -> Vec<Result<(), SendError>> {
+        let mut outcomes = Vec::new();
+        for update in updates {
+            outcomes.push(self.send_one(to, update, permit).await);
+        }
+        outcomes
+    }
+}
+
+impl Pbx {
+    async fn send_one(&self, to: &Target, update: &MwiUpdate, permit: &Permit) -> Result<(), SendError> {
         let epoch = permit.epoch();
         if *to == trunk("dead") {
             return std::future::pending().await;
@@ -63,6 +83,7 @@ impl MwiSender for Pbx {
         }
         if *to != trunk("pbx") {
             self.told.fetch_add(1, SeqCst);
+            self.told_of.lock().unwrap().insert(update.mailbox);
             return Err(SendError::Incomplete("one does not answer".to_owned()));
         }
         self.reached.notify_one();
@@ -123,6 +144,9 @@ impl Rig {
         let gate = Gate::new(Duty::Notifier);
         let pbx = Pbx {
             told: Arc::default(),
+            subscribed: Arc::new(Mutex::new(Receivers::Unknown)),
+            told_of: Arc::default(),
+            lists: Arc::default(),
             arrivals,
             deaf: Arc::default(),
             hung: Arc::default(),
@@ -211,6 +235,34 @@ async fn message_that_is_left_while_all_states_are_sent_is_told_before_the_rest(
         }
     }
     assert!(told.len() < mailboxes.len() / 2, "after {told:?}");
+}
+
+/// At a take-over the holder has one list for all mailboxes, however many they are.
+#[tokio::test]
+async fn new_holder_asks_a_node_about_mailboxes_with_subscribers_and_about_changes() {
+    let dir = TempDir::new().unwrap();
+    let rig = Rig::new(&dir).await;
+    let mut mailboxes = Vec::new();
+    for number in 1_001..=1_100 {
+        mailboxes.push(rig.mailbox(&number.to_string()).await);
+    }
+    let (listed, changed) = (mailboxes[7], mailboxes[8]);
+    *rig.pbx.subscribed.lock().unwrap() = Receivers::Of([listed].into());
+    rig.give(1);
+    let settled = |rig: &Rig| {
+        let states = rig.notifier.snapshot();
+        states.iter().filter(|s| matches!(s.target, Target::Subscribers(_)) && s.sent.is_some()).count()
+    };
+    eventually("the others count as delivered", || settled(&rig) == mailboxes.len() - 1).await;
+    eventually("the listed one is told", || rig.pbx.told.load(SeqCst) > 0).await;
+    assert_eq!((rig.pbx.lists.load(SeqCst), &*rig.pbx.told_of.lock().unwrap()), (1, &[listed].into()));
+
+    // Its subscriber may have come since the list.
+    rig.leave(changed).await;
+    eventually("the change is told", || rig.pbx.told_of.lock().unwrap().contains(&changed)).await;
+    assert_eq!(rig.pbx.told_of.lock().unwrap().len(), 2);
+    rig.notifier.resync(None);
+    eventually("another list", || rig.pbx.lists.load(SeqCst) == 2).await;
 }
 
 /// Polls until the condition is true; fails after ten seconds.

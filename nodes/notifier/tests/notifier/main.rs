@@ -3,3 +3,4 @@
 mod devices;
 mod duty;
 mod mwi_queue;
+mod repeats;

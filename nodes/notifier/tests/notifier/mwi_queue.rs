@@ -8,7 +8,7 @@ use twinbox_ids::MailboxId;
 use twinbox_mailstore::MessageCounts;
 use twinbox_notifier::mwi::{MwiPolicy, MwiUpdate, SendError, Target, queue::MwiQueue};
 
-const POLICY: MwiPolicy = MwiPolicy {
+pub const POLICY: MwiPolicy = MwiPolicy {
     concurrency: 2,
     pace: Duration::from_millis(10),
     first_retry: Duration::from_millis(1_000),
@@ -20,11 +20,11 @@ fn queue() -> MwiQueue {
     MwiQueue::new(Target::Trunk("pbx".to_owned()), POLICY)
 }
 
-fn at(ms: u64) -> BootInstant {
+pub fn at(ms: u64) -> BootInstant {
     BootInstant::from_nanos(ms * 1_000_000)
 }
 
-fn mwi(mailbox: u128, new: u32) -> MwiUpdate {
+pub fn mwi(mailbox: u128, new: u32) -> MwiUpdate {
     at_number(mailbox, mailbox, new)
 }
 
@@ -37,11 +37,11 @@ fn at_number(mailbox: u128, number: u128, new: u32) -> MwiUpdate {
     }
 }
 
-fn unreachable() -> Result<(), SendError> {
+pub fn unreachable() -> Result<(), SendError> {
     Err(SendError::Unreachable("no answer".to_owned()))
 }
 
-fn incomplete() -> Result<(), SendError> {
+pub fn incomplete() -> Result<(), SendError> {
     Err(SendError::Incomplete("one does not answer".to_owned()))
 }
 
@@ -313,6 +313,7 @@ fn a_number_that_moved_shows_the_state_of_the_mailbox_that_has_it() {
 fn subscribers_of_a_mailbox_keep_its_state_when_its_number_changes() {
     let mut queue = MwiQueue::new(Target::Subscribers("a".parse().expect("a name")), POLICY);
     queue.want(mwi(1, 3), at(0));
+    assert!(!queue.needs_list(at(0)), "of one");
     assert_eq!(delivered(&mut queue, 0), [("1001".to_owned(), 3)]);
     queue.want(at_number(1, 2, 3), at(50));
     assert_eq!(delivered(&mut queue, 50), []);
@@ -320,6 +321,7 @@ fn subscribers_of_a_mailbox_keep_its_state_when_its_number_changes() {
     // Another one gets the number: those of the first see nothing of that.
     queue.want(at_number(2, 2, 0), at(100));
     queue.remove(MailboxId(1), at(100));
+    assert!(!queue.needs_list(at(100)), "of two");
     let mut sent = Vec::new();
     while let Some(wake) = queue.wake() {
         let update = queue.next(wake).expect("due when it says so");
