@@ -98,11 +98,13 @@ impl SipServer {
         if !self.calls.deps.mailstore.accepts_calls() {
             return refuse(&stats.refused_store, busy(request, BROKEN));
         }
-        let deposit = matches!(purpose(request, self.calls.settings.config().rules()), Purpose::Leave(_));
+        let purpose = purpose(request, self.calls.settings.config().rules());
+        let deposit = matches!(purpose, Purpose::Leave(_));
         if self.calls.lacks_records() && !(deposit && self.admission.sole()) {
             return refuse(&stats.refused_filling, busy(request, FILLING));
         }
-        if deposit && !self.calls.deps.mailstore.accepts_messages() {
+        // A sign-in with parties may turn out to be a message for one of them.
+        if !purpose.parties().is_empty() && !self.calls.deps.mailstore.accepts_messages() {
             return refuse(&stats.refused_alone, busy(request, 5));
         }
         if !self.admission.calls.take(at) {

@@ -2,5 +2,6 @@
 //! [`findings`] derives faults with their remedies.
 
 pub mod findings;
+pub mod mail;
 pub mod observe;
 pub mod probe;

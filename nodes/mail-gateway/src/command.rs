@@ -6,6 +6,7 @@ use smtp_proto::{
 
 use crate::{
     dsn::{self, MailRequest, RecipientRequest},
+    lookup::POSTMASTER,
     reply::Reply,
 };
 
@@ -141,7 +142,7 @@ fn address(parsed: &str, line: &str) -> Result<Option<String>, Malformed> {
     if parsed.is_empty() {
         // The one address without a domain (RFC 5321 section 4.5.1), for which the parser returns an empty one.
         let postmaster = line.to_ascii_lowercase().contains("<postmaster>");
-        return Ok(postmaster.then(|| "postmaster".to_owned()));
+        return Ok(postmaster.then(|| POSTMASTER.to_owned()));
     }
     let special = |c: char| c.is_control() || c.is_whitespace() || "\"\\()<>[],;:".contains(c);
     let Some((local, domain)) = parsed.split_once('@') else { return Err(Malformed) };
@@ -190,6 +191,7 @@ mod tests {
             ("LHLO a", Command::Hello(Hello::Lhlo, "a".into())),
             ("rcpt to:<100@example.net>", Command::Recipient("100@example.net".into(), None)),
             ("RCPT TO:<Postmaster>", Command::Recipient("postmaster".into(), None)),
+            ("rcpt to:<POSTMASTER@a.example>", Command::Recipient("POSTMASTER@a.example".into(), None)),
             ("DATA", Command::Data),
             ("rset", Command::Reset),
             ("NOOP x", Command::Noop),

@@ -23,7 +23,7 @@ use twinbox_places::host;
 
 use crate::{
     Delivery, Mail, MailHandler, PasswordCheck, RecipientError, Sender, SuccessReport,
-    lookup::{MailName, names},
+    lookup::{POSTMASTER, find},
     sounds::Sounds,
 };
 
@@ -74,20 +74,6 @@ impl MailFiling {
     /// of notifications. Messages that were not delivered elsewhere come back to their senders by `returns`.
     pub fn new(mailstore: Mailstore, alarms: Alarms, identity: CurrentIdentity, returns: Returns) -> Self {
         Self { mailstore, alarms, identity, returns }
-    }
-
-    /// The mailbox that a mail address leads to.
-    async fn find(&self, address: &Address, domain: &str) -> Result<Option<Mailbox>, MailError> {
-        for name in names(address, domain) {
-            let found = match name {
-                MailName::Number(number) => self.mailstore.find_by_number(&number).await?,
-                MailName::Address(address) => self.mailstore.find_by_address(&address).await?,
-            };
-            if found.is_some() {
-                return Ok(found);
-            }
-        }
-        Ok(None)
     }
 
     /// Files a mail in mailboxes. A sound file is decoded for all of them together, and not at all where all have it: a
@@ -276,20 +262,32 @@ impl MailHandler for MailFiling {
     type Recipient = FilingRecipient;
 
     async fn recipient(&self, address: &str, _: &Sender) -> Result<FilingRecipient, RecipientError> {
-        let address = Address::parse(address).map_err(|_| RecipientError::Unknown)?;
         let identity = (self.identity)().ok_or(RecipientError::NotReady)?;
+        let bare = address.eq_ignore_ascii_case(POSTMASTER).then(|| format!("{POSTMASTER}@{}", identity.domain));
+        let address = bare.as_deref().unwrap_or(address);
+        let address = Address::parse(address).map_err(|_| RecipientError::Unknown)?;
         let is_ours = address.domain() == identity.domain;
-        let is_sender = is_ours && address.domain() == identity.from.domain();
-        if is_sender && address.local().eq_ignore_ascii_case(identity.from.local()) {
+        let is_postmaster = is_ours && address.local().eq_ignore_ascii_case(POSTMASTER);
+        let is_sender = is_ours
+            && address.domain() == identity.from.domain()
+            && address.local().eq_ignore_ascii_case(identity.from.local());
+        // A mailbox for postmaster keeps more than the reports, which are read for it as well.
+        if is_sender && !is_postmaster {
             return Ok(FilingRecipient::Reports);
         }
         // Without all records, a mailbox that is not here may exist (rule D13).
         if !self.ready() {
             return Err(RecipientError::NotReady);
         }
-        let found = self.find(&address, &identity.domain).await.map_err(|_| RecipientError::NotReady)?;
-        let mailbox =
-            found.ok_or(if is_ours { RecipientError::Unknown } else { RecipientError::RelayingDenied })?;
+        let found = find(&self.mailstore, &address, &identity.domain).await;
+        let Some(mailbox) = found.map_err(|_| RecipientError::NotReady)? else {
+            return match (is_sender, is_postmaster, is_ours) {
+                (true, ..) => Ok(FilingRecipient::Reports),
+                (_, true, _) => Err(RecipientError::NoPostmaster),
+                (.., true) => Err(RecipientError::Unknown),
+                (.., false) => Err(RecipientError::RelayingDenied),
+            };
+        };
         if !self.mailstore.takes_messages(&mailbox) {
             return Err(RecipientError::Disabled);
         }
@@ -372,7 +370,9 @@ impl Parsed {
         let user = match (&mail.trust.user, mail.trust.trusted_network) {
             (Some(user), _) => filing.mailstore.find_by_number(user).await.ok().flatten(),
             (None, true) => match (&incoming.from, (filing.identity)()) {
-                (Some(from), Some(identity)) => filing.find(from, &identity.domain).await.ok().flatten(),
+                (Some(from), Some(identity)) => {
+                    find(&filing.mailstore, from, &identity.domain).await.ok().flatten()
+                }
                 _ => None,
             },
             (None, false) => None,

@@ -113,6 +113,12 @@ pub enum RecipientError {
     /// No such mailbox here: `550 5.1.1`.
     #[error("mailbox unknown; check the address")]
     Unknown,
+    /// No mailbox here takes mail for postmaster: `550 5.1.1`.
+    #[error(
+        "no mailbox takes mail for postmaster; the administrator gives one this alias: twinbox user set NUMBER --alias \
+         postmaster"
+    )]
+    NoPostmaster,
     /// This node cannot tell now: `451 4.3.2`.
     #[error("mailboxes not available now; try again later")]
     NotReady,

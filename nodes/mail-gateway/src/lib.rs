@@ -37,6 +37,7 @@ pub use handler::{Delivery, Mail, MailHandler, PasswordCheck, RecipientError, Se
 pub use limits::Limits;
 pub use lines::LineError;
 pub use listener::{Gateway, GatewayError, MailListener};
+pub use lookup::find_postmaster;
 pub use networks::Networks;
 pub use reply::Reply;
 pub use session::{GatewaySettings, Protocol};

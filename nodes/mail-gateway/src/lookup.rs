@@ -1,7 +1,10 @@
 //! Names by which the gateway looks up the mailbox of a mail address.
 
 use twinbox_mail::Address;
-use twinbox_mailstore::UserAddress;
+use twinbox_mailstore::{MailError, Mailbox, Mailstore, UserAddress};
+
+/// The local part that every mail server must know, and the one recipient without a domain (RFC 5321 section 4.5.1).
+pub(crate) const POSTMASTER: &str = "postmaster";
 
 /// A name of a mailbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,6 +13,32 @@ pub(crate) enum MailName {
     Number(String),
     /// An address or alias of its user.
     Address(UserAddress),
+}
+
+/// The mailbox that a mail address leads to, where `domain` is that of the mailboxes, in lower case.
+pub(crate) async fn find(
+    mailstore: &Mailstore,
+    address: &Address,
+    domain: &str,
+) -> Result<Option<Mailbox>, MailError> {
+    for name in names(address, domain) {
+        let found = match name {
+            MailName::Number(number) => mailstore.find_by_number(&number).await?,
+            MailName::Address(address) => mailstore.find_by_address(&address).await?,
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
+/// The mailbox that takes mail for postmaster at the domain of the mailboxes.
+pub async fn find_postmaster(mailstore: &Mailstore, domain: &str) -> Result<Option<Mailbox>, MailError> {
+    match Address::parse(&format!("{POSTMASTER}@{domain}")) {
+        Ok(address) => find(mailstore, &address, domain).await,
+        Err(_) => Ok(None),
+    }
 }
 
 /// The names of the mailbox with this address, the most exact first, where `domain` is that of the mailboxes, in lower

@@ -92,7 +92,7 @@ impl From<&Delivery> for Reply {
 impl From<RecipientError> for Reply {
     fn from(error: RecipientError) -> Self {
         let (code, enhanced) = match error {
-            RecipientError::Unknown => (550, "5.1.1"),
+            RecipientError::Unknown | RecipientError::NoPostmaster => (550, "5.1.1"),
             RecipientError::NotReady => (451, "4.3.2"),
             RecipientError::MailboxFull => (452, "4.2.2"),
             RecipientError::Disabled => (550, "5.2.1"),
@@ -130,6 +130,8 @@ mod tests {
         assert_eq!(written(&reply), "250-here\r\n250-SIZE 5\r\n250 HELP\r\n");
         assert_eq!(written(&Reply::new(550, "5.1.1", "no")), "550 5.1.1 no\r\n");
         assert_eq!(written(&RecipientError::Disabled.into()), "550 5.2.1 mailbox disabled\r\n");
+        let postmaster = written(&RecipientError::NoPostmaster.into());
+        assert!(postmaster.starts_with("550 5.1.1 ") && postmaster.len() < 512, "{postmaster}");
     }
 
     #[test]

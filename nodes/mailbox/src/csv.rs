@@ -1,5 +1,10 @@
 //! Comma-separated values (RFC 4180), as spreadsheets write them: quoted fields, CRLF or LF, a byte order mark, and `;`
 //! or a tab where the country's decimal comma took the comma.
+//!
+//! A field that a spreadsheet would evaluate is written with an apostrophe in front, and read without it: names may come
+//! from directories whose users choose them.
+
+use std::borrow::Cow;
 
 /// A row and its first line, from 1.
 pub(crate) type Row = (u64, Vec<String>);
@@ -64,7 +69,8 @@ pub(crate) fn read(text: &str) -> Result<Vec<Row>, u64> {
 
 fn end_field(row: &mut Vec<String>, field: &mut String, was_quoted: &mut bool) {
     let text = std::mem::take(field);
-    row.push(if std::mem::take(was_quoted) { text } else { text.trim().to_owned() });
+    let text = if std::mem::take(was_quoted) { text.as_str() } else { text.trim() };
+    row.push(original(text).to_owned());
 }
 
 fn end_row(rows: &mut Vec<Row>, row: &mut Vec<String>, line: u64) {
@@ -74,11 +80,34 @@ fn end_row(rows: &mut Vec<Row>, row: &mut Vec<String>, line: u64) {
     }
 }
 
+/// First letters of a field that a spreadsheet takes for a formula.
+const FORMULA: [char; 4] = ['=', '+', '-', '@'];
+
+/// Whether a text, or what follows its apostrophes, is a formula to a spreadsheet. `-` and a number in international form
+/// (`+49…`) are harmless, and stay as they are for other programs.
+fn is_formula(text: &str) -> bool {
+    let text = text.trim_start_matches('\'');
+    let digits = text.strip_prefix('+').unwrap_or_default();
+    let is_number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    text.starts_with(FORMULA) && text != "-" && !is_number
+}
+
+/// The field as it is written. One that has such apostrophes already gets one more, so that [`original`] is exact.
+fn defused(field: &str) -> Cow<'_, str> {
+    if is_formula(field) { Cow::Owned(format!("'{field}")) } else { Cow::Borrowed(field) }
+}
+
+/// The field before [`defused`].
+fn original(text: &str) -> &str {
+    text.strip_prefix('\'').filter(|field| is_formula(field)).unwrap_or(text)
+}
+
 /// A row as text, with a line end.
 pub(crate) fn write(fields: &[&str]) -> String {
     let quote = |field: &&str| {
-        let plain = !field.contains([',', ';', '\t', '"', '\n', '\r']) && field.trim() == *field;
-        if plain { (*field).to_owned() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
+        let field = defused(field);
+        let plain = !field.contains([',', ';', '\t', '"', '\n', '\r']) && field.trim() == field;
+        if plain { field.into_owned() } else { format!("\"{}\"", field.replace('"', "\"\"")) }
     };
     fields.iter().map(quote).collect::<Vec<_>>().join(",") + "\n"
 }
@@ -118,5 +147,34 @@ mod tests {
         let row = ["1001", "Ada \"the\" L, Countess", " padded ", "a\nb", ""];
         let text = write(&row);
         assert_eq!(read(&("h,h,h,h,h\n".to_owned() + &text)).unwrap()[1].1, row);
+    }
+
+    #[test]
+    fn formulas_are_written_as_text_and_read_back_exactly() {
+        for (field, written) in [
+            ("=HYPERLINK(A1)", "'=HYPERLINK(A1)"),
+            ("=1;2", "\"'=1;2\""),
+            ("+49 30 99", "'+49 30 99"),
+            ("+1+1", "'+1+1"),
+            ("+", "'+"),
+            ("-1", "'-1"),
+            ("@SUM(A1)", "'@SUM(A1)"),
+            ("'=1", "''=1"),
+            ("''@", "'''@"),
+            ("=x@example.com", "'=x@example.com"),
+            // No formulas: the sign for none, a number, and other uses of the apostrophe.
+            ("-", "-"),
+            ("'-", "'-"),
+            ("+4930123456", "+4930123456"),
+            ("'+4930", "'+4930"),
+            ("'t Hooft", "'t Hooft"),
+            ("'", "'"),
+            ("a=b", "a=b"),
+        ] {
+            assert_eq!(write(&[field]), format!("{written}\n"));
+            assert_eq!(read(&format!("h\n{written}\n")).unwrap()[1].1, [field]);
+        }
+        // A table of another program may have such a field as it is.
+        assert_eq!(read("h\n=1\n").unwrap()[1].1, ["=1"]);
     }
 }

@@ -5,6 +5,7 @@ use tracing::info;
 use twinbox_alarms::Kind;
 use twinbox_cluster_settings::{Entries, Key, Register, Rows, TrunkChange, Values, schema, set_edit};
 use twinbox_config::SettingMistake;
+use twinbox_mail_gateway::find_postmaster;
 use twinbox_mailstore::{Acknowledgement, MailError};
 use twinbox_wire::settings::{
     NamedChange, Setting, SettingChangeRequest, SettingChanged, SettingListReply, SettingListRequest, TrunkChanged,
@@ -46,6 +47,17 @@ impl SettingsService {
             effect: key.effect().text().to_owned(),
             file: key.shown(file),
             ignored: !file.is_empty() && file != value,
+        }
+    }
+
+    /// Whether mail for postmaster would be refused for good.
+    async fn lacks_postmaster(&self) -> Result<bool, Status> {
+        let mailstore = &self.0.parts().mailstore;
+        match &self.0.services().identity {
+            Some(identity) if mailstore.has_all_records() => {
+                Ok(find_postmaster(mailstore, &identity.domain).await.map_err(internal)?.is_none())
+            }
+            _ => Ok(false),
         }
     }
 
@@ -96,6 +108,7 @@ impl Settings for SettingsService {
             settings: Key::ALL.map(|key| self.describe(&rows, &values, key)).into(),
             unknown: rows.unknown().into_iter().map(str::to_owned).collect(),
             mistakes: mistakes.iter().map(ToString::to_string).collect(),
+            no_postmaster: self.lacks_postmaster().await?,
         }))
     }
 

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use tonic::Request;
 use twinbox_alarms::{Alarm, Alarms, Channel, Code, Outbound};
 use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
 use twinbox_clock::BootInstant;
@@ -11,15 +12,17 @@ use twinbox_cluster_settings::{FileValues, Key, Property, Rows, TrunkChange, Tru
 use twinbox_config::{AlarmSecrets, FileTrunks, NodeConfig, OwnServices};
 use twinbox_gate::Gate;
 use twinbox_ids::{Epoch, Incarnation};
-use twinbox_mailstore::MailError;
+use twinbox_mailstore::{MailError, NewMailbox, UserAddress, UserAddresses};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_mta::MailOut;
 use twinbox_pki::{CertificateAuthority, MemberKind};
 use twinbox_prompts::Prompts;
+use twinbox_replication_store::Filled;
 use twinbox_roles_core::Duty;
-use twinbox_settings_service::{SettingsParts, SharedSettings};
+use twinbox_settings_service::{SettingsParts, SettingsService, SharedSettings};
 use twinbox_store_kit::{Node, eventually, name};
 use twinbox_testkit::{Loopback, WebReceiver};
+use twinbox_wire::settings::{SettingListRequest, settings_server::Settings};
 
 /// A node that follows the settings of its cluster.
 struct Following {
@@ -216,6 +219,26 @@ async fn links_begin_with_the_url_of_the_moment() {
     }
     node.change(&[(Key::LinksUrl, None)]).await;
     node.wait("no links", |_| base().is_none()).await;
+}
+
+#[tokio::test]
+async fn lack_of_a_mailbox_for_postmaster_is_reported_while_mail_has_a_domain() {
+    let node = Following::start().await;
+    let service = SettingsService::new(node.settings.clone());
+    let is_lacking = async || {
+        let reply = service.setting_list(Request::new(SettingListRequest {})).await;
+        reply.expect("a list").into_inner().no_postmaster
+    };
+    node.node.store.set_filled(Filled::Complete).await.expect("a mark");
+    assert!(!is_lacking().await, "no mail is taken");
+    node.change(&[(Key::MailDomain, Some("vm.example"))]).await;
+    node.wait("the domain", |settings| settings.services().identity.is_some()).await;
+    assert!(is_lacking().await);
+    let aliases = vec![UserAddress::alias("postmaster").expect("an alias")];
+    let addresses = UserAddresses { mail: None, aliases };
+    let new = NewMailbox { addresses, ..NewMailbox::new("1001", "284617") };
+    node.node.mailstore.create(new).await.expect("a mailbox");
+    assert!(!is_lacking().await);
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 //! (RFC 5806), else History-Info (RFC 7044, and the older RFC 4244, which is still in use). A direct call to a pilot
 //! number signs in; any other direct call leaves a message for the called number. `tests/invites` has the test table.
 //!
+//! A History-Info without a reason may say that the call was mapped from another user (`mp`). That is a forwarded call or a
+//! translated number, which only the mailboxes tell apart: such a party comes last.
+//!
 //! A redirecting party may be outside: someone forwards their mobile telephone to an extension, which forwards to Twinbox. So all
 //! parties are named, and the first one with a mailbox gets the message.
 
@@ -50,12 +53,22 @@ pub enum Greeting {
 pub enum Purpose {
     /// Leave a message in the mailbox of the first of these parties that has one; there is at least one party.
     Leave(Vec<Party>),
-    /// Sign in to the caller's mailbox.
-    SignIn,
-    /// Sign in to a mailbox; its number will be asked for.
-    AskMailbox,
+    /// Sign in to the caller's mailbox, unless one of these parties, from which the call was mapped, has a mailbox.
+    SignIn(Vec<Party>),
+    /// Sign in to a mailbox, with the same exception; its number will be asked for.
+    AskMailbox(Vec<Party>),
     /// The request contains no number.
     Nothing,
+}
+
+impl Purpose {
+    /// Parties of whom the first with a mailbox gets a message.
+    pub fn parties(&self) -> &[Party] {
+        match self {
+            Self::Leave(parties) | Self::SignIn(parties) | Self::AskMailbox(parties) => parties,
+            Self::Nothing => &[],
+        }
+    }
 }
 
 /// A party that redirected the call, or was called.
@@ -73,27 +86,33 @@ impl Party {
     }
 }
 
-/// Maximum number of parties whose mailboxes are looked for.
+/// Maximum number of redirecting parties, and of those from which a call was mapped, whose mailboxes are looked for.
 const PARTIES: usize = 8;
 
 /// Purpose of this INVITE.
 pub fn purpose(request: &Request, rules: Rules<'_>) -> Purpose {
     let uri = Uri::parse(&request.uri);
     // Each list is in chronological order: the first redirection first.
-    let lists = [target(uri.as_ref()), diversions(request), histories(request)];
-    let mut parties = lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default();
-    if rules.order == RedirectOrder::Last {
-        parties.reverse();
-    }
-    parties.truncate(PARTIES);
+    let (redirecting, mapped) = histories(request);
+    let lists = [target(uri.as_ref()), diversions(request), redirecting];
+    let ordered = |mut parties: Vec<Party>| {
+        if rules.order == RedirectOrder::Last {
+            parties.reverse();
+        }
+        parties.truncate(PARTIES);
+        parties
+    };
+    let mut parties = ordered(lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default());
+    let mapped = ordered(mapped);
     match uri.and_then(|uri| uri.number()) {
-        None if parties.is_empty() => Purpose::Nothing,
-        Some(number) if parties.is_empty() && rules.sign_in.contains(&number) => Purpose::SignIn,
-        Some(number) if parties.is_empty() && rules.ask_mailbox.contains(&number) => Purpose::AskMailbox,
+        None if parties.is_empty() && mapped.is_empty() => Purpose::Nothing,
+        Some(number) if parties.is_empty() && rules.sign_in.contains(&number) => Purpose::SignIn(mapped),
+        Some(number) if parties.is_empty() && rules.ask_mailbox.contains(&number) => Purpose::AskMailbox(mapped),
         called => {
             let is_pilot = |number: &String| rules.sign_in.contains(number) || rules.ask_mailbox.contains(number);
             // If no redirecting party has a mailbox.
             parties.extend(called.filter(|number| !is_pilot(number)).map(|number| Party::new(number, false)));
+            parties.extend(mapped);
             Purpose::Leave(parties)
         }
     }
@@ -122,31 +141,40 @@ fn diversions(request: &Request) -> Vec<Party> {
     parties
 }
 
-/// Redirecting parties by History-Info, which lists every target in turn. An entry redirected the call if the next
-/// target has a `cause` (RFC 7044), or if the entry has its own Reason (RFC 4244).
-fn histories(request: &Request) -> Vec<Party> {
+/// Parties by History-Info, which lists every target in turn: redirecting ones, and those from which the call was mapped
+/// to another user (`mp`) for no stated reason. An entry redirected the call if the next target has a `cause` (RFC 7044),
+/// if the entry has its own Reason (RFC 4244), or if its contact has, before the call was mapped to another user. `rc`
+/// and `np` alone keep the user.
+fn histories(request: &Request) -> (Vec<Party>, Vec<Party>) {
     let entries: Vec<Entry> = request.headers.list("History-Info").take(64).filter_map(Entry::read).collect();
-    let mut parties = Vec::new();
+    let (mut redirecting, mut mapped) = (Vec::new(), Vec::new());
     for (n, pair) in entries.windows(2).enumerate() {
-        let [from, to] = pair else { continue };
+        let [before, to] = pair else { continue };
         // The entry may name, by index, the entry that it was mapped from.
         let from = match &to.mapped_from {
-            Some(index) => entries.iter().take(n + 1).find(|e| e.index == *index).unwrap_or(from),
-            None => from,
+            Some(index) => entries.iter().take(n + 1).find(|e| e.index == *index).unwrap_or(before),
+            None => before,
         };
-        if let Some(cause) = to.cause.or(from.reason)
-            && let Some(number) = &from.number
-        {
-            parties.push(Party::new(number.clone(), cause == 486));
+        let Some(number) = &from.number else { continue };
+        let is_contact = !before.is_mapped && before.mapped_from.as_ref() == Some(&from.index);
+        let failed = before.reason.filter(|_| to.is_mapped && is_contact);
+        match to.cause.or(from.reason).or(failed) {
+            Some(cause) => redirecting.push(Party::new(number.clone(), cause == 486)),
+            None if to.is_mapped => mapped.push(Party::new(number.clone(), false)),
+            None => {}
         }
     }
-    parties
+    // A hunt group is named by each of its members.
+    mapped.dedup();
+    (redirecting, mapped)
 }
 
 struct Entry {
     number: Option<String>,
     index: String,
     mapped_from: Option<String>,
+    /// The entry has `mp`: it is another user than the one it was mapped from.
+    is_mapped: bool,
     cause: Option<u16>,
     reason: Option<u16>,
 }
@@ -166,11 +194,13 @@ impl Entry {
             }
         });
         let text = |name: &str| address.param(name).flatten().map(str::to_owned);
+        let other_user = text("mp");
         Some(Self {
             number: number_of(address.uri),
             index: text("index").unwrap_or_default(),
-            // `rc` and `np` also name an entry, but only `mp` and `rc` mean that the target changed.
-            mapped_from: text("mp").or_else(|| text("rc")),
+            is_mapped: other_user.is_some(),
+            // `np` also names an entry, but only `mp` and `rc` mean that the target changed.
+            mapped_from: other_user.or_else(|| text("rc")),
             cause: uri.param("cause").and_then(|c| c.parse().ok()),
             reason,
         })

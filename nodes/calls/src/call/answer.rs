@@ -216,25 +216,28 @@ async fn find(
     caller: &Caller,
 ) -> Result<Callee, twinbox_mailstore::MailError> {
     let mailstore = &parts.deps.mailstore;
-    Ok(match purpose(request, parts.config().rules()) {
-        Purpose::Leave(parties) => {
-            for Party { number, greeting } in parties {
-                if let Some(mailbox) = mailstore.find_by_number(&number).await? {
-                    let greeting = match greeting {
-                        Greeting::Standard => GreetingKind::Standard,
-                        Greeting::Busy => GreetingKind::Busy,
-                    };
-                    return Ok(Callee::Leave(Box::new(mailbox), greeting));
-                }
-            }
-            Callee::Unknown
+    let purpose = purpose(request, parts.config().rules());
+    let is_pilot = matches!(purpose, Purpose::SignIn(_) | Purpose::AskMailbox(_));
+    for Party { number, greeting } in purpose.parties() {
+        // The PBX may map a user's call to the own number to the pilot.
+        if is_pilot && caller.number.as_ref().is_some_and(|own| own.reveal() == number) {
+            continue;
         }
-        Purpose::SignIn => Callee::SignIn(match &caller.number {
+        if let Some(mailbox) = mailstore.find_by_number(number).await? {
+            let greeting = match greeting {
+                Greeting::Standard => GreetingKind::Standard,
+                Greeting::Busy => GreetingKind::Busy,
+            };
+            return Ok(Callee::Leave(Box::new(mailbox), greeting));
+        }
+    }
+    Ok(match purpose {
+        Purpose::SignIn(_) => Callee::SignIn(match &caller.number {
             Some(number) => mailstore.find_by_number(number.reveal()).await?.map(Box::new),
             None => None,
         }),
-        Purpose::AskMailbox => Callee::AskMailbox,
-        Purpose::Nothing => Callee::Unknown,
+        Purpose::AskMailbox(_) => Callee::AskMailbox,
+        Purpose::Leave(_) | Purpose::Nothing => Callee::Unknown,
     })
 }
 

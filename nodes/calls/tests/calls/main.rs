@@ -8,6 +8,7 @@ mod kit;
 mod messages;
 mod mwi;
 mod privacy;
+mod redirected;
 mod refusals;
 mod self_test;
 mod signalling;

@@ -15,14 +15,14 @@ use twinbox_store_kit::Away;
 
 use crate::kit::{Node, PATIENCE, PIN};
 
-const GAP: Duration = Duration::from_millis(60);
+pub const GAP: Duration = Duration::from_millis(60);
 
-async fn phone(transport: Transport) -> Phone {
+pub async fn phone(transport: Transport) -> Phone {
     Phone::bind(PhoneConfig::new([127, 0, 0, 1].into(), transport)).await.expect("a phone")
 }
 
 /// Unique speech: µ-law noise of this seed, louder than silence.
-fn speech(seed: u8, ms: usize) -> Bytes {
+pub fn speech(seed: u8, ms: usize) -> Bytes {
     let mut state = u32::from(seed).wrapping_mul(2_654_435_761) | 1;
     let noise = std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -47,18 +47,22 @@ fn missing(said: &[u8], audio: &[u8]) -> Vec<usize> {
     packets.filter(|(_, packet)| !is_there(packet)).map(|(number, _)| number).collect()
 }
 
-fn target(node: &Node, user: &str, transport: Transport) -> Target {
+pub fn target(node: &Node, user: &str, transport: Transport) -> Target {
     let address = if transport == Transport::Udp { node.udp } else { node.tcp };
     Target::user(user, address)
 }
 
-/// Presses `#` to skip the greeting and waits until the tone is over, so that all audio is recorded.
-async fn to_the_tone(call: &Call, digits: &str) {
-    call.send_digits(digits, GAP).await.expect("digits");
+/// Whether the end of the tone is heard in time.
+pub async fn hears_the_tone(call: &Call, patience: Duration) -> bool {
     let beep = twinbox_prompts::Prompts::load(None, "en").expect("prompts").beep(call.codec());
     let tail = beep.slice(beep.len() - 400..);
-    let heard = call.wait_for_audio(&tail, 0, PATIENCE).await;
-    assert!(heard.is_some(), "no tone");
+    call.wait_for_audio(&tail, 0, patience).await.is_some()
+}
+
+/// Presses `#` to skip the greeting and waits until the tone is over, so that all audio is recorded.
+pub async fn to_the_tone(call: &Call, digits: &str) {
+    call.send_digits(digits, GAP).await.expect("digits");
+    assert!(hears_the_tone(call, PATIENCE).await, "no tone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -314,19 +318,6 @@ async fn recorded_name_has_no_silence_at_its_end() {
         assert!(silence_ms <= 350, "{end}: {silence_ms} ms of silence were stored");
     }
     assert_eq!(record("#", None).await, None);
-}
-
-/// A redirected call leaves its message for the first redirecting party with a mailbox, and the busy greeting differs.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redirected_call_to_the_pilot_leaves_a_message() {
-    let (node, phone) = (Node::start().await, phone(Transport::Udp).await);
-    let parties = "<sip:1001@pbx.example>;reason=user-busy, <sip:+15550100@carrier.example>";
-    let options = CallOptions::default().header("Diversion", parties);
-    let call = phone.call(target(&node, "*97", Transport::Udp), options).await.expect("answered");
-    to_the_tone(&call, "#").await;
-    call.send_audio(speech(8, 1_000)).await;
-    assert_eq!(call.bye().await.expect("answered").0, 200);
-    assert_eq!(node.mailstore.messages(node.mailbox).await.unwrap().len(), 1);
 }
 
 /// `0` in the greeting leads to the operator by REFER; if refused, the caller is informed and may leave a message.

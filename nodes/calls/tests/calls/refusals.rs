@@ -228,6 +228,11 @@ async fn with_require_two_and_no_peer_only_message_calls_are_refused() {
     let mut raw = node.raw().await;
     let mut dialog = raw.dialog("a1");
     assert_eq!((raw.ask(dialog.invite()).await.code, node.counter("refused_alone")), (503, 1));
+    // This may turn out to be a message.
+    let mapped = "History-Info: <sip:1001@pbx.example>;index=1, <sip:*97@vm.example>;index=1.1;mp=1";
+    let mut mapped = raw.dialog("a5").with(mapped);
+    mapped.target = "sip:*97@vm.example".into();
+    assert_eq!((raw.ask(mapped.invite()).await.code, node.counter("refused_alone")), (503, 2));
     let mut owner = raw.dialog("a2");
     owner.target = "sip:*97@vm.example".into();
     establish(&mut raw, &mut owner).await;
@@ -239,7 +244,7 @@ async fn with_require_two_and_no_peer_only_message_calls_are_refused() {
     establish(&mut raw, &mut under).await;
     node.mailstore.set_live(live(true));
     let mut refused = raw.dialog("a4");
-    assert_eq!((raw.ask(refused.invite()).await.code, node.counter("refused_alone")), (503, 2));
+    assert_eq!((raw.ask(refused.invite()).await.code, node.counter("refused_alone")), (503, 3));
     hang_up(&mut raw, &mut under).await;
 }
 

@@ -17,7 +17,7 @@ use twinbox_config::{ClusterConfig, Config, ConfigError, NodeConfig, WitnessConf
 use twinbox_diagnostics::{
     doctor::{
         findings::{self, Finding},
-        observe, probe,
+        mail, observe, probe,
     },
     folder::Owner,
 };
@@ -215,6 +215,7 @@ async fn settings(config: &NodeConfig, report: &mut Report) {
     report.add("settings", in_file);
     let remedy = "write it on this node, or change the setting with 'twinbox setting set'";
     report.add("settings", reply.mistakes.into_iter().map(|mistake| Finding::new("settings", mistake, remedy)));
+    report.add("settings", mail::postmaster(config.mail.incoming.is_some(), reply.no_postmaster));
 }
 
 fn not_running(socket: &Path) -> Finding {
@@ -356,10 +357,7 @@ async fn advertised(config: &NodeConfig, nodes: &[Member], timeout: Duration, re
 async fn trunks(config: &NodeConfig, runs: bool, timeout: Duration, report: &mut Report) {
     report.mark_checked("trunks");
     let shared = if runs { shared_trunks(&config.admin_socket).await } else { None };
-    let (known, mistakes) = match shared {
-        Some(reply) => (reply.trunks, reply.mistakes),
-        None => (Vec::new(), Vec::new()),
-    };
+    let (known, mistakes) = shared.map(|reply| (reply.trunks, reply.mistakes)).unwrap_or_default();
     if config.calls.trunks.is_empty() && known.is_empty() {
         let what = "there is no trunk: every caller is refused with 403";
         let remedy = "name the addresses of the PBX: 'twinbox trunk add pbx addresses=…', or [[trunk]] in the file";

@@ -118,6 +118,45 @@ async fn alias_that_reads_like_a_sender_of_another_domain_gets_its_mail() {
     }
 }
 
+#[tokio::test]
+async fn postmaster_is_the_mailbox_with_that_alias_and_without_one_the_refusal_names_it() {
+    let dir = TempDir::new().expect("a directory");
+    let node = Node::alone(dir.path(), "a");
+    node.store.set_filled(Filled::Complete).await.expect("a mark");
+    let (filing, names) = filing_with_names(&node).await;
+    let client = bounce(EffectId::random()).trust;
+    let ours = ["postmaster", "PostMaster", "postmaster@vm.example", "POSTMASTER@VM.Example"];
+    let foreign = "Postmaster@else.example";
+    let at_from = |from: &str| *names.lock().expect("not poisoned") = Some(identity(from));
+    for address in ours {
+        assert_eq!(filing.recipient(address, &client).await, Err(RecipientError::NoPostmaster), "{address}");
+    }
+    assert_eq!(filing.recipient(foreign, &client).await, Err(RecipientError::RelayingDenied));
+    let text = RecipientError::NoPostmaster.to_string();
+    assert!(text.ends_with("twinbox user set NUMBER --alias postmaster"), "{text}");
+    // Reports of failure do not wait for a mailbox.
+    at_from("postmaster@vm.example");
+    assert_eq!(filing.recipient("Postmaster", &client).await, Ok(FilingRecipient::Reports));
+
+    let aliases = vec![UserAddress::alias("postmaster").expect("an alias")];
+    let addresses = UserAddresses { mail: None, aliases };
+    let new = NewMailbox { addresses, ..NewMailbox::new("1001", "284617") };
+    let mailbox = node.mailstore.create(new).await.expect("a mailbox").0.id;
+    let found = Ok(FilingRecipient::Mailbox(mailbox));
+    for from in ["postmaster@vm.example", "voicemail@vm.example"] {
+        at_from(from);
+        for address in ours {
+            assert_eq!(filing.recipient(address, &client).await, found, "{address}, reports to {from}");
+        }
+    }
+    assert_eq!(filing.recipient(foreign, &client).await, Err(RecipientError::RelayingDenied));
+    let filed = filing.deliver(with_sounds(&[wav(1)], vec![FilingRecipient::Mailbox(mailbox)])).await;
+    assert!(filed.iter().all(is_accepted), "{filed:?}");
+    assert_eq!(node.mailstore.messages(mailbox).await.expect("a list").len(), 1);
+    *names.lock().expect("not poisoned") = None;
+    assert_eq!(filing.recipient("postmaster", &client).await, Err(RecipientError::NotReady));
+}
+
 /// A report of failure (RFC 3464) about the mail of an effect.
 fn bounce(effect: EffectId) -> Mail<FilingRecipient> {
     bounce_of(&effect.to_string())

@@ -73,6 +73,32 @@ async fn repeated_import_of_a_table_changes_nothing() {
     assert_eq!((back.created, back.changed, back.unchanged), (0, 0, 2), "{export}");
 }
 
+#[tokio::test]
+async fn exported_name_is_no_formula_and_comes_in_again_as_no_change() {
+    let dir = TempDir::new().unwrap();
+    let node = Node::alone(dir.path(), "a");
+    // The longest name: the apostrophe of the table does not count.
+    let name = format!("=HYPERLINK({})", "x".repeat(116));
+    let mail = Some(UserAddress::address("=x@example.com").unwrap());
+    let new = NewMailbox {
+        name: Pii::new(name.clone()),
+        operator: Some("+4930123456".to_owned()),
+        addresses: UserAddresses { mail, aliases: Vec::new() },
+        ..NewMailbox::new("1001", "284617")
+    };
+    let mailbox = node.mailstore.create(new).await.unwrap().0.id;
+    let before = node.mailstore.get(mailbox).await.unwrap().unwrap();
+    let class = node.mailstore.class_name_of(&before).unwrap();
+    let columns = node.mailstore.notify_columns().await.unwrap().remove(&mailbox).unwrap_or_default();
+    let export = write_users([(&before, class, columns)]);
+    let cells: Vec<&str> = export.lines().last().unwrap().split(',').collect();
+    for cell in ["'=x@example.com", "+4930123456", &format!("'{name}")] {
+        assert!(cells.contains(&cell), "{cell} in {export}");
+    }
+    let back = import(&node, &export, &how()).await.unwrap();
+    assert_eq!((back.created, back.changed, back.unchanged), (0, 0, 1), "{export}");
+}
+
 /// Its claim may stay behind a mailbox.
 #[tokio::test]
 async fn table_makes_a_user_with_the_number_that_a_removed_mailbox_got_in_a_split() {

@@ -10,16 +10,20 @@ use twinbox_sip::{
 fn outcome(invite: &[u8], order: RedirectOrder) -> String {
     let MessageVerdict::Request(request) = read(invite) else { return "refused".to_owned() };
     let (sign_in, ask_mailbox) = (["*97".to_owned()], ["*98".to_owned()]);
-    match purpose(&request, Rules { sign_in: &sign_in, ask_mailbox: &ask_mailbox, order }) {
-        Purpose::Leave(parties) => {
-            let party = |Party { number, greeting }: &Party| match greeting {
-                Greeting::Standard => format!("{number} standard"),
-                Greeting::Busy => format!("{number} busy"),
-            };
-            format!("leave {}", parties.iter().map(party).collect::<Vec<_>>().join(", "))
-        }
-        Purpose::SignIn => "sign-in".to_owned(),
-        Purpose::AskMailbox => "ask".to_owned(),
+    let purpose = purpose(&request, Rules { sign_in: &sign_in, ask_mailbox: &ask_mailbox, order });
+    let party = |Party { number, greeting }: &Party| match greeting {
+        Greeting::Standard => format!("{number} standard"),
+        Greeting::Busy => format!("{number} busy"),
+    };
+    let parties = purpose.parties().iter().map(party).collect::<Vec<_>>().join(", ");
+    let unless = |word: &str| match parties.is_empty() {
+        true => word.to_owned(),
+        false => format!("{word} unless {parties}"),
+    };
+    match purpose {
+        Purpose::Leave(_) => format!("leave {parties}"),
+        Purpose::SignIn(_) => unless("sign-in"),
+        Purpose::AskMailbox(_) => unless("ask"),
         Purpose::Nothing => "nothing".to_owned(),
     }
 }
