@@ -13,14 +13,19 @@ use twinbox_disk::{Disk, DiskError, TransactError};
 /// Bytes that no compression makes shorter, the same for the same number.
 fn noise(number: u64, length: usize) -> Vec<u8> {
     let mut state = number;
-    let next = || {
+    let mut next = || {
         // SplitMix64 (Steele, Lea, Flood, 2014).
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)).to_be_bytes()
     };
-    std::iter::repeat_with(next).flatten().take(length).collect()
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        bytes.extend_from_slice(&next());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// Writes one key.
