@@ -157,6 +157,14 @@ impl<I: Index, M: Medium> Applier<I, M> {
         self.full_at.is_none_or(later)
     }
 
+    /// Prepares the segment of the first commits; false without room for it.
+    pub(crate) fn prepared(&self) -> Result<bool, DiskError> {
+        match self.journal.prepare() {
+            Err(JournalError::Full { .. }) => Ok(false),
+            outcome => self.goes_on(outcome).map(|()| true),
+        }
+    }
+
     /// Prepares the next segment. On a full disk a checkpoint releases an older one, whose file is then used again. If
     /// there is none either, commits continue while the present segment has room, and the writer retries at its end.
     fn prepare(&mut self) -> Result<(), DiskError> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::sync::mpsc;
-use twinbox_journal::{Config, JournalError, Medium, OpenError, Position};
+use twinbox_journal::{Config, Medium, OpenError, Position};
 
 use crate::{
     DiskError, Options,
@@ -129,9 +129,9 @@ impl<I: Index, M: Medium> Parts<I, M> {
             is_replay: true,
             journal: recycler,
         };
-        let waits = bytes > limits.opening && applier.journal.retained() <= limits.replayed();
+        let may_wait = bytes > limits.opening && applier.journal.retained() <= limits.replayed();
         // Without room for a segment, a checkpoint must release one before anything is committed.
-        if !waits || matches!(applier.journal.prepare(), Err(JournalError::Full { .. })) {
+        if !(may_wait && applier.prepared()?) {
             applier.apply()?;
             applier.checkpoint()?;
         }

@@ -357,7 +357,7 @@ impl<S: MwiSender> Duty<S> {
         let (mut wanted, now) = (Vec::new(), BootInstant::now());
         if let Some(held) = self.shared.lock().as_mut() {
             let queues = held.queues.iter_mut();
-            wanted.extend(queues.filter_map(|(to, queue)| queue.needs_list(now).then(|| to.clone())));
+            wanted.extend(queues.filter_map(|(to, queue)| queue.begin_list(now).then(|| to.clone())));
         }
         for target in wanted {
             let (sender, to) = (self.sender.clone(), target.clone());

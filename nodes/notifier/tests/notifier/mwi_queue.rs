@@ -313,7 +313,7 @@ fn a_number_that_moved_shows_the_state_of_the_mailbox_that_has_it() {
 fn subscribers_of_a_mailbox_keep_its_state_when_its_number_changes() {
     let mut queue = MwiQueue::new(Target::Subscribers("a".parse().expect("a name")), POLICY);
     queue.want(mwi(1, 3), at(0));
-    assert!(!queue.needs_list(at(0)), "of one");
+    assert!(!queue.begin_list(at(0)), "of one");
     assert_eq!(delivered(&mut queue, 0), [("1001".to_owned(), 3)]);
     queue.want(at_number(1, 2, 3), at(50));
     assert_eq!(delivered(&mut queue, 50), []);
@@ -321,7 +321,7 @@ fn subscribers_of_a_mailbox_keep_its_state_when_its_number_changes() {
     // Another one gets the number: those of the first see nothing of that.
     queue.want(at_number(2, 2, 0), at(100));
     queue.remove(MailboxId(1), at(100));
-    assert!(!queue.needs_list(at(100)), "of two");
+    assert!(!queue.begin_list(at(100)), "of two");
     let mut sent = Vec::new();
     while let Some(wake) = queue.wake() {
         let update = queue.next(wake).expect("due when it says so");

@@ -52,23 +52,23 @@ fn unsent(queue: &MwiQueue) -> usize {
 fn listed_mailboxes_are_sent_and_the_others_count_as_delivered() {
     let mut queue = queue(MANY);
     assert_eq!((queue.wake(), batch(&mut queue, 0)), (None, vec![]), "they wait for the list");
-    assert!(queue.needs_list(at(0)));
-    assert!(!queue.needs_list(at(5_000)), "it is requested once");
+    assert!(queue.begin_list(at(0)));
+    assert!(!queue.begin_list(at(5_000)), "it is requested once");
     queue.listed(list([3, 70, 500]), at(10), 0);
     assert_eq!(unsent(&queue), 2);
     assert_eq!(delivered(&mut queue, 10).0, [[3, 70]]);
-    assert_eq!((unsent(&queue), queue.needs_list(at(5_000))), (0, false));
+    assert_eq!((unsent(&queue), queue.begin_list(at(5_000))), (0, false));
 }
 
 #[test]
 fn few_states_and_those_of_a_node_without_a_list_are_all_sent_in_batches_at_the_usual_pace() {
     let few = u128::try_from(MAX_BATCH).expect("few");
     let mut queue = queue(few);
-    assert!(!queue.needs_list(at(0)), "they cost less than a list");
+    assert!(!queue.begin_list(at(0)), "they cost less than a list");
     assert_eq!(delivered(&mut queue, 0).0.concat().len(), MAX_BATCH);
 
     let mut queue = self::queue(MANY);
-    assert!(queue.needs_list(at(0)));
+    assert!(queue.begin_list(at(0)));
     queue.listed(Ok(Receivers::Unknown), at(0), 0);
     let (batches, ended) = delivered(&mut queue, 0);
     assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [32, 32, 32, 4]);
@@ -80,7 +80,7 @@ fn few_states_and_those_of_a_node_without_a_list_are_all_sent_in_batches_at_the_
 #[test]
 fn list_decides_nothing_about_a_state_that_was_sent_or_began_to_wait_since_its_request() {
     let mut queue = queue(MANY);
-    assert!(queue.needs_list(at(0)));
+    assert!(queue.begin_list(at(0)));
     queue.want(mwi(1, 1), at(1));
     queue.want(mwi(2, 1), at(1));
     assert_eq!(batch(&mut queue, 1), [1], "a change waits for no list");
@@ -92,7 +92,7 @@ fn list_decides_nothing_about_a_state_that_was_sent_or_began_to_wait_since_its_r
     queue.finished(&mwi(2, 1), Ok(()), at(20), 0);
     assert_eq!(batch(&mut queue, 1_010), [1], "its retry");
     queue.finished(&mwi(1, 1), Ok(()), at(1_010), 0);
-    assert!(queue.needs_list(at(1_010)), "the later ones have a list of their own");
+    assert!(queue.begin_list(at(1_010)), "the later ones have a list of their own");
     queue.listed(list([]), at(1_020), 0);
     assert_eq!((unsent(&queue), queue.wake()), (0, None));
 }
@@ -102,14 +102,14 @@ fn failed_request_for_a_list_is_repeated_after_growing_waits() {
     let mut queue = queue(MANY);
     let mut now = 0;
     for wait in [1_000, 2_000, 4_000, 8_000, 8_000] {
-        assert!(queue.needs_list(at(now)));
+        assert!(queue.begin_list(at(now)));
         queue.listed(unreachable().map(|()| Receivers::Unknown), at(now), 0);
-        assert!(!queue.needs_list(at(now + wait - 1)));
+        assert!(!queue.begin_list(at(now + wait - 1)));
         now += wait;
     }
     queue.want(mwi(5, 1), at(now));
     assert_eq!(batch(&mut queue, now), [5], "a change is tried meanwhile");
-    assert!(queue.needs_list(at(now)));
+    assert!(queue.begin_list(at(now)));
     queue.listed(list([6]), at(now), 0);
     queue.finished(&mwi(5, 1), Ok(()), at(now), 0);
     assert_eq!(delivered(&mut queue, now).0, [[6]]);
@@ -118,13 +118,13 @@ fn failed_request_for_a_list_is_repeated_after_growing_waits() {
 #[test]
 fn resync_asks_for_another_list_and_resync_of_one_mailbox_for_none() {
     let mut queue = queue(MANY);
-    assert!(queue.needs_list(at(0)));
+    assert!(queue.begin_list(at(0)));
     queue.listed(list([]), at(0), 0);
     assert_eq!(queue.resync(Some(MailboxId(7)), at(2_000)), 1);
-    assert!(!queue.needs_list(at(2_000)));
+    assert!(!queue.begin_list(at(2_000)));
     assert_eq!(delivered(&mut queue, 2_000).0, [[7]]);
     assert_eq!(queue.resync(None, at(3_000)), 100);
-    assert!(queue.needs_list(at(3_000)));
+    assert!(queue.begin_list(at(3_000)));
     queue.listed(list([7, 9]), at(3_000), 0);
     assert_eq!(delivered(&mut queue, 3_000).0, [[7, 9]]);
 }
@@ -132,7 +132,7 @@ fn resync_asks_for_another_list_and_resync_of_one_mailbox_for_none() {
 #[test]
 fn state_that_changed_or_failed_is_sent_alone_and_a_batch_is_one_send() {
     let mut queue = queue(MANY);
-    assert!(queue.needs_list(at(0)));
+    assert!(queue.begin_list(at(0)));
     queue.listed(list(1..=40), at(0), 0);
     let sent = queue.next_batch(at(0));
     assert_eq!(sent.len(), MAX_BATCH);
@@ -155,7 +155,7 @@ fn state_that_changed_or_failed_is_sent_alone_and_a_batch_is_one_send() {
 fn removed_mailbox_that_waits_for_a_list_is_forgotten_with_it() {
     let mut queue = queue(MANY);
     queue.remove(MailboxId(4), at(0));
-    assert!(queue.needs_list(at(0)));
+    assert!(queue.begin_list(at(0)));
     queue.listed(list([]), at(0), 0);
     assert_eq!(queue.mailboxes().len(), 99);
     assert_eq!(queue.snapshot().len(), 99);
@@ -252,7 +252,7 @@ proptest! {
                 }
                 Happening::CatchUp => node.catch_up(&wanted),
                 // The node makes it immediately; its answer takes a while.
-                Happening::List if queue.needs_list(at(now)) => {
+                Happening::List if queue.begin_list(at(now)) => {
                     requested = Some(node.shown.keys().copied().map(MailboxId).collect());
                 }
                 Happening::Listed(true) => {
@@ -291,7 +291,7 @@ proptest! {
         node.catch_up(&wanted);
         for _ in 0..200 {
             now += 10_000;
-            if queue.needs_list(at(now)) {
+            if queue.begin_list(at(now)) {
                 let list = node.shown.keys().copied().map(MailboxId).collect();
                 queue.listed(Ok(Receivers::Of(list)), at(now), 7);
             }

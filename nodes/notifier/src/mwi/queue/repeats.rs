@@ -58,9 +58,9 @@ impl MwiQueue {
         }
     }
 
-    /// Whether a list of the mailboxes with receivers is to be requested now; report [`Self::listed`] for it. If few states
-    /// wait, they become due without a list.
-    pub fn needs_list(&mut self, now: BootInstant) -> bool {
+    /// Begins a list of the mailboxes with receivers for the states that wait. True: request it, and report [`Self::listed`]
+    /// for it. If few states wait, they become due without a list.
+    pub fn begin_list(&mut self, now: BootInstant) -> bool {
         if self.waiting.fresh.len() <= MAX_BATCH {
             for account in mem::take(&mut self.waiting.fresh) {
                 self.schedule(&account, now);
