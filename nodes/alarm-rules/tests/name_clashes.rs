@@ -5,7 +5,6 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::timeout;
 use twinbox_alarm_rules::{NameClash, NameClashWatch, NameKind};
-use twinbox_clock::wall;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::{NewMailbox, UserAddress, UserAddresses};
 use twinbox_store_kit::Node;
@@ -15,14 +14,6 @@ async fn create(node: &Node, number: &str, alias: &str) -> MailboxId {
         UserAddresses { aliases: [UserAddress::alias(alias).unwrap()].into(), ..UserAddresses::default() };
     let new = NewMailbox { pin: None, addresses, ..NewMailbox::new(number, "") };
     node.mailstore.create(new).await.unwrap().0.id
-}
-
-/// Waits until later stamps are later than those until now on every node: the earlier claim of a name wins.
-async fn later() {
-    let now = wall();
-    while wall() <= now {
-        tokio::task::yield_now().await;
-    }
 }
 
 async fn next(watch: &mut NameClashWatch) -> NameClash {
@@ -38,10 +29,10 @@ async fn number_and_address_given_on_both_sides_of_a_split_are_reported_on_both_
         NameClashWatch::new(b.mailstore.clone()).await.unwrap(),
     ];
     create(&a, "1001", "anna").await;
-    later().await;
+    a.passed().await;
     let number = create(&b, "1001", "bert").await;
     create(&a, "1002", "clara").await;
-    later().await;
+    a.passed().await;
     let address = create(&b, "1003", "clara").await;
     a.hand_over(&b).await;
     b.hand_over(&a).await;

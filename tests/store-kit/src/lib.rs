@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootInstant, wall};
 use twinbox_ids::{CallId, ClusterId, Incarnation, MailboxId, NodeName, Pii};
 use twinbox_mailstore::{Codec, LiveRecording, Mailbox, Mailstore, MailstoreSettings, NewMailbox, RecordingMeta};
 use twinbox_pki::{CertificateAuthority, MemberKind, NodeIdentity};
@@ -152,6 +152,14 @@ impl Node {
         let live = self.begin(mailbox).await;
         speak(&live, 0, audio);
         live.file().await.expect("filed")
+    }
+
+    /// Waits until the stamps of other nodes, too, are later than each of this node's: stamps of one millisecond have no
+    /// order of time.
+    pub async fn passed(&self) {
+        let changes = self.store.changes_after(&Default::default(), usize::MAX).expect("changes");
+        let last = changes.iter().filter_map(|change| change.delta.latest()).map(|stamp| stamp.wall).max();
+        eventually("a later time", async || last.is_none_or(|last| wall().0 > last)).await;
     }
 
     /// Transfers all its data to another node, as a stream would, blobs first.
