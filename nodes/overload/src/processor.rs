@@ -5,7 +5,8 @@ use std::{fs, thread, time::Duration};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use twinbox_clock::{BootInstant, processor_time};
 
-/// Interval of readings of `/proc/stat`, whose counters are too coarse for a shorter one.
+/// Interval of readings of `/proc/stat`, whose counters are too coarse for a shorter one, and of the number of processors, which takes
+/// several files of the control group.
 const OTHERS_EVERY: Duration = Duration::from_secs(1);
 /// Ticks of `/proc/stat` a second (`USER_HZ`, the same on all of Linux's architectures that matter here).
 const TICKS: f64 = 100.0;
@@ -17,28 +18,33 @@ pub(crate) struct Processor {
     /// Time, own use and ticks at the last reading of the use by others.
     others_at: (BootInstant, Duration, Option<u64>),
     available: f64,
+    /// Number of processors that this process may use. An administrator may give it more or fewer while it runs.
+    processors: f64,
 }
 
 impl Processor {
     pub(crate) fn new() -> Self {
         let (at, used) = (BootInstant::now(), processor_time());
-        Self { at, used, others_at: (at, used, busy_ticks()), available: 1.0 }
+        Self { at, used, others_at: (at, used, busy_ticks()), available: 1.0, processors: processors() }
     }
 
     /// Share of the processors that this process may use and has used since the last call, and the share that others
     /// left it lately, both 0 to 1. Work of others at low priority (nice) does not count.
     pub(crate) fn read(&mut self) -> (f64, f64) {
         let (now, used) = (BootInstant::now(), processor_time());
-        // Asked each time: an administrator may give a process or a container more or fewer.
-        let processors = thread::available_parallelism().map_or(1, usize::from) as f64;
+        let (since, used_then, ticks_then) = self.others_at;
+        let others_are_due = now.since(since) >= OTHERS_EVERY;
+        if others_are_due {
+            self.processors = processors();
+        }
+        let processors = self.processors;
         let share = |since: BootInstant, before: Duration| {
             let passed = now.since(since).as_secs_f64();
             if passed > 0.0 { used.saturating_sub(before).as_secs_f64() / passed / processors } else { 0.0 }
         };
         let own = share(self.at, self.used).min(1.0);
         (self.at, self.used) = (now, used);
-        let (since, used_then, ticks_then) = self.others_at;
-        if now.since(since) >= OTHERS_EVERY {
+        if others_are_due {
             let ticks = busy_ticks();
             if let Some((ticks, then)) = ticks.zip(ticks_then) {
                 let busy = ticks.saturating_sub(then) as f64 / TICKS / now.since(since).as_secs_f64() / processors;
@@ -48,6 +54,10 @@ impl Processor {
         }
         (own, self.available)
     }
+}
+
+fn processors() -> f64 {
+    thread::available_parallelism().map_or(1, usize::from) as f64
 }
 
 /// Busy ticks, of all processes, of the processors that this process may use; without work at low priority.
