@@ -14,6 +14,9 @@ use std::{
 pub use backup::{BucketError, BucketSettings, NoClusterSettings, StoppedBackup, back_up_stopped, open_bucket};
 pub use fill_source::{NoFillSource, check_fill_source};
 pub use overwrite::overwrite_data;
+use twinbox_disk::DiskError;
+use twinbox_rebuild::RebuildError;
+use twinbox_replication_store::StoreError;
 
 /// Reason for which nothing can be done with the data of a stopped node.
 #[derive(Debug, thiserror::Error)]
@@ -36,15 +39,39 @@ pub enum StoppedNodeError {
         /// Id of its owner.
         owner: u32,
     },
+    /// The node runs, or another process has its store open.
+    #[error(
+        "'{}' is in use, so its node runs: for a backup leave --config out, and the running node makes it; else end the node first",
+        .0.display()
+    )]
+    Running(PathBuf),
     /// The data folder cannot be used.
     #[error("the data folder (data_dir) cannot be used")]
-    Store(#[from] twinbox_replication_store::StoreError),
+    Store(#[source] StoreError),
     /// The store cannot be opened, and not built again.
     #[error("the store in the data folder (data_dir) cannot be used")]
-    Rebuild(#[from] twinbox_rebuild::RebuildError),
+    Rebuild(#[source] RebuildError),
     /// A backup cannot be made.
     #[error(transparent)]
     Backup(#[from] twinbox_backup::BackupError),
+}
+
+impl From<StoreError> for StoppedNodeError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Disk(DiskError::InUse { dir }) => Self::Running(dir),
+            other => Self::Store(other),
+        }
+    }
+}
+
+impl From<RebuildError> for StoppedNodeError {
+    fn from(error: RebuildError) -> Self {
+        match error {
+            RebuildError::Store(StoreError::Disk(DiskError::InUse { dir })) => Self::Running(dir),
+            other => Self::Rebuild(other),
+        }
+    }
 }
 
 /// Refuses the store of another user: an opened store gets new files, which belong to the user of this process.

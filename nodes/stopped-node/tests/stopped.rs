@@ -69,6 +69,20 @@ async fn damaged_index_is_set_aside_and_what_it_still_has_is_backed_up() {
     assert!(refused.contains("give a folder outside of it"), "{refused}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn backup_of_a_node_that_runs_is_refused_with_the_way_to_make_it() {
+    let dir = TempDir::new().expect("a folder");
+    let config = config(dir.path());
+    let node = Node::alone(&dir.path().join("store"), "a");
+    let (silent, other): (Observer, _) = (Arc::new(|_: Progress| {}), TempDir::new().expect("a folder"));
+    let backup = back_up_stopped(&config, other.path(), "test", &silent).await;
+    let refused = backup.map(drop).expect_err("its node runs");
+    assert!(matches!(refused, StoppedNodeError::Running(_)), "{refused}");
+    assert!(refused.to_string().contains("leave --config out"), "{refused}");
+    drop(node);
+    back_up_stopped(&config, other.path(), "test", &silent).await.expect("a backup");
+}
+
 /// The node could not open what root leaves in its store.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn store_of_another_user_is_refused_before_it_is_opened() {
