@@ -29,10 +29,10 @@ async fn number_and_address_given_on_both_sides_of_a_split_are_reported_on_both_
         NameClashWatch::new(b.mailstore.clone()).await.unwrap(),
     ];
     create(&a, "1001", "anna").await;
-    a.passed().await;
+    a.wait_past_stamps().await;
     let number = create(&b, "1001", "bert").await;
     create(&a, "1002", "clara").await;
-    a.passed().await;
+    a.wait_past_stamps().await;
     let address = create(&b, "1003", "clara").await;
     a.hand_over(&b).await;
     b.hand_over(&a).await;

@@ -5,8 +5,8 @@ use std::{fs, thread, time::Duration};
 use rustix::thread::{CpuSet, sched_getaffinity};
 use twinbox_clock::{BootInstant, processor_time};
 
-/// Interval of readings of `/proc/stat`, whose counters are too coarse for a shorter one, and of the number of processors, which takes
-/// several files of the control group.
+/// Interval of readings of `/proc/stat`, whose counters are too coarse for a shorter one, and of the number of processors, for which
+/// several files of the control group are read.
 const OTHERS_EVERY: Duration = Duration::from_secs(1);
 /// Ticks of `/proc/stat` a second (`USER_HZ`, the same on all of Linux's architectures that matter here).
 const TICKS: f64 = 100.0;
@@ -18,7 +18,7 @@ pub(crate) struct Processor {
     /// Time, own use and ticks at the last reading of the use by others.
     others_at: (BootInstant, Duration, Option<u64>),
     available: f64,
-    /// Number of processors that this process may use. An administrator may give it more or fewer while it runs.
+    /// Number of processors that this process may use, as read with `others_at`: an administrator may change it at any time.
     processors: f64,
 }
 
@@ -32,11 +32,6 @@ impl Processor {
     /// left it lately, both 0 to 1. Work of others at low priority (nice) does not count.
     pub(crate) fn read(&mut self) -> (f64, f64) {
         let (now, used) = (BootInstant::now(), processor_time());
-        let (since, used_then, ticks_then) = self.others_at;
-        let others_are_due = now.since(since) >= OTHERS_EVERY;
-        if others_are_due {
-            self.processors = processors();
-        }
         let processors = self.processors;
         let share = |since: BootInstant, before: Duration| {
             let passed = now.since(since).as_secs_f64();
@@ -44,13 +39,15 @@ impl Processor {
         };
         let own = share(self.at, self.used).min(1.0);
         (self.at, self.used) = (now, used);
-        if others_are_due {
+        let (since, used_then, ticks_then) = self.others_at;
+        if now.since(since) >= OTHERS_EVERY {
             let ticks = busy_ticks();
             if let Some((ticks, then)) = ticks.zip(ticks_then) {
                 let busy = ticks.saturating_sub(then) as f64 / TICKS / now.since(since).as_secs_f64() / processors;
                 self.available = 1.0 - (busy - share(since, used_then)).clamp(0.0, 0.9);
             }
             self.others_at = (now, used, ticks);
+            self.processors = self::processors();
         }
         (own, self.available)
     }

@@ -39,12 +39,13 @@ pub enum StoppedNodeError {
         /// Id of its owner.
         owner: u32,
     },
-    /// The node runs, or another process has its store open.
+    /// Another process has the store open, as a rule its node.
     #[error(
-        "'{}' is in use, so its node runs: for a backup leave --config out, and the running node makes it; else end the node first",
+        "'{}' is in use by another process, which may be its node: end that first; a running node makes a backup itself, if you \
+         leave --config out",
         .0.display()
     )]
-    Running(PathBuf),
+    InUse(PathBuf),
     /// The data folder cannot be used.
     #[error("the data folder (data_dir) cannot be used")]
     Store(#[source] StoreError),
@@ -59,7 +60,7 @@ pub enum StoppedNodeError {
 impl From<StoreError> for StoppedNodeError {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Disk(DiskError::InUse { dir }) => Self::Running(dir),
+            StoreError::Disk(DiskError::InUse { dir }) => Self::InUse(dir),
             other => Self::Store(other),
         }
     }
@@ -68,7 +69,7 @@ impl From<StoreError> for StoppedNodeError {
 impl From<RebuildError> for StoppedNodeError {
     fn from(error: RebuildError) -> Self {
         match error {
-            RebuildError::Store(StoreError::Disk(DiskError::InUse { dir })) => Self::Running(dir),
+            RebuildError::Store(StoreError::Disk(DiskError::InUse { dir })) => Self::InUse(dir),
             other => Self::Rebuild(other),
         }
     }

@@ -77,7 +77,7 @@ async fn backup_of_a_node_that_runs_is_refused_with_the_way_to_make_it() {
     let (silent, other): (Observer, _) = (Arc::new(|_: Progress| {}), TempDir::new().expect("a folder"));
     let backup = back_up_stopped(&config, other.path(), "test", &silent).await;
     let refused = backup.map(drop).expect_err("its node runs");
-    assert!(matches!(refused, StoppedNodeError::Running(_)), "{refused}");
+    assert!(matches!(refused, StoppedNodeError::InUse(_)), "{refused}");
     assert!(refused.to_string().contains("leave --config out"), "{refused}");
     drop(node);
     back_up_stopped(&config, other.path(), "test", &silent).await.expect("a backup");

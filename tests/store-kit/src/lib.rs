@@ -154,9 +154,9 @@ impl Node {
         live.file().await.expect("filed")
     }
 
-    /// Waits until the stamps of other nodes, too, are later than each of this node's: stamps of one millisecond have no
-    /// order of time.
-    pub async fn passed(&self) {
+    /// Waits until the clock is past all stamps that this node has, so that every node makes later ones from then on: two nodes'
+    /// stamps of one millisecond have no order of time.
+    pub async fn wait_past_stamps(&self) {
         let changes = self.store.changes_after(&Default::default(), usize::MAX).expect("changes");
         let last = changes.iter().filter_map(|change| change.delta.latest()).map(|stamp| stamp.wall).max();
         eventually("a later time", async || last.is_none_or(|last| wall().0 > last)).await;

@@ -217,7 +217,7 @@ async fn user_who_lost_the_mail_address_in_a_split_is_left_out() {
     let on_a = MailboxSyncStore::of(&a.mailstore);
     on_a.add_server(server(MAIL, "mail", &["users=all"])).await.unwrap();
     let first = user(&a, "1001", "anna@example.com").await;
-    a.passed().await;
+    a.wait_past_stamps().await;
     let second = user(&b, "1002", "anna@example.com").await;
     assert_eq!(effective(&on_a).await, (vec![(first, MAIL)], vec![]));
     b.hand_over(&a).await;

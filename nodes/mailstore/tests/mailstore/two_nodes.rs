@@ -55,7 +55,7 @@ struct Clash {
 async fn clash(dir: &TempDir) -> Clash {
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let first = a.mailbox().await.id;
-    a.passed().await;
+    a.wait_past_stamps().await;
     let second = b.mailbox().await.id;
     let message = b.leave(second, &audio(1_500)).await.message;
     a.hand_over(&b).await;
@@ -140,7 +140,7 @@ async fn number_that_a_mailbox_gave_up_in_a_split_leads_to_the_one_that_got_it()
     let (a, b, moved) = split(&dir).await;
     a.mailstore.renumber(moved, "1002").await.unwrap();
     // The later of two changes counts.
-    a.passed().await;
+    a.wait_past_stamps().await;
     b.mailstore.renumber(moved, "1003").await.unwrap();
     let new = b.mailstore.create(NewMailbox::new("1002", "2580")).await.unwrap().0.id;
     a.hand_over(&b).await;

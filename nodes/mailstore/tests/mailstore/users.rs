@@ -249,7 +249,7 @@ async fn earlier_of_two_users_keeps_the_address() {
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let alias = UserAddress::alias("anna").unwrap();
     import(&a, "number,aliases\n1001,anna\n", &how()).await.unwrap();
-    a.passed().await;
+    a.wait_past_stamps().await;
     import(&b, "number,aliases\n1002,anna\n", &how()).await.unwrap();
     a.hand_over(&b).await;
     b.hand_over(&a).await;
@@ -412,7 +412,7 @@ async fn earlier_of_two_classes_keeps_the_name() {
     let dir = TempDir::new().unwrap();
     let (a, b) = (Node::alone(&dir.path().join("a"), "a"), Node::alone(&dir.path().join("b"), "b"));
     let (first, _) = a.mailstore.add_class("sales", vec![(Rule::Messages, Some(1))]).await.unwrap();
-    a.passed().await;
+    a.wait_past_stamps().await;
     b.mailstore.add_class("sales", vec![(Rule::Messages, Some(2))]).await.unwrap();
     a.hand_over(&b).await;
     b.hand_over(&a).await;
