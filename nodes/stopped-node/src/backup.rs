@@ -154,7 +154,10 @@ pub async fn back_up_stopped(
     let of = store_of(config)?;
     let index = of.dir.join(INDEX);
     let before = taken_over(&index)?;
-    let store = twinbox_rebuild::open(of).await?;
+    let store = twinbox_rebuild::open(of).await.map_err(|error| match error.into() {
+        StoppedNodeError::InUse(dir) => StoppedNodeError::BackupInUse(dir),
+        other => other,
+    })?;
     let mut salvaged = taken_over(&index)?;
     salvaged.retain(|text| !before.contains(text));
     if store.cluster_id().is_none() {

@@ -40,12 +40,15 @@ pub enum StoppedNodeError {
         owner: u32,
     },
     /// Another process has the store open, as a rule its node.
+    #[error("'{}' is in use by another process, which may be its node: end that first", .0.display())]
+    InUse(PathBuf),
+    /// As [`Self::InUse`], where a backup was to be made: a running node makes it itself.
     #[error(
-        "'{}' is in use by another process, which may be its node: end that first; a running node makes a backup itself, if you \
-         leave --config out",
+        "'{}' is in use by another process, which may be its node: end that first, or leave --config out, and the running node \
+         makes the backup",
         .0.display()
     )]
-    InUse(PathBuf),
+    BackupInUse(PathBuf),
     /// The data folder cannot be used.
     #[error("the data folder (data_dir) cannot be used")]
     Store(#[source] StoreError),

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use twinbox_backup::{Observer, Progress};
 use twinbox_config::NodeConfig;
 use twinbox_pki::{CertificateAuthority, MemberKind};
-use twinbox_stopped_node::{StoppedNodeError, back_up_stopped, open_bucket};
+use twinbox_stopped_node::{StoppedNodeError, back_up_stopped, open_bucket, overwrite_data};
 use twinbox_store_kit::{Node, audio, name};
 
 /// The configuration of a node with this data folder.
@@ -70,15 +70,18 @@ async fn damaged_index_is_set_aside_and_what_it_still_has_is_backed_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn backup_of_a_node_that_runs_is_refused_with_the_way_to_make_it() {
+async fn data_of_a_node_that_runs_is_refused_with_the_way_to_make_a_backup() {
     let dir = TempDir::new().expect("a folder");
     let config = config(dir.path());
     let node = Node::alone(&dir.path().join("store"), "a");
     let (silent, other): (Observer, _) = (Arc::new(|_: Progress| {}), TempDir::new().expect("a folder"));
     let backup = back_up_stopped(&config, other.path(), "test", &silent).await;
     let refused = backup.map(drop).expect_err("its node runs");
-    assert!(matches!(refused, StoppedNodeError::InUse(_)), "{refused}");
+    assert!(matches!(refused, StoppedNodeError::BackupInUse(_)), "{refused}");
     assert!(refused.to_string().contains("leave --config out"), "{refused}");
+    let refused = overwrite_data(&config).await.map(drop).expect_err("its node runs");
+    assert!(matches!(refused, StoppedNodeError::InUse(_)), "{refused}");
+    assert!(!refused.to_string().contains("backup"), "{refused}");
     drop(node);
     back_up_stopped(&config, other.path(), "test", &silent).await.expect("a backup");
 }
