@@ -38,6 +38,7 @@ use std::{
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::{BootInstant, wall};
+use twinbox_handle::Handle;
 use twinbox_ids::NodeName;
 use twinbox_replication_core::{Edit, Key};
 use twinbox_replication_peer::{Acknowledgement, Peers};
@@ -71,7 +72,7 @@ const REQUESTS: usize = 16;
 
 /// Handle to raise alarms and report events. Cheap to clone.
 #[derive(Clone)]
-pub struct Alarms(Arc<Inner>);
+pub struct Alarms(Handle<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) inbox: Arc<Inbox>,
@@ -171,7 +172,7 @@ impl Alarms {
         };
         let numbering = Numbering::new(node.clone(), store.origin(), &events);
         let (requests, receiver) = mpsc::channel(REQUESTS);
-        Ok(Self(Arc::new(Inner {
+        Ok(Self(Handle::new(Inner {
             inbox: Arc::new(Inbox::default()),
             peers,
             history: RwLock::new(store::history(&store)?),
@@ -266,7 +267,7 @@ impl Alarms {
         self.0.inbox.dropped()
     }
 
-    pub(crate) fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Handle<Inner> {
         &self.0
     }
 

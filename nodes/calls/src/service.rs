@@ -3,12 +3,13 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tracing::warn;
+use twinbox_handle::Handle;
 
 use crate::{Calls, CallsConfig, CallsDeps, CallsError};
 
 /// Handle to the SIP server that runs at present. Cheap to clone.
 #[derive(Clone)]
-pub struct CallsService(Arc<Inner>);
+pub struct CallsService(Handle<Inner>);
 
 struct Inner {
     config: RwLock<Arc<CallsConfig>>,
@@ -20,7 +21,7 @@ impl CallsService {
     /// Service without a running server; [`Self::restart`] starts one.
     pub fn new(config: CallsConfig, deps: CallsDeps) -> Self {
         let config = RwLock::new(Arc::new(config));
-        Self(Arc::new(Inner { config, deps, running: RwLock::new(None) }))
+        Self(Handle::new(Inner { config, deps, running: RwLock::new(None) }))
     }
 
     /// The SIP server, while it runs.

@@ -8,6 +8,7 @@ use std::{
 use twinbox_alarms::Alarms;
 use twinbox_duty_service::{DutyTask, orders::OrderRefused};
 use twinbox_gate::Gate;
+use twinbox_handle::Handle;
 use twinbox_ids::DirectoryId;
 use twinbox_mailstore::Mailstore;
 
@@ -31,7 +32,7 @@ pub struct DirectoryCounts {
 
 /// Handle to the duty `directory-sync` of this node. Cheap to clone.
 #[derive(Clone)]
-pub struct DirectoryDuty(Arc<Inner>);
+pub struct DirectoryDuty(Handle<Inner>);
 
 struct Inner {
     parts: DutyParts,
@@ -62,7 +63,7 @@ impl DirectoryDuty {
         let (orders, counts) = (Orders::default(), Arc::new(DirectoryCounts::default()));
         let mail_out = Arc::new(mail_out);
         let parts = DutyParts { mailstore, gate, alarms, mail_out, orders, counts };
-        Self(Arc::new(Inner { parts, task: DutyTask::default() }))
+        Self(Handle::new(Inner { parts, task: DutyTask::default() }))
     }
 
     /// Starts the task of the duty; an earlier one ends, with its runs.

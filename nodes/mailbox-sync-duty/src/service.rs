@@ -8,6 +8,7 @@ use std::{
 use twinbox_alarms::Alarms;
 use twinbox_duty_service::{DutyTask, orders::OrderRefused};
 use twinbox_gate::Gate;
+use twinbox_handle::Handle;
 use twinbox_ids::{ClusterId, MailboxId};
 use twinbox_mailbox_sync_store::MailboxSyncStore;
 use twinbox_mailstore::Mailstore;
@@ -50,7 +51,7 @@ pub struct MailboxSyncCounts {
 
 /// Handle to the duty `mailbox-sync` of this node. Cheap to clone.
 #[derive(Clone)]
-pub struct MailboxSyncDuty(Arc<Inner>);
+pub struct MailboxSyncDuty(Handle<Inner>);
 
 struct Inner {
     parts: DutyParts,
@@ -75,7 +76,7 @@ impl MailboxSyncDuty {
         let store = MailboxSyncStore::of(&mailstore);
         let (orders, counts) = (Orders::default(), Arc::new(MailboxSyncCounts::default()));
         let parts = DutyParts { mailstore, store, gate, alarms, config: Arc::new(config), orders, counts };
-        Self(Arc::new(Inner { parts, task: DutyTask::default() }))
+        Self(Handle::new(Inner { parts, task: DutyTask::default() }))
     }
 
     /// Starts the task of the duty; an earlier one ends, with its connections.

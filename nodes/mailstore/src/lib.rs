@@ -39,6 +39,7 @@ mod work;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use twinbox_handle::Handle;
 use twinbox_mailbox::counts::Counts;
 use twinbox_overload::Commits;
 use twinbox_replication_peer::Peers;
@@ -88,7 +89,7 @@ pub mod rows {
 /// The interface to mailboxes and messages. Cheap to clone.
 #[derive(Clone)]
 pub struct Mailstore {
-    inner: Arc<Inner>,
+    inner: Handle<Inner>,
 }
 
 struct Inner {
@@ -141,7 +142,7 @@ impl Mailstore {
             calls,
             imports,
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Handle::new(inner) }
     }
 
     /// Whether calls may be answered now. Not after a failed write or sync, since then no speech or key press is stored

@@ -7,6 +7,7 @@ use std::{
 
 use twinbox_duty::{DutyCounts, OutboxDuty};
 use twinbox_gate::Gate;
+use twinbox_handle::Handle;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::Mailstore;
 
@@ -14,7 +15,7 @@ use crate::mwi::{MwiPolicy, MwiSender, Notifier};
 
 /// Handle to the notifier that runs at present. Cheap to clone.
 #[derive(Clone)]
-pub struct NotifierService(Arc<Inner>);
+pub struct NotifierService(Handle<Inner>);
 
 struct Inner {
     start: Box<dyn Fn() -> Notifier + Send + Sync>,
@@ -30,7 +31,7 @@ impl NotifierService {
         S: MwiSender + Clone,
     {
         let start = move || Notifier::start(mailstore.clone(), gate.clone(), sender.clone(), MwiPolicy::default());
-        Self(Arc::new(Inner { start: Box::new(start), running: Mutex::new(None), devices }))
+        Self(Handle::new(Inner { start: Box::new(start), running: Mutex::new(None), devices }))
     }
 
     /// Starts the tasks of the duty; earlier ones end.

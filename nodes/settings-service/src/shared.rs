@@ -15,6 +15,7 @@ use twinbox_config::{
     AlarmReceivers, AlarmSecrets, FileTrunks, NodeConfig, OwnServices, Services, SettingMistake, TrunksInForce,
     apply_to_calls, usual_mailbox,
 };
+use twinbox_handle::Handle;
 use twinbox_ids::NodeName;
 use twinbox_mailbox::pin::HashCost;
 use twinbox_mailstore::{LiveSettings, MailError, Mailstore};
@@ -82,7 +83,7 @@ impl SettingsParts {
 
 /// The settings that all nodes share. Cheap to clone.
 #[derive(Clone)]
-pub struct SharedSettings(Arc<Inner>);
+pub struct SharedSettings(Handle<Inner>);
 
 struct Inner {
     parts: SettingsParts,
@@ -112,7 +113,7 @@ impl SharedSettings {
         let (receivers, state) = (watch::Sender::new(Arc::default()), Mutex::default());
         let services = watch::Sender::new(Arc::new(parts.services.in_force(&values, &parts.name).0));
         let settings =
-            Self(Arc::new(Inner { parts, values: watch::Sender::new(values), receivers, services, state }));
+            Self(Handle::new(Inner { parts, values: watch::Sender::new(values), receivers, services, state }));
         let rows = settings.read()?;
         settings.take(rows, true);
         Ok(settings)

@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::Channel;
 use tracing::{debug, error, info};
 use twinbox_clock::BootInstant;
+use twinbox_handle::Handle;
 use twinbox_ids::{BlobHash, NodeName};
 use twinbox_pki::PkiError;
 use twinbox_replication_core::{AudioPatience, BlobRef, Holdings, Table, ack::Acknowledgement};
@@ -41,7 +42,7 @@ use crate::{
 /// The streams between this node and its peers. Clones share them.
 #[derive(Clone)]
 pub struct Peers {
-    inner: Arc<Inner>,
+    inner: Handle<Arc<Inner>>,
 }
 
 pub(crate) struct Inner {
@@ -215,13 +216,13 @@ impl Peers {
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Self { inner: Handle::new(Arc::new(inner)) }
     }
 
     /// The server side, to be added to the node's gRPC server. Requires mutual TLS there
     /// ([`twinbox_pki::NodeIdentity::listen`]).
     pub fn service(&self) -> ReplicationServer<ReplicationService> {
-        ReplicationServer::new(ReplicationService::new(self.inner.clone()))
+        ReplicationServer::new(ReplicationService::new(self.inner().clone()))
             .max_decoding_message_size(limits::MESSAGE)
             .max_encoding_message_size(limits::MESSAGE)
     }
@@ -230,12 +231,12 @@ impl Peers {
     pub fn start(&self) {
         if !self.inner.started.swap(true, SeqCst) {
             self.inner.links.all().into_iter().for_each(|link| self.follow(link));
-            self.inner.spawn(fill::run(self.inner.clone()));
-            self.inner.spawn(state_fill::run(self.inner.clone()));
-            self.inner.spawn(progress::run(self.inner.clone()));
+            self.inner.spawn(fill::run(self.inner().clone()));
+            self.inner.spawn(state_fill::run(self.inner().clone()));
+            self.inner.spawn(progress::run(self.inner().clone()));
             self.inner.spawn(set_aside::run(self.inner.store.clone()));
-            self.inner.spawn(lost_audio::run(self.inner.clone()));
-            self.inner.spawn(comparison::run(self.inner.clone()));
+            self.inner.spawn(lost_audio::run(self.inner().clone()));
+            self.inner.spawn(comparison::run(self.inner().clone()));
         }
     }
 
@@ -282,7 +283,7 @@ impl Peers {
     /// Ends the first fill of this node with the data that is here: no other node belongs to the cluster any more. No
     /// effect when the fill has ended.
     pub async fn end_fill_without_source(&self) -> Result<(), StoreError> {
-        fill::end_without_source(&self.inner).await
+        fill::end_without_source(self.inner()).await
     }
 
     /// Whether the first fill ended, in this incarnation, without a node that had all records.
@@ -314,7 +315,7 @@ impl Peers {
 
     fn follow(&self, link: Arc<Link>) {
         let retired = link.retired();
-        self.inner.spawn(retired.run_until_cancelled_owned(follower::follow(self.inner.clone(), link)));
+        self.inner.spawn(retired.run_until_cancelled_owned(follower::follow(self.inner().clone(), link)));
     }
 
     /// Waits until a peer has the committed changes too: at most `ack_timeout`, and not at all when no peer counts
@@ -375,7 +376,7 @@ impl Peers {
 
     /// Counters since the start of the process.
     pub fn counters(&self) -> PeersCounters {
-        let Inner { acks, fetcher, counters, .. } = &*self.inner;
+        let Inner { acks, fetcher, counters, .. } = &**self.inner();
         let (blobs_from_chunks, blobs_fetched) = fetcher.counts();
         PeersCounters {
             on_two: acks.on_two.load(Relaxed),

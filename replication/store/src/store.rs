@@ -10,6 +10,7 @@ use std::{
 use tokio::sync::{broadcast, watch};
 use twinbox_clock::{BootInstant, wall};
 use twinbox_disk::{Disk, IndexSpace, Need, Options, Reserve, Space, Transaction};
+use twinbox_handle::Handle;
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Filled, Have, Key, Ranges, Record, Table, Vector};
 use twinbox_replication_feed::{Feed, FeedReader, HELD_BYTES};
@@ -65,7 +66,7 @@ impl StoreHealth {
 
 /// One node's copy of all data. Clones share it; the store closes when the last is dropped.
 #[derive(Clone)]
-pub struct Store(Arc<Inner>);
+pub struct Store(Handle<Inner>);
 
 struct Inner {
     disk: Disk,
@@ -140,7 +141,7 @@ impl Store {
 
         let packs = open_packs(&dir, &disk, &reserve)?;
         let blobs = Blobs::open(packs, disk.clone(), reserve.clone())?;
-        let feed = Feed::new(HELD_BYTES);
+        let (feed, purged) = (Feed::new(HELD_BYTES), PurgeCounts::default());
         let recordings = Recordings::load(disk.clone(), blobs.clone(), reserve.clone(), feed.clone())?;
         let shared = Arc::new(Shared {
             clock: Mutex::new(clock),
@@ -153,10 +154,9 @@ impl Store {
         });
         let cluster = Arc::new(Mutex::new(cluster));
         tracing::info!(dir = %dir.display(), %origin, "store opened");
-        let purged = PurgeCounts::default();
         let inner =
             Inner { disk, node, origin, own, cluster, filled, indexing, log, purged, reserve, blobs, shared };
-        Ok(Self(Arc::new(inner)))
+        Ok(Self(Handle::new(inner)))
     }
 
     /// The node whose data it holds.

@@ -8,6 +8,7 @@ use std::{
 
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use twinbox_clock::wall;
+use twinbox_handle::Handle;
 use twinbox_ids::NodeName;
 use twinbox_raft::{Apply, Core, RaftStatus, StoreError, StoreIdentity, wait};
 use twinbox_roles_core::{
@@ -50,7 +51,7 @@ const APPLY: Apply = crate::batch_tests::apply;
 /// This member's part in the cluster. Clones share it; when the last is dropped everything stops immediately, as in a
 /// crash: nothing is released, and the others wait for the leases to expire. [`Roles::shutdown`] is the orderly end.
 #[derive(Clone)]
-pub struct Roles(Arc<Running>);
+pub struct Roles(Handle<Running>);
 
 struct Running {
     service: RolesService,
@@ -193,7 +194,7 @@ impl Roles {
             monitor.run("leases", lease_agent, |lease_agent| async move { lease_agent.lock().await.run().await });
         let orders =
             Orders { config: config.clone(), core: core.clone(), leadership: leadership.clone(), dialer, granted };
-        Ok(Self(Arc::new(Running {
+        Ok(Self(Handle::new(Running {
             service: RolesService { config, identity, core, leadership, members, roster, detector },
             orders,
             go_on_alone,
