@@ -28,6 +28,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use openraft::{
     ChangeMembers, Config, EntryPayload, LogIdOptionExt, ServerState, SnapshotPolicy,
     async_runtime::watch::WatchReceiver, errors::RaftError,
@@ -108,8 +109,8 @@ pub struct RaftTask {
 
 impl RaftTask {
     /// Publishes the status and restarts a core that ended, until this member stops. After a panic it can run again.
-    pub async fn run(&self) {
-        self.core.keep_running(&mut *self.leave_requests.lock().await).await;
+    pub fn run(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { self.core.keep_running(&mut *self.leave_requests.lock().await).await })
     }
 }
 
@@ -273,17 +274,20 @@ impl Core {
         raft.ok_or_else(|| ProposeError::Stopped("Raft is being restarted".to_owned()))
     }
 
-    async fn start_core(&self) -> Result<(), StoreError> {
-        self.identity.core_started();
-        let store = self.store.next().await?;
-        let machine = Machine::new(store.clone(), self.applied.clone(), self.apply);
-        let id = self.identity.raft_id();
-        let raft = Raft::new(id, self.config.clone(), self.network.clone(), store, machine)
-            .await
-            .map_err(|e| StoreError::Raft(e.to_string()))?;
-        self.publish_status(&raft);
-        self.raft.send_replace(Some(raft));
-        Ok(())
+    /// As a trait object: so all of openraft is compiled in this crate, and not again in each one that waits for the future.
+    fn start_core(&self) -> BoxFuture<'_, Result<(), StoreError>> {
+        Box::pin(async {
+            self.identity.core_started();
+            let store = self.store.next().await?;
+            let machine = Machine::new(store.clone(), self.applied.clone(), self.apply);
+            let id = self.identity.raft_id();
+            let raft = Raft::new(id, self.config.clone(), self.network.clone(), store, machine)
+                .await
+                .map_err(|e| StoreError::Raft(e.to_string()))?;
+            self.publish_status(&raft);
+            self.raft.send_replace(Some(raft));
+            Ok(())
+        })
     }
 
     /// Publishes the status; restarts a core that ended.
