@@ -26,14 +26,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// `--node` is also an option of `cluster init`, so it cannot be global as `--socket` is.
+/// The remedy for options that stand in another place. `--node` is also one of `cluster init`, so it cannot be global as `--socket` is.
 fn hint(error: clap::Error) -> clap::Error {
-    let unknown = error.get(ContextKind::InvalidArg).is_some_and(|argument| argument.to_string() == "--node");
-    if error.kind() == ErrorKind::UnknownArgument && unknown {
-        let text = "write --node before the command: twinbox --node HOST:PORT --identity DIR cluster status\n";
-        return Cli::command().error(ErrorKind::UnknownArgument, text);
-    }
-    error
+    let argument = error.get(ContextKind::InvalidArg).filter(|_| error.kind() == ErrorKind::UnknownArgument);
+    let text = match argument.map(ToString::to_string).as_deref() {
+        Some("--node") => "write --node before the command: twinbox --node HOST:PORT --identity DIR user list",
+        Some("--config") => "no --config here: a command that asks a running node finds it by --socket",
+        _ => return error,
+    };
+    Cli::command().error(ErrorKind::UnknownArgument, format!("{text}\n"))
 }
 
 /// Whether a command contacts a node, on this machine or another.

@@ -52,6 +52,18 @@ fn all_mistakes_of_a_configuration_are_reported_together() {
     assert_eq!(twinbox(&["node", "--config", &file]).status.code(), Some(2));
 }
 
+#[test]
+fn option_in_another_place_is_refused_with_its_place() {
+    for (arguments, remedy) in [
+        (&["user", "list", "--node", "b:7300"][..], "write --node before the command"),
+        (&["replication", "status", "--config", "node.toml"], "finds it by --socket"),
+    ] {
+        let output = twinbox(arguments);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said(&output).contains(remedy), "{}", said(&output));
+    }
+}
+
 /// The program's settings of its allocator are in force: a linker may leave them out without a word.
 #[test]
 fn freed_memory_goes_back_to_the_system_after_a_second() {
