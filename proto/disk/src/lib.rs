@@ -59,5 +59,5 @@ pub use runs::Appended;
 pub use salvage::{Findings, salvage, set_aside, set_asides};
 #[cfg(feature = "simulation")]
 pub use simulation::{Disk, Folder, OpenFile};
-pub use transaction::{MAX_KEY, MAX_VALUE, Pair, Transaction};
+pub use transaction::{MAX_KEY, MAX_VALUE, Pair, Transaction, check_lengths};
 pub use twinbox_journal::Salvaged;

@@ -11,6 +11,16 @@ pub const MAX_KEY: usize = 1024;
 /// syncs; a page has up to 20 values, and this limit keeps all of them together below that.
 pub const MAX_VALUE: usize = 48 * 1024;
 
+/// The error of a key or a value that is too long to be written.
+pub fn check_lengths(key: &[u8], value: &[u8]) -> Result<(), DiskError> {
+    for (what, length, limit) in [("key", key.len(), MAX_KEY), ("value", value.len(), MAX_VALUE)] {
+        if length > limit {
+            return Err(DiskError::TooLarge { what, length, limit });
+        }
+    }
+    Ok(())
+}
+
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
 
@@ -99,11 +109,7 @@ impl<'a> Transaction<'a> {
     /// Writes a value.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) -> Result<(), DiskError> {
         let (key, value) = (key.into(), value.into());
-        for (what, length, limit) in [("key", key.len(), MAX_KEY), ("value", value.len(), MAX_VALUE)] {
-            if length > limit {
-                return Err(DiskError::TooLarge { what, length, limit });
-            }
-        }
+        check_lengths(&key, &value)?;
         self.own.insert(key, Some(value));
         Ok(())
     }

@@ -22,4 +22,9 @@ impl Record {
         let fields = merged.fields().filter(|(tag, field)| self.field(*tag) != Some(field)).map(|(tag, _)| tag);
         Some(Lack { fields: fields.collect(), deletion: merged.tombstone() != self.tombstone() })
     }
+
+    /// The parts of it that an empty record lacks: all.
+    pub fn all_parts(&self) -> Lack {
+        Lack { fields: self.fields().map(|(tag, _)| tag).collect(), deletion: self.tombstone().is_some() }
+    }
 }

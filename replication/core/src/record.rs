@@ -78,6 +78,16 @@ impl Record {
         }
     }
 
+    /// The row that it becomes where there was none: as merged into an empty record.
+    pub fn into_row(self) -> Self {
+        if self.unknown.is_empty() {
+            return self;
+        }
+        let mut row = Self::new();
+        row.merge(self);
+        row
+    }
+
     fn insert(&mut self, tag: Tag, field: Field) {
         match self.fields.entry(tag) {
             Entry::Vacant(entry) => {

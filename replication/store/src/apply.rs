@@ -6,7 +6,7 @@ use std::{
 };
 
 use twinbox_clock::wall;
-use twinbox_disk::{DiskError, MAX_KEY, MAX_VALUE, Reserve, Transaction};
+use twinbox_disk::{DiskError, Reserve, Transaction, check_lengths};
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Change, Key, Record};
 
@@ -41,8 +41,7 @@ pub(crate) fn apply(
     reserve: &Reserve,
 ) -> Result<Applied, StoreError> {
     let (mut applied, mut clock) = (Applied::default(), lock(&shared.clock));
-    let mut origins = BTreeSet::new();
-    let (mut largest, mut bytes) = (0, 0);
+    let (mut origins, mut largest, mut bytes) = (BTreeSet::new(), 0, 0);
     for commit in commits(transaction, changes, shared)? {
         for change in &commit {
             let encoded = codec::encode_change(change);
@@ -178,11 +177,7 @@ impl Merged {
         let mut writes = Vec::with_capacity(rows.len());
         for (key, (before, record)) in rows {
             let (row, value) = (keys::record(&key), codec::encode_record(&record));
-            for (what, length, limit) in [("key", row.len(), MAX_KEY), ("value", value.len(), MAX_VALUE)] {
-                if length > limit {
-                    return Err(DiskError::TooLarge { what, length, limit }.into());
-                }
-            }
+            check_lengths(&row, &value)?;
             writes.push(MergedRow { key, row, value, before, record });
         }
         Ok(Self(writes))

@@ -57,8 +57,8 @@ impl Access for Transaction<'_> {
     }
 }
 
-/// The indexed properties of a record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The indexed properties of a record; by default those of a row that is not there.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Indexed {
     blobs: BTreeSet<BlobHash>,
     /// Stamp of its tombstone, even if a part of the record outlives it.

@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use twinbox_clock::wall;
-use twinbox_disk::{DiskError, Transaction};
+use twinbox_disk::{Transaction, check_lengths};
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Change, CommitPart, Key, Lack, Record, Vector};
 
@@ -84,16 +84,16 @@ impl Store {
         let run = move |transaction: &mut Transaction<'_>| {
             let (mut repair, mut largest, mut bytes) = (Repair { is_state, ..Repair::default() }, 0, 0);
             let mut clock = lock(&before.clock);
-            let mut looked_at = BTreeSet::new();
+            let looked_at: BTreeSet<Key> = copies.iter().map(|(key, _)| key.clone()).collect();
             note_scanned(transaction, &seen)?;
             for (key, copy) in copies {
-                let size = mend(transaction, &mut repair, &key, &copy)?;
+                let latest = copy.latest();
+                let size = mend(transaction, &mut repair, key, copy)?;
                 (largest, bytes) = (largest.max(size), bytes + size);
-                if let Some(stamp) = copy.latest().filter(|_| size > 0) {
+                if let Some(stamp) = latest.filter(|_| size > 0) {
                     // A stamp from the future does not move the clock (rule D5).
                     clock.observe(stamp, wall(), CLOCK_BOUND);
                 }
-                looked_at.insert(key);
             }
             if !repair.repaired.is_empty() {
                 reserve.check(need(largest, bytes))?;
@@ -122,34 +122,40 @@ impl Store {
 fn mend(
     transaction: &mut Transaction<'_>,
     repair: &mut Repair,
-    key: &Key,
-    copy: &Record,
+    key: Key,
+    copy: Record,
 ) -> Result<usize, StoreError> {
-    let row = keys::record(key);
-    let (mut record, fault) = match transaction.get(&row)?.map(|bytes| decode_record(&bytes)) {
+    let row = keys::record(&key);
+    let (here, fault) = match transaction.get(&row)?.map(|bytes| decode_record(&bytes)) {
         // A deleted record that is not here was purged.
-        None if copy.is_empty() || (copy.is_deleted() && !repair.is_state) => return Ok(0),
-        None => (Record::new(), RowFault::Missing),
-        Some(Err(_)) => (Record::new(), RowFault::Unreadable),
-        Some(Ok(record)) => (record, RowFault::Incomplete),
+        None if copy.is_deleted() && !repair.is_state => return Ok(0),
+        None => (None, RowFault::Missing),
+        Some(Err(_)) => (None, RowFault::Unreadable),
+        Some(Ok(record)) => (Some(record), RowFault::Incomplete),
     };
-    // An empty record in place of one that cannot be read would hide the damage.
-    let Some(added) = record.lacks(copy) else { return Ok(0) };
-    let before = Indexed::of(&record);
-    record.merge(copy.clone());
-    let encoded = codec::encode_record(&record);
-    match transaction.put(row, encoded.clone()) {
-        Err(error @ DiskError::TooLarge { .. }) => {
-            tracing::error!(?key, %error, "row differs from that of another node and cannot be repaired");
-            repair.too_large += 1;
-            return Ok(0);
+    let (before, added, record, copy) = match here {
+        // An empty record in place of one that cannot be read would hide the damage.
+        None if copy.is_empty() => return Ok(0),
+        None => (Indexed::default(), copy.all_parts(), copy.into_row(), None),
+        Some(mut record) => {
+            let Some(added) = record.lacks(&copy) else { return Ok(0) };
+            let before = Indexed::of(&record);
+            record.merge(copy.clone());
+            (before, added, record, Some(copy))
         }
-        written => written?,
+    };
+    let encoded = codec::encode_record(&record);
+    let bytes = encoded.len();
+    if let Err(error) = check_lengths(&row, &encoded) {
+        tracing::error!(?key, %error, "row differs from that of another node and cannot be repaired");
+        repair.too_large += 1;
+        return Ok(0);
     }
-    repair.rows.push(before.update(transaction, key, &record, &encoded)?);
+    repair.rows.push(before.update(transaction, &key, &record, &encoded)?);
+    transaction.put(row, encoded)?;
     repair.repaired.push(RepairedRow { key: key.clone(), fault, added });
-    repair.records.push((key.clone(), copy.clone()));
-    Ok(encoded.len())
+    repair.records.push((key, copy.unwrap_or(record)));
+    Ok(bytes)
 }
 
 /// Clears the marks of changes of these rows that the rows hold now, and returns these changes.

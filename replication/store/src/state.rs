@@ -70,8 +70,7 @@ impl Store {
 
     /// The rows behind `after`, deleted ones included, of about `bytes` bytes, at least one if there is any. Reads the disk.
     pub fn state_page(&self, after: Option<&Key>, bytes: usize) -> Result<StatePage, StoreError> {
-        let mut page = StatePage { rows: Vec::new(), upto: None };
-        let mut size = 0;
+        let (mut page, mut size) = (StatePage { rows: Vec::new(), upto: None }, 0);
         for entry in self.disk().scan_range(&behind(after), keys::RECORDS_END) {
             if size >= bytes || page.rows.len() >= ROWS {
                 page.upto = page.rows.last().map(|(key, _)| key.clone());
