@@ -34,7 +34,7 @@ fn hint(error: clap::Error) -> clap::Error {
         Some("--config") => "no --config here: a command that asks a running node finds it by --socket",
         _ => return error,
     };
-    Cli::command().error(ErrorKind::UnknownArgument, format!("{text}\n"))
+    Cli::command().error(ErrorKind::UnknownArgument, text)
 }
 
 /// Whether a command contacts a node, on this machine or another.
