@@ -78,7 +78,7 @@ impl Record {
         }
     }
 
-    /// The row that it becomes where there was none: as merged into an empty record.
+    /// The row that it makes where there is none: as merged into an empty record, without parts that belong to its change.
     pub fn into_row(self) -> Self {
         if self.unknown.is_empty() {
             return self;

@@ -88,7 +88,7 @@ impl Store {
             note_scanned(transaction, &seen)?;
             for (key, copy) in copies {
                 let latest = copy.latest();
-                let size = mend(transaction, &mut repair, key, copy)?;
+                let size = mend(transaction, &mut repair, key, copy.into_row())?;
                 (largest, bytes) = (largest.max(size), bytes + size);
                 if let Some(stamp) = latest.filter(|_| size > 0) {
                     // A stamp from the future does not move the clock (rule D5).
@@ -136,7 +136,7 @@ fn mend(
     let (before, added, record, copy) = match here {
         // An empty record in place of one that cannot be read would hide the damage.
         None if copy.is_empty() => return Ok(0),
-        None => (Indexed::default(), copy.all_parts(), copy.into_row(), None),
+        None => (Indexed::default(), copy.all_parts(), copy, None),
         Some(mut record) => {
             let Some(added) = record.lacks(&copy) else { return Ok(0) };
             let before = Indexed::of(&record);

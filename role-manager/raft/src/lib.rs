@@ -274,7 +274,8 @@ impl Core {
         raft.ok_or_else(|| ProposeError::Stopped("Raft is being restarted".to_owned()))
     }
 
-    /// As a trait object: so all of openraft is compiled in this crate, and not again in each one that waits for the future.
+    /// As a trait object, as that of [`RaftTask::run`]: so the core of openraft is compiled in this crate, and not again in each one
+    /// that waits for these futures.
     fn start_core(&self) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(async {
             self.identity.core_started();

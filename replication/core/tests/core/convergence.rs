@@ -73,6 +73,7 @@ proptest! {
         prop_assert_eq!(&merged(&a, &Record::new()), &a);
         // The row of a record that was not here.
         prop_assert_eq!(a.clone().into_row(), merged(&Record::new(), &a));
+        prop_assert_eq!(merged(&b, &a.clone().into_row()), merged(&b, &a));
         prop_assert_eq!(a.all_parts(), Record::new().lacks(&a).unwrap_or_default());
         // A merged record stays merged.
         let both = merged(&a, &b);

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*};
 use twinbox_disk::{Disk, DiskError, Transaction};
 use twinbox_ids::{Origin, Stamp};
 use twinbox_replication_core::{
-    Edit, Key, Record, Value, Vector,
+    Edit, Key, Part, PartPlace, Record, Unknown, Value, Vector,
     buckets::BucketSet,
     range_sums::{RangeList, differing},
 };
@@ -218,6 +218,21 @@ async fn repair_adds_what_is_missing_and_makes_no_change() {
     assert_eq!((text(&store, "lost"), text(&store, "damaged")), (Some("lost".into()), Some("damaged".into())));
     assert!(store.unreadable_rows().is_empty());
     assert_eq!(live.try_recv().expect("it is told").seq, 0, "and is no change");
+}
+
+/// A row would hide that there is none, or that it is damaged.
+#[tokio::test]
+async fn copy_with_nothing_that_rows_keep_makes_no_row() {
+    let dir = dir();
+    let store = open(dir.path());
+    let mut of_a_change = Unknown::new();
+    of_a_change.insert(PartPlace::Change, Part { number: 15, bytes: vec![0x78, 1] });
+    for copy in [Record::new(), Record::new().with_unknown(of_a_change)] {
+        let copies = vec![(key("none"), copy)];
+        assert!(store.repair(copies.clone(), Vector::new()).await.expect("a repair").is_empty());
+        assert_eq!(store.merge_state(copies, Vector::new()).await, Ok(0));
+        assert_eq!(store.stored_row(&key("none")), Ok(StoredRow::Absent));
+    }
 }
 
 #[tokio::test]
