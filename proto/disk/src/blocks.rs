@@ -8,7 +8,7 @@
 //! rows behind the beginning of the next block are *left over*. A reader that finds a block without such rows thus finds the later
 //! block too, if it looks for that one after it has read the block.
 
-use std::ops::{Bound, Range, RangeBounds};
+use std::ops::{Bound, Range};
 
 use crate::{
     DiskError, Pair,
@@ -284,7 +284,7 @@ fn pairs_of<E: Entries>(
     end: &End,
 ) -> Result<Vec<Pair>, DiskError> {
     let rows = block::rows(block.as_ref()).map_err(|reason| entries.damaged(reason))?;
-    let is_in = |key: &[u8]| RangeBounds::<[u8]>::contains(&range.bounds(), key) && end.is_after(key);
+    let is_in = |key: &[u8]| range.contains(key) && end.is_after(key);
     Ok(rows.into_iter().filter(|(key, _)| is_in(key)).map(|(key, value)| (key.to_vec(), value.to_vec())).collect())
 }
 

@@ -1,6 +1,9 @@
 //! A range of keys, read from its start or from its end.
 
-use std::{cmp::Ordering, ops::Bound};
+use std::{
+    cmp::Ordering,
+    ops::{Bound, RangeBounds},
+};
 
 /// The end of a range that is read first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +60,10 @@ impl KeyRange {
                 Self::between(start, &end)
             }
         }
+    }
+
+    pub(crate) fn contains(&self, key: &[u8]) -> bool {
+        RangeBounds::<[u8]>::contains(&self.bounds(), key)
     }
 
     /// The keys that begin with `prefix`.

@@ -41,11 +41,13 @@ pub struct Transaction<'a> {
     stored: Option<&'a dyn Stored>,
     group: &'a Overlay,
     own: Overlay,
+    /// Ranges without a stored key.
+    empty: Vec<KeyRange>,
 }
 
 impl<'a> Transaction<'a> {
     pub(crate) fn new(stored: Option<&'a dyn Stored>, group: &'a Overlay) -> Self {
-        Self { stored, group, own: Overlay::new() }
+        Self { stored, group, own: Overlay::new(), empty: Vec::new() }
     }
 
     pub(crate) fn into_writes(self) -> Overlay {
@@ -64,9 +66,20 @@ impl<'a> Transaction<'a> {
             return Ok(written.clone());
         }
         match self.stored {
-            Some(stored) => stored.get(key),
-            None => Ok(None),
+            Some(stored) if !self.empty.iter().any(|range| range.contains(key)) => stored.get(key),
+            _ => Ok(None),
         }
+    }
+
+    /// Looks once for keys in `from..to`: if the store has none, [`Self::get`] does not look for each. For many reads of keys that
+    /// are likely not there.
+    pub fn look_ahead(&mut self, from: &[u8], to: &[u8]) -> Result<(), DiskError> {
+        let range = KeyRange::between(from, to);
+        let first = self.stored.and_then(|stored| stored.scan(range.clone()).next()).transpose()?;
+        if first.is_none() {
+            self.empty.push(range);
+        }
+        Ok(())
     }
 
     /// All keys that begin with `prefix`, with their values, in order.

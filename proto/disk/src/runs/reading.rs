@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    ops::{Bound, RangeBounds, RangeInclusive},
+    ops::{Bound, RangeInclusive},
     sync::Arc,
 };
 
@@ -99,7 +99,7 @@ impl<M: Medium> Runs<M> {
             if let Some(last) = key.last_mut() {
                 *last = byte;
             }
-            RangeBounds::<[u8]>::contains(&range.bounds(), key.as_slice())
+            range.contains(&key)
         };
         let first = (0..=u8::MAX).find(|byte| is_within(*byte))?;
         let last = (first..=u8::MAX).rfind(|byte| is_within(*byte))?;

@@ -176,10 +176,10 @@ proptest! {
     /// A transaction over the stored data, the writes of its group and its own writes sees the same as a plain map with
     /// all of these.
     #[test]
-    fn a_scan_sees_all_layers(
+    fn a_transaction_sees_all_layers(
         ops in prop::collection::vec(
             prop_oneof![(0..20u8, any::<u8>()).prop_map(|(k, v)| Op::Put(k, v)), (0..20u8).prop_map(Op::Remove)], 0..60),
-        split in prop::collection::vec(1..8usize, 12), start in 0..20u8, limit in 0..25usize,
+        split in prop::collection::vec((1..8usize, 0..20u8, 0..20u8), 12), start in 0..20u8, limit in 0..25usize,
     ) {
         let dir = tempfile::tempdir().expect("a directory");
         let disk = Disk::open(dir.path()).expect("a disk");
@@ -188,7 +188,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
         runtime.block_on(async {
             let mut commits = Vec::new();
-            for size in split {
+            for (size, from, to) in split {
                 let ops: Vec<Op> = ops.by_ref().take(size).collect();
                 for op in &ops {
                     match op {
@@ -200,6 +200,7 @@ proptest! {
                 let part: Vec<Pair> =
                     model.range(vec![b'p', start]..).take(limit).map(|(k, v)| (k.clone(), v.clone())).collect();
                 commits.push(disk.transact(move |t| {
+                    t.look_ahead(&[b'p', from], &[b'p', to])?;
                     for op in ops {
                         match op {
                             Op::Put(k, v) => t.put([b'p', k], [v])?,
@@ -207,7 +208,9 @@ proptest! {
                         }
                     }
                     t.put(*b"q", *b"beyond the prefix")?;
-                    let same = t.scan(b"p")? == whole && t.scan_from(b"p", &[b'p', start], limit)? == part;
+                    let single = (0..20).map(|k| Ok(t.get(&[b'p', k])?.map(|value| (vec![b'p', k], value))));
+                    let single: Vec<Pair> = single.filter_map(Result::transpose).collect::<Result<_, DiskError>>()?;
+                    let same = single == whole && t.scan(b"p")? == whole && t.scan_from(b"p", &[b'p', start], limit)? == part;
                     Ok::<_, DiskError>(same)
                 }));
             }
