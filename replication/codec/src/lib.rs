@@ -71,6 +71,11 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
     read::record(message(bytes)?)
 }
 
+/// The message of a record that lies so on disk and can be read, as [`record_to_bytes`] makes it.
+pub fn stored_message(record: Vec<u8>) -> Bytes {
+    Bytes::from(record).slice(1..)
+}
+
 /// A change as it lies on disk.
 pub fn encode_change(change: &Change) -> Vec<u8> {
     written(&[FORMAT], |writer| write::change(change, writer))

@@ -54,11 +54,11 @@ pub(crate) struct Fields<'a>(pub(crate) &'a [u8]);
 impl<'a> Fields<'a> {
     fn read(&mut self) -> Result<Raw<'a>, DecodeError> {
         let mut rest = self.0;
-        let (number, kind) = decode_key(&mut rest)?;
+        let (number, kind) = key(&mut rest)?;
         let content = match kind {
-            WireType::Varint => Content::Number(decode_varint(&mut rest)?),
+            WireType::Varint => Content::Number(varint(&mut rest)?),
             WireType::LengthDelimited => {
-                let length = usize::try_from(decode_varint(&mut rest)?).ok();
+                let length = usize::try_from(varint(&mut rest)?).ok();
                 let payload = length.and_then(|length| rest.get(..length)).ok_or(DecodeError::Invalid("length"))?;
                 rest.advance(payload.len());
                 Content::Bytes(payload)
@@ -72,6 +72,21 @@ impl<'a> Fields<'a> {
         self.0 = rest;
         Ok(Raw { number, content, bytes })
     }
+}
+
+/// A number; most have one byte.
+fn varint(bytes: &mut &[u8]) -> Result<u64, prost::DecodeError> {
+    let [byte @ ..0x80, rest @ ..] = *bytes else { return decode_varint(bytes) };
+    *bytes = rest;
+    Ok(u64::from(*byte))
+}
+
+/// Number and kind of a field; most have one byte.
+fn key(bytes: &mut &[u8]) -> Result<(u32, WireType), prost::DecodeError> {
+    let [byte @ 8..0x80, rest @ ..] = *bytes else { return decode_key(bytes) };
+    let kind = WireType::try_from(u64::from(byte & 7))?;
+    *bytes = rest;
+    Ok((u32::from(byte >> 3), kind))
 }
 
 impl<'a> Iterator for Fields<'a> {
@@ -92,7 +107,7 @@ impl<'a> Iterator for Fields<'a> {
 /// The numbers of a packed list.
 pub(crate) fn packed(mut list: &[u8]) -> impl Iterator<Item = Result<u32, DecodeError>> {
     std::iter::from_fn(move || {
-        let number = (!list.is_empty()).then(|| decode_varint(&mut list))?;
+        let number = (!list.is_empty()).then(|| varint(&mut list))?;
         if number.is_err() {
             list = &[];
         }

@@ -13,6 +13,9 @@ use crate::{
     stamps::Read,
 };
 
+/// Fields of a record for which room is made at once.
+const MANY: usize = 64;
+
 struct Reading {
     stamps: Read,
     unknown: Unknown,
@@ -64,7 +67,8 @@ fn read_key(message: &[u8]) -> Result<Key, DecodeError> {
 
 pub(crate) fn record(message: &[u8]) -> Result<Record, DecodeError> {
     let mut reading = Reading { stamps: Read::of(message, (STAMPS, ORIGINS))?, unknown: Unknown::new() };
-    let (mut fields, mut tombstone) = (Vec::new(), None);
+    // A message of nothing but empty parts has half as many as bytes.
+    let (mut fields, mut tombstone) = (Vec::with_capacity(reading.stamps.others.min(MANY)), None);
     for field in Fields(message) {
         let field = field?;
         match field.number {

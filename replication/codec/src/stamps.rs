@@ -2,7 +2,7 @@
 //!
 //! All edits that a commit makes of a record have one stamp, and few origins ever write to one record.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use twinbox_ids::{Origin, Stamp};
 
@@ -21,24 +21,40 @@ pub(crate) struct Used {
 
 /// Values, each with the number of those before it.
 struct Numbered<T> {
-    numbers: BTreeMap<T, u32>,
     in_order: Vec<T>,
+    /// All of them, once they are more than a few.
+    numbers: BTreeMap<T, u32>,
 }
+
+/// Values that are looked for one after the other. Most records have one stamp.
+const FEW: usize = 8;
 
 impl<T> Default for Numbered<T> {
     fn default() -> Self {
-        Self { numbers: BTreeMap::new(), in_order: Vec::new() }
+        Self { in_order: Vec::new(), numbers: BTreeMap::new() }
     }
 }
 
 impl<T: Copy + Ord> Numbered<T> {
     fn number(&mut self, value: T) -> u32 {
+        let known = match self.in_order.len() <= FEW {
+            true => self.in_order.iter().position(|known| *known == value).map(|at| at as u32),
+            false => self.numbers.get(&value).copied(),
+        };
+        if let Some(known) = known {
+            return known;
+        }
         // A record is smaller than 4 GiB.
         let next = self.in_order.len() as u32;
-        *self.numbers.entry(value).or_insert_with(|| {
-            self.in_order.push(value);
-            next
-        })
+        self.in_order.push(value);
+        match self.in_order.len().cmp(&(FEW + 1)) {
+            Ordering::Less => {}
+            Ordering::Equal => self.numbers = self.in_order.iter().copied().zip(0..).collect(),
+            Ordering::Greater => {
+                self.numbers.insert(value, next);
+            }
+        }
+        next
     }
 }
 
@@ -70,6 +86,8 @@ impl Used {
 pub(crate) struct Read {
     stamps: Vec<Stamp>,
     origins: Vec<Origin>,
+    /// Number of the other parts of the message.
+    pub(crate) others: usize,
 }
 
 impl Read {
@@ -82,6 +100,8 @@ impl Read {
                 messages.push(field.bytes()?);
             } else if field.number == origins {
                 read.origins.push(origin_from_wire(field.bytes()?)?);
+            } else {
+                read.others += 1;
             }
         }
         for message in messages {

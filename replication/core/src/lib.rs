@@ -13,6 +13,7 @@ mod difference;
 mod dots;
 mod edit;
 mod field;
+mod fields;
 mod filled;
 pub mod first_fill;
 mod have;

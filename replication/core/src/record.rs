@@ -1,16 +1,16 @@
 //! Records: sets of fields, and the causal delete over them.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use twinbox_ids::Stamp;
 
-use crate::{BlobRef, Field, Members, Tag, Unknown, Value};
+use crate::{BlobRef, Field, Members, Tag, Unknown, Value, fields::Fields};
 
 /// A row, or a change to one: the same type, since a change takes effect by merging it into the row.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    fields: BTreeMap<Tag, Field>,
+    fields: Fields,
     tombstone: Option<Tombstone>,
     unknown: Unknown,
 }
@@ -43,9 +43,7 @@ impl Record {
 
     /// A record from its parts; fields of one tag are merged.
     pub fn from_parts(fields: impl IntoIterator<Item = (Tag, Field)>, tombstone: Option<Tombstone>) -> Self {
-        let mut record = Self { tombstone, ..Self::default() };
-        fields.into_iter().for_each(|(tag, field)| record.insert(tag, field));
-        record
+        Self { fields: Fields::new(fields.into_iter().collect()), tombstone, unknown: Unknown::new() }
     }
 
     /// The record with these parts that this release does not know.
@@ -66,7 +64,7 @@ impl Record {
 
     /// The join of two records: commutative, associative, idempotent.
     pub fn merge(&mut self, other: Self) {
-        other.fields.into_iter().for_each(|(tag, field)| self.insert(tag, field));
+        self.fields.merge(other.fields);
         match (&mut self.tombstone, other.tombstone) {
             (Some(mine), Some(other)) => mine.merge(other),
             (mine @ None, other) => *mine = other,
@@ -88,23 +86,14 @@ impl Record {
         row
     }
 
-    fn insert(&mut self, tag: Tag, field: Field) {
-        match self.fields.entry(tag) {
-            Entry::Vacant(entry) => {
-                entry.insert(field);
-            }
-            Entry::Occupied(mut entry) => entry.get_mut().merge(field),
-        }
-    }
-
     /// The fields, deleted or not.
     pub fn fields(&self) -> impl Iterator<Item = (Tag, &Field)> {
-        self.fields.iter().map(|(tag, field)| (*tag, field))
+        self.fields.iter()
     }
 
     /// One field, deleted or not.
     pub fn field(&self, tag: Tag) -> Option<&Field> {
-        self.fields.get(&tag)
+        self.fields.get(tag)
     }
 
     /// The value of a register and the stamp of its write, deleted or not.
@@ -197,12 +186,12 @@ impl Record {
 
     /// True when it was deleted and nothing outlives the delete.
     pub fn is_deleted(&self) -> bool {
-        self.tombstone.is_some() && !self.fields.keys().any(|tag| self.outlives_delete(*tag))
+        self.tombstone.is_some() && !self.fields.iter().any(|(tag, _)| self.outlives_delete(tag))
     }
 
     /// The blobs that the record names.
     pub fn blobs(&self) -> impl Iterator<Item = &BlobRef> {
-        self.fields.values().filter_map(|field| match field {
+        self.fields.iter().filter_map(|(_, field)| match field {
             Field::Register { value: Value::Blob(blob), .. } => Some(blob),
             _ => None,
         })
@@ -211,6 +200,6 @@ impl Record {
     /// The highest stamp in the record: a local write stamps above it (rule D5).
     pub fn latest(&self) -> Option<Stamp> {
         let deleted = self.tombstone.as_ref().map(|t| t.stamp);
-        self.fields.values().map(Field::latest).chain([deleted]).flatten().max()
+        self.fields.iter().map(|(_, field)| field.latest()).chain([deleted]).flatten().max()
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use twinbox_ids::{NodeName, Origin, Stamp};
 
-use crate::{Field, Tag};
+use crate::{Field, Tag, fields::Fields};
 
 /// Place of an unknown part.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -90,13 +90,13 @@ impl Unknown {
     }
 
     /// Joins the parts, and drops those of writes that `fields`, the joined fields, no longer show.
-    pub(crate) fn merge(&mut self, other: Self, fields: &BTreeMap<Tag, Field>) {
+    pub(crate) fn merge(&mut self, other: Self, fields: &Fields) {
         for (place, parts) in other.0 {
             self.0.entry(place).or_default().extend(parts);
         }
         self.0.retain(|place, _| match place.write() {
             Some((tag, written)) => {
-                matches!(fields.get(&tag), Some(Field::Register { stamp, .. }) if *stamp == written)
+                matches!(fields.get(tag), Some(Field::Register { stamp, .. }) if *stamp == written)
             }
             None => true,
         });

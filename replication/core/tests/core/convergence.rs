@@ -87,6 +87,27 @@ proptest! {
     }
 }
 
+proptest! {
+    /// A record that takes fields in any order, one by one or many at once, is the record with all of them.
+    #[test]
+    fn the_order_of_fields_does_not_matter(
+        fields in vec((0..30u16, any_field()), 0..40), other in vec((0..30u16, any_field()), 0..40), order in any::<u64>()
+    ) {
+        let one_by_one = fields.iter().chain(&other).fold(Record::new(), |mut record, (tag, field)| {
+            record.merge(Record::from_parts([(*tag, field.clone())], None));
+            record
+        });
+        let mut shuffled = [&fields[..], &other].concat();
+        shuffled.sort_by_cached_key(|(tag, field)| (u64::from(*tag) ^ order).wrapping_mul(order | 1) ^ format!("{field:?}").len() as u64);
+        prop_assert_eq!(&Record::from_parts(shuffled, None), &one_by_one);
+        let [fields, other] = [fields, other].map(|fields| Record::from_parts(fields, None));
+        prop_assert_eq!(&merged(&fields, &other), &one_by_one);
+        let tags: Vec<_> = one_by_one.fields().map(|(tag, _)| tag).collect();
+        prop_assert!(tags.is_sorted_by(|left, right| left < right));
+        prop_assert!((0..31).all(|tag| one_by_one.field(tag).is_some() == tags.contains(&tag)));
+    }
+}
+
 fn any_edit() -> impl Strategy<Value = Edit> {
     let member = || any_bytes();
     prop_oneof![
