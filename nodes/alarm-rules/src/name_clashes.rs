@@ -1,13 +1,16 @@
 //! Numbers and addresses that two mailboxes got while their nodes could not reach each other (rule D6): the earlier claim
 //! counts, and an administrator must know of the other.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{Mailbox, Number, UserAddress, schema};
 use twinbox_mailstore::{MailError, Mailstore, blocking};
-use twinbox_replication_core::{Change, Key, Record};
+use twinbox_replication_core::{Key, Record, Table};
+use twinbox_replication_store::{LiveError, LiveReader};
+
+/// The tables of claims.
+const NAMES: [Table; 2] = [schema::NUMBER, schema::ADDRESS];
 
 /// Kind of a name that only one mailbox can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,7 +45,7 @@ pub struct NameConflict {
 /// reported again.
 pub struct NameClashWatch {
     mailstore: Mailstore,
-    changes: Receiver<Arc<Change>>,
+    changes: LiveReader,
     found: VecDeque<NameClash>,
 }
 
@@ -60,7 +63,7 @@ impl NameClashWatch {
     /// Watches the store of a node for clashes of names.
     pub async fn new(mailstore: Mailstore) -> Result<Self, MailError> {
         // Subscribed before the read, so that none is missed.
-        let (changes, reading) = (mailstore.store().live(), mailstore.clone());
+        let (changes, reading) = (mailstore.store().live(&NAMES), mailstore.clone());
         let found = blocking(move || name_clashes(&reading)).await??;
         Ok(Self { mailstore, changes, found: found.into() })
     }
@@ -73,8 +76,8 @@ impl NameClashWatch {
             }
             let found = match self.changes.recv().await {
                 Ok(change) => clashes_of(&self.mailstore, &change.key),
-                Err(RecvError::Lagged(_)) => name_clashes(&self.mailstore),
-                Err(RecvError::Closed) => return None,
+                Err(LiveError::Lagged) => name_clashes(&self.mailstore),
+                Err(LiveError::Closed) => return None,
             };
             match found {
                 Ok(clashes) => self.found.extend(clashes),
@@ -99,7 +102,7 @@ fn clashes_in(conflict: NameConflict) -> impl Iterator<Item = NameClash> {
 /// calls.
 pub fn name_conflicts(mailstore: &Mailstore) -> Result<Vec<NameConflict>, MailError> {
     let mut conflicts = Vec::new();
-    for table in [schema::NUMBER, schema::ADDRESS] {
+    for table in NAMES {
         for row in mailstore.store().rows(table, &[]) {
             let (key, record) = row?;
             conflicts.extend(conflict_of(mailstore, &key, &record)?);
@@ -110,9 +113,6 @@ pub fn name_conflicts(mailstore: &Mailstore) -> Result<Vec<NameConflict>, MailEr
 
 /// The clashes of the name with this key; none for other keys.
 fn clashes_of(mailstore: &Mailstore, key: &Key) -> Result<Vec<NameClash>, MailError> {
-    if key.table != schema::NUMBER && key.table != schema::ADDRESS {
-        return Ok(Vec::new());
-    }
     let record = mailstore.store().get(key)?;
     let conflict = match record {
         Some(record) => conflict_of(mailstore, key, &record)?,

@@ -4,12 +4,12 @@
 use std::{sync::PoisonError, time::Duration};
 
 use tokio::{
-    sync::{OwnedSemaphorePermit, broadcast::error::RecvError, watch},
+    sync::{OwnedSemaphorePermit, watch},
     time::timeout,
 };
 use tracing::warn;
 use twinbox_ids::ClusterId;
-use twinbox_replication_store::{Store, StoreError};
+use twinbox_replication_store::{LiveError, Store, StoreError};
 
 use crate::{
     Alarms,
@@ -134,7 +134,7 @@ fn next(history: &History, cursor: &mut Cursor, store: &Store) -> Option<Item> {
 /// Applies changes by this and other nodes to the history, until the store closes.
 pub async fn apply_changes(alarms: Alarms) {
     let inner = alarms.inner();
-    let mut live = alarms.store().live();
+    let mut live = alarms.store().live(&[schema::ALARM, schema::EVENT, schema::ORIGINS]);
     // Changes written between the first read and the subscription.
     reread(&alarms);
     loop {
@@ -147,8 +147,8 @@ pub async fn apply_changes(alarms: Alarms) {
                     false
                 })
             }
-            Err(RecvError::Lagged(_)) => reread(&alarms),
-            Err(RecvError::Closed) => return,
+            Err(LiveError::Lagged) => reread(&alarms),
+            Err(LiveError::Closed) => return,
         };
         if changed {
             inner.changed.send_modify(|n| *n = n.wrapping_add(1));

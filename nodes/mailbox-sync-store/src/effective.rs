@@ -2,18 +2,17 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
-use tokio::sync::broadcast::{Receiver, error::TryRecvError};
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
     Binding, Number, UserAddress, directory::schema as directory_schema, schema as mailbox_schema,
 };
 use twinbox_mailbox_sync::{Account, AccountState, schema};
 use twinbox_mailstore::{MailError, blocking};
-use twinbox_replication_core::{Change, Key, Record};
-use twinbox_replication_store::Store;
+use twinbox_replication_core::{Key, Record};
+use twinbox_replication_store::{LiveReader, Store};
 
 use crate::{
     MailboxSyncStore,
@@ -36,7 +35,7 @@ pub(crate) struct AccountCache(Mutex<Option<Index>>);
 
 struct Index {
     /// Changes since the accounts were resolved.
-    changes: Receiver<Arc<Change>>,
+    changes: LiveReader,
     servers: Servers,
     mailboxes: BTreeMap<MailboxId, SyncedMailbox>,
 }
@@ -74,7 +73,7 @@ impl MailboxSyncStore {
 
 impl Index {
     fn read(store: &Store) -> Result<Self, MailError> {
-        let changes = store.live();
+        let changes = store.live(&Subject::OF_ACCOUNTS);
         let servers = Servers::read(store)?;
         let mut resolver = Resolver::new(store, &servers);
         let mut mailboxes = BTreeMap::new();
@@ -96,20 +95,20 @@ impl Index {
     fn updated(mut self, store: &Store) -> Result<Self, MailError> {
         let mut changed = BTreeSet::new();
         loop {
-            match self.changes.try_recv().map(|change| Subject::of(&change)) {
-                Ok(Some(Subject::AllAccounts)) | Err(TryRecvError::Lagged(_) | TryRecvError::Closed) => {
+            match self.changes.try_recv().map(|change| change.map(|change| Subject::of(&change))) {
+                Ok(Some(Some(Subject::AllAccounts))) | Err(_) => {
                     return Self::read(store);
                 }
-                Ok(Some(Subject::Account(mailbox) | Subject::State(mailbox))) => {
+                Ok(Some(Some(Subject::Account(mailbox) | Subject::State(mailbox)))) => {
                     changed.insert(mailbox);
                 }
-                Ok(Some(Subject::Named(key))) => {
+                Ok(Some(Some(Subject::Named(key)))) => {
                     if let Some(record) = store.get(&key)? {
                         changed.extend(named(&key, &record));
                     }
                 }
-                Ok(Some(Subject::Messages(_) | Subject::Recording(_)) | None) => {}
-                Err(TryRecvError::Empty) => break,
+                Ok(Some(Some(Subject::Messages(_) | Subject::Recording(_)) | None)) => {}
+                Ok(None) => break,
             }
         }
         let mut resolver = Resolver::new(store, &self.servers);

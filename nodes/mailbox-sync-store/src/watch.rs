@@ -1,11 +1,5 @@
 //! Notices of changes that concern the synchronisation.
 
-use std::sync::Arc;
-
-use tokio::sync::broadcast::{
-    Receiver,
-    error::{RecvError, TryRecvError},
-};
 use twinbox_ids::{MailboxId, RecordingId};
 use twinbox_mailbox::{
     Recording,
@@ -14,7 +8,8 @@ use twinbox_mailbox::{
 };
 use twinbox_mailbox_sync::schema;
 use twinbox_mailstore::Mailstore;
-use twinbox_replication_core::{Change, Key, Record, Tag};
+use twinbox_replication_core::{Change, Key, Record, Table, Tag};
+use twinbox_replication_store::{LiveError, LiveReader};
 
 use crate::account_place::PLACE;
 
@@ -47,6 +42,20 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
+    /// The tables with the subjects of messages.
+    const OF_MESSAGES: [Table; 2] = [mailbox_schema::MESSAGE, mailbox_schema::RECORDING];
+
+    /// The tables with all other subjects.
+    pub(crate) const OF_ACCOUNTS: [Table; 7] = [
+        mailbox_schema::MAILBOX,
+        mailbox_schema::NUMBER,
+        mailbox_schema::ADDRESS,
+        directory_schema::BINDING,
+        mailbox_schema::CLASS,
+        schema::MAIL_SERVER,
+        schema::SYNC_ACCOUNT,
+    ];
+
     /// The subject of a change; `None` if it does not concern the synchronisation.
     pub(crate) fn of(change: &Change) -> Option<Self> {
         let Change { key, delta, .. } = change;
@@ -86,14 +95,16 @@ fn has_value_by_epoch(delta: &Record) -> bool {
 /// Reports changes, made here or by a peer, from its creation on.
 pub struct MailboxSyncWatch {
     mailstore: Mailstore,
-    changes: Receiver<Arc<Change>>,
+    changes: LiveReader,
     /// A change that came after reported ones.
     pending: Option<SyncChange>,
 }
 
 impl MailboxSyncWatch {
     pub(crate) fn new(mailstore: &Mailstore) -> Self {
-        Self { mailstore: mailstore.clone(), changes: mailstore.store().live(), pending: None }
+        let tables = [&Subject::OF_MESSAGES[..], &Subject::OF_ACCOUNTS].concat();
+        let changes = mailstore.store().live(&tables);
+        Self { mailstore: mailstore.clone(), changes, pending: None }
     }
 
     /// The next change; `None` when the store is closed. Changes of settings that came together are one. Safe to
@@ -112,8 +123,8 @@ impl MailboxSyncWatch {
                     Some(change) => return Some(change),
                     None => {}
                 },
-                Err(RecvError::Lagged(_)) => return Some(SyncChange::Everything),
-                Err(RecvError::Closed) => return None,
+                Err(LiveError::Lagged) => return Some(SyncChange::Everything),
+                Err(LiveError::Closed) => return None,
             }
         }
     }
@@ -122,12 +133,12 @@ impl MailboxSyncWatch {
     fn after_settings(&mut self) -> Option<SyncChange> {
         loop {
             match self.changes.try_recv() {
-                Ok(change) => match self.meaning(&change) {
+                Ok(Some(change)) => match self.meaning(&change) {
                     Some(SyncChange::Settings) | None => {}
                     Some(change) => return Some(change),
                 },
-                Err(TryRecvError::Lagged(_)) => return Some(SyncChange::Everything),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+                Err(LiveError::Lagged) => return Some(SyncChange::Everything),
+                Ok(None) | Err(LiveError::Closed) => return None,
             }
         }
     }

@@ -1,24 +1,22 @@
 //! MWI: the counts, and notices of mailboxes whose counts may have changed.
 
-use std::sync::Arc;
-
-use tokio::sync::broadcast::{
-    Receiver,
-    error::{RecvError, TryRecvError},
-};
 use twinbox_ids::MailboxId;
 use twinbox_mailbox::{
     Mailbox, MessageCounts, Number, Quota, Recording, Rule,
     counts::{Counting, Look, MailboxUsage},
     schema,
 };
-use twinbox_replication_core::Change;
+use twinbox_replication_core::{Change, Table};
+use twinbox_replication_store::{LiveError, LiveReader};
 
 use crate::{MailError, Mailstore, work::blocking};
 
 /// Maximum number of attempts to adjust the counts of a mailbox that changes meanwhile; then all of its messages are
 /// counted again.
 const ADJUSTMENTS: usize = 4;
+
+/// The tables whose changes may change counts.
+const TABLES: [Table; 4] = [schema::MESSAGE, schema::MAILBOX, schema::NUMBER, schema::RECORDING];
 
 /// A notice that counts may have changed. Reading them again is cheap, and they may turn out to be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +30,7 @@ pub enum CountsChange {
 /// Reports changes, made here or by a peer, from its creation on.
 pub struct CountsWatch {
     mailstore: Mailstore,
-    changes: Receiver<Arc<Change>>,
+    changes: LiveReader,
 }
 
 impl Mailstore {
@@ -107,7 +105,7 @@ impl Mailstore {
 
     /// Watches for changes of counts. Begin watching before reading the counts, so that no change is missed.
     pub fn watch_counts(&self) -> CountsWatch {
-        CountsWatch { mailstore: self.clone(), changes: self.store().live() }
+        CountsWatch { mailstore: self.clone(), changes: self.store().live(&TABLES) }
     }
 }
 
@@ -121,8 +119,8 @@ impl CountsWatch {
                         return Some(change);
                     }
                 }
-                Err(RecvError::Lagged(_)) => return Some(CountsChange::Everything),
-                Err(RecvError::Closed) => return None,
+                Err(LiveError::Lagged) => return Some(CountsChange::Everything),
+                Err(LiveError::Closed) => return None,
             }
         }
     }
@@ -131,13 +129,13 @@ impl CountsWatch {
     pub fn try_next(&mut self) -> Option<CountsChange> {
         loop {
             match self.changes.try_recv() {
-                Ok(change) => {
+                Ok(Some(change)) => {
                     if let Some(change) = self.meaning(&change) {
                         return Some(change);
                     }
                 }
-                Err(TryRecvError::Lagged(_)) => return Some(CountsChange::Everything),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+                Err(LiveError::Lagged) => return Some(CountsChange::Everything),
+                Ok(None) | Err(LiveError::Closed) => return None,
             }
         }
     }

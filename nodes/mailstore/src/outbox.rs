@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 use twinbox_clock::wall;
 use twinbox_devices::schema as devices_schema;
 use twinbox_ids::{DeviceId, EffectId, Epoch, RecordingId, Timestamp};
-use twinbox_locations::schema::outgoing_key;
+use twinbox_locations::schema::{LOCATION, outgoing_key};
 use twinbox_mailbox::schema as mailbox_schema;
 use twinbox_outbox::{
     Cause, Channel, Effect, GatheredEnd, NewEffect, Phase, Transition, asks_for_attempts, bounced, done, failed,
     forget_secret, knows_all_attempts, next_retry, removal, schema,
 };
-use twinbox_replication_core::{Change, Edit, Key, Record};
+use twinbox_replication_core::{Edit, Key, Record};
 use twinbox_replication_peer::StabilityMark;
-use twinbox_replication_store::Draft;
+use twinbox_replication_store::{Draft, LiveError, LiveReader};
 
 use crate::{
     Acknowledgement, MailError, Mailstore, ReturnedMessage, attempts::end_covered_in, devices::opens_in,
@@ -73,7 +72,7 @@ impl OutboxChange {
 
 /// Reports changes of the outbox, made here or by a peer, from its creation on.
 pub struct OutboxWatch {
-    changes: Receiver<Arc<Change>>,
+    changes: LiveReader,
 }
 
 impl OutboxWatch {
@@ -86,8 +85,8 @@ impl OutboxWatch {
                         return Some(change);
                     }
                 }
-                Err(RecvError::Lagged(_)) => return Some(OutboxChange::Everything),
-                Err(RecvError::Closed) => return None,
+                Err(LiveError::Lagged) => return Some(OutboxChange::Everything),
+                Err(LiveError::Closed) => return None,
             }
         }
     }
@@ -132,7 +131,9 @@ impl Mailstore {
 
     /// Watches for changes of the outbox. Begin watching before reading it, so that no change is missed.
     pub fn watch_outbox(&self) -> OutboxWatch {
-        OutboxWatch { changes: self.store().live() }
+        OutboxWatch {
+            changes: self.store().live(&[schema::HOLD, schema::OUTBOX, devices_schema::DEVICE, LOCATION]),
+        }
     }
 
     /// Writes effects that have no message as their cause, such as the test of a device.

@@ -1,12 +1,9 @@
 //! Custom prompts of the administrator, the same on every node.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 use twinbox_ids::BlobHash;
 use twinbox_mailbox::{PromptKey, clear_prompt, prompt_audio, schema, set_prompt};
-use twinbox_replication_core::Change;
+use twinbox_replication_store::{LiveError, LiveReader};
 
 use crate::{Acknowledgement, MailError, Mailstore};
 
@@ -32,7 +29,7 @@ pub enum PromptsChange {
 
 /// Reports changes, made here or by a peer, from its creation on.
 pub struct PromptsWatch {
-    changes: Receiver<Arc<Change>>,
+    changes: LiveReader,
 }
 
 impl Mailstore {
@@ -72,7 +69,7 @@ impl Mailstore {
 
     /// Watches for changes of prompts. Begin watching before reading them, so that no change is missed.
     pub fn watch_prompts(&self) -> PromptsWatch {
-        PromptsWatch { changes: self.store().live() }
+        PromptsWatch { changes: self.store().live(&[schema::PROMPT]) }
     }
 }
 
@@ -86,8 +83,8 @@ impl PromptsWatch {
                         return Some(PromptsChange::One(key));
                     }
                 }
-                Err(RecvError::Lagged(_)) => return Some(PromptsChange::All),
-                Err(RecvError::Closed) => return None,
+                Err(LiveError::Lagged) => return Some(PromptsChange::All),
+                Err(LiveError::Closed) => return None,
             }
         }
     }

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::{
-    sync::broadcast::error::RecvError,
-    time::{interval, sleep},
-};
+use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_alarms::Outbound;
 use twinbox_cluster_settings::{Rows, TrunkRows, schema};
 use twinbox_mailstore::MailError;
+use twinbox_replication_store::LiveError;
 
 use crate::SharedSettings;
 
@@ -27,7 +25,7 @@ impl SharedSettings {
 
     async fn follow_store(&self) {
         // Changes are received from before the first look, so that none is missed.
-        let mut changes = self.parts().mailstore.store().live();
+        let mut changes = self.parts().mailstore.store().live(&[schema::SETTING]);
         self.look();
         let mut offered = false;
         let mut retries = interval(RETRY_EVERY);
@@ -37,9 +35,8 @@ impl SharedSettings {
             }
             let again = tokio::select! {
                 change = changes.recv() => match change {
-                    Ok(change) => schema::is_setting(&change.key),
-                    Err(RecvError::Lagged(_)) => true,
-                    Err(RecvError::Closed) => return,
+                    Ok(_) | Err(LiveError::Lagged) => true,
+                    Err(LiveError::Closed) => return,
                 },
                 () = sleep(OFFER_EVERY), if !offered => false,
                 _ = retries.tick() => {

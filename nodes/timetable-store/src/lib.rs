@@ -1,13 +1,10 @@
 //! The timetable in the store of a node: jobs, and the history of their runs.
 
-use std::sync::Arc;
-
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 use twinbox_clock::wall;
 use twinbox_ids::{JobId, Timestamp};
 use twinbox_mailstore::{Acknowledgement, MailError, Mailstore, blocking};
-use twinbox_replication_core::{Change, Key, Record};
-use twinbox_replication_store::Draft;
+use twinbox_replication_core::{Key, Record};
+use twinbox_replication_store::{Draft, LiveError, LiveReader};
 use twinbox_timetable::{Job, JobChange, JobError, JobRun, RunState, schema};
 
 /// Maximum number of jobs.
@@ -47,7 +44,7 @@ pub enum TimetableChange {
 
 /// Reports changes of the timetable, made here or by a peer, from its creation on.
 pub struct TimetableWatch {
-    changes: Receiver<Arc<Change>>,
+    changes: LiveReader,
 }
 
 impl TimetableWatch {
@@ -61,8 +58,8 @@ impl TimetableWatch {
                         return Some(TimetableChange::Job(job));
                     }
                 }
-                Err(RecvError::Lagged(_)) => return Some(TimetableChange::Everything),
-                Err(RecvError::Closed) => return None,
+                Err(LiveError::Lagged) => return Some(TimetableChange::Everything),
+                Err(LiveError::Closed) => return None,
             }
         }
     }
@@ -178,7 +175,7 @@ impl TimetableStore {
 
     /// Watches for changes of the timetable. Begin watching before reading it, so that no change is missed.
     pub fn watch_timetable(&self) -> TimetableWatch {
-        TimetableWatch { changes: self.mailstore.store().live() }
+        TimetableWatch { changes: self.mailstore.store().live(&[schema::TIMETABLE_JOB, schema::JOB_RUN]) }
     }
 
     /// The latest runs of a job, latest first: at most [`schema::RUN_SLOTS`], for a job of every node of each node.

@@ -6,8 +6,10 @@
 //!
 //! Callers wait for changes, never for chunks: chunks are gathered for [`GATHERED`], unless a change follows them.
 //!
-//! [`Queue`] is the way into the store for such chunks: to the thread that appends them.
+//! [`Queue`] is the way into the store for such chunks: to the thread that appends them. [`LiveChanges`] are the changes for the
+//! parts of the process.
 
+mod live;
 mod queue;
 
 use std::{
@@ -26,7 +28,10 @@ use twinbox_ids::Origin;
 use twinbox_replication_codec as codec;
 use twinbox_replication_core::{Change, tails::Take};
 
-pub use self::queue::{Batches, Ended, Queue};
+pub use self::{
+    live::{LiveChanges, LiveError, LiveReader},
+    queue::{Batches, Ended, Queue},
+};
 
 /// Maximum bytes that a store holds for readers that are behind: five seconds of 400 recordings.
 pub const HELD_BYTES: usize = 16 * 1024 * 1024;

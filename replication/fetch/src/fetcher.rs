@@ -163,12 +163,23 @@ impl Fetcher {
     }
 
     async fn get(&self, blob: &BlobRef, first: Option<&NodeName>) -> Got {
-        self.get_all(vec![*blob], first).await.pop().map_or(Got::Failed, |(_, got)| got)
+        let got = self.get_each(vec![*blob], first, |hash| self.store.blobs().keep(hash)).await;
+        got.into_iter().next().map_or(Got::Failed, |(_, got)| got)
     }
 
-    /// Tries all ways once for each of these blobs; a node is asked for all of them together. Asks `first` first. Returns each
-    /// blob once.
-    pub async fn get_all(&self, mut blobs: Vec<BlobRef>, first: Option<&NodeName>) -> Vec<(BlobRef, Got)> {
+    /// Tries all ways once for each of these blobs, which were just listed as missing; a node is asked for all of them together.
+    /// Asks `first` first. Returns each blob once.
+    pub async fn get_all(&self, blobs: Vec<BlobRef>, first: Option<&NodeName>) -> Vec<(BlobRef, Got)> {
+        // One that has come meanwhile comes once more, which is rare; to look for each takes as long as to store it.
+        self.get_each(blobs, first, |_| false).await
+    }
+
+    async fn get_each(
+        &self,
+        mut blobs: Vec<BlobRef>,
+        first: Option<&NodeName>,
+        is_here: impl Fn(&BlobHash) -> bool,
+    ) -> Vec<(BlobRef, Got)> {
         // In one order, so that no two tasks wait for each other.
         blobs.sort_by_key(|blob| blob.hash);
         blobs.dedup_by_key(|blob| blob.hash);
@@ -176,7 +187,7 @@ impl Fetcher {
         for blob in &blobs {
             locks.push(self.lock(blob.hash).await);
         }
-        let was_here: Vec<bool> = blobs.iter().map(|blob| self.store.blobs().keep(&blob.hash)).collect();
+        let was_here: Vec<bool> = blobs.iter().map(|blob| is_here(&blob.hash)).collect();
         let assembled = self.assemble(&blobs).await;
         let (mut got, mut missing) = (Vec::with_capacity(blobs.len()), Vec::new());
         for ((blob, was_here), assembled) in blobs.into_iter().zip(was_here).zip(assembled) {

@@ -53,10 +53,10 @@ const PAGE_ROWS: usize = 8_192;
 const REPAIRED: u64 = 10_000;
 /// Longest id of a row: that of the keys of the index.
 const KEY: usize = 1_024;
-/// Rows of one commit, and commits under way: a caller's commit waits for no more than these. While this node serves no callers, those
-/// of a whole page: commits that wait together share a sync.
+/// Rows of one commit, and commits under way: a caller's commit waits for no more than these. While this node serves no callers, a
+/// page is one commit.
 const ROWS: usize = 64;
-const COMMITS: (usize, usize) = (4, 16);
+const COMMITS: usize = 4;
 /// Rows that the peer lacks, looked at in one go.
 const EXTRA: usize = 64;
 /// Numbers of changes read in one go.
@@ -311,7 +311,8 @@ impl Scan<'_> {
             return Err(bad("more rows than changes that its node tells of"));
         }
         let mut present = rows.into_iter().filter_map(|(key, record)| Some((key, record?)));
-        let mut parts = std::iter::from_fn(|| Some(present.by_ref().take(ROWS).collect::<Vec<_>>()))
+        let together = if self.inner.store.filled().has_records() { ROWS } else { PAGE_ROWS };
+        let mut parts = std::iter::from_fn(|| Some(present.by_ref().take(together).collect::<Vec<_>>()))
             .take_while(|part| !part.is_empty())
             .peekable();
         if parts.peek().is_none() {
@@ -319,8 +320,7 @@ impl Scan<'_> {
         }
         // Each notes what its rows may show: one may be durable before another.
         let merge = |part| self.inner.store.merge_state(part, seen.clone());
-        let commits = if self.inner.store.filled().has_records() { COMMITS.0 } else { COMMITS.1 };
-        let mut merging: FuturesUnordered<_> = parts.by_ref().take(commits).map(merge).collect();
+        let mut merging: FuturesUnordered<_> = parts.by_ref().take(COMMITS).map(merge).collect();
         while let Some(too_large) = merging.next().await {
             // Set aside (rule R11): the next comparison names the row.
             self.inner.counters.set_aside.fetch_add(too_large?, Relaxed);

@@ -119,10 +119,7 @@ impl Scan {
             }
             let StatePage { rows, upto } = page;
             let seen = self.newly_seen(&scanned);
-            let row = |(key, record): (Key, Option<_>)| wire::StateRow {
-                key: Some(key_to_wire(&key)),
-                record: record.as_ref().map(|record| codec::record_to_bytes(record).into()),
-            };
+            let row = |(key, record): (Key, _)| wire::StateRow { key: Some(key_to_wire(&key)), record };
             let page = wire::StatePage {
                 start: None,
                 row: rows.into_iter().map(row).collect(),

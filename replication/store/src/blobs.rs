@@ -120,8 +120,7 @@ impl Blobs {
         !self.0.uses.is_removing(hash) && (self.is_loose(hash) || row())
     }
 
-    /// As [`Self::has`], for a caller that relies on the answer: a blob that is here stays for an hour, even if no record
-    /// names it.
+    /// As [`Self::has`], for a caller that relies on the answer: a blob that is here stays for an hour, even if no record names it.
     pub fn keep(&self, hash: &BlobHash) -> bool {
         self.0.uses.keep(hash) && self.has(hash)
     }

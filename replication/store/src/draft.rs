@@ -69,8 +69,7 @@ impl Store {
     }
 }
 
-/// The changes that a commit made: those of `origin` numbered `first..=last`. An empty commit has
-/// `first > last`.
+/// The changes that a commit made: those of `origin` numbered `first..=last`. An empty commit has `first > last`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed {
     /// This incarnation of the store.

@@ -8,8 +8,7 @@ use twinbox_replication_core::{Have, Ranges};
 
 use crate::{StoreError, compare::set_aside_change, draft::decode_upto, keys};
 
-/// The changes here: the gap-free prefixes as stored, those beyond them from the log, and the marks of those that were set
-/// aside.
+/// The changes here: the gap-free prefixes as stored, those beyond them from the log, and the marks of those that were set aside.
 pub(crate) fn read(disk: &Disk) -> Result<Have, StoreError> {
     let mut aside = BTreeSet::new();
     for entry in disk.scan(keys::SET_ASIDE) {

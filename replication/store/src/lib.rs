@@ -43,5 +43,6 @@ pub use sums::{HASHES, row_hash};
 pub use twinbox_disk::Space;
 pub use twinbox_replication_codec as codec;
 pub use twinbox_replication_core::Filled;
+pub use twinbox_replication_feed::{LiveError, LiveReader};
 
 use twinbox_replication_codec::keys;

@@ -1,6 +1,5 @@
-//! Audio that changes were applied without, or rows copied without, since no node that could be asked had it (rule D12). The
-//! notes are durable with the change, or before the row, so that the audio is requested and reported until it has come, over
-//! any number of starts.
+//! Audio that changes were applied without, or rows copied without, since no node that could be asked had it (rule D12). The notes are
+//! durable with the change, or before the row, so that the audio is requested and reported until it has come, over any number of starts.
 
 use twinbox_disk::Transaction;
 use twinbox_ids::BlobHash;

@@ -3,10 +3,10 @@
 //! A repair makes no change that peers see: it has no number, and the vector stays (rule D1). It only merges in the
 //! copies of another node: a row that is absent there deletes nothing, a deletion that was lost here is copied.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use twinbox_clock::wall;
-use twinbox_disk::{Transaction, check_lengths};
+use twinbox_disk::{Pair, Transaction, check_lengths};
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Change, CommitPart, Key, Lack, Record, Vector};
 
@@ -18,7 +18,7 @@ use crate::{
     draft::{decode_record, need},
     index::Indexed,
     keys,
-    state::note_scanned,
+    state::{behind, note_scanned},
     store::lock,
     sums::RowChange,
 };
@@ -84,8 +84,14 @@ impl Store {
         let run = move |transaction: &mut Transaction<'_>| {
             let (mut repair, mut largest, mut bytes) = (Repair { is_state, ..Repair::default() }, 0, 0);
             let mut clock = lock(&before.clock);
-            let looked_at: BTreeSet<Key> = copies.iter().map(|(key, _)| key.clone()).collect();
+            let marks = transaction.scan(keys::SET_ASIDE)?;
+            let looked_at = copies.iter().filter(|_| !marks.is_empty()).map(|(key, _)| key.clone()).collect();
             note_scanned(transaction, &seen)?;
+            if let [(first, _), .., (last, _)] = &copies[..] {
+                // Of the pages that an empty store takes, hardly a row is there.
+                transaction.look_ahead(&keys::record(first), &behind(Some(last)))?;
+                transaction.look_ahead(keys::UNREFERENCED, keys::UNREFERENCED_END)?;
+            }
             for (key, copy) in copies {
                 let latest = copy.latest();
                 let size = mend(transaction, &mut repair, key, copy.into_row())?;
@@ -95,11 +101,11 @@ impl Store {
                     clock.observe(stamp, wall(), CLOCK_BOUND);
                 }
             }
-            if !repair.repaired.is_empty() {
+            if !repair.rows.is_empty() {
                 reserve.check(need(largest, bytes))?;
                 transaction.put(keys::CLOCK, codec::encode_stamp(clock.reading()))?;
             }
-            repair.cleared = clear_set_aside(transaction, &looked_at)?;
+            repair.cleared = clear_set_aside(transaction, marks, &looked_at)?;
             // Without a number: it is no change of any origin.
             let note = |(key, delta)| Change { origin, seq: 0, key, delta, part: CommitPart::default() };
             let notes: Vec<Change> = std::mem::take(&mut repair.records).into_iter().map(note).collect();
@@ -111,7 +117,7 @@ impl Store {
             written.rows_written(&notes);
             after.sums.follow(rows);
             after.clear_set_aside(&cleared);
-            after.tell(notes.into_iter().map(Arc::new));
+            after.tell(notes);
             (repaired, too_large)
         };
         Ok(self.disk().transact_then(run, then).await?)
@@ -136,12 +142,12 @@ fn mend(
     let (before, added, record, copy) = match here {
         // An empty record in place of one that cannot be read would hide the damage.
         None if copy.is_empty() => return Ok(0),
-        None => (Indexed::default(), copy.all_parts(), copy, None),
+        None => (Indexed::default(), None, copy, None),
         Some(mut record) => {
             let Some(added) = record.lacks(&copy) else { return Ok(0) };
             let before = Indexed::of(&record);
             record.merge(copy.clone());
-            (before, added, record, Some(copy))
+            (before, Some(added), record, Some(copy))
         }
     };
     let encoded = codec::encode_record(&record);
@@ -153,18 +159,22 @@ fn mend(
     }
     repair.rows.push(before.update(transaction, &key, &record, &encoded)?);
     transaction.put(row, encoded)?;
-    repair.repaired.push(RepairedRow { key: key.clone(), fault, added });
+    if !repair.is_state {
+        let added = added.unwrap_or_else(|| record.all_parts());
+        repair.repaired.push(RepairedRow { key: key.clone(), fault, added });
+    }
     repair.records.push((key, copy.unwrap_or(record)));
     Ok(bytes)
 }
 
-/// Clears the marks of changes of these rows that the rows hold now, and returns these changes.
+/// Clears those of the marks of changes of these rows that the rows hold now, and returns these changes.
 fn clear_set_aside(
     transaction: &mut Transaction<'_>,
+    marks: Vec<Pair>,
     rows: &BTreeSet<Key>,
 ) -> Result<Vec<(Origin, u64)>, StoreError> {
     let mut cleared = Vec::new();
-    for (mark, _) in transaction.scan(keys::SET_ASIDE)? {
+    for (mark, _) in marks {
         let Some((origin, seq)) = set_aside_change(&mark) else { continue };
         let Some(bytes) = transaction.get(&keys::change(origin, seq))? else { continue };
         let Ok(change) = codec::decode_change(&bytes) else { continue };

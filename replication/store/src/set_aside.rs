@@ -1,7 +1,7 @@
 //! Changes that could not be applied: they are durable in the log and are passed on to other nodes, but this node does not
 //! count them as applied, acknowledges them to no peer, and retries them (rules D12, R11).
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use twinbox_disk::Transaction;
 use twinbox_ids::Origin;
@@ -63,7 +63,7 @@ impl Store {
             written.rows_written(&notes);
             after.sums.follow(rows);
             after.clear_set_aside(&done);
-            after.tell(notes.into_iter().map(Arc::new));
+            after.tell(notes);
         };
         Ok(self.disk().transact_then(run, then).await?)
     }

@@ -1,10 +1,8 @@
 //! Filling by state: pages of rows for a peer that the log does not reach, and the taking of such pages (rules D1, D3).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use twinbox_disk::Transaction;
 use twinbox_ids::{BlobHash, Origin};
 use twinbox_replication_core::{Change, CommitPart, Key, Ranges, Record, Tombstone, Vector};
@@ -27,8 +25,8 @@ const ROWS: usize = 4_096;
 /// Rows in the order of their keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePage {
-    /// The rows; `None` for one that cannot be read here.
-    pub rows: Vec<(Key, Option<Record>)>,
+    /// The rows, each as its message, which [`codec::record_from_bytes`] reads; `None` for one that cannot be read here.
+    pub rows: Vec<(Key, Option<Bytes>)>,
     /// The key up to which there are no further rows; `None`: to the end.
     pub upto: Option<Key>,
 }
@@ -79,7 +77,7 @@ impl Store {
             let (row, value) = entry?;
             let Some(key) = keys::record_key(&row) else { continue };
             size += row.len() + value.len();
-            page.rows.push((key, decode_record(&value).ok()));
+            page.rows.push((key, decode_record(&value).ok().map(|_| codec::stored_message(value))));
         }
         Ok(page)
     }
@@ -138,7 +136,7 @@ impl Store {
         let then = move |(changes, notes): (Vec<RowChange>, Vec<Change>)| {
             let removed = notes.len() as u64;
             after.sums.follow(changes);
-            after.tell(notes.into_iter().map(Arc::new));
+            after.tell(notes);
             removed
         };
         Ok(self.disk().transact_then(run, then).await?)

@@ -7,13 +7,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 use twinbox_clock::{BootInstant, wall};
 use twinbox_disk::{Disk, IndexSpace, Need, Options, Reserve, Space, Transaction};
 use twinbox_handle::Handle;
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Filled, Have, Key, Ranges, Record, Table, Vector};
-use twinbox_replication_feed::{Feed, FeedReader, HELD_BYTES};
+use twinbox_replication_feed::{Feed, FeedReader, HELD_BYTES, LiveChanges, LiveReader};
 
 use crate::{
     Blobs, PurgeCounts, Recordings, StoreError,
@@ -30,9 +30,6 @@ use crate::{
     lost::note_lost,
     sums::Sums,
 };
-
-/// Maximum changes that a receiver of [`Store::live`] may be behind before it has to read the records instead.
-const LIVE: usize = 4096;
 
 /// Records or blobs that one transaction removes or moves: commits of callers wait for it.
 pub(crate) const IN_A_TRANSACTION: usize = 8;
@@ -91,7 +88,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Mutex<Clock>,
     have: RwLock<Have>,
     pub(crate) feed: Feed,
-    live: broadcast::Sender<Arc<Change>>,
+    live: LiveChanges,
     observers: RwLock<Vec<Observer>>,
     recordings: Recordings,
     pub(crate) sums: Sums,
@@ -147,7 +144,7 @@ impl Store {
             clock: Mutex::new(clock),
             have: RwLock::new(have),
             feed,
-            live: broadcast::Sender::new(LIVE),
+            live: LiveChanges::default(),
             observers: RwLock::default(),
             recordings,
             sums: Sums::default(),
@@ -310,11 +307,11 @@ impl Store {
         self.0.shared.have().is_applied(origin, seq)
     }
 
-    /// For the parts of this process, every change that is committed or applied here from now on, in that order, once it is
-    /// durable. A receiver that lags reads the records again. A change with the number 0 is no change of an origin: a row
-    /// was repaired ([`Self::repair`]). A stream to a peer reads [`Self::feed`].
-    pub fn live(&self) -> broadcast::Receiver<Arc<Change>> {
-        self.0.shared.live.subscribe()
+    /// For the parts of this process, every change of these tables, or of all if none is named, that is committed or applied here
+    /// from now on, in that order, once it is durable. A reader that lags reads the records again. A change with the number 0 is no
+    /// change of an origin: a row was repaired ([`Self::repair`]). A stream to a peer reads [`Self::feed`].
+    pub fn live(&self, tables: &[Table]) -> LiveReader {
+        self.0.shared.live.reader(tables)
     }
 
     /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. Earlier
@@ -423,13 +420,15 @@ impl Shared {
         self.have.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notifies observers and receivers of changes that rows were repaired, by changes without a number.
-    pub(crate) fn tell(&self, repaired: impl Iterator<Item = Arc<Change>>) {
+    fn notify_observers(&self, changes: &[Change]) {
         let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
-        for change in repaired {
-            observers.iter().for_each(|observer| observer(&change));
-            let _ = self.live.send(change);
-        }
+        changes.iter().for_each(|change| observers.iter().for_each(|observer| observer(change)));
+    }
+
+    /// Notifies observers and readers of live changes that rows were repaired, by changes without a number.
+    pub(crate) fn tell(&self, repaired: Vec<Change>) {
+        self.notify_observers(&repaired);
+        self.live.send(repaired);
     }
 
     /// Notes that all changes of these origins up to these numbers are in their rows.
@@ -455,17 +454,13 @@ impl Shared {
         }
         have.aside.extend(aside);
         drop(have);
-        let observers = self.observers.read().unwrap_or_else(PoisonError::into_inner);
-        changes.iter().for_each(|change| observers.iter().for_each(|observer| observer(change)));
-        drop(observers);
+        self.notify_observers(&changes);
         self.feed.append_changes(&changes);
-        for change in changes {
-            for (take, hash) in change.delta.blobs().filter_map(|blob| Some((blob.recording?, blob.hash))) {
-                self.recordings.filed(take, hash);
-            }
-            // No receiver is no error: a single node has none.
-            let _ = self.live.send(Arc::new(change));
+        let blobs = changes.iter().flat_map(|change| change.delta.blobs());
+        for (take, hash) in blobs.filter_map(|blob| Some((blob.recording?, blob.hash))) {
+            self.recordings.filed(take, hash);
         }
+        self.live.send(changes);
     }
 }
 

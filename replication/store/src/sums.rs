@@ -1,9 +1,8 @@
 //! Sums of the hashes of all present rows, for the comparison of stores.
 //!
-//! They are in memory only, and change with each commit: the commit brings the row before and after it, in order, on the
-//! committer thread. A scan in steps ([`Store::sum_step`]) counts the rows that were here at the start, and again when rows
-//! that were damaged since are to show ([`Store::recount`]). A deleted record is left out, since one node may have purged it
-//! before another.
+//! They are in memory only, and change with each commit: the commit brings the row before and after it, in order, on the committer
+//! thread. A scan in steps ([`Store::sum_step`]) counts the rows that were here at the start, and again when rows that were damaged since
+//! are to show ([`Store::recount`]). A deleted record is left out, since one node may have purged it before another.
 
 use std::sync::Mutex;
 

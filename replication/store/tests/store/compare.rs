@@ -202,7 +202,7 @@ async fn repair_adds_what_is_missing_and_makes_no_change() {
     assert_eq!(store.unreadable_rows(), [key("damaged")]);
     assert_eq!(store.stored_row(&key("damaged")), Ok(StoredRow::Unreadable));
     assert_eq!(store.stats().expect("stats").unreadable, [key("damaged")]);
-    let (vector, mut live) = (store.vector(), store.live());
+    let (vector, mut live) = (store.vector(), store.live(&[]));
     let copies = ["lost", "damaged", "equal"].map(|id| {
         let record = whole.get(&key(id)).expect("a read").expect("a record");
         (key(id), record)
@@ -217,7 +217,7 @@ async fn repair_adds_what_is_missing_and_makes_no_change() {
     assert_eq!((store.vector(), store.group_sums().expect("sums").0), (vector, sums));
     assert_eq!((text(&store, "lost"), text(&store, "damaged")), (Some("lost".into()), Some("damaged".into())));
     assert!(store.unreadable_rows().is_empty());
-    assert_eq!(live.try_recv().expect("it is told").seq, 0, "and is no change");
+    assert_eq!(live.try_recv().expect("open").expect("it is told").seq, 0, "and is no change");
 }
 
 /// A row would hide that there is none, or that it is damaged.

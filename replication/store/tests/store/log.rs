@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Change, Edit, Record, Vector};
-use twinbox_replication_store::{Filled, Store};
+use twinbox_replication_store::{Filled, Store, codec};
 
 use crate::{dir, edit, key, open, set, text};
 
@@ -24,7 +25,9 @@ async fn take_all_rows(from: &Store, to: &Store) -> usize {
     loop {
         let page = from.state_page(after.as_ref(), 500).expect("a page");
         pages += 1;
-        let rows = page.rows.into_iter().map(|(key, record)| (key, record.expect("a readable row")));
+        let read =
+            |record: Option<Bytes>| codec::record_from_bytes(&record.expect("a readable row")).expect("a record");
+        let rows = page.rows.into_iter().map(|(key, record)| (key, read(record)));
         to.merge_state(rows.collect(), from.vector()).await.expect("a merge");
         match page.upto {
             Some(upto) => after = Some(upto),
@@ -151,7 +154,7 @@ async fn extra_row_is_removed_unless_it_has_changed() {
     let extra = store.extra_rows(None, Some(&key("row002")), &listed, 10).expect("a read");
     assert_eq!(extra.iter().map(|row| row.key.clone()).collect::<Vec<_>>(), [key("row001"), key("row002")]);
     edit(&store, "row002", set("changed")).await.expect("a commit");
-    let mut live = store.live();
+    let mut live = store.live(&[]);
     assert_eq!(store.remove_extra(extra).await.expect("a removal"), 1);
     assert_eq!((text(&store, "row001"), text(&store, "row002").as_deref()), (None, Some("changed")));
     let note = live.recv().await.expect("a note");
