@@ -12,7 +12,7 @@ mod read;
 mod stamps;
 mod write;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use prost::Message;
 use twinbox_ids::{BlobHash, Origin, Stamp};
 use twinbox_replication_core::{BlobRef, Change, Record, Vector};
@@ -71,9 +71,11 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
     read::record(message(bytes)?)
 }
 
-/// The message of a record that lies so on disk and can be read, as [`record_to_bytes`] makes it.
+/// The message of a record that lies on disk like this and can be read, as [`record_to_bytes`] makes it.
 pub fn stored_message(record: Vec<u8>) -> Bytes {
-    Bytes::from(record).slice(1..)
+    let mut message = Bytes::from(record);
+    message.advance(message.len().min(1));
+    message
 }
 
 /// A change as it lies on disk.

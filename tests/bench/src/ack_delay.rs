@@ -1,10 +1,9 @@
 //! The acknowledgement on two at round trips between the members.
 //!
-//! Method: a pair with a witness in namespaces, `timing = "wan"`, `ack_timeout` one second. A switch in this process
-//! delays every frame between members by half of the round trip; frames of the callers are not delayed. At each round
-//! trip callers arrive steadily at node a, speak for two seconds and hang up: the time runs from BYE to `200`. On this
-//! machine the switch adds some tenths of a millisecond, which the row of 0 ms shows. At the end both nodes list
-//! all messages whose BYE was answered `200`, or the command ends with an error.
+//! Method: a pair with a witness in namespaces, `timing = "wan"`, `ack_timeout` one second. A switch in this process delays every frame
+//! between members by half of the round trip; frames of the callers are not delayed. At each round trip callers arrive steadily at node
+//! a, speak for two seconds and hang up: the time runs from BYE to `200`. On this machine the switch adds some tenths of a millisecond,
+//! which the row of 0 ms shows. At the end both nodes list all messages whose BYE was answered `200`, or the command ends with an error.
 
 use std::{thread::sleep, time::Duration};
 

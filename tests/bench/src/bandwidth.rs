@@ -26,8 +26,7 @@ const TONE: Duration = Duration::from_millis(400);
 /// G.711, in kbit/s.
 const AUDIO: f64 = 64.0;
 
-/// Measures this many calls at once, with messages of this length, for this many seconds. The error names messages that
-/// were lost.
+/// Measures this many calls at once, with messages of this length, for this many seconds. The error names messages that were lost.
 pub fn run(report: &mut Report, calls: usize, message: Duration, seconds: u64) -> Result<(), String> {
     let lab = Lab::switched(&["a", "b", "w"], 1);
     let cluster = Cluster::start_in(&lab, &load::spec());

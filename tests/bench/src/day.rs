@@ -1,12 +1,11 @@
 //! Days of use: messages are left, heard and deleted, and the folders of data end as large as they began.
 //!
-//! Method: two nodes' stores in this process, which replicate over mutual TLS on loopback. Each message is left at
-//! node a as calls leave it ([`crate::population`]), then heard and deleted, each by a commit of its own that waits
-//! for the other node. Then both stores are opened again (what a process has stored is pinned for an hour), the
-//! deletions become final, and once they are stable on both, each node removes records and audio and compacts its
-//! packs ([`crate::cleaning`]: the store's own functions, without the reconciler's graces, since a release build
-//! accepts no grace below a day). The log of changes, which a node keeps for an hour, is cut. Both stores are opened once more, which
-//! removes packs that were made ahead and hold nothing. The folders are measured while the stores are closed.
+//! Method: two nodes' stores in this process, which replicate over mutual TLS on loopback. Each message is left at node a as calls leave
+//! it ([`crate::population`]), then heard and deleted, each by a commit of its own that waits for the other node. Then both stores are
+//! opened again (what a process has stored is pinned for an hour), the deletions become final, and once they are stable on both, each
+//! node removes records and audio and compacts its packs ([`crate::cleaning`]: the store's own functions, without the reconciler's
+//! graces, since a release build accepts no grace below a day). The log of changes, which a node keeps for an hour, is cut. Both stores
+//! are opened once more, which removes packs that were made ahead and hold nothing. The folders are measured while the stores are closed.
 //! The reconciler itself, with its graces, is tested by `tests/system/tests/purge.rs`.
 //!
 //! Each day from the second on is judged against the end of the first: a store that was never used is smaller, and growth adds up over the

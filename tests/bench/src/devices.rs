@@ -1,9 +1,8 @@
 //! Costs at rest of mailboxes with devices, each with a notification that waits.
 //!
-//! Method: two pairs with a witness, side by side in the same seconds, so that a busy host strikes both. Both have the
-//! same mailboxes with a message each. In one of them each mailbox has a mail device with a schedule and a delay of an
-//! hour, hence a notification in the outbox that is not due. Processor time of every member over the same seconds, and
-//! the ratio; the aim is a ratio near 1.
+//! Method: two pairs with a witness, side by side in the same seconds, so that a busy host strikes both. Both have the same mailboxes
+//! with a message each. In one of them each mailbox has a mail device with a schedule and a delay of an hour, hence a notification in the
+//! outbox that is not due. Processor time of every member over the same seconds, and the ratio; the aim is a ratio near 1.
 
 use std::{thread::sleep, time::Duration};
 

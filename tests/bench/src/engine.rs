@@ -1,10 +1,9 @@
 //! Concurrent recordings on the media engine alone.
 //!
-//! Method: the real engine with one media thread, pinned to one core, in this process; N sessions record into a
-//! counting sink. The generator, on the other core, sends each session a 172-byte packet every 20 ms from its own
-//! socket, in four groups 5 ms apart. Each step is measured from its first packet on: processor time of the media
-//! thread, and the engine's own histogram of packet lateness by the RTP clock. The same generator then feeds a bare
-//! receiving loop ([`crate::bare`]) on the same core, for the ratio.
+//! Method: the real engine with one media thread, pinned to one core, in this process; N sessions record into a counting sink. The
+//! generator, on the other core, sends each session a 172-byte packet every 20 ms from its own socket, in four groups 5 ms apart. Each
+//! step is measured from its first packet on: processor time of the media thread, and the engine's own histogram of packet lateness by
+//! the RTP clock. The same generator then feeds a bare receiving loop ([`crate::bare`]) on the same core, for the ratio.
 
 use std::{
     net::{IpAddr, SocketAddr, UdpSocket},

@@ -13,8 +13,7 @@ use std::{
 
 use twinbox_clock::BootInstant;
 
-/// Bytes that the files of a folder take on the disk, those of its folders included. A file that is removed meanwhile
-/// counts nothing.
+/// Bytes that the files of a folder take on the disk, those of its folders included. A file that is removed meanwhile counts nothing.
 pub fn bytes(dir: &Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries

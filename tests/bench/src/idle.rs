@@ -1,8 +1,7 @@
 //! Costs of an idle cluster: traffic between its members, processor time of each.
 //!
-//! Method: two nodes with a witness, and two nodes without, in namespaces; a switch in this process counts the frames
-//! between them (Ethernet headers included). No calls. A few seconds pass first, so that start-up costs are not
-//! counted.
+//! Method: two nodes with a witness, and two nodes without, in namespaces; a switch in this process counts the frames between them
+//! (Ethernet headers included). No calls. A few seconds pass first, so that start-up costs are not counted.
 
 use std::{thread::sleep, time::Duration};
 

@@ -1,11 +1,10 @@
 //! MWI of many mailboxes towards a PBX: by `mwi resync`, and after a take-over.
 //!
-//! Method: a pair with a witness, the publisher pinned to a core, everything else to the other. A PBX in this process
-//! takes the NOTIFYs into a queue and answers them `200` in their order, each after a given service time. First every
-//! new mailbox is told once. Then `mwi resync` is run repeatedly: the time runs from the start of the command until
-//! every mailbox was told again. The queue is the number of NOTIFYs that have arrived and are not answered; repeated
-//! ones count. The publisher has also queues for the subscribers at each node: the last column is the time until it is
-//! idle again.
+//! Method: a pair with a witness, the publisher pinned to a core, everything else to the other. A PBX in this process takes the NOTIFYs
+//! into a queue and answers them `200` in their order, each after a given service time. First every new mailbox is told once. Then `mwi
+//! resync` is run repeatedly: the time runs from the start of the command until every mailbox was told again. The queue is the number of
+//! NOTIFYs that have arrived and are not answered; repeated ones count. The publisher has also queues for the subscribers at each node:
+//! the last column is the time until it is idle again.
 //!
 //! At the end the publisher is killed, and the other node sends the state of every mailbox. Once the first has come, a caller leaves
 //! a message there: its NOTIFY is timed from the hang-up. The command ends with an error if that NOTIFY waited for those of all other

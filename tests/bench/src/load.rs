@@ -1,16 +1,15 @@
 //! Callers that leave messages on a node of a pair, with replication and fsync switched on.
 //!
-//! Method: a cluster of two nodes and a witness, node `a` pinned to a core, everything else to the other. Callers
-//! arrive at a steady rate, independent of earlier ones; each is answered, skips the greeting by `#`, speaks for the
-//! length of a message and hangs up. N calls recording messages of M seconds are N / M callers per second. Callers of
-//! the first [`WARM_UP`] and one call's length do not count. Then the following are measured for some seconds: node a's
-//! processor time (utime + stime of the process) and resident memory, its own histogram of packet lateness and count of
-//! syncs with the time in them, INVITE → 200 and BYE → 200 (the acknowledgement on two) at the caller; of node b its
-//! processor time and its time in syncs, and of its core, which it shares with witness and callers, the use. A column
-//! names the limit. A step is clean when no call was refused and every BYE was answered `200`, on two. The processor time
-//! of a call is that of the process, calls that begin and end included, for each call recording. The growth of memory
-//! since before the first step contains what the node keeps of messages in caches; what a call holds is measured at the
-//! end: memory with the highest clean load, less that of the same process at [`REST`] after it.
+//! Method: a cluster of two nodes and a witness, node `a` pinned to a core, everything else to the other. Callers arrive at a steady
+//! rate, independent of earlier ones; each is answered, skips the greeting by `#`, speaks for the length of a message and hangs up. N
+//! calls recording messages of M seconds are N / M callers per second. Callers of the first [`WARM_UP`] and one call's length do not
+//! count. Then the following are measured for some seconds: node a's processor time (utime + stime of the process) and resident memory,
+//! its own histogram of packet lateness and count of syncs with the time in them, INVITE → 200 and BYE → 200 (the acknowledgement on two)
+//! at the caller; of node b its processor time and its time in syncs, and of its core, which it shares with witness and callers, the use.
+//! A column names the limit. A step is clean when no call was refused and every BYE was answered `200`, on two. The processor time of a
+//! call is that of the process, calls that begin and end included, for each call recording. The growth of memory since before the first
+//! step contains what the node keeps of messages in caches; what a call holds is measured at the end: memory with the highest clean load,
+//! less that of the same process at [`REST`] after it.
 //!
 //! At the end both nodes list all messages whose BYE was answered `200`, or the command ends with an error.
 

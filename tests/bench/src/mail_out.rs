@@ -4,10 +4,9 @@
 //! device each, half of them with the recording. Mails to the other node leave the messages. The receiver is
 //! [`crate::smtp_receiver`], not Postfix, which would be the limit.
 //!
-//! For the rate the receiver greets no client until all notifications are due; then the time runs from its first greeting
-//! to its last mail. For the outage it closes every connection until each notification has failed at least once and the
-//! given time has passed; then the time runs to the last mail. Most of it are the pauses between attempts: the column with
-//! the latest due time shows that part.
+//! For the rate the receiver greets no client until all notifications are due; then the time runs from its first greeting to its last
+//! mail. For the outage it closes every connection until each notification has failed at least once and the given time has passed; then
+//! the time runs to the last mail. Most of it are the pauses between attempts: the column with the latest due time shows that part.
 
 use std::{thread::sleep, time::Duration};
 

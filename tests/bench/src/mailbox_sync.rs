@@ -1,10 +1,9 @@
 //! Voicemail in mail accounts: the first sync, accounts at rest, a new message until it is in the account.
 //!
-//! Method: a pair with a witness, and Dovecot with an account for each mailbox, to which a master user signs in. The
-//! publisher, which holds the duty, is pinned to a core, everything else to the other. All settings of the mail server
-//! are the defaults, but `users=all` and no TLS. The cluster is watched at rest for [`REST`] before the mail server is
-//! added, and again after all accounts are synchronised: processor time and resident memory of both nodes, open IMAP
-//! connections of the publisher.
+//! Method: a pair with a witness, and Dovecot with an account for each mailbox, to which a master user signs in. The publisher, which
+//! holds the duty, is pinned to a core, everything else to the other. All settings of the mail server are the defaults, but `users=all`
+//! and no TLS. The cluster is watched at rest for [`REST`] before the mail server is added, and again after all accounts are
+//! synchronised: processor time and resident memory of both nodes, open IMAP connections of the publisher.
 //!
 //! Then callers leave one message after the other in one mailbox, whose account the publisher watches by IDLE since the
 //! message before. The time runs from BYE until a mail program finds the mail in the account. The mail program marks it

@@ -2,10 +2,9 @@
 //!
 //! `cargo build --release -p twinbox && cargo run --release -p twinbox-bench -- all --json figures.json`
 //!
-//! Every subcommand prints a table and adds it to the JSON. The load generator is the test kit's [`Driver`], which
-//! shares no code with the product; if it ran more than 5 ms late itself, `generator-bound` replaces the figure. The
-//! node under test is pinned to core 0, everything else (generator, the other node, witness) to core 1: on a machine
-//! of two cores the generator limits the figures.
+//! Every subcommand prints a table and adds it to the JSON. The load generator is the test kit's [`Driver`], which shares no code with
+//! the product; if it ran more than 5 ms late itself, `generator-bound` replaces the figure. The node under test is pinned to core 0,
+//! everything else (generator, the other node, witness) to core 1: on a machine of two cores the generator limits the figures.
 //!
 //! Mail is measured with a client ([`smtp_client`]) and a receiver ([`smtp_receiver`]) in this process, without TLS:
 //! a real mail server would be the limit.
@@ -151,6 +150,9 @@ enum Figure {
             value_parser = clap::value_parser!(u32).range(1..=50_000)
         )]
         differences: Vec<u32>,
+        /// Speed of the network in the copy of the files and in the fill, in Mbit/s; 0: as quick as this machine's memory.
+        #[arg(long, default_value_t = 1_000)]
+        network_mbit: u32,
     },
     /// Days of messages that are left, heard and deleted: fails if the data folders grow, or records stay
     Day {
@@ -355,8 +357,8 @@ fn main() -> ExitCode {
             judged = bandwidth::run(&mut report, calls as usize, Duration::from_secs(message_seconds), seconds);
         }
         Figure::AckDelay { rtt, count } => judged = ack_delay::run(&mut report, &rtt, count as usize),
-        Figure::Size { bulk, differences } => {
-            judged = size::run(&mut report, bulk.population(), &differences);
+        Figure::Size { bulk, differences, network_mbit } => {
+            judged = size::run(&mut report, bulk.population(), &differences, network_mbit);
         }
         Figure::Day { mailboxes, messages, audio, days } => {
             let [mailboxes, messages, audio, days] = [mailboxes, messages, audio, days].map(|n| n as usize);

@@ -1,13 +1,12 @@
 //! Resident memory of both nodes of a pair over many short calls.
 //!
-//! Method: open loop. Callers leave messages of about 0.5 s (a call of 1.5 s) on node `a` at a steady rate, each
-//! acknowledged on two, in many mailboxes in turn. With `--no-messages` they hang up during the tone instead and leave
-//! nothing: the difference is the growth by messages. After every [`SAMPLES`]th part of the calls the resident memory of
-//! both nodes is read from `/proc`. Before the first call a process of the benchmark writes `before` imported messages into
-//! the store of node a, node b receives them, and both nodes read all of their records: the caches of their indexes are
-//! full. Memory is *flat* when it does not grow with calls once caches are full: over the
-//! second half of the run the line through the samples (least squares) rises by less than [`FLAT`] bytes per call, in
-//! addition to the bounded growth that [`STATED`] names. A run that is not flat ends with an error.
+//! Method: open loop. Callers leave messages of about 0.5 s (a call of 1.5 s) on node `a` at a steady rate, each acknowledged on two, in
+//! many mailboxes in turn. With `--no-messages` they hang up during the tone instead and leave nothing: the difference is the growth by
+//! messages. After every [`SAMPLES`]th part of the calls the resident memory of both nodes is read from `/proc`. Before the first call a
+//! process of the benchmark writes `before` imported messages into the store of node a, node b receives them, and both nodes read all of
+//! their records: the caches of their indexes are full. Memory is *flat* when it does not grow with calls once caches are full: over the
+//! second half of the run the line through the samples (least squares) rises by less than [`FLAT`] bytes per call, in addition to the
+//! bounded growth that [`STATED`] names. A run that is not flat ends with an error.
 
 use std::time::Duration;
 

@@ -99,8 +99,7 @@ struct Generator {
 }
 
 impl Recorders {
-    /// Starts the crowd. Its commits run on `runtime`; the generator is a thread of its own, on core `pinned` if
-    /// given.
+    /// Starts the crowd. Its commits run on `runtime`; the generator is a thread of its own, on core `pinned` if given.
     pub fn start(
         runtime: &Handle,
         mailstore: &Mailstore,

@@ -1,16 +1,14 @@
 //! A cluster with many mailboxes and messages.
 //!
-//! Method: a pair with a witness in namespaces. First, with hardly a message, an owner signs in and hears the first
-//! message. All members are killed, and a process of the benchmark writes mailboxes and messages into the store of
-//! node a through the commit path ([`crate::population`]): recordings with audio of their own (0.2 s), or imports
-//! that share a thousand pieces of audio. That process is killed by kill -9, the store is copied file by file for
-//! comparison, and node a starts on it, with the witness. Then the disk of node b is emptied, and b fills itself. The
-//! stores are compared by command, and by the nodes themselves after they were cut off from each other. Then b loses some rows of
-//! messages while it does not run, and gets them back: few, and many.
+//! Method: a pair with a witness in namespaces. First, with hardly a message, an owner signs in and hears the first message. All members
+//! are killed, and a process of the benchmark writes mailboxes and messages into the store of node a through the commit path
+//! ([`crate::population`]): recordings with audio of their own (0.2 s), or imports that share a thousand pieces of audio. That process is
+//! killed by kill -9, the store is copied file by file for comparison, and node a starts on it, with the witness. Then the disk of node b
+//! is emptied, and b fills itself. The stores are compared by command, and by the nodes themselves after they were cut off from each
+//! other. Then b loses some rows of messages while it does not run, and gets them back: few, and many.
 //!
-//! Times of commands include the command line. Bytes of a comparison are those at b's interface beyond what passes
-//! there at rest, without those of the connection of the nodes. Records of calls are not among what is written. MWI of all mailboxes is
-//! measured by `lights`.
+//! Times of commands include the command line. Bytes of a comparison are those at b's interface beyond what passes there at rest, without
+//! those of the connection of the nodes. Records of calls are not among what is written. MWI of all mailboxes is measured by `lights`.
 //!
 //! The command ends with an error if a message that was written is not listed, if the stores differ after the fill,
 //! or if not all rows come back. It never does for a time or a size.
@@ -50,7 +48,7 @@ const SPOOL: usize = 100_000;
 const MESSAGES: &[u8] = b"r\x00\x02";
 
 /// Runs it; this many rows of messages are lost and repaired, step by step. The error names what must hold and did not.
-pub fn run(report: &mut Report, population: Population, differences: &[u32]) -> Result<(), String> {
+pub fn run(report: &mut Report, population: Population, differences: &[u32], mbit: u32) -> Result<(), String> {
     let lab = Lab::new(&["a", "b", "w"]);
     let mut cluster = Cluster::start_in(&lab, &load::spec());
     let mut table = report.table("a cluster with many mailboxes and messages", &["figure", "unit", "aim", "what"]);
@@ -81,10 +79,12 @@ pub fn run(report: &mut Report, population: Population, differences: &[u32]) -> 
     fs::remove_dir_all(&aside).map_err(|error| format!("the copy cannot be removed: {error}"))?;
     let copying = copied as f64 / 1e6 / took.as_secs_f64();
     row(json!(copying), "MB/s", "", "plain copy of its files, each synced");
-    let took = copy_to_b(&lab, &store, &aside).map_err(|error| format!("the store cannot be sent: {error}"))?;
+    let took = at_speed(&lab, mbit, || copy_to_b(&lab, &store, &aside))
+        .map_err(|error| format!("the store cannot be sent: {error}"))?;
     fs::remove_dir_all(&aside).map_err(|error| format!("the copy cannot be removed: {error}"))?;
     let sending = copied as f64 / 1e6 / took.as_secs_f64();
-    row(json!(sending), "MB/s", "", "the same over the network from a to b, by TCP alone, without encryption");
+    let what = format!("the same over the network from a to b ({mbit} Mbit/s), by TCP alone, without encryption");
+    row(json!(sending), "MB/s", "", &what);
     let spool = cluster.dir().join("spool");
     let times = (population.messages as f64 / SPOOL as f64).max(1.0);
     let [mailboxes, messages] =
@@ -126,12 +126,12 @@ pub fn run(report: &mut Report, population: Population, differences: &[u32]) -> 
     row(json!(few.1.as_secs_f64()), "s", "", "sign-in to the end of the first message, nearly empty store");
     row(json!(many.1.as_secs_f64()), "s", "as with few", "sign-in to the end of the first message, full store");
 
-    let (records, complete) = fill(&mut cluster);
+    let (records, complete) = at_speed(&lab, mbit, || fill(&mut cluster));
     let rate = copied as f64 / 1e6 / complete.as_secs_f64();
     row(json!(records.as_secs_f64()), "s", "", "start of empty node b, until all records are there");
     row(json!(complete.as_secs_f64()), "s", "", "the same, until all audio is there");
     row(json!(rate), "MB/s", "", "filling of node b: bytes of node a's store in that time");
-    row(json!(rate / copying), "ratio", "0.5", "the same beside the plain copy");
+    row(json!(rate / copying), "ratio", "", "the same beside the plain copy, which needs no network");
     row(json!(rate / sending), "ratio", "0.5", "the same beside the copy over the network");
     let beside_spool = spool_copied.as_secs_f64() / complete.as_secs_f64();
     row(json!(beside_spool), "ratio", "0.5", "speed of the filling beside the copy of a spool");
@@ -191,6 +191,21 @@ pub fn run(report: &mut Report, population: Population, differences: &[u32]) -> 
 
 fn resident(cluster: &Cluster) -> f64 {
     resident_bytes(cluster.member("a").pid()) as f64 / 1e6
+}
+
+/// Runs something while the network to each node has this speed.
+fn at_speed<R>(lab: &Lab, mbit: u32, run: impl FnOnce() -> R) -> R {
+    let limit = |verb: &str, rate: &[&str]| {
+        for port in ["p0", "p1"].iter().filter(|_| mbit > 0) {
+            let mut tc = lab.command(Path::new("tc"));
+            let status = tc.args(["qdisc", verb, "dev", port, "root", "tbf"]).args(rate).status();
+            assert!(status.is_ok_and(|status| status.success()), "tc (iproute2) cannot limit the network");
+        }
+    };
+    limit("add", &["rate", &format!("{mbit}mbit"), "burst", "512kb", "latency", "50ms"]);
+    let done = run();
+    limit("del", &[]);
+    done
 }
 
 /// Copies a folder over the network from node a to node b.

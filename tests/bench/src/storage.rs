@@ -1,15 +1,13 @@
 //! The storage path alone: recordings, seals and commits of one store in this process, without SIP, RTP and a peer.
 //!
-//! Method: a given number of recordings is in progress; a thread ([`crate::recorders`]) gives each a chunk of 2,000 bytes
-//! every quarter of a second, and ends as many of them in a second as `--rate` states. The acknowledgement is the
-//! time from the end of a recording until its message is durable: the audio is synced, the change is synced. There is
-//! no peer to wait for. An earlier incarnation of the store has left messages of the same length (audio that this one
-//! stores is pinned for an hour). For each deposit one of those is deleted, but every eighth: it is purged, its audio
-//! is removed, and the packs are compacted, which moves what stays.
+//! Method: a given number of recordings is in progress; a thread ([`crate::recorders`]) gives each a chunk of 2,000 bytes every quarter
+//! of a second, and ends as many of them in a second as `--rate` states. The acknowledgement is the time from the end of a recording
+//! until its message is durable: the audio is synced, the change is synced. There is no peer to wait for. An earlier incarnation of the
+//! store has left messages of the same length (audio that this one stores is pinned for an hour). For each deposit one of those is
+//! deleted, but every eighth: it is purged, its audio is removed, and the packs are compacted, which moves what stays.
 //!
-//! Processor time is that of the process without the generator's thread, so it has the cleaning too. The generator's
-//! own is beside it: it includes the hand-over of each chunk to the store's queue. With `--pin-core` all threads but
-//! the generator's run on one core.
+//! Processor time is that of the process without the generator's thread, so it has the cleaning too. The generator's own is beside it: it
+//! includes the hand-over of each chunk to the store's queue. With `--pin-core` all threads but the generator's run on one core.
 //!
 //! At the end the store is opened again, and every message that was acknowledged and not deleted is read and verified
 //! by its hash: one that is not there in full ends the command with an error.

@@ -1,9 +1,8 @@
 //! Costs at rest of a timetable.
 //!
-//! Method: two pairs with a witness, side by side in the same seconds, so that a busy host strikes both. One of them
-//! has hourly jobs, none of which is due within the first [`QUIET_MINUTES`]. Processor time of both nodes of each pair
-//! over the same seconds, and the ratio; the aim is a ratio near 1. The kernel counts in steps of 10 ms:
-//! `--seconds 120` makes the ratio finer.
+//! Method: two pairs with a witness, side by side in the same seconds, so that a busy host strikes both. One of them has hourly jobs,
+//! none of which is due within the first [`QUIET_MINUTES`]. Processor time of both nodes of each pair over the same seconds, and the
+//! ratio; the aim is a ratio near 1. The kernel counts in steps of 10 ms: `--seconds 120` makes the ratio finer.
 
 use std::{thread::sleep, time::Duration};
 

@@ -54,8 +54,7 @@ pub fn run(report: &mut Report, users: u32, messages: u32) {
     }
 }
 
-/// Writes a configuration and a spool of Asterisk. Its PINs are too easy to be taken: hashing them would take longer
-/// than all else.
+/// Writes a configuration and a spool of Asterisk. Its PINs are too easy to be taken: hashing them would take longer than all else.
 fn write_spool(conf: &Path, spool: &Path, users: u32, messages: u32) {
     let numbers = || (FIRST..FIRST + users).map(|number| number.to_string());
     let lines: String = numbers().map(|number| format!("{number} => 1234,User {number}\n")).collect();

@@ -1,5 +1,4 @@
-//! A bulk of messages, written by a process of its own that is killed at the end: what a node finds when it starts
-//! after a kill -9.
+//! A bulk of messages, written by a process of its own that is killed at the end: what a node finds when it starts after a kill -9.
 
 use std::{
     io::{BufRead, BufReader},
