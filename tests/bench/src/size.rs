@@ -195,14 +195,14 @@ fn resident(cluster: &Cluster) -> f64 {
 
 /// Runs something while the network to each node has this speed.
 fn at_speed<R>(lab: &Lab, mbit: u32, run: impl FnOnce() -> R) -> R {
-    let limit = |verb: &str, rate: &[&str]| {
+    let limit = |verb: &str, kind: &[&str]| {
         for port in ["p0", "p1"].iter().filter(|_| mbit > 0) {
             let mut tc = lab.command(Path::new("tc"));
-            let status = tc.args(["qdisc", verb, "dev", port, "root", "tbf"]).args(rate).status();
+            let status = tc.args(["qdisc", verb, "dev", port, "root"]).args(kind).status();
             assert!(status.is_ok_and(|status| status.success()), "tc (iproute2) cannot limit the network");
         }
     };
-    limit("add", &["rate", &format!("{mbit}mbit"), "burst", "512kb", "latency", "50ms"]);
+    limit("add", &["tbf", "rate", &format!("{mbit}mbit"), "burst", "512kb", "latency", "50ms"]);
     let done = run();
     limit("del", &[]);
     done
