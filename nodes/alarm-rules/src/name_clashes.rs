@@ -63,7 +63,8 @@ impl NameClashWatch {
     /// Watches the store of a node for clashes of names.
     pub async fn new(mailstore: Mailstore) -> Result<Self, MailError> {
         // Subscribed before the read, so that none is missed.
-        let (changes, reading) = (mailstore.store().live(&NAMES), mailstore.clone());
+        let (changes, reading) =
+            (mailstore.store().live(|change| NAMES.contains(&change.key.table)), mailstore.clone());
         let found = blocking(move || name_clashes(&reading)).await??;
         Ok(Self { mailstore, changes, found: found.into() })
     }

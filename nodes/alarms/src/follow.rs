@@ -9,6 +9,7 @@ use tokio::{
 };
 use tracing::warn;
 use twinbox_ids::ClusterId;
+use twinbox_replication_core::Table;
 use twinbox_replication_store::{LiveError, Store, StoreError};
 
 use crate::{
@@ -133,8 +134,9 @@ fn next(history: &History, cursor: &mut Cursor, store: &Store) -> Option<Item> {
 
 /// Applies changes by this and other nodes to the history, until the store closes.
 pub async fn apply_changes(alarms: Alarms) {
+    const FOLLOWED: [Table; 3] = [schema::ALARM, schema::EVENT, schema::ORIGINS];
     let inner = alarms.inner();
-    let mut live = alarms.store().live(&[schema::ALARM, schema::EVENT, schema::ORIGINS]);
+    let mut live = alarms.store().live(|change| FOLLOWED.contains(&change.key.table));
     // Changes written between the first read and the subscription.
     reread(&alarms);
     loop {

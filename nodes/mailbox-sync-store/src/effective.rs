@@ -73,7 +73,7 @@ impl MailboxSyncStore {
 
 impl Index {
     fn read(store: &Store) -> Result<Self, MailError> {
-        let changes = store.live(&Subject::OF_ACCOUNTS);
+        let changes = store.live(|change| Subject::of(change).is_some_and(|subject| subject.is_of_accounts()));
         let servers = Servers::read(store)?;
         let mut resolver = Resolver::new(store, &servers);
         let mut mailboxes = BTreeMap::new();
@@ -95,20 +95,22 @@ impl Index {
     fn updated(mut self, store: &Store) -> Result<Self, MailError> {
         let mut changed = BTreeSet::new();
         loop {
-            match self.changes.try_recv().map(|change| change.map(|change| Subject::of(&change))) {
-                Ok(Some(Some(Subject::AllAccounts))) | Err(_) => {
-                    return Self::read(store);
-                }
-                Ok(Some(Some(Subject::Account(mailbox) | Subject::State(mailbox)))) => {
+            let change = match self.changes.try_recv() {
+                Ok(Some(change)) => change,
+                Ok(None) => break,
+                Err(_) => return Self::read(store),
+            };
+            match Subject::of(&change) {
+                Some(Subject::AllAccounts) => return Self::read(store),
+                Some(Subject::Account(mailbox) | Subject::State(mailbox)) => {
                     changed.insert(mailbox);
                 }
-                Ok(Some(Some(Subject::Named(key)))) => {
+                Some(Subject::Named(key)) => {
                     if let Some(record) = store.get(&key)? {
                         changed.extend(named(&key, &record));
                     }
                 }
-                Ok(Some(Some(Subject::Messages(_) | Subject::Recording(_)) | None)) => {}
-                Ok(None) => break,
+                Some(Subject::Messages(_) | Subject::Recording(_)) | None => {}
             }
         }
         let mut resolver = Resolver::new(store, &self.servers);

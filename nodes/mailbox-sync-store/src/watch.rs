@@ -8,7 +8,7 @@ use twinbox_mailbox::{
 };
 use twinbox_mailbox_sync::schema;
 use twinbox_mailstore::Mailstore;
-use twinbox_replication_core::{Change, Key, Record, Table, Tag};
+use twinbox_replication_core::{Change, Key, Record, Tag};
 use twinbox_replication_store::{LiveError, LiveReader};
 
 use crate::account_place::PLACE;
@@ -42,20 +42,6 @@ pub(crate) enum Subject {
 }
 
 impl Subject {
-    /// The tables with the subjects of messages.
-    const OF_MESSAGES: [Table; 2] = [mailbox_schema::MESSAGE, mailbox_schema::RECORDING];
-
-    /// The tables with all other subjects.
-    pub(crate) const OF_ACCOUNTS: [Table; 7] = [
-        mailbox_schema::MAILBOX,
-        mailbox_schema::NUMBER,
-        mailbox_schema::ADDRESS,
-        directory_schema::BINDING,
-        mailbox_schema::CLASS,
-        schema::MAIL_SERVER,
-        schema::SYNC_ACCOUNT,
-    ];
-
     /// The subject of a change; `None` if it does not concern the synchronisation.
     pub(crate) fn of(change: &Change) -> Option<Self> {
         let Change { key, delta, .. } = change;
@@ -81,6 +67,16 @@ impl Subject {
     }
 }
 
+impl Subject {
+    /// False for messages.
+    pub(crate) fn is_of_accounts(&self) -> bool {
+        match self {
+            Self::Messages(_) | Self::Recording(_) => false,
+            Self::State(_) | Self::Account(_) | Self::Named(_) | Self::AllAccounts => true,
+        }
+    }
+}
+
 /// Whether a change of a mailbox's row may change its account: a new PIN or greeting does not.
 fn is_of_account(delta: &Record) -> bool {
     const FIELDS: [Tag; 5] = [tag::CREATED, tag::NUMBER, tag::CLASS, tag::MAIL, tag::DISABLED];
@@ -102,8 +98,7 @@ pub struct MailboxSyncWatch {
 
 impl MailboxSyncWatch {
     pub(crate) fn new(mailstore: &Mailstore) -> Self {
-        let tables = [&Subject::OF_MESSAGES[..], &Subject::OF_ACCOUNTS].concat();
-        let changes = mailstore.store().live(&tables);
+        let changes = mailstore.store().live(|change| Subject::of(change).is_some());
         Self { mailstore: mailstore.clone(), changes, pending: None }
     }
 

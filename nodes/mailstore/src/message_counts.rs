@@ -1,12 +1,12 @@
 //! MWI: the counts, and notices of mailboxes whose counts may have changed.
 
-use twinbox_ids::MailboxId;
+use twinbox_ids::{MailboxId, RecordingId};
 use twinbox_mailbox::{
     Mailbox, MessageCounts, Number, Quota, Recording, Rule,
     counts::{Counting, Look, MailboxUsage},
     schema,
 };
-use twinbox_replication_core::{Change, Table};
+use twinbox_replication_core::Change;
 use twinbox_replication_store::{LiveError, LiveReader};
 
 use crate::{MailError, Mailstore, work::blocking};
@@ -14,9 +14,6 @@ use crate::{MailError, Mailstore, work::blocking};
 /// Maximum number of attempts to adjust the counts of a mailbox that changes meanwhile; then all of its messages are
 /// counted again.
 const ADJUSTMENTS: usize = 4;
-
-/// The tables whose changes may change counts.
-const TABLES: [Table; 4] = [schema::MESSAGE, schema::MAILBOX, schema::NUMBER, schema::RECORDING];
 
 /// A notice that counts may have changed. Reading them again is cheap, and they may turn out to be the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +102,28 @@ impl Mailstore {
 
     /// Watches for changes of counts. Begin watching before reading the counts, so that no change is missed.
     pub fn watch_counts(&self) -> CountsWatch {
-        CountsWatch { mailstore: self.clone(), changes: self.store().live(&TABLES) }
+        CountsWatch { mailstore: self.clone(), changes: self.store().live(|change| Subject::of(change).is_some()) }
+    }
+}
+
+/// Subject of a change that may change counts.
+enum Subject {
+    Mailbox(MailboxId),
+    /// A claim of a number: its record names the mailboxes.
+    Number,
+    /// A recording that may not count as a message any more.
+    Recording(RecordingId),
+}
+
+impl Subject {
+    fn of(Change { key, delta, .. }: &Change) -> Option<Self> {
+        match key.table {
+            schema::MESSAGE => Some(Self::Mailbox(schema::message_of(key)?.0)),
+            schema::MAILBOX => schema::mailbox_of(key).map(Self::Mailbox),
+            schema::NUMBER => Some(Self::Number),
+            schema::RECORDING if Recording::withdraws(delta) => schema::recording_of(key).map(Self::Recording),
+            _ => None,
+        }
     }
 }
 
@@ -141,23 +159,15 @@ impl CountsWatch {
     }
 
     fn meaning(&self, change: &Change) -> Option<CountsChange> {
-        let mailbox = match change.key.table {
-            schema::MESSAGE => schema::message_of(&change.key)?.0,
-            schema::MAILBOX => schema::mailbox_of(&change.key)?,
-            schema::NUMBER => match self.new_holder(change) {
-                Some(mailbox) => mailbox,
-                None => return Some(CountsChange::Everything),
+        let mailbox = match Subject::of(change)? {
+            Subject::Mailbox(mailbox) => Some(mailbox),
+            Subject::Number => self.new_holder(change),
+            Subject::Recording(id) => match self.mailstore.recording(id) {
+                Ok(recording) => Some(recording?.mailbox),
+                Err(_) => None,
             },
-            schema::RECORDING if Recording::withdraws(&change.delta) => {
-                let id = schema::recording_of(&change.key)?;
-                match self.mailstore.recording(id) {
-                    Ok(recording) => recording?.mailbox,
-                    Err(_) => return Some(CountsChange::Everything),
-                }
-            }
-            _ => return None,
         };
-        Some(CountsChange::Mailbox(mailbox))
+        Some(mailbox.map_or(CountsChange::Everything, CountsChange::Mailbox))
     }
 
     /// The mailbox that claimed a number which no other mailbox claims: then no other MWI is affected. Thousands of new

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use twinbox_clock::wall;
 use twinbox_devices::schema as devices_schema;
 use twinbox_ids::{DeviceId, EffectId, Epoch, RecordingId, Timestamp};
-use twinbox_locations::schema::{LOCATION, outgoing_key};
+use twinbox_locations::schema::outgoing_key;
 use twinbox_mailbox::schema as mailbox_schema;
 use twinbox_outbox::{
     Cause, Channel, Effect, GatheredEnd, NewEffect, Phase, Transition, asks_for_attempts, bounced, done, failed,
@@ -131,9 +131,7 @@ impl Mailstore {
 
     /// Watches for changes of the outbox. Begin watching before reading it, so that no change is missed.
     pub fn watch_outbox(&self) -> OutboxWatch {
-        OutboxWatch {
-            changes: self.store().live(&[schema::HOLD, schema::OUTBOX, devices_schema::DEVICE, LOCATION]),
-        }
+        OutboxWatch { changes: self.store().live(|change| OutboxChange::of(&change.key).is_some()) }
     }
 
     /// Writes effects that have no message as their cause, such as the test of a device.

@@ -69,7 +69,7 @@ impl Mailstore {
 
     /// Watches for changes of prompts. Begin watching before reading them, so that no change is missed.
     pub fn watch_prompts(&self) -> PromptsWatch {
-        PromptsWatch { changes: self.store().live(&[schema::PROMPT]) }
+        PromptsWatch { changes: self.store().live(|change| PromptKey::of(&change.key).is_some()) }
     }
 }
 

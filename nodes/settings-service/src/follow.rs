@@ -25,7 +25,7 @@ impl SharedSettings {
 
     async fn follow_store(&self) {
         // Changes are received from before the first look, so that none is missed.
-        let mut changes = self.parts().mailstore.store().live(&[schema::SETTING]);
+        let mut changes = self.parts().mailstore.store().live(|change| schema::is_setting(&change.key));
         self.look();
         let mut offered = false;
         let mut retries = interval(RETRY_EVERY);

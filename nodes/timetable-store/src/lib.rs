@@ -47,14 +47,18 @@ pub struct TimetableWatch {
     changes: LiveReader,
 }
 
+/// The job that a record belongs to: its own, or that of a run.
+fn job_of(key: &Key) -> Option<JobId> {
+    schema::job_of(key).or_else(|| Some(schema::run_of(key)?.0))
+}
+
 impl TimetableWatch {
     /// The next change; `None` when the store is closed. Safe to cancel.
     pub async fn next(&mut self) -> Option<TimetableChange> {
         loop {
             match self.changes.recv().await {
                 Ok(change) => {
-                    let run = || schema::run_of(&change.key).map(|(job, _)| job);
-                    if let Some(job) = schema::job_of(&change.key).or_else(run) {
+                    if let Some(job) = job_of(&change.key) {
                         return Some(TimetableChange::Job(job));
                     }
                 }
@@ -175,7 +179,7 @@ impl TimetableStore {
 
     /// Watches for changes of the timetable. Begin watching before reading it, so that no change is missed.
     pub fn watch_timetable(&self) -> TimetableWatch {
-        TimetableWatch { changes: self.mailstore.store().live(&[schema::TIMETABLE_JOB, schema::JOB_RUN]) }
+        TimetableWatch { changes: self.mailstore.store().live(|change| job_of(&change.key).is_some()) }
     }
 
     /// The latest runs of a job, latest first: at most [`schema::RUN_SLOTS`], for a job of every node of each node.

@@ -71,8 +71,8 @@ impl<'a> Transaction<'a> {
         }
     }
 
-    /// Looks once for keys in `from..to`: if the store has none, [`Self::get`] does not look for each. For many reads of keys that
-    /// are likely not there.
+    /// Looks once for stored keys in `from..to`: if there are none, [`Self::get`] looks for none of them in the store. For many reads
+    /// of keys that are likely not there.
     pub fn look_ahead(&mut self, from: &[u8], to: &[u8]) -> Result<(), DiskError> {
         let range = KeyRange::between(from, to);
         let first = self.stored.and_then(|stored| stored.scan(range.clone()).next()).transpose()?;

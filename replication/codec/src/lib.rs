@@ -71,7 +71,7 @@ pub fn decode_record(bytes: &[u8]) -> Result<Record, DecodeError> {
     read::record(message(bytes)?)
 }
 
-/// The message of a record that lies on disk like this and can be read, as [`record_to_bytes`] makes it.
+/// The message in a readable record as it lies on disk, which [`record_from_bytes`] reads: without its format version, not copied.
 pub fn stored_message(record: Vec<u8>) -> Bytes {
     let mut message = Bytes::from(record);
     message.advance(message.len().min(1));

@@ -67,7 +67,7 @@ fn read_key(message: &[u8]) -> Result<Key, DecodeError> {
 
 pub(crate) fn record(message: &[u8]) -> Result<Record, DecodeError> {
     let mut reading = Reading { stamps: Read::of(message, (STAMPS, ORIGINS))?, unknown: Unknown::new() };
-    // A message of nothing but empty parts has half as many as bytes.
+    // A hostile message may have millions of empty parts.
     let (mut fields, mut tombstone) = (Vec::with_capacity(reading.stamps.others.min(MANY)), None);
     for field in Fields(message) {
         let field = field?;

@@ -26,7 +26,7 @@ struct Numbered<T> {
     numbers: BTreeMap<T, u32>,
 }
 
-/// Values that are looked for one after the other. Most records have one stamp.
+/// Maximum values that are compared one after the other. Most records have one stamp.
 const FEW: usize = 8;
 
 impl<T> Default for Numbered<T> {

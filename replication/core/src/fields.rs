@@ -1,11 +1,11 @@
-//! The fields of a record, in the order of their tags. A record has a dozen fields or fewer: one piece of memory of just their length is
-//! made, copied and searched faster than a tree with room for more.
+//! The fields of a record, in the order of their tags. Most records have a dozen fields or fewer: a list of just their length is made,
+//! copied and searched faster than a tree, whose nodes have room for eleven.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Field, Tag};
 
-/// Fields that are joined one by one with others.
+/// Maximum fields that are joined with others one by one.
 const FEW: usize = 8;
 
 /// Fields with ascending tags.
@@ -48,7 +48,7 @@ impl Fields {
             *self = other;
             return;
         }
-        // Each insertion moves what is behind it: many of a hostile peer's would take seconds.
+        // Each insertion moves all fields behind it: those of a hostile peer would take seconds.
         if other.0.len() > FEW {
             self.0.extend(other.0);
             *self = Self::new(std::mem::take(&mut self.0));

@@ -1,5 +1,5 @@
-//! The changes of a store as the parts of its process follow them: each part names its tables, and is not woken for others. A commit
-//! would otherwise wake a dozen tasks, of which one or two want it.
+//! The changes of a store, for the parts of its process that follow them. Each part says which changes it wants, and others do not wake
+//! it: of some ten parts, one or two want those of a commit.
 
 use std::{
     collections::VecDeque,
@@ -7,21 +7,24 @@ use std::{
 };
 
 use tokio::sync::Notify;
-use twinbox_replication_core::{Change, Table};
+use twinbox_replication_core::Change;
 
 /// Maximum changes that a reader may be behind before it has to read the records instead.
 const MOST: usize = 4096;
 
-/// Reason why a reader gets no further change.
+/// Reason why a reader gets no change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LiveError {
-    /// Changes were dropped, since the reader was behind: it is to read the records. Later changes follow.
+    /// The reader was too far behind, and changes were dropped: it must read the records. Later changes follow.
     #[error("changes came faster than they were taken")]
     Lagged,
     /// The store is closed.
     #[error("the store is closed")]
     Closed,
 }
+
+/// The changes that a reader wants.
+type Wants = Box<dyn Fn(&Change) -> bool + Send + Sync>;
 
 /// All readers of a store's changes.
 #[derive(Default)]
@@ -31,8 +34,7 @@ pub struct LiveChanges(RwLock<Vec<Weak<Reading>>>);
 pub struct LiveReader(Arc<Reading>);
 
 struct Reading {
-    /// All, if empty.
-    tables: Vec<Table>,
+    wants: Wants,
     state: Mutex<State>,
     arrived: Notify,
 }
@@ -45,17 +47,16 @@ struct State {
 }
 
 impl LiveChanges {
-    /// A reader of the changes of these tables from now on; of all tables, if none is named.
-    pub fn reader(&self, tables: &[Table]) -> LiveReader {
-        let reading =
-            Arc::new(Reading { tables: tables.to_vec(), state: Mutex::default(), arrived: Notify::new() });
+    /// A reader of the changes from now on that it wants. `wants` is called by [`Self::send`]: it must be short.
+    pub fn reader(&self, wants: impl Fn(&Change) -> bool + Send + Sync + 'static) -> LiveReader {
+        let reading = Arc::new(Reading { wants: Box::new(wants), state: Mutex::default(), arrived: Notify::new() });
         let mut readers = self.0.write().unwrap_or_else(PoisonError::into_inner);
         readers.retain(|reader| reader.strong_count() > 0);
         readers.push(Arc::downgrade(&reading));
         LiveReader(reading)
     }
 
-    /// Passes changes on, in this order, to those who read their tables.
+    /// Passes changes on, in this order, to those who want them.
     pub fn send(&self, changes: Vec<Change>) {
         let changes: Vec<_> = changes.into_iter().map(Arc::new).collect();
         let readers = self.0.read().unwrap_or_else(PoisonError::into_inner);
@@ -75,8 +76,7 @@ impl Drop for LiveChanges {
 
 impl Reading {
     fn take_in(&self, changes: &[Arc<Change>]) {
-        let is_wanted = |change: &&Arc<Change>| self.tables.is_empty() || self.tables.contains(&change.key.table);
-        let mut wanted = changes.iter().filter(is_wanted).peekable();
+        let mut wanted = changes.iter().filter(|change| (self.wants)(change)).peekable();
         if wanted.peek().is_none() {
             return;
         }

@@ -307,11 +307,11 @@ impl Store {
         self.0.shared.have().is_applied(origin, seq)
     }
 
-    /// For the parts of this process, every change of these tables, or of all if none is named, that is committed or applied here
-    /// from now on, in that order, once it is durable. A reader that lags reads the records again. A change with the number 0 is no
-    /// change of an origin: a row was repaired ([`Self::repair`]). A stream to a peer reads [`Self::feed`].
-    pub fn live(&self, tables: &[Table]) -> LiveReader {
-        self.0.shared.live.reader(tables)
+    /// For the parts of this process, every wanted change that is committed or applied here from now on, in that order, once it is
+    /// durable. A reader that lags reads the records again. A change with the number 0 is no change of an origin: a row was repaired
+    /// ([`Self::repair`]). `wants` runs on the committer thread, as [`Self::observe`] says. A stream to a peer reads [`Self::feed`].
+    pub fn live(&self, wants: impl Fn(&Change) -> bool + Send + Sync + 'static) -> LiveReader {
+        self.0.shared.live.reader(wants)
     }
 
     /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. Earlier

@@ -150,8 +150,8 @@ enum Figure {
             value_parser = clap::value_parser!(u32).range(1..=50_000)
         )]
         differences: Vec<u32>,
-        /// Speed of the network in the copy of the files and in the fill, in Mbit/s; 0: as quick as this machine's memory.
-        #[arg(long, default_value_t = 1_000)]
+        /// Limit of the network in its copy of the files and in the fill, in Mbit/s; 0: none, as quick as this machine's memory.
+        #[arg(long, default_value_t = 0)]
         network_mbit: u32,
     },
     /// Days of messages that are left, heard and deleted: fails if the data folders grow, or records stay

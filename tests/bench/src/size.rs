@@ -83,7 +83,8 @@ pub fn run(report: &mut Report, population: Population, differences: &[u32], mbi
         .map_err(|error| format!("the store cannot be sent: {error}"))?;
     fs::remove_dir_all(&aside).map_err(|error| format!("the copy cannot be removed: {error}"))?;
     let sending = copied as f64 / 1e6 / took.as_secs_f64();
-    let what = format!("the same over the network from a to b ({mbit} Mbit/s), by TCP alone, without encryption");
+    let speed = if mbit == 0 { "no limit".to_owned() } else { format!("{mbit} Mbit/s") };
+    let what = format!("the same over the network from a to b ({speed}), by TCP alone, without encryption");
     row(json!(sending), "MB/s", "", &what);
     let spool = cluster.dir().join("spool");
     let times = (population.messages as f64 / SPOOL as f64).max(1.0);
@@ -131,7 +132,7 @@ pub fn run(report: &mut Report, population: Population, differences: &[u32], mbi
     row(json!(records.as_secs_f64()), "s", "", "start of empty node b, until all records are there");
     row(json!(complete.as_secs_f64()), "s", "", "the same, until all audio is there");
     row(json!(rate), "MB/s", "", "filling of node b: bytes of node a's store in that time");
-    row(json!(rate / copying), "ratio", "", "the same beside the plain copy, which needs no network");
+    row(json!(rate / copying), "ratio", "0.5", "the same beside the plain copy");
     row(json!(rate / sending), "ratio", "0.5", "the same beside the copy over the network");
     let beside_spool = spool_copied.as_secs_f64() / complete.as_secs_f64();
     row(json!(beside_spool), "ratio", "0.5", "speed of the filling beside the copy of a spool");

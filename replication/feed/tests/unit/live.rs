@@ -1,10 +1,13 @@
-use std::{future::Future, task::Poll};
+use std::{future::Future, task::Poll, time::Duration};
 
 use proptest::prelude::*;
+use tokio::time::timeout;
 use twinbox_ids::Origin;
-use twinbox_replication_core::{CommitPart, Key, Record};
+use twinbox_replication_core::{CommitPart, Key, Record, Table};
 
 use super::*;
+
+const WITHIN: Duration = Duration::from_secs(1);
 
 fn change(table: u16, seq: u64) -> Change {
     let key = Key::new(Table(table), b"x");
@@ -15,6 +18,11 @@ fn numbers(reader: &mut LiveReader) -> Vec<u64> {
     std::iter::from_fn(|| reader.try_recv().expect("no gap")).map(|change| change.seq).collect()
 }
 
+/// Those of one table.
+fn of(table: u16) -> impl Fn(&Change) -> bool {
+    move |change| change.key.table == Table(table)
+}
+
 /// The outcome of one poll, of a future that is then dropped.
 fn poll<F: Future>(future: F) -> Poll<F::Output> {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -22,24 +30,25 @@ fn poll<F: Future>(future: F) -> Poll<F::Output> {
 }
 
 proptest! {
-    /// Each reader gets the changes of its tables since it began, in their order.
+    /// Each reader gets the changes that it wants since it began, in their order.
     #[test]
-    fn readers_get_the_changes_of_their_tables(
+    fn readers_get_the_changes_that_they_want(
         commits in prop::collection::vec(prop::collection::vec(0..4u16, 0..5), 0..20),
         tables in prop::collection::vec(0..4u16, 0..3), begins in 0..20usize,
     ) {
-        let (live, named) = (LiveChanges::default(), tables.iter().copied().map(Table).collect::<Vec<_>>());
+        let wants = |tables: Vec<u16>| move |change: &Change| tables.contains(&change.key.table.0);
+        let live = LiveChanges::default();
         let (mut seq, mut reader, mut expected) = (0, None, Vec::new());
         for (at, commit) in commits.iter().enumerate() {
             if at == begins {
-                reader = Some(live.reader(&named));
+                reader = Some(live.reader(wants(tables.clone())));
             }
             let changes: Vec<_> = commit.iter().map(|table| { seq += 1; change(*table, seq) }).collect();
-            let wanted = |change: &&Change| tables.is_empty() || tables.contains(&change.key.table.0);
+            let wanted = |change: &&Change| tables.contains(&change.key.table.0);
             expected.extend(changes.iter().filter(wanted).filter(|_| at >= begins).map(|change| change.seq));
             live.send(changes);
         }
-        let mut reader = reader.unwrap_or_else(|| live.reader(&named));
+        let mut reader = reader.unwrap_or_else(|| live.reader(wants(tables)));
         prop_assert_eq!(numbers(&mut reader), expected);
     }
 }
@@ -47,7 +56,7 @@ proptest! {
 #[test]
 fn reader_that_is_far_behind_is_told_once_and_goes_on() {
     let live = LiveChanges::default();
-    let (mut slow, mut other) = (live.reader(&[Table(1)]), live.reader(&[Table(2)]));
+    let (mut slow, mut other) = (live.reader(of(1)), live.reader(of(2)));
     live.send((1..=MOST as u64).map(|seq| change(1, seq)).collect());
     assert_eq!(numbers(&mut slow).len(), MOST, "as many as fit");
     (0..=MOST as u64).for_each(|seq| live.send(vec![change(1, seq)]));
@@ -57,9 +66,9 @@ fn reader_that_is_far_behind_is_told_once_and_goes_on() {
 }
 
 #[test]
-fn reader_is_woken_by_its_tables_and_by_the_end() {
+fn reader_is_woken_by_its_changes_and_by_the_end() {
     let live = LiveChanges::default();
-    let mut reader = live.reader(&[Table(1)]);
+    let mut reader = live.reader(of(1));
     assert!(poll(reader.recv()).is_pending());
     live.send(vec![change(2, 1)]);
     assert!(poll(reader.recv()).is_pending());
@@ -73,15 +82,20 @@ fn reader_is_woken_by_its_tables_and_by_the_end() {
     assert_eq!(poll(reader.recv()), Poll::Ready(Err(LiveError::Closed)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn waiting_reader_wakes_up() {
-    let live = Arc::new(LiveChanges::default());
-    let mut reader = live.reader(&[Table(1)]);
-    let waiting = tokio::spawn(async move { (reader.recv().await, reader.recv().await) });
-    tokio::task::yield_now().await;
+    let live = LiveChanges::default();
+    let mut reader = live.reader(of(1));
+    let (woken, mut wakings) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            let _ = woken.send(reader.recv().await.map(|change| change.seq));
+        }
+    });
+    // While the reader waits, the clock of the test goes on at once.
+    tokio::time::sleep(WITHIN).await;
     live.send(vec![change(2, 1), change(1, 2)]);
-    tokio::task::yield_now().await;
+    assert_eq!(timeout(WITHIN, wakings.recv()).await, Ok(Some(Ok(2))), "by a change");
     drop(live);
-    let (first, second) = waiting.await.expect("no panic");
-    assert_eq!((first.expect("a change").seq, second), (2, Err(LiveError::Closed)));
+    assert_eq!(timeout(WITHIN, wakings.recv()).await, Ok(Some(Err(LiveError::Closed))), "by the end");
 }

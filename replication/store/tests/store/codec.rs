@@ -133,6 +133,22 @@ fn messages_are_those_of_the_schema() {
     assert_eq!(wire::Change::decode(&bytes[..]).expect("a message of the schema").encode_to_vec(), bytes);
 }
 
+/// Each stamp and each origin stands once, however many there are: the deletion names those of all fields again.
+#[test]
+fn many_stamps_stand_once() {
+    for count in [1, 7, 8, 9, 10, 40] {
+        let stamp = |n: u16| Stamp { wall: 1000 + u64::from(n), counter: 0, origin: Origin(u128::from(n)) };
+        let set = |n: u16| Edit::Set(n, Value::Bytes(b"text".to_vec())).delta(&Record::new(), stamp(n), &node("a"));
+        let mut record = Record::new();
+        (1..=count).for_each(|n| record.merge(set(n)));
+        record.merge(Edit::Delete.delta(&record, stamp(count), &node("a")));
+        let bytes = codec::record_to_bytes(&record);
+        assert_eq!(codec::record_from_bytes(&bytes), Ok(record));
+        let message = wire::Record::decode(&bytes[..]).expect("a message of the schema");
+        assert_eq!((message.stamp.len(), message.origin.len()), (count.into(), count.into()));
+    }
+}
+
 /// The bytes of a small record, as every release from the first on reads and writes them.
 #[test]
 fn format_on_disk_does_not_change() {

@@ -12,7 +12,7 @@ use crate::{TABLE, dir, edit, key, node, open, set, text};
 async fn committed_change_is_readable_numbered_and_announced() {
     let dir = dir();
     let store = open(dir.path());
-    let mut live = store.live(&[]);
+    let mut live = store.live(|_| true);
     let first = edit(&store, "x", set("one")).await.expect("a commit");
     assert_eq!((first.origin, first.first, first.last), (store.origin(), 1, 1));
     let both = store.commit(|draft| {
