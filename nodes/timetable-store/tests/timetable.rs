@@ -55,6 +55,9 @@ async fn jobs_are_listed_by_name_and_change_and_go() {
     assert!(changed.since >= before && changed.requested.is_none());
     store.request_job_run(first.id).await.unwrap();
     assert!(store.job(first.id).unwrap().unwrap().requested >= Some(before));
+    let mut watch = store.watch_timetable();
+    assert!(store.write_job_run(run(&first, 60_000, "a")).await.unwrap());
+    assert_eq!(watch.next().await, Some(TimetableChange::Job(first.id)), "a run of it");
 
     store.remove_job(nightly.id).await.unwrap();
     assert_eq!((store.job(nightly.id).unwrap(), store.jobs().unwrap().len()), (None, 1));

@@ -6,7 +6,7 @@ use twinbox_clock::wall;
 use twinbox_devices::{Device, DeviceChange, KindName};
 use twinbox_ids::{DeviceId, Pii, Timestamp};
 use twinbox_mailstore::{EffectOutcome, HoldError, OutboxChange};
-use twinbox_outbox::{Destination, Effect, MAX_HOLDS};
+use twinbox_outbox::{Cause, Destination, Effect, MAX_HOLDS};
 use twinbox_store_kit::{Node, audio};
 
 fn destination(text: &str) -> Destination {
@@ -65,6 +65,18 @@ async fn hold_applies_on_each_node_and_a_flush_on_the_other_makes_due_what_waits
     assert!(!again.released);
     b.hand_over(&a).await;
     assert_eq!((kept_by(&a, &effect), kept_by(&b, &effect)), (None, None));
+}
+
+#[tokio::test]
+async fn watch_reports_effects_and_devices() {
+    let dir = TempDir::new().unwrap();
+    let (node, effect) = with_effect(&dir).await;
+    let mut changes = node.mailstore.watch_outbox();
+    node.mailstore.drop_effect(effect.id).await.unwrap();
+    assert_eq!(changes.next().await, Some(OutboxChange::Effect(effect.id)));
+    let Cause { mailbox, .. } = effect.new.cause;
+    node.mailstore.remove_device(mailbox, effect.new.target).await.unwrap();
+    assert_eq!(changes.next().await, Some(OutboxChange::Device(effect.new.target)));
 }
 
 #[tokio::test]
