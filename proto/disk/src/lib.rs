@@ -20,6 +20,7 @@ mod error;
 pub mod file;
 mod flow;
 mod health;
+mod in_order;
 mod index;
 mod insertion_order;
 mod layers;
@@ -50,6 +51,7 @@ mod verify;
 #[cfg(not(feature = "simulation"))]
 pub use disk::Disk;
 pub use error::{DiskError, TransactError};
+pub use in_order::InOrder;
 #[cfg(not(feature = "simulation"))]
 pub use medium::{Folder, OpenFile};
 pub use options::Options;

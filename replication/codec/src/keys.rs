@@ -197,6 +197,12 @@ pub fn set_aside(origin: Origin, seq: u64) -> Vec<u8> {
     numbered(SET_ASIDE, origin, seq)
 }
 
+/// Origin and number from the key of a change that did not apply.
+pub fn set_aside_change(key: &[u8]) -> Option<(Origin, u64)> {
+    let (origin, seq) = key.strip_prefix(SET_ASIDE)?.split_last_chunk::<8>()?;
+    Some((Origin::from_slice(origin)?, u64::from_be_bytes(*seq)))
+}
+
 /// The changes of an origin that did not apply.
 pub fn set_aside_of(origin: Origin) -> Vec<u8> {
     [SET_ASIDE, &origin.to_bytes()].concat()

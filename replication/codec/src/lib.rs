@@ -9,6 +9,7 @@
 pub mod keys;
 mod message;
 mod read;
+pub mod row_hash;
 mod stamps;
 mod write;
 

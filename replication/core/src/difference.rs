@@ -1,6 +1,6 @@
-//! The difference between two copies of one record.
+//! The difference between two copies of one record, and its repair.
 
-use crate::{Record, Tag};
+use crate::{Key, Record, Tag};
 
 /// The parts of a record that another copy has and this one lacks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -9,6 +9,28 @@ pub struct Lack {
     pub fields: Vec<Tag>,
     /// A delete, or stamps that it saw.
     pub deletion: bool,
+}
+
+/// The fault of a row that was repaired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowFault {
+    /// The row was not here.
+    Missing,
+    /// Its bytes could not be read.
+    Unreadable,
+    /// The row lacked a part.
+    Incomplete,
+}
+
+/// A row that was repaired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepairedRow {
+    /// Its key.
+    pub key: Key,
+    /// Its fault.
+    pub fault: RowFault,
+    /// The parts that were added.
+    pub added: Lack,
 }
 
 impl Record {

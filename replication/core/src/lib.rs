@@ -35,7 +35,7 @@ mod value;
 pub use change::{Change, CommitPart, Gap, Vector};
 pub use clock::Clock;
 pub use commits::CommitAssembly;
-pub use difference::Lack;
+pub use difference::{Lack, RepairedRow, RowFault};
 pub use dots::Dots;
 pub use edit::{Edit, make_edits};
 pub use field::{Field, Member, Members};

@@ -1,12 +1,12 @@
 //! The side that has the blobs.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use tokio::{sync::mpsc, time::timeout};
 use tonic::Status;
 use tracing::warn;
 use twinbox_ids::BlobHash;
-use twinbox_replication_store::{Store, StoreError, codec};
+use twinbox_replication_store::{BlobReader, Store, StoreError, codec};
 use twinbox_wire::replication::{Absence, BlobPiece, BlobPieces, FetchBlobsRequest};
 
 use crate::{MAX_ASKED, MESSAGE};
@@ -64,23 +64,24 @@ pub async fn serve(store: Store, request: BlobsRequest, answer: mpsc::Sender<Res
 impl Cursor {
     /// The next message. Waits for the disk.
     fn next(&mut self, store: &Store) -> BlobPieces {
-        let (mut piece, mut bytes) = (Vec::new(), 0);
+        let (mut piece, mut bytes, mut reader) = (Vec::new(), 0, store.blobs().reader());
         while bytes < MESSAGE
             && let Some(hash) = self.request.hashes.get(self.number)
         {
             let number = u32::try_from(self.number).unwrap_or(u32::MAX);
-            let end = match read(store, hash, self.at, (MESSAGE - bytes) as u64) {
-                Ok((data, last)) => {
-                    bytes += data.len();
-                    self.at += data.len() as u64;
-                    piece.push(BlobPiece { number, data, last, ..BlobPiece::default() });
-                    last
-                }
-                Err(absence) => {
-                    piece.push(BlobPiece { number, absence: absence.into(), ..BlobPiece::default() });
-                    true
-                }
-            };
+            let end =
+                match read(store, &mut reader, hash, self.at..self.at.saturating_add((MESSAGE - bytes) as u64)) {
+                    Ok((data, last)) => {
+                        bytes += data.len();
+                        self.at += data.len() as u64;
+                        piece.push(BlobPiece { number, data, last, ..BlobPiece::default() });
+                        last
+                    }
+                    Err(absence) => {
+                        piece.push(BlobPiece { number, absence: absence.into(), ..BlobPiece::default() });
+                        true
+                    }
+                };
             if end {
                 self.number += 1;
                 self.at = 0;
@@ -90,22 +91,25 @@ impl Cursor {
     }
 }
 
-/// At most this many bytes of a blob, and whether they are its last.
-fn read(store: &Store, hash: &BlobHash, at: u64, most: u64) -> Result<(bytes::Bytes, bool), Absence> {
-    let blobs = store.blobs();
+/// These bytes of a blob, as far as it has them, and whether they are its last.
+fn read(
+    store: &Store,
+    reader: &mut BlobReader<'_>,
+    hash: &BlobHash,
+    range: Range<u64>,
+) -> Result<(bytes::Bytes, bool), Absence> {
     // A blob that a peer was promised stays until it has all of it (rule D9).
-    if !blobs.keep(hash) {
+    match reader.keep_and_read(hash, range.start, range.end - range.start) {
+        Ok(Some(read)) => Ok(read),
         // Being stored, or being removed: it is not known yet whether it stays.
-        if blobs.is_changing(hash) {
-            return Err(Absence::Changing);
-        }
-        return Err(match is_given_up(store, hash) {
+        Ok(None) if store.blobs().is_changing(hash) => Err(Absence::Changing),
+        Ok(None) => Err(match is_given_up(store, hash) {
             Ok(true) => Absence::GivenUp,
             Ok(false) => Absence::NotHere,
             Err(error) => unreadable(hash, &error),
-        });
+        }),
+        Err(error) => Err(unreadable(hash, &error)),
     }
-    blobs.read_part(hash, at, most).map_err(|error| unreadable(hash, &error))
 }
 
 fn unreadable(hash: &BlobHash, error: &StoreError) -> Absence {

@@ -310,6 +310,8 @@ impl Scan<'_> {
         if self.rows > self.told.total().saturating_add(REPAIRED) {
             return Err(bad("more rows than changes that its node tells of"));
         }
+        // Before its rows are merged in: an empty store then has none to look at.
+        self.remove_absent(upto.as_ref(), listed).await?;
         let mut present = rows.into_iter().filter_map(|(key, record)| Some((key, record?)));
         let together = if self.inner.store.filled().has_records() { ROWS } else { PAGE_ROWS };
         let mut parts = std::iter::from_fn(|| Some(present.by_ref().take(together).collect::<Vec<_>>()))
@@ -326,7 +328,6 @@ impl Scan<'_> {
             self.inner.counters.set_aside.fetch_add(too_large?, Relaxed);
             merging.extend(parts.next().map(merge));
         }
-        self.remove_absent(upto.as_ref(), listed).await?;
         self.after = upto;
         Ok(self.after.is_none())
     }

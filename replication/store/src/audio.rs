@@ -23,7 +23,7 @@ pub const PACKS: Config =
 
 /// A part ends with the record that brings it to this many named blobs, here or not, of 64 bytes each. They are looked up, fetched and
 /// stored in the order of the index: the more of them, the more have a neighbour in the same block.
-const PART: usize = 131_072;
+const PART: usize = 262_144;
 
 /// Audio that a part of the records name and that is not here.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl Store {
         }
         blobs.sort_unstable_by_key(|blob| blob.hash);
         blobs.dedup_by_key(|blob| blob.hash);
-        blobs.retain(|blob| !self.blobs().has(&blob.hash));
+        self.blobs().retain_missing(&mut blobs);
         Ok(MissingAudio { blobs, upto, others })
     }
 }

@@ -4,6 +4,7 @@
 //! row is written in the transaction of the first change that names it.
 
 mod contents;
+mod reader;
 mod removal;
 mod storing;
 mod syncing;
@@ -18,11 +19,12 @@ use std::{
 
 use bytes::Bytes;
 use twinbox_clock::{BootInstant, wall};
-use twinbox_disk::{Disk, DiskError, Folder, Need, Reserve, TransactError, Transaction};
+use twinbox_disk::{Disk, DiskError, Folder, InOrder, Need, Reserve, TransactError, Transaction};
 use twinbox_ids::BlobHash;
 use twinbox_packs::{Contents, Extent, LiveBounds, PackError, Packs};
 use twinbox_replication_core::{BlobRef, Change};
 
+pub use self::reader::BlobReader;
 use self::{syncing::Syncing, uses::Uses};
 use crate::{
     StoreError,
@@ -118,6 +120,21 @@ impl Blobs {
     pub fn has(&self, hash: &BlobHash) -> bool {
         let row = || self.row(hash).is_ok_and(|row| row.is_some_and(|row| !self.is_lost(&row)));
         !self.0.uses.is_removing(hash) && (self.is_loose(hash) || row())
+    }
+
+    /// Keeps, of blobs in the order of their hashes, those that are not here.
+    pub(crate) fn retain_missing(&self, blobs: &mut Vec<BlobRef>) {
+        let mut rows = self.rows_in_order();
+        blobs.retain(|BlobRef { hash, .. }| {
+            let mut row = || rows.get(&keys::blob(hash)).ok().flatten().and_then(|row| Row::decode(&row).ok());
+            let is_here = self.is_loose(hash) || row().is_some_and(|row| !self.is_lost(&row));
+            self.0.uses.is_removing(hash) || !is_here
+        });
+    }
+
+    /// The rows of blobs that are looked for in the order of their hashes.
+    fn rows_in_order(&self) -> InOrder<'_> {
+        InOrder::new(&self.0.disk, keys::BLOBS_END)
     }
 
     /// As [`Self::has`], for a caller that relies on the answer: a blob that is here stays for an hour, even if no record names it.

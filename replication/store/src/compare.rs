@@ -1,15 +1,14 @@
 //! Rows by bucket, and the count of all rows and changes.
 
-use twinbox_ids::{BlobHash, Origin};
-use twinbox_replication_core::{BlobRef, Key, Lack, Record, Table, buckets::BucketSet};
+use twinbox_ids::BlobHash;
+use twinbox_replication_core::{BlobRef, Key, Lack, Record, RowFault, Table, buckets::BucketSet};
 
 use crate::{
-    Store, StoreError, codec,
+    Store, StoreError,
+    codec::{self, row_hash},
     draft::{decode_record, decode_row},
     keys,
-    repair::RowFault,
     state::behind,
-    sums,
 };
 
 /// Rows that one page looks at.
@@ -110,9 +109,9 @@ impl Store {
         }
         for (visited, entry) in self.disk().scan_range(&from, &end).enumerate() {
             let (row, value) = entry?;
-            if buckets.contains(sums::bucket(&row))
+            if buckets.contains(row_hash::bucket(&row))
                 && let Ok((key, record)) = decode_row(&row, &value)
-                && let Some(hash) = sums::row_hash(&key, &record)
+                && let Some(hash) = row_hash::row_hash(&key, &record)
             {
                 page.rows.push((key, hash.hash));
             }
@@ -152,7 +151,7 @@ impl Store {
     pub fn set_aside_rows(&self) -> Result<Vec<Key>, StoreError> {
         let mut rows = Vec::new();
         for entry in self.disk().scan(keys::SET_ASIDE) {
-            let Some((origin, seq)) = set_aside_change(&entry?.0) else { continue };
+            let Some((origin, seq)) = keys::set_aside_change(&entry?.0) else { continue };
             let Some(bytes) = self.disk().get(&keys::change(origin, seq))? else { continue };
             rows.extend(codec::decode_change(&bytes).ok().map(|change| change.key));
         }
@@ -193,10 +192,4 @@ impl Store {
         }
         Ok(stats)
     }
-}
-
-/// Origin and number from the key of a change that was set aside.
-pub(crate) fn set_aside_change(key: &[u8]) -> Option<(Origin, u64)> {
-    let (origin, seq) = key.strip_prefix(keys::SET_ASIDE)?.split_last_chunk::<8>()?;
-    Some((Origin::from_slice(origin)?, u64::from_be_bytes(*seq)))
 }

@@ -20,9 +20,8 @@ use crate::{
 const SMALL: usize = 16 * 1024;
 
 impl Store {
-    /// Commits the draft of `f`; durable here when it resolves. `f` runs on the committer thread, one commit after the
-    /// other, so that it can compare and set; it must be short. With `Err` nothing is written. Dropping the future does
-    /// not undo the commit.
+    /// Commits the draft of `f`; durable here when it resolves. `f` runs on the committer thread, one commit after the other, so that it
+    /// can compare and set; it must be short. With `Err` nothing is written. Dropping the future does not undo the commit.
     pub async fn commit<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
     where
         F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,

@@ -6,13 +6,13 @@ use twinbox_disk::Disk;
 use twinbox_ids::Origin;
 use twinbox_replication_core::{Have, Ranges};
 
-use crate::{StoreError, compare::set_aside_change, draft::decode_upto, keys};
+use crate::{StoreError, draft::decode_upto, keys};
 
 /// The changes here: the gap-free prefixes as stored, those beyond them from the log, and the marks of those that were set aside.
 pub(crate) fn read(disk: &Disk) -> Result<Have, StoreError> {
     let mut aside = BTreeSet::new();
     for entry in disk.scan(keys::SET_ASIDE) {
-        aside.extend(set_aside_change(&entry?.0));
+        aside.extend(keys::set_aside_change(&entry?.0));
     }
     Ok(Have { durable: read_durable(disk)?, aside })
 }

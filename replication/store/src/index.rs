@@ -12,11 +12,14 @@ use twinbox_replication_core::{Key, Record, row_sums::CountedRow};
 
 use crate::{
     Store, StoreError,
-    codec::{self, FORMAT},
+    codec::{
+        self, FORMAT,
+        row_hash::{Content, content_of, row_hash},
+    },
     draft::decode_record,
     keys,
     store::{lock, versioned},
-    sums::{self, RowChange},
+    sums::RowChange,
 };
 
 /// Entries that one step of the indexing reads: it holds up commits for a moment only.
@@ -66,7 +69,7 @@ pub(crate) struct Indexed {
     /// No part of it outlives its tombstone.
     deleted: bool,
     /// Hash of its content, for the comparison of stores.
-    content: Option<sums::Content>,
+    content: Option<Content>,
 }
 
 impl Indexed {
@@ -77,11 +80,10 @@ impl Indexed {
     fn with(record: &Record, encoded: &[u8]) -> Self {
         let blobs = record.blobs().map(|blob| blob.hash).collect();
         let tombstone = record.tombstone().map(|tombstone| tombstone.stamp);
-        Self { blobs, tombstone, deleted: record.is_deleted(), content: sums::content_of(record, encoded) }
+        Self { blobs, tombstone, deleted: record.is_deleted(), content: content_of(record, encoded) }
     }
 
-    /// Writes the difference between a record as it was, `self`, and as it is `now`, which is `encoded` on disk; returns it for the
-    /// sums.
+    /// Writes the difference between a record as it was, `self`, and as it is `now`, which is `encoded` on disk; returns it for the sums.
     pub(crate) fn update(
         &self,
         access: &mut (dyn Access + '_),
@@ -265,7 +267,7 @@ impl Store {
                 let bytes = transaction.get(&keys::record(&key))?;
                 let Some(Ok(record)) = bytes.map(|bytes| decode_record(&bytes)) else { continue };
                 let entry = keys::present(&key);
-                match (sums::row_hash(&key, &record).is_some(), transaction.get(&entry)?.is_some()) {
+                match (row_hash(&key, &record).is_some(), transaction.get(&entry)?.is_some()) {
                     (true, false) => transaction.put(entry, vec![FORMAT])?,
                     (false, true) => transaction.remove(entry),
                     _ => continue,
@@ -281,8 +283,7 @@ impl Store {
         Ok(())
     }
 
-    /// Does a part of the indexing of a store that an earlier release wrote to; true when the indexing is complete. One
-    /// caller at a time.
+    /// Does a part of the indexing of a store that an earlier release wrote to; true when the indexing is complete. One caller at a time.
     pub async fn index_step(&self) -> Result<bool, StoreError> {
         let phase = lock(&self.indexing().0).clone();
         let next = match phase {

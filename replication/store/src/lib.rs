@@ -28,7 +28,7 @@ mod store;
 mod sums;
 
 pub use audio::MissingAudio;
-pub use blobs::Blobs;
+pub use blobs::{BlobReader, Blobs};
 pub use compact::CompactedPacks;
 pub use compare::{RowPage, StoreStats, StoredRow, TableStats};
 pub use draft::{Committed, Draft};
@@ -36,13 +36,11 @@ pub use error::{CommitError, StoreError};
 pub use log::LogPin;
 pub use purge::{DeletedRow, FreedSpace, PurgeCounts, PurgedRows, Removal};
 pub use recordings::Recordings;
-pub use repair::{RepairedRow, RowFault};
 pub use state::{ExtraRow, StatePage};
 pub use store::{Store, StoreConfig, StoreHealth};
-pub use sums::{HASHES, row_hash};
 pub use twinbox_disk::Space;
 pub use twinbox_replication_codec as codec;
-pub use twinbox_replication_core::Filled;
+pub use twinbox_replication_core::{Filled, RepairedRow, RowFault};
 pub use twinbox_replication_feed::{LiveError, LiveReader};
 
 use twinbox_replication_codec::keys;

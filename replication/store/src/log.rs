@@ -13,7 +13,7 @@ use twinbox_disk::{Disk, Transaction};
 use twinbox_ids::{Origin, Timestamp};
 use twinbox_replication_core::{Change, Key, Vector, state_fill::LogEntry};
 
-use crate::{Store, StoreError, codec, compare::set_aside_change, draft::decode_upto, keys, store::lock};
+use crate::{Store, StoreError, codec, draft::decode_upto, keys, store::lock};
 
 /// Changes that one transaction removes: commits wait for it.
 const STEP: usize = 64;
@@ -116,8 +116,7 @@ impl Store {
         Ok(changes)
     }
 
-    /// Number of changes in the log. Changes that a fill has put behind the beginning, and that are still to be removed, are
-    /// not counted.
+    /// Number of changes in the log. Changes that a fill has put behind the beginning, and that are still to be removed, are not counted.
     pub fn log_changes(&self) -> u64 {
         let (begins, have) = (self.log_begins(), self.holdings());
         have.iter()
@@ -155,9 +154,8 @@ impl Store {
         Ok(entries)
     }
 
-    /// Cuts the changes in `range` from the log of an origin, as far as that can be: in small transactions, as many as there
-    /// are changes. Those before the range were cut earlier. Returns the number of removed changes. Peers with less of this
-    /// origin fill by state.
+    /// Cuts the changes in `range` from the log of an origin, as far as that can be: in small transactions, as many as there are changes.
+    /// Those before the range were cut earlier. Returns the number of removed changes. Peers with less of this origin fill by state.
     pub async fn cut_log(&self, origin: Origin, range: RangeInclusive<u64>) -> Result<u64, StoreError> {
         // Each step begins where the one before ended: the removals of that one may still be in memory, and would be passed over again.
         let (disk, mut removed, (mut from, upto)) = (self.disk().in_background(), 0, range.into_inner());
@@ -185,7 +183,7 @@ impl Store {
         let upto = pinned.values().fold(upto.min(prefix), |upto, pin| upto.min(pin.get(origin)));
         let upto = match transaction.scan_from(&keys::set_aside_of(origin), &keys::set_aside(origin, 0), 1)?.first()
         {
-            Some((mark, _)) => set_aside_change(mark).map_or(0, |(_, seq)| upto.min(seq.saturating_sub(1))),
+            Some((mark, _)) => keys::set_aside_change(mark).map_or(0, |(_, seq)| upto.min(seq.saturating_sub(1))),
             None => upto,
         };
         let oldest = transaction.scan_from(&keys::changes(origin), &keys::change(origin, from), STEP)?;
@@ -209,7 +207,9 @@ impl Store {
     fn cut_limit(&self, origin: Origin, prefix: u64) -> Result<u64, StoreError> {
         let pinned = lock(&self.log().pins).values().fold(prefix, |upto, pin| upto.min(pin.get(origin)));
         Ok(match self.disk().scan(&keys::set_aside_of(origin)).next().transpose()? {
-            Some((mark, _)) => set_aside_change(&mark).map_or(0, |(_, seq)| pinned.min(seq.saturating_sub(1))),
+            Some((mark, _)) => {
+                keys::set_aside_change(&mark).map_or(0, |(_, seq)| pinned.min(seq.saturating_sub(1)))
+            }
             None => pinned,
         })
     }

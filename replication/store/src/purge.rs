@@ -114,9 +114,8 @@ impl Store {
         Ok(rows)
     }
 
-    /// Removes these records, or their audio, durably; one that has changed since it was read stays. Makes no change that
-    /// peers see. The deletion must be stable: a change by a member that did not know of it would create the record
-    /// again, in part.
+    /// Removes these records, or their audio, durably; one that has changed since it was read stays. Makes no change that peers see. The
+    /// deletion must be stable: a change by a member that did not know of it would create the record again, in part.
     pub async fn purge(&self, rows: Vec<(DeletedRow, Removal)>) -> Result<PurgedRows, StoreError> {
         let (disk, mut purged) = (self.disk().in_background(), PurgedRows::default());
         let mut rows = rows.into_iter().peekable();

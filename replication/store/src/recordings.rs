@@ -149,9 +149,8 @@ impl Recordings {
         self.finish(sealing, id, take).await
     }
 
-    /// Makes the take that `blob` names that blob, if the chunks here assemble to it; a longer take is cut. Durable
-    /// when this resolves to true. If it is false, fetch the blob and call this function again: it then removes the
-    /// rest of the take and returns true.
+    /// Makes the take that `blob` names that blob, if the chunks here assemble to it; a longer take is cut. Durable when this resolves to
+    /// true. If it is false, fetch the blob and call this function again: it then removes the rest of the take and returns true.
     pub async fn seal_from_chunks(&self, blob: BlobRef) -> Result<bool, StoreError> {
         let BlobRef { hash, length, recording } = blob;
         let has = self.shared().blobs.has(&hash);

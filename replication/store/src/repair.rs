@@ -8,13 +8,12 @@ use std::collections::BTreeSet;
 use twinbox_clock::wall;
 use twinbox_disk::{Pair, Transaction, check_lengths};
 use twinbox_ids::Origin;
-use twinbox_replication_core::{Change, CommitPart, Key, Lack, Record, Vector};
+use twinbox_replication_core::{Change, CommitPart, Key, Record, RepairedRow, RowFault, Vector};
 
 use crate::{
     Store, StoreError,
     apply::CLOCK_BOUND,
     codec,
-    compare::set_aside_change,
     draft::{decode_record, need},
     index::Indexed,
     keys,
@@ -22,28 +21,6 @@ use crate::{
     store::lock,
     sums::RowChange,
 };
-
-/// The fault of a row that was repaired.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowFault {
-    /// The row was not here.
-    Missing,
-    /// Its bytes could not be read.
-    Unreadable,
-    /// The row lacked a part.
-    Incomplete,
-}
-
-/// A row that was repaired.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepairedRow {
-    /// Its key.
-    pub key: Key,
-    /// Its fault.
-    pub fault: RowFault,
-    /// The parts that were added.
-    pub added: Lack,
-}
 
 /// The writes of a repair, and its result.
 #[derive(Default)]
@@ -175,7 +152,7 @@ fn clear_set_aside(
 ) -> Result<Vec<(Origin, u64)>, StoreError> {
     let mut cleared = Vec::new();
     for (mark, _) in marks {
-        let Some((origin, seq)) = set_aside_change(&mark) else { continue };
+        let Some((origin, seq)) = keys::set_aside_change(&mark) else { continue };
         let Some(bytes) = transaction.get(&keys::change(origin, seq))? else { continue };
         let Ok(change) = codec::decode_change(&bytes) else { continue };
         if !rows.contains(&change.key) {

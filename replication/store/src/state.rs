@@ -12,7 +12,6 @@ use crate::{
     apply::raise_prefix,
     blobs::hash_of,
     codec,
-    compare::set_aside_change,
     draft::{decode_record, decode_upto},
     index::Indexed,
     keys,
@@ -225,7 +224,7 @@ fn has_others(
 
 fn first_set_aside(transaction: &Transaction<'_>, origin: Origin) -> Result<Option<u64>, StoreError> {
     let first = transaction.scan_from(&keys::set_aside_of(origin), &keys::set_aside(origin, 0), 1)?;
-    Ok(first.first().and_then(|(mark, _)| set_aside_change(mark)).map(|(_, seq)| seq))
+    Ok(first.first().and_then(|(mark, _)| keys::set_aside_change(mark)).map(|(_, seq)| seq))
 }
 
 /// Notes that rows show changes of a source up to these numbers.

@@ -95,9 +95,8 @@ pub(crate) struct Shared {
 }
 
 impl Store {
-    /// Opens the store and begins a new incarnation of it: a new origin, durable before its first use (rule D1). Blocks
-    /// while the disk works: half a second at most for a store of usual size, and some seconds more when an earlier release
-    /// wrote to it.
+    /// Opens the store and begins a new incarnation of it: a new origin, durable before its first use (rule D1). Blocks while the disk
+    /// works: half a second at most for a store of usual size, and some seconds more when an earlier release wrote to it.
     pub fn open(config: StoreConfig) -> Result<Self, StoreError> {
         let StoreConfig { dir, node, reserve_bytes } = config;
         let options = Options::with_reserve(reserve_bytes).appending(keys::LOG, keys::CHANGE_LENGTH);

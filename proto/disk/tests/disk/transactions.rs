@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use twinbox_disk::{Disk, DiskError, MAX_KEY, MAX_VALUE, Pair, TransactError, Transaction};
+use twinbox_disk::{Disk, DiskError, InOrder, MAX_KEY, MAX_VALUE, Pair, TransactError, Transaction};
 
 use crate::put;
 
@@ -334,4 +334,35 @@ fn background_runs_behind_all_that_waits_one_in_a_group() {
         group(&["purge 3"]),
     ];
     assert_eq!(order, expected.concat());
+}
+
+/// Keys that lie close together and far apart, over what is in the index and what is not there yet.
+#[tokio::test]
+async fn keys_asked_for_in_their_order_have_the_values_of_single_reads() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = |n: u16| [&b"n"[..], &n.to_be_bytes()].concat();
+    let mut disk = Disk::open(dir.path()).expect("a disk");
+    put(&disk, b"o", b"behind the end").await.expect("a write");
+    for part in [0..2_000, 2_000..4_000_u16] {
+        // The first part is in the index by then.
+        drop(disk);
+        disk = Disk::open(dir.path()).expect("the disk again");
+        let there = part.filter(|n| n % 3 != 0 && n / 300 % 3 != 1);
+        let write = disk.transact(move |t| {
+            there.into_iter().try_for_each(|n| t.put(key(n), n.to_be_bytes()))?;
+            Ok::<_, DiskError>(())
+        });
+        write.await.expect("a commit");
+    }
+    for steps in [&[1][..], &[0, 1], &[1, 40, 2], &[7, 1, 1, 90], &[200, 3], &[33], &[32, 31]] {
+        let (mut in_order, mut n) = (InOrder::new(&disk, b"o"), 0);
+        for step in steps.iter().cycle() {
+            assert_eq!(in_order.get(&key(n)), disk.get(&key(n)), "{n} by steps of {steps:?}");
+            n += step;
+            if n > 4_100 {
+                break;
+            }
+        }
+        assert_eq!(in_order.get(b"o"), Ok(None), "the end");
+    }
 }

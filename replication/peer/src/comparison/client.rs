@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 use twinbox_replication_core::{Holdings, Key, Vector, buckets::BucketSet, range_sums::RangeList};
-use twinbox_replication_store::{HASHES, RepairedRow, RowPage, StoredRow};
+use twinbox_replication_store::{RepairedRow, RowPage, StoredRow, codec::row_hash::HASHES};
 use twinbox_wire::replication::{
     self as wire, compare_reply, compare_request::Part, replication_client::ReplicationClient,
 };

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tonic::Status;
 use twinbox_replication_core::buckets::GROUPS;
-use twinbox_replication_store::{HASHES, Store, StoreError, codec};
+use twinbox_replication_store::{
+    Store, StoreError,
+    codec::{self, row_hash::HASHES},
+};
 use twinbox_wire::replication::{self as wire, compare_reply, compare_request::Part};
 
 use super::{frames, session};

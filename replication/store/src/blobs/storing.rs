@@ -8,7 +8,7 @@ use twinbox_packs::{Extent, Frame, Kind, PackError};
 use twinbox_replication_core::BlobRef;
 
 use super::{AudioPacks, Blobs, blocking, hash_of};
-use crate::{StoreError, pieces::Row, store::lock};
+use crate::{StoreError, keys, pieces::Row, store::lock};
 
 /// Maximum bytes of a blob in one frame.
 const PIECE: usize = 256 * 1024;
@@ -40,27 +40,29 @@ impl Blobs {
         .await
     }
 
-    /// As [`Self::put_as`], for many by one sync and one transaction. Returns those whose bytes have another hash, which are
-    /// not stored.
+    /// As [`Self::put_as`], for many by one sync and one transaction. Returns those whose bytes have another hash, which are not stored.
     pub async fn put_all(&self, blobs: Vec<(BlobHash, Bytes)>) -> Result<Vec<BlobHash>, StoreError> {
         let this = self.clone();
         blocking(move || {
             let is_right = |(expected, bytes): &(BlobHash, Bytes)| hash_of(bytes) == *expected;
-            let (right, wrong): (Vec<_>, Vec<_>) = blobs.into_iter().partition(is_right);
+            let (mut right, wrong): (Vec<_>, Vec<_>) = blobs.into_iter().partition(is_right);
+            right.sort_unstable_by_key(|(hash, _)| *hash);
             this.store(&right)?;
             Ok(wrong.into_iter().map(|(expected, _)| expected).collect())
         })
         .await
     }
 
-    /// Stores bytes under their hashes.
+    /// Stores bytes under their hashes, in the order of these.
     fn store(&self, blobs: &[(BlobHash, Bytes)]) -> Result<(), StoreError> {
-        let (mut loose, mut new) = (Vec::new(), Vec::new());
+        blobs.iter().for_each(|(hash, _)| self.0.uses.keep_new(hash));
+        let (mut loose, mut new, mut rows) = (Vec::new(), Vec::new(), self.rows_in_order());
         for (hash, bytes) in blobs {
-            self.0.uses.keep_new(hash);
+            let is_loose = self.is_loose(hash);
+            let is_here = is_loose || rows.get(&keys::blob(hash)).is_ok_and(|row| row.is_some());
             // The disk may have corrupted the blob since it was stored.
-            let is_whole = self.bytes_of(hash, |length| 0..length).is_ok_and(|found| found == *bytes);
-            match (is_whole, self.is_loose(hash)) {
+            let is_whole = is_here && self.bytes_of(hash, |length| 0..length).is_ok_and(|found| found == *bytes);
+            match (is_whole, is_loose) {
                 (true, false) => {}
                 // The blob is to stay even if its take is discarded.
                 (true, true) => loose.push(*hash),

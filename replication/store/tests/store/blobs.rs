@@ -102,6 +102,11 @@ async fn many_blobs_share_the_syncs_and_wrong_ones_are_named_and_not_stored() {
     assert!(!store.blobs().has(&wrong) && !store.blobs().has(&hash_of(&audio(77))));
     all.retain(|(hash, _)| *hash != wrong);
     assert!(all.iter().any(|(hash, _)| *hash == damaged.hash), "it is mended");
+    let again = all.iter().rev().cloned().collect();
+    assert_eq!(store.blobs().put_all(again).await, Ok(vec![]));
+    for length in [1_000, 1_299] {
+        assert_eq!(damage::places(dir.path(), &audio(length)).len(), 1, "{length} bytes are written once");
+    }
     drop(store);
     let store = open(dir.path());
     for (hash, bytes) in &all {
@@ -191,6 +196,40 @@ async fn sealed_audio_replaces_a_damaged_blob() {
     assert_eq!(open(dir.path()).blobs().read(&blob.hash).await, Ok(audio(900)));
 }
 
+/// Whatever the order, and wherever the audio is: a peer may ask for anything.
+#[tokio::test]
+async fn reader_has_each_blob_that_is_here() {
+    let dir = dir();
+    let store = open(dir.path());
+    let hash_of = |bytes: &Bytes| BlobHash(*blake3::hash(bytes).as_bytes());
+    let mut all: Vec<_> = (1_000..1_200).map(audio).map(|bytes| (hash_of(&bytes), bytes)).collect();
+    assert_eq!(store.blobs().put_all(all.clone()).await, Ok(vec![]));
+    // One that no row has yet.
+    let sealed = audio(3_000);
+    let take = Some((RecordingId::random(), 1));
+    from_chunks(&store, BlobRef { hash: hash_of(&sealed), length: 3_000, recording: take }, sealed.clone()).await;
+    all.push((hash_of(&sealed), sealed));
+    all.sort_by_key(|(hash, _)| *hash);
+    let none = BlobHash([0x77; 32]);
+    for turned in [false, true] {
+        let mut reader = store.blobs().reader();
+        assert_eq!(reader.keep_and_read(&none, 0, 1).map(|read| read.is_none()), Ok(true));
+        for (hash, bytes) in &all {
+            assert_eq!(reader.keep_and_read(hash, 0, u64::MAX), Ok(Some((bytes.clone(), true))), "{turned}");
+            assert_eq!(reader.keep_and_read(hash, 5, 300), Ok(Some((bytes.slice(5..305), false))));
+            let outside = reader.keep_and_read(hash, 10_000, 1);
+            assert!(matches!(outside, Err(StoreError::NotThere { .. })), "{outside:?}");
+        }
+        all.reverse();
+    }
+    // Stored since the reader has looked.
+    let mut reader = store.blobs().reader();
+    assert_eq!(reader.keep_and_read(&BlobHash([0; 32]), 0, 1), Ok(None));
+    let later = audio(4_000);
+    store.blobs().put(later.clone()).await.expect("a blob");
+    assert_eq!(reader.keep_and_read(&hash_of(&later), 0, u64::MAX), Ok(Some((later, true))));
+}
+
 #[tokio::test]
 async fn missing_audio_of_many_records_comes_in_parts() {
     let dir = dir();
@@ -200,15 +239,15 @@ async fn missing_audio_of_many_records_comes_in_parts() {
         Value::from(BlobRef { hash, length: 100, recording: None })
     };
     // Each names 399 blobs that all name, and one of its own.
-    for record in 0..340 {
+    for record in 0..680 {
         let edits = (0..400).map(|n| Edit::Set(n as u16, blob(if n == 0 { 400 + record } else { n }))).collect();
         edit(&store, &format!("{record:03}"), edits).await.expect("a commit");
     }
     let first = store.missing_audio(false, None).expect("a part");
-    assert_eq!((first.blobs.len(), &first.upto, first.others), (399 + 328, &Some(key("327")), false));
+    assert_eq!((first.blobs.len(), &first.upto, first.others), (399 + 656, &Some(key("655")), false));
     assert!(first.blobs.is_sorted_by_key(|blob| blob.hash));
     let rest = store.missing_audio(false, first.upto.as_ref()).expect("a part");
-    assert_eq!((rest.blobs.len(), &rest.upto), (399 + 12, &None));
+    assert_eq!((rest.blobs.len(), &rest.upto), (399 + 24, &None));
     let deleted = store.missing_audio(true, None).expect("a part");
     assert_eq!((deleted.blobs, deleted.upto, deleted.others), (vec![], None, true), "none is deleted");
 }

@@ -10,7 +10,10 @@ use twinbox_replication_core::{
     buckets::BucketSet,
     range_sums::{RangeList, differing},
 };
-use twinbox_replication_store::{Removal, RowFault, Store, StoredRow, codec, row_hash};
+use twinbox_replication_store::{
+    Removal, RowFault, Store, StoredRow,
+    codec::{self, row_hash::row_hash},
+};
 
 use crate::{TABLE, dir, edit, key, node, open, open_as, set, text};
 

@@ -249,14 +249,16 @@ async fn stored_audio_waits_for_the_change_that_names_it() {
     let store = open(dir.path());
     let kept = store.blobs().put(audio(100)).await.expect("a blob");
     let other = store.blobs().put(audio(200)).await.expect("a blob");
+    let sent = store.blobs().put(audio(300)).await.expect("a blob");
     assert_eq!(sweep_at(&store, HOUR, later()).await, FreedSpace::default(), "storing it is a use");
     drop(store);
     // The next incarnation knows of no use.
     let store = open(dir.path());
     assert_eq!(sweep(&store, HOUR).await, FreedSpace::default(), "too young");
     assert!(store.blobs().keep(&kept.hash));
+    assert!(store.blobs().reader().keep_and_read(&sent.hash, 0, 1).is_ok_and(|read| read.is_some()));
     assert_eq!(sweep_at(&store, HOUR, later()).await, FreedSpace { blobs: 1, bytes: 200 });
-    assert!(store.blobs().has(&kept.hash) && !store.blobs().has(&other.hash));
+    assert!(store.blobs().has(&kept.hash) && store.blobs().has(&sent.hash) && !store.blobs().has(&other.hash));
 }
 
 /// A sealed take of its audio.
