@@ -9,7 +9,7 @@ use twinbox_replication_core::{BlobRef, Edit, Value, Vector};
 use twinbox_replication_feed::FeedEntry;
 use twinbox_replication_store::{DeletedRow, FreedSpace, PurgedRows, Removal, Store, StoreError};
 
-use crate::{TABLE, audio, dir, edit, key, open, open_as, set, taken, text};
+use crate::{TABLE, audio, damage, dir, edit, key, open, open_as, set, taken, text};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -304,6 +304,7 @@ async fn audio_that_is_also_stored_as_a_blob_outlives_its_discarded_take() {
     let store = open(dir.path());
     let blob = sealed(&store, 600).await;
     assert_eq!(store.blobs().put(audio(600)).await.map(|stored| stored.hash), Ok(blob.hash));
+    assert_eq!(damage::places(dir.path(), &audio(600)).len(), 1, "its bytes are those of the take");
     let (id, take) = blob.recording.expect("its take");
     store.recordings().discard(id, take).await.expect("discarded");
     drop(store);
