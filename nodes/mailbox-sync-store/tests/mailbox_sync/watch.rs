@@ -58,7 +58,7 @@ async fn watch_reports_names_bindings_and_withdrawn_recordings() {
         ("a binding", binding, BY_EPOCH, [0; 8], SyncChange::Settings),
         ("another take", recording.clone(), mailbox_schema::recording::TAKE, second, SyncChange::Mailbox(id)),
     ] {
-        let edits = vec![Edit::Set(tag, Value::Bytes(value.to_vec().into()))];
+        let edits = vec![Edit::Set(tag, Value::Bytes(value.to_vec()))];
         node.mailstore.commit(move |draft| Ok(draft.edit(key, edits)?)).await.expect("changed");
         assert_eq!(next(&mut watch).await, expected, "{what}");
     }
