@@ -65,9 +65,7 @@ impl Subject {
             _ => None,
         }
     }
-}
 
-impl Subject {
     /// False for messages.
     pub(crate) fn is_of_accounts(&self) -> bool {
         match self {

@@ -23,7 +23,7 @@ impl<'a> InOrder<'a> {
         Self { disk, end, scan: None }
     }
 
-    /// The value of a key, which is not before the last one that was asked for: as it is now, or was at an earlier call.
+    /// The value of a key. Keys must be asked for in ascending order. The value may be as old as an earlier call.
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>, DiskError> {
         let mut passed = 0;
         loop {

@@ -4,12 +4,13 @@
 //! Decoding takes bytes from anywhere: a part that is incomplete, or of an unknown kind, is an error, never a panic. Fields of
 //! messages that this release does not know are kept. Nothing is dropped silently, since a record that lost a field would
 //! forget a write. Records and changes are read and written field by field (`read.rs`, `write.rs`), since each is a part of every
-//! commit: one pass, without a copy for each stamp. A test holds them against the messages as `prost` has them.
+//! commit: one pass, without a copy for each stamp. A test holds them against the messages as `prost` has them. Rows are hashed by these
+//! bytes (`hashes.rs`).
 
+pub mod hashes;
 pub mod keys;
 mod message;
 mod read;
-pub mod row_hash;
 mod stamps;
 mod write;
 

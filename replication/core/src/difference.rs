@@ -1,4 +1,4 @@
-//! The difference between two copies of one record, and its repair.
+//! The difference between two copies of one record, and the report of its repair.
 
 use crate::{Key, Record, Tag};
 

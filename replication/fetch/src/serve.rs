@@ -1,6 +1,6 @@
 //! The side that has the blobs.
 
-use std::{ops::Range, time::Duration};
+use std::time::Duration;
 
 use tokio::{sync::mpsc, time::timeout};
 use tonic::Status;
@@ -69,19 +69,18 @@ impl Cursor {
             && let Some(hash) = self.request.hashes.get(self.number)
         {
             let number = u32::try_from(self.number).unwrap_or(u32::MAX);
-            let end =
-                match read(store, &mut reader, hash, self.at..self.at.saturating_add((MESSAGE - bytes) as u64)) {
-                    Ok((data, last)) => {
-                        bytes += data.len();
-                        self.at += data.len() as u64;
-                        piece.push(BlobPiece { number, data, last, ..BlobPiece::default() });
-                        last
-                    }
-                    Err(absence) => {
-                        piece.push(BlobPiece { number, absence: absence.into(), ..BlobPiece::default() });
-                        true
-                    }
-                };
+            let end = match read(store, &mut reader, hash, self.at, (MESSAGE - bytes) as u64) {
+                Ok((data, last)) => {
+                    bytes += data.len();
+                    self.at += data.len() as u64;
+                    piece.push(BlobPiece { number, data, last, ..BlobPiece::default() });
+                    last
+                }
+                Err(absence) => {
+                    piece.push(BlobPiece { number, absence: absence.into(), ..BlobPiece::default() });
+                    true
+                }
+            };
             if end {
                 self.number += 1;
                 self.at = 0;
@@ -91,15 +90,16 @@ impl Cursor {
     }
 }
 
-/// These bytes of a blob, as far as it has them, and whether they are its last.
+/// At most this many bytes of a blob, and whether they are its last.
 fn read(
     store: &Store,
     reader: &mut BlobReader<'_>,
     hash: &BlobHash,
-    range: Range<u64>,
+    at: u64,
+    most: u64,
 ) -> Result<(bytes::Bytes, bool), Absence> {
     // A blob that a peer was promised stays until it has all of it (rule D9).
-    match reader.keep_and_read(hash, range.start, range.end - range.start) {
+    match reader.keep_and_read(hash, at, most) {
         Ok(Some(read)) => Ok(read),
         // Being stored, or being removed: it is not known yet whether it stays.
         Ok(None) if store.blobs().is_changing(hash) => Err(Absence::Changing),

@@ -310,7 +310,7 @@ impl Scan<'_> {
         if self.rows > self.told.total().saturating_add(REPAIRED) {
             return Err(bad("more rows than changes that its node tells of"));
         }
-        // Before its rows are merged in: an empty store then has none to look at.
+        // Before the rows of the page are merged in, so that an empty store has none to look at.
         self.remove_absent(upto.as_ref(), listed).await?;
         let mut present = rows.into_iter().filter_map(|(key, record)| Some((key, record?)));
         let together = if self.inner.store.filled().has_records() { ROWS } else { PAGE_ROWS };

@@ -122,7 +122,7 @@ impl Blobs {
         !self.0.uses.is_removing(hash) && (self.is_loose(hash) || row())
     }
 
-    /// Keeps, of blobs in the order of their hashes, those that are not here.
+    /// Removes those that are here from blobs in the order of their hashes.
     pub(crate) fn retain_missing(&self, blobs: &mut Vec<BlobRef>) {
         let mut rows = self.rows_in_order();
         blobs.retain(|BlobRef { hash, .. }| {

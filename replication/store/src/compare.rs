@@ -5,7 +5,7 @@ use twinbox_replication_core::{BlobRef, Key, Lack, Record, RowFault, Table, buck
 
 use crate::{
     Store, StoreError,
-    codec::{self, row_hash},
+    codec::{self, hashes},
     draft::{decode_record, decode_row},
     keys,
     state::behind,
@@ -109,9 +109,9 @@ impl Store {
         }
         for (visited, entry) in self.disk().scan_range(&from, &end).enumerate() {
             let (row, value) = entry?;
-            if buckets.contains(row_hash::bucket(&row))
+            if buckets.contains(hashes::bucket(&row))
                 && let Ok((key, record)) = decode_row(&row, &value)
-                && let Some(hash) = row_hash::row_hash(&key, &record)
+                && let Some(hash) = hashes::row_hash(&key, &record)
             {
                 page.rows.push((key, hash.hash));
             }

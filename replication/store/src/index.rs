@@ -14,7 +14,7 @@ use crate::{
     Store, StoreError,
     codec::{
         self, FORMAT,
-        row_hash::{Content, content_of, row_hash},
+        hashes::{ContentHash, content_hash_of, row_hash},
     },
     draft::decode_record,
     keys,
@@ -69,7 +69,7 @@ pub(crate) struct Indexed {
     /// No part of it outlives its tombstone.
     deleted: bool,
     /// Hash of its content, for the comparison of stores.
-    content: Option<Content>,
+    content: Option<ContentHash>,
 }
 
 impl Indexed {
@@ -80,7 +80,7 @@ impl Indexed {
     fn with(record: &Record, encoded: &[u8]) -> Self {
         let blobs = record.blobs().map(|blob| blob.hash).collect();
         let tombstone = record.tombstone().map(|tombstone| tombstone.stamp);
-        Self { blobs, tombstone, deleted: record.is_deleted(), content: content_of(record, encoded) }
+        Self { blobs, tombstone, deleted: record.is_deleted(), content: content_hash_of(record, encoded) }
     }
 
     /// Writes the difference between a record as it was, `self`, and as it is `now`, which is `encoded` on disk; returns it for the sums.

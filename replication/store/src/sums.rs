@@ -16,7 +16,7 @@ use twinbox_replication_core::{
 use crate::{
     Store, StoreError,
     blobs::blocking,
-    codec::row_hash::{Content, content, of_content},
+    codec::hashes::{ContentHash, content_hash, row_hash_of},
     draft::decode_record,
     index, keys,
     store::lock,
@@ -35,15 +35,15 @@ pub(crate) struct RowChange {
 }
 
 impl RowChange {
-    pub(crate) fn new(key: &Key, before: Option<Content>, after: Option<Content>) -> Self {
+    pub(crate) fn new(key: &Key, before: Option<ContentHash>, after: Option<ContentHash>) -> Self {
         let row = keys::record(key);
-        let [before, after] = [before, after].map(|content| content.map(|content| of_content(&row, &content)));
+        let [before, after] = [before, after].map(|content| content.map(|content| row_hash_of(&row, &content)));
         Self { row, before, after }
     }
 
     /// A row that was removed.
     pub(crate) fn removed(key: &Key, record: &Record) -> Self {
-        Self::new(key, content(record), None)
+        Self::new(key, content_hash(record), None)
     }
 }
 
@@ -73,7 +73,7 @@ impl Store {
             for entry in disk.scan_range(&from, keys::RECORDS_END).take(STEP) {
                 let (key, value) = entry?;
                 let record = decode_record(&value);
-                let hash = record.as_ref().ok().and_then(content).map(|content| of_content(&key, &content));
+                let hash = record.as_ref().ok().and_then(content_hash).map(|content| row_hash_of(&key, &content));
                 read.push(CountedRow { key, hash, is_readable: record.is_ok() });
             }
             Ok((index::wrongly_listed(&disk, &read)?, read))

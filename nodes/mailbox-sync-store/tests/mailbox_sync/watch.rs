@@ -40,7 +40,7 @@ async fn watch_reports_messages_and_settings_and_no_states() {
     assert_eq!(next(&mut watch).await, SyncChange::Mailbox(id), "changes of settings that came together are one");
 }
 
-/// Each changes alone, as when it comes from a peer in a commit of its own.
+/// Each row changes alone, as when it comes from a peer in a commit of its own.
 #[tokio::test]
 async fn watch_reports_names_bindings_and_withdrawn_recordings() {
     let dir = TempDir::new().unwrap();

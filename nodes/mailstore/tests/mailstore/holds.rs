@@ -4,9 +4,11 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use twinbox_clock::wall;
 use twinbox_devices::{Device, DeviceChange, KindName};
-use twinbox_ids::{DeviceId, Pii, Timestamp};
+use twinbox_ids::{DeviceId, LocationId, Pii, Timestamp};
+use twinbox_locations::schema::location_key;
 use twinbox_mailstore::{EffectOutcome, HoldError, OutboxChange};
 use twinbox_outbox::{Cause, Destination, Effect, MAX_HOLDS};
+use twinbox_replication_core::{Edit, Value};
 use twinbox_store_kit::{Node, audio};
 
 fn destination(text: &str) -> Destination {
@@ -68,7 +70,7 @@ async fn hold_applies_on_each_node_and_a_flush_on_the_other_makes_due_what_waits
 }
 
 #[tokio::test]
-async fn watch_reports_effects_and_devices() {
+async fn watch_reports_effects_devices_and_locations() {
     let dir = TempDir::new().unwrap();
     let (node, effect) = with_effect(&dir).await;
     let mut changes = node.mailstore.watch_outbox();
@@ -77,6 +79,9 @@ async fn watch_reports_effects_and_devices() {
     let Cause { mailbox, .. } = effect.new.cause;
     node.mailstore.remove_device(mailbox, effect.new.target).await.unwrap();
     assert_eq!(changes.next().await, Some(OutboxChange::Device(effect.new.target)));
+    let (key, edits) = (location_key(LocationId(7)), vec![Edit::Set(1, Value::Bytes(vec![]))]);
+    node.mailstore.commit(move |draft| Ok(draft.edit(key, edits)?)).await.unwrap();
+    assert_eq!(changes.next().await, Some(OutboxChange::Device(DeviceId(7))));
 }
 
 #[tokio::test]

@@ -271,6 +271,8 @@ async fn watch_reports_mailboxes_whose_counts_may_have_changed() {
     assert_eq!(watch.next().await, Some(CountsChange::Mailbox(id)));
     node.begin(id).await.discard().await.unwrap();
     assert_eq!(watch.next().await, Some(CountsChange::Mailbox(id)), "what another filed of it may vanish");
+    node.mailstore.change(id, MailboxChange::Name("Alice".to_owned().into())).await.unwrap();
+    assert_eq!(watch.next().await, Some(CountsChange::Mailbox(id)), "any change of its record");
     node.mailstore.remove(id).await.unwrap();
     assert_eq!(watch.next().await, Some(CountsChange::Everything), "its number is free");
 }

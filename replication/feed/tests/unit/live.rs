@@ -1,13 +1,15 @@
-use std::{future::Future, task::Poll, time::Duration};
+use std::{
+    future::Future,
+    pin::pin,
+    sync::atomic::{AtomicUsize, Ordering::SeqCst},
+    task::{Context, Poll, Wake, Waker},
+};
 
 use proptest::prelude::*;
-use tokio::time::timeout;
 use twinbox_ids::Origin;
 use twinbox_replication_core::{CommitPart, Key, Record, Table};
 
 use super::*;
-
-const WITHIN: Duration = Duration::from_secs(1);
 
 fn change(table: u16, seq: u64) -> Change {
     let key = Key::new(Table(table), b"x");
@@ -25,8 +27,8 @@ fn of(table: u16) -> impl Fn(&Change) -> bool {
 
 /// The outcome of one poll, of a future that is then dropped.
 fn poll<F: Future>(future: F) -> Poll<F::Output> {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    std::pin::pin!(future).poll(&mut context)
+    let mut context = Context::from_waker(Waker::noop());
+    pin!(future).poll(&mut context)
 }
 
 proptest! {
@@ -82,20 +84,35 @@ fn reader_is_woken_by_its_changes_and_by_the_end() {
     assert_eq!(poll(reader.recv()), Poll::Ready(Err(LiveError::Closed)));
 }
 
-#[tokio::test(start_paused = true)]
-async fn waiting_reader_wakes_up() {
-    let live = LiveChanges::default();
+/// Counts the wakings of a task.
+#[derive(Default)]
+struct Wakings(AtomicUsize);
+
+impl Wake for Wakings {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn waiting_reader_wakes_up() {
+    let (live, wakings) = (LiveChanges::default(), Arc::new(Wakings::default()));
+    let waker = Waker::from(wakings.clone());
+    let (mut context, count) = (Context::from_waker(&waker), || wakings.0.load(SeqCst));
     let mut reader = live.reader(of(1));
-    let (woken, mut wakings) = tokio::sync::mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        for _ in 0..2 {
-            let _ = woken.send(reader.recv().await.map(|change| change.seq));
-        }
-    });
-    // While the reader waits, the clock of the test goes on at once.
-    tokio::time::sleep(WITHIN).await;
-    live.send(vec![change(2, 1), change(1, 2)]);
-    assert_eq!(timeout(WITHIN, wakings.recv()).await, Ok(Some(Ok(2))), "by a change");
+    {
+        let mut waiting = pin!(reader.recv());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        live.send(vec![change(2, 1)]);
+        assert_eq!(count(), 0, "by a change that it does not want");
+        live.send(vec![change(2, 2), change(1, 3)]);
+        assert_eq!(count(), 1, "by one that it wants");
+        let Poll::Ready(Ok(change)) = waiting.poll(&mut context) else { panic!("no change") };
+        assert_eq!(change.seq, 3);
+    }
+    let mut waiting = pin!(reader.recv());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
     drop(live);
-    assert_eq!(timeout(WITHIN, wakings.recv()).await, Ok(Some(Err(LiveError::Closed))), "by the end");
+    assert_eq!(count(), 2, "by the end");
+    let Poll::Ready(Err(LiveError::Closed)) = waiting.poll(&mut context) else { panic!("no end") };
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::timeout;
 use tonic::{Code, Status, transport::Channel};
 use twinbox_replication_core::{Holdings, Key, Vector, buckets::BucketSet, range_sums::RangeList};
-use twinbox_replication_store::{RepairedRow, RowPage, StoredRow, codec::row_hash::HASHES};
+use twinbox_replication_store::{RepairedRow, RowPage, StoredRow, codec::hashes};
 use twinbox_wire::replication::{
     self as wire, compare_reply, compare_request::Part, replication_client::ReplicationClient,
 };
@@ -59,7 +59,7 @@ impl Client {
     }
 
     async fn ask(&mut self, part: Part) -> Result<compare_reply::Part, StreamError> {
-        let request = wire::CompareRequest { hashes: HASHES, part: Some(part) };
+        let request = wire::CompareRequest { hashes: hashes::VERSION, part: Some(part) };
         let reply = in_time(ANSWER, self.client.compare(request)).await?.into_inner();
         reply.part.ok_or_else(|| bad("an empty answer"))
     }
@@ -127,7 +127,8 @@ impl Client {
 
     /// Requests that the peer takes the data that it lacks in these rows.
     pub(super) async fn repair(&mut self, keys: &[Key]) -> Result<Repairs, StreamError> {
-        let request = wire::RepairRequest { hashes: HASHES, key: keys.iter().map(frames::key_to_wire).collect() };
+        let request =
+            wire::RepairRequest { hashes: hashes::VERSION, key: keys.iter().map(frames::key_to_wire).collect() };
         let reply = in_time(REPAIR, self.client.repair(request)).await?.into_inner();
         let rows = reply.row.into_iter().take(keys.len()).map(frames::read_repaired);
         let mut rows = rows.collect::<Result<Vec<_>, _>>()?;

@@ -7,7 +7,7 @@ use tonic::Status;
 use twinbox_replication_core::buckets::GROUPS;
 use twinbox_replication_store::{
     Store, StoreError,
-    codec::{self, row_hash::HASHES},
+    codec::{self, hashes::VERSION},
 };
 use twinbox_wire::replication::{self as wire, compare_reply, compare_request::Part};
 
@@ -19,9 +19,9 @@ fn not_counted() -> Status {
 }
 
 fn check(store: &Store, hashes: u32) -> Result<(), Status> {
-    if hashes != HASHES {
+    if hashes != VERSION {
         let text =
-            format!("that node computes row hashes of version {HASHES}, not {hashes}: upgrade the older one");
+            format!("that node computes row hashes of version {VERSION}, not {hashes}: upgrade the older one");
         return Err(Status::failed_precondition(text));
     }
     if !store.filled().has_records() {

@@ -7,7 +7,7 @@ use twinbox_ids::BlobHash;
 use super::Blobs;
 use crate::{StoreError, keys, pieces::Row};
 
-/// Reads blobs in the order of their hashes. It may look some rows ahead, so it is for a few messages to a peer.
+/// Reads blobs in the order of their hashes. It reads places ahead and does not see later changes of them: each message has a new reader.
 pub struct BlobReader<'a> {
     blobs: &'a Blobs,
     rows: InOrder<'a>,
@@ -31,14 +31,16 @@ impl BlobReader<'_> {
         if !self.blobs.0.uses.keep(hash) {
             return Ok(None);
         }
-        let row = self.rows.get(&keys::blob(hash))?.and_then(|row| Row::decode(&row).ok());
+        // The places of a loose blob are in no row, or the row names damaged bytes.
+        let row = if self.blobs.is_loose(hash) { None } else { self.rows.get(&keys::blob(hash))? };
+        let row = row.and_then(|row| Row::decode(&row).ok());
         if let Some(row) = row.filter(|row| start <= row.length) {
             let end = row.length.min(start.saturating_add(most));
             if let Ok(bytes) = row.read(&self.blobs.0.packs, &(start..end)) {
                 return Ok(Some((bytes.into(), end == row.length)));
             }
         }
-        // Without a row, moved by compaction since the row was read, or not readable.
+        // Loose, stored or moved by compaction since the row was read, or not readable: a search by itself decides.
         if self.blobs.has(hash) { self.blobs.read_part(hash, start, most).map(Some) } else { Ok(None) }
     }
 }

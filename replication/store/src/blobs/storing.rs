@@ -53,7 +53,7 @@ impl Blobs {
         .await
     }
 
-    /// Stores bytes under their hashes, in the order of these.
+    /// Stores blobs, which are in the order of their hashes.
     fn store(&self, blobs: &[(BlobHash, Bytes)]) -> Result<(), StoreError> {
         blobs.iter().for_each(|(hash, _)| self.0.uses.keep_new(hash));
         let (mut loose, mut new, mut rows) = (Vec::new(), Vec::new(), self.rows_in_order());

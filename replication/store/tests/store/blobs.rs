@@ -191,12 +191,14 @@ async fn sealed_audio_replaces_a_damaged_blob() {
     store.recordings().append(id, take, 0, audio(900)).expect("a chunk");
     assert_eq!(store.recordings().seal(id, take).await, Ok(taken));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(900)));
+    let sent = store.blobs().reader().keep_and_read(&blob.hash, 0, u64::MAX);
+    assert_eq!(sent, Ok(Some((audio(900), true))), "a peer gets the good copy");
     edit(&store, "message", vec![Edit::Set(1, taken.into())]).await.expect("a commit");
     drop(store);
     assert_eq!(open(dir.path()).blobs().read(&blob.hash).await, Ok(audio(900)));
 }
 
-/// Whatever the order, and wherever the audio is: a peer may ask for anything.
+/// In any order, with a row or without one: a peer may ask for each.
 #[tokio::test]
 async fn reader_has_each_blob_that_is_here() {
     let dir = dir();

@@ -12,7 +12,7 @@ use twinbox_replication_core::{
 };
 use twinbox_replication_store::{
     Removal, RowFault, Store, StoredRow,
-    codec::{self, row_hash::row_hash},
+    codec::{self, hashes::row_hash},
 };
 
 use crate::{TABLE, dir, edit, key, node, open, open_as, set, text};

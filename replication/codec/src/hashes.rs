@@ -5,29 +5,29 @@ use twinbox_replication_core::{Key, Record, buckets::RowHash};
 use crate::{encode_record, keys};
 
 /// Version of buckets and hashes: nodes compare only what they compute alike.
-pub const HASHES: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Domain-separation key of the row hashes.
 const KEY: &[u8; 32] = b"twinbox hash of a row, version 1";
 
 /// Hash of the content of a present record.
-pub type Content = [u8; 32];
+pub type ContentHash = [u8; 32];
 
 /// The hash of a record's content, which is `encoded`; `None` for one that is deleted or empty. Equal records have equal bytes:
 /// all their parts are ordered.
-pub fn content_of(record: &Record, encoded: &[u8]) -> Option<Content> {
+pub fn content_hash_of(record: &Record, encoded: &[u8]) -> Option<ContentHash> {
     let present = !record.is_deleted() && !record.is_empty();
     present.then(|| *blake3::keyed_hash(KEY, encoded).as_bytes())
 }
 
-/// As [`content_of`], for a record that is not encoded yet.
-pub fn content(record: &Record) -> Option<Content> {
-    content_of(record, &encode_record(record))
+/// As [`content_hash_of`], for a record that is not encoded yet.
+pub fn content_hash(record: &Record) -> Option<ContentHash> {
+    content_hash_of(record, &encode_record(record))
 }
 
 /// Bucket and hash of a row; `None` for a deleted or empty record, which no comparison counts.
 pub fn row_hash(key: &Key, record: &Record) -> Option<RowHash> {
-    Some(of_content(&keys::record(key), &content(record)?))
+    Some(row_hash_of(&keys::record(key), &content_hash(record)?))
 }
 
 /// The bucket of a row by its key in the index.
@@ -35,8 +35,8 @@ pub fn bucket(row: &[u8]) -> u16 {
     first_two(&blake3::keyed_hash(KEY, row))
 }
 
-/// Bucket and hash of a row by its key in the index.
-pub fn of_content(row: &[u8], content: &Content) -> RowHash {
+/// Bucket and hash of a row, by its key in the index and the hash of its content.
+pub fn row_hash_of(row: &[u8], content: &ContentHash) -> RowHash {
     let mut hasher = blake3::Hasher::new_keyed(KEY);
     hasher.update(row);
     let bucket = first_two(&hasher.finalize());
