@@ -235,7 +235,7 @@ pub struct MediaStats {
     pub send_errors: u64,
     /// Dropped packets and events.
     pub dropped: Dropped,
-    /// Time from the reception of audio packets to their handling.
+    /// Time from the reception of audio packets to their handling, beyond the time that visits of their session are apart by plan.
     pub lateness: crate::Lateness,
     /// Call quality measured by RTCP.
     pub quality: crate::Quality,

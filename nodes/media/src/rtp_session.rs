@@ -25,6 +25,7 @@ use crate::{
     session::SharedCounters,
     socket::{BATCH, Batch, Datagram, LONGEST, Socket},
     source::{RtpSource, Terms},
+    thread::{FRAME_SLOTS, SLOT, SLOTS},
 };
 
 /// Rounds of [`BATCH`] datagrams taken per visit: limits a session to 3,200 packets per second, to serve the others.
@@ -64,7 +65,9 @@ pub(crate) struct RtpSession {
     source: RtpSource,
     sequence: Sequence,
     detector: Detector,
-    pub(crate) phase: PollPhase,
+    phase: PollPhase,
+    /// Time for which packets may wait because the visits are that far apart.
+    planned_wait: Duration,
     /// The session's packets count towards the engine's totals.
     pub(crate) counted: bool,
     /// Time of the last received packet, or of the start of receiving.
@@ -106,6 +109,7 @@ impl RtpSession {
             sequence: Sequence::default(),
             detector: Detector::default(),
             phase: PollPhase::new(),
+            planned_wait: Duration::ZERO,
             counted: true,
             last_packet: now,
             timeout_reported: false,
@@ -115,9 +119,13 @@ impl RtpSession {
         }
     }
 
-    /// The 20 ms visit: takes received packets and checks timers. Returns the shift of the next visit.
-    pub(crate) fn visit(&mut self, now: BootInstant, slots: u8, context: &mut ThreadContext) -> Shift {
-        self.receive(now, ROUNDS, context);
+    /// Takes received packets and checks timers. Returns the number of slots until the next visit.
+    ///
+    /// The next visit is 20 ms later, about when the next packet comes. While the session only records, it is a turn of the wheel later:
+    /// the recorder places packets by their timestamps, a system call takes four of them, and a key that ends the recording waits for
+    /// less than a tenth of a second. The socket's buffer must not fill meanwhile, so not while packets come in great number.
+    pub(crate) fn visit(&mut self, now: BootInstant, context: &mut ThreadContext) -> usize {
+        let is_flooded = self.receive(now, ROUNDS, context);
         if let Some(recording) = &mut self.recording {
             let over = recording.recorder.tick(since_boot(now), &mut into(&*recording.sink));
             self.end_if_over(over, &mut context.stats);
@@ -133,7 +141,23 @@ impl RtpSession {
         }
         self.flush_events(&mut context.stats);
         self.publish();
-        self.phase.visited(now, slots)
+        if self.only_records() && !is_flooded {
+            self.planned_wait = SLOT * SLOTS as u32;
+            // Afterwards the time of arrival is looked for from the first visit on.
+            self.phase = PollPhase::new();
+            return SLOTS;
+        }
+        self.planned_wait = Duration::ZERO;
+        match self.phase.visited(now, FRAME_SLOTS as u8) {
+            Shift::Stay => FRAME_SLOTS,
+            Shift::Later => 1,
+            Shift::Earlier => FRAME_SLOTS - 1,
+        }
+    }
+
+    /// Whether nothing but the recording waits for packets, and the recorder accepts them.
+    fn only_records(&self) -> bool {
+        self.recording.is_some() && self.playback.is_none() && self.remote.is_some_and(|remote| remote.receive)
     }
 
     /// Takes the packets received so far, before an order takes effect.
@@ -142,20 +166,22 @@ impl RtpSession {
         self.publish();
     }
 
-    fn receive(&mut self, now: BootInstant, rounds: usize, context: &mut ThreadContext) {
+    /// Takes up to so many rounds of [`BATCH`] datagrams. Returns whether the first one was full.
+    fn receive(&mut self, now: BootInstant, rounds: usize, context: &mut ThreadContext) -> bool {
         // A fast caller's first packets may overtake the order that names the remote side: they wait in the socket's buffer.
         if self.remote.is_none() {
-            return;
+            return false;
         }
-        for _ in 0..rounds {
+        for round in 0..rounds {
             let received = context.batch.receive(&self.socket);
             for datagram in context.batch.datagrams() {
                 self.take(now, &datagram, &mut context.stats);
             }
             if received < BATCH {
-                break;
+                return round > 0;
             }
         }
+        true
     }
 
     pub(crate) fn set_remote(&mut self, now: BootInstant, remote: Remote) {
@@ -320,7 +346,7 @@ impl RtpSession {
             self.reports.received(datagram.arrived, &packet.header);
             // Earlier packets have waited for the answer, and not for this thread.
             if datagram.arrived >= self.negotiated {
-                stats.lateness.add(waited(datagram.arrived, kernel_time()));
+                stats.lateness.add(waited(datagram.arrived, kernel_time()).saturating_sub(self.planned_wait));
             }
             self.record_packet(now, codec, &packet, stats);
         }
@@ -455,3 +481,7 @@ enum Refused {
 fn since_boot(now: BootInstant) -> Duration {
     Duration::from_nanos(now.as_nanos())
 }
+
+#[cfg(test)]
+#[path = "../tests/unit/rtp_session.rs"]
+mod tests;

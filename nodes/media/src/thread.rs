@@ -1,7 +1,8 @@
-//! The media thread: a wheel of four slots, 5 ms each; each session has its slot.
+//! The media thread: a wheel of sixteen slots, 5 ms each; each session waits in the slot of its next visit.
 //!
-//! The thread visits a session once in 20 ms and takes the packets received since. A play has its own slot and sends
-//! one frame per turn. The work of thousands of calls is thus spread over time, and no packet causes a wake-up.
+//! A visit takes the packets received since the last one: 20 ms later, or 80 ms while the session only records ([`RtpSession::visit`]). A
+//! play has its own slot and sends one frame in 20 ms. The work of thousands of calls is thus spread over time, and no packet causes a
+//! wake-up.
 
 use std::{
     collections::HashMap,
@@ -19,13 +20,15 @@ use twinbox_clock::BootInstant;
 
 use crate::{
     Clip, MediaError, MediaStats, RecordSpec, Remote,
-    poll_phase::Shift,
     rtp_session::{RtpSession, ThreadContext},
     socket::{Batch, Waker, raise_priority},
 };
 
-const SLOTS: usize = 4;
-const SLOT: Duration = Duration::from_millis(5);
+/// Slots of the wheel: one turn lasts 80 ms, the longest time between two visits.
+pub(crate) const SLOTS: usize = 16;
+/// Slots of 20 ms: the time between two frames.
+pub(crate) const FRAME_SLOTS: usize = 4;
+pub(crate) const SLOT: Duration = Duration::from_millis(5);
 
 /// With a greater delay the wheel restarts instead of catching up: the machine was suspended or overloaded.
 const LOST: Duration = Duration::from_millis(200);
@@ -80,6 +83,7 @@ impl ThreadHandle {
             free: Vec::new(),
             index: HashMap::new(),
             receiving: Default::default(),
+            visited: Vec::new(),
             playing: Default::default(),
         };
         let thread = std::thread::Builder::new()
@@ -142,12 +146,16 @@ struct Thread {
     index: HashMap<u64, usize>,
     /// Indices of the sessions to visit, by slot: every session once.
     receiving: [Vec<usize>; SLOTS],
-    /// Indices of the sessions to send for, by slot: every playing session once.
-    playing: [Vec<usize>; SLOTS],
+    /// Empty: the room of the list that the next slot to visit gets in place of its own.
+    visited: Vec<usize>,
+    /// Indices of the sessions to send for, by slot modulo [`FRAME_SLOTS`]: every playing session once.
+    playing: [Vec<usize>; FRAME_SLOTS],
 }
 
 struct SessionSlot {
     session: Box<RtpSession>,
+    /// Slot of `receiving` that contains this session.
+    waits_in: usize,
     /// Slot of `playing` that contains this session.
     plays_in: Option<usize>,
 }
@@ -184,7 +192,8 @@ impl Thread {
 
     /// Does the work of the slot, due at `due`.
     fn turn(&mut self, slot: usize, due: BootInstant) {
-        let mut playing = mem::take(&mut self.playing[slot]);
+        let plays = slot % FRAME_SLOTS;
+        let mut playing = mem::take(&mut self.playing[plays]);
         playing.retain(|&at| {
             let Some(entry) = &mut self.sessions[at] else { return false };
             let goes_on = counting(&mut self.context, entry.session.counted, |context| {
@@ -195,30 +204,25 @@ impl Thread {
             }
             goes_on
         });
-        self.playing[slot] = playing;
+        self.playing[plays] = playing;
 
-        let mut receiving = mem::take(&mut self.receiving[slot]);
-        receiving.retain(|&at| {
-            let Some(entry) = &mut self.sessions[at] else { return false };
-            let shift = counting(&mut self.context, entry.session.counted, |context| {
-                entry.session.visit(BootInstant::now(), SLOTS as u8, context)
+        let mut receiving = mem::replace(&mut self.receiving[slot], mem::take(&mut self.visited));
+        for at in receiving.drain(..) {
+            let Some(entry) = &mut self.sessions[at] else { continue };
+            let pause = counting(&mut self.context, entry.session.counted, |context| {
+                entry.session.visit(BootInstant::now(), context)
             });
-            let to = match shift {
-                Shift::Stay => return true,
-                Shift::Later => (slot + 1) % SLOTS,
-                Shift::Earlier => (slot + SLOTS - 1) % SLOTS,
-            };
-            self.receiving[to].push(at);
-            false
-        });
-        self.receiving[slot] = receiving;
+            entry.waits_in = (slot + pause) % SLOTS;
+            self.receiving[entry.waits_in].push(at);
+        }
+        self.visited = receiving;
     }
 
     /// Executes the queued commands. Returns false when all handles are dropped.
     fn run_commands(&mut self, slot: usize) -> bool {
         loop {
             match self.commands.try_recv() {
-                Ok(Command { session, order: Order::Open(opened) }) => self.open(session, opened),
+                Ok(Command { session, order: Order::Open(opened) }) => self.open(session, opened, slot),
                 Ok(Command { session, order }) => {
                     if let Some(&at) = self.index.get(&session) {
                         self.order(at, session, order, slot);
@@ -230,20 +234,21 @@ impl Thread {
         }
     }
 
-    fn open(&mut self, id: u64, session: Box<RtpSession>) {
+    fn open(&mut self, id: u64, session: Box<RtpSession>, slot: usize) {
         let at = self.free.pop().unwrap_or_else(|| {
             self.sessions.push(None);
             self.sessions.len() - 1
         });
-        self.sessions[at] = Some(SessionSlot { session, plays_in: None });
+        // The emptiest of those that are visited within 20 ms.
+        let soon = (0..FRAME_SLOTS).map(|later| (slot + later) % SLOTS);
+        let waits_in = soon.min_by_key(|&slot| self.receiving[slot].len()).unwrap_or(slot);
+        self.sessions[at] = Some(SessionSlot { session, waits_in, plays_in: None });
+        self.receiving[waits_in].push(at);
         self.index.insert(id, at);
-        if let Some(emptiest) = self.receiving.iter_mut().min_by_key(|slot| slot.len()) {
-            emptiest.push(at);
-        }
     }
 
     fn order(&mut self, at: usize, id: u64, order: Order, slot: usize) {
-        let Some(SessionSlot { session, plays_in }) = &mut self.sessions[at] else { return };
+        let Some(SessionSlot { session, waits_in, plays_in }) = &mut self.sessions[at] else { return };
         let now = BootInstant::now();
         let context = &mut self.context;
         if !matches!(order, Order::Play(..) | Order::StopPlay) {
@@ -255,8 +260,9 @@ impl Thread {
             Order::Play(play, clips) => {
                 session.play(play, clips);
                 if plays_in.is_none() {
-                    *plays_in = Some(slot);
-                    self.playing[slot].push(at);
+                    let plays = slot % FRAME_SLOTS;
+                    *plays_in = Some(plays);
+                    self.playing[plays].push(at);
                 }
             }
             Order::StopPlay => {
@@ -270,10 +276,10 @@ impl Thread {
             Order::Close => {
                 counting(context, session.counted, |context| session.close(now, &mut context.stats));
                 self.index.remove(&id);
-                self.receiving
-                    .iter_mut()
-                    .chain(&mut self.playing)
-                    .for_each(|slot| slot.retain(|&other| other != at));
+                self.receiving[*waits_in].retain(|&other| other != at);
+                if let Some(slot) = plays_in {
+                    self.playing[*slot].retain(|&other| other != at);
+                }
                 self.sessions[at] = None;
                 self.free.push(at);
             }

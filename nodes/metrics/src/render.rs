@@ -227,7 +227,7 @@ pub fn render(pages: &Pages) -> String {
         ],
     );
     let late = &media.lateness;
-    let help = "Time from the reception of audio packets to their handling.";
+    let help = "Time from the reception of audio packets to their handling, beyond the planned time.";
     page.histogram("twinbox_rtp_lateness_seconds", help, &BOUNDS_US, &late.buckets, late.sum_us);
     quality(&mut page, &media.quality);
     page.into_text()

@@ -341,7 +341,7 @@ async fn packets_that_wait_for_a_busy_thread_are_late() {
     until("the thread is seen to be stuck", || !engine.health().ok).await;
     let (before, stuck) = (engine.stats().lateness.count(), engine.stalled_for());
     (0..10).for_each(|_| call.peer.say(&speech(160)));
-    until("they have waited", || engine.stalled_for() >= stuck + Duration::from_millis(150)).await;
+    until("they have waited", || engine.stalled_for() >= stuck + Duration::from_millis(250)).await;
     drop(release);
     until("they count", || engine.stats().lateness.count() >= before + 10).await;
     let lateness = engine.stats().lateness;
