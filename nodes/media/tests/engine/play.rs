@@ -1,7 +1,10 @@
 //! Playing over real sockets.
 
+use std::time::Duration;
+
 use crate::peer::{TestCall, engine, same, speech};
 use bytes::Bytes;
+use twinbox_clock::BootInstant;
 use twinbox_media::{Clip, Codec, MediaEvent, Remote};
 use twinbox_rtp::packet::{Header, RtpTime, SeqNo};
 
@@ -61,6 +64,23 @@ async fn clips_of_the_other_law_are_transcoded() {
     same(&spurt(&call, 3).0, &expected, "heard");
 }
 
+/// A session takes the place of a closed one in the lists of its thread.
+#[tokio::test]
+async fn play_after_a_session_that_ended_in_its_play_has_its_own_pace() {
+    let engine = engine(22_120..=22_139);
+    for _ in 0..4 {
+        let call = TestCall::open(&engine, Codec::Pcmu).await;
+        call.session.play(1, vec![clip(Codec::Pcmu, &[0x11; 80_000])]);
+        call.peer.hear();
+    }
+    let mut call = TestCall::open(&engine, Codec::Pcmu).await;
+    let began = BootInstant::now();
+    call.session.play(2, vec![clip(Codec::Pcmu, &[0x22; 25 * 160])]);
+    assert_eq!(call.event().await, MediaEvent::PlayFinished(2));
+    // With a slot of the others beside its own, it would last for half of that.
+    assert!(began.elapsed() >= Duration::from_millis(450), "{:?}", began.elapsed());
+}
+
 #[tokio::test]
 async fn replaced_or_stopped_play_sends_no_event() {
     let engine = engine(22_040..=22_059);
@@ -97,7 +117,7 @@ async fn play_to_a_caller_who_only_speaks_ends_in_its_time_unheard() {
     let engine = engine(22_080..=22_099);
     let mut call = TestCall::open(&engine, Codec::Pcmu).await;
     call.session.set_remote(Remote { send: false, ..call.remote() });
-    let begun = twinbox_clock::BootInstant::now();
+    let begun = BootInstant::now();
     call.session.play(1, vec![clip(Codec::Pcmu, &speech(1_600))]);
     assert_eq!(call.event().await, MediaEvent::PlayFinished(1));
     assert!(begun.elapsed() >= std::time::Duration::from_millis(150), "{:?}", begun.elapsed());

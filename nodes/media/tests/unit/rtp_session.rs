@@ -116,4 +116,11 @@ fn wait_between_two_planned_visits_is_no_lateness() {
     std::thread::sleep(Duration::from_millis(140));
     call.visit();
     assert!(call.context.stats.lateness.max_us >= 60_000, "{:?}", call.context.stats.lateness);
+    call.session.stop_record(&mut call.context.stats);
+    call.visit();
+    call.send(1);
+    std::thread::sleep(Duration::from_millis(140));
+    call.visit();
+    let longest = call.context.stats.lateness.max_us;
+    assert!(longest >= 140_000, "without a recording nothing is planned: {longest}");
 }
