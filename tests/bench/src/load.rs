@@ -30,9 +30,9 @@ use crate::{
 /// Lateness limit of the generator: beyond it the figure would measure the generator.
 pub const LATE: Duration = Duration::from_millis(5);
 /// From `#` to the tone, and time for the tone.
-const TONE: Duration = Duration::from_millis(400);
+pub const TONE: Duration = Duration::from_millis(400);
 /// A step begins this long before its measurement: the overload control lets a load grow over seconds.
-const WARM_UP: Duration = Duration::from_secs(10);
+pub const WARM_UP: Duration = Duration::from_secs(10);
 /// From the last BYE to the measurement of memory at rest: transactions of the calls have ended then (RFC 3261 section
 /// 17.2.2, timer J), and the allocator has given freed memory back.
 const REST: Duration = Duration::from_secs(36);
@@ -117,9 +117,14 @@ pub fn spec() -> Spec {
     }
 }
 
+/// Numbers of the mailboxes for messages.
+pub fn numbers() -> Vec<String> {
+    (0..MAILBOXES).map(|n| format!("3{n:03}")).collect()
+}
+
 /// Mailboxes for messages, known to both nodes.
 pub fn mailboxes(cluster: &Cluster) -> Vec<String> {
-    let numbers: Vec<String> = (0..MAILBOXES).map(|n| format!("3{n:03}")).collect();
+    let numbers = numbers();
     let table: String = numbers.iter().map(|number| format!("{number},602214\n")).collect();
     let file = cluster.dir().join("users.csv");
     std::fs::write(&file, format!("number,pin\n{table}")).expect("the table of users can be written");

@@ -12,6 +12,7 @@
 //! [`Driver`]: twinbox_testkit::Driver
 
 mod ack_delay;
+mod asterisk;
 mod bandwidth;
 mod bare;
 mod callers;
@@ -27,7 +28,6 @@ mod idle;
 mod kept;
 mod lights;
 mod load;
-mod machine;
 mod mail_in;
 mod mail_out;
 mod mailbox_sync;
@@ -37,14 +37,12 @@ mod overload;
 mod population;
 mod readable;
 mod recorders;
-mod report;
 mod segments;
 mod setup;
 mod size;
 mod smtp_client;
 mod smtp_receiver;
 mod storage;
-mod threads;
 mod timetable;
 mod together;
 mod user_list;
@@ -55,6 +53,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, Parser, Subcommand};
 use population::Population;
 use report::Report;
+use twinbox_bench_kit::{machine, report, threads};
 // The allocator of the product: some figures are of its parts in this process.
 use twinbox_runtime as _;
 
@@ -118,6 +117,18 @@ enum Figure {
         /// Then half of the highest clean load, with the processor time of node a by thread.
         #[arg(long)]
         threads: bool,
+    },
+    /// Asterisk's voicemail with the callers of `load`, for comparison
+    Asterisk {
+        /// The system in which it is installed, such as one that debootstrap made.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+        /// Calls recording at once, step by step, until one is not clean.
+        #[arg(long, value_delimiter = ',', default_value = "300,600,1000,1600,2400")]
+        calls: Vec<usize>,
+        /// Length of each message.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=600))]
+        message_seconds: u64,
     },
     /// Traffic between the nodes of a pair for each call being recorded; fails if an acknowledged message is lost
     Bandwidth {
@@ -284,7 +295,7 @@ enum Figure {
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
         jobs: u32,
     },
-    /// All of them with their defaults, but `memory`, `size` and `day`, which take long
+    /// All of them with their defaults, but `asterisk`, and `memory`, `size` and `day`, which take long
     All,
 }
 
@@ -352,6 +363,9 @@ fn main() -> ExitCode {
         Figure::Load { calls, message_seconds, callers_at_once, threads } => {
             let further = load::Further { at_once: callers_at_once, threads };
             judged = load::run(&mut report, &calls, seconds, Duration::from_secs(message_seconds), &further);
+        }
+        Figure::Asterisk { root, calls, message_seconds } => {
+            judged = asterisk::run(&mut report, &root, &calls, seconds, Duration::from_secs(message_seconds));
         }
         Figure::Bandwidth { calls, message_seconds } => {
             judged = bandwidth::run(&mut report, calls as usize, Duration::from_secs(message_seconds), seconds);

@@ -17,6 +17,7 @@
 //! * [`office`]: a cluster whose mailboxes are kept in accounts of a Dovecot.
 //! * [`need`]: requirements on the machine.
 
+mod asterisk;
 mod client_stream;
 mod cutting_proxy;
 mod depositors;
@@ -34,6 +35,7 @@ mod s3_server;
 mod samba;
 mod token_endpoint;
 
+pub use asterisk::Asterisk;
 pub use cutting_proxy::{Cut, CuttingProxy};
 pub use depositors::{Counted, Depositing, Depositors, find_speech_of_depositors};
 pub use dovecot::{Dovecot, DovecotSettings};
