@@ -162,6 +162,7 @@ impl Node {
                 mailstore: mailstore.clone(),
                 prompts: config.prompts.clone(),
                 media: media.clone(),
+                clock: Default::default(),
             },
         );
         let settings = SharedSettings::open(SettingsParts::of(&config, &mailstore, &peers, &calls, &alarms))?;

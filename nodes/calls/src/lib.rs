@@ -37,7 +37,7 @@ pub use self_test::SelfTestCall;
 pub use service::CallsService;
 pub use stats::StatsView;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use twinbox_clock::BootInstant;
+use twinbox_clock::BootClock;
 use twinbox_dns::Resolver;
 use twinbox_ids::{Incarnation, MailboxId, NodeName};
 use twinbox_mailstore::{Mailstore, MessageCounts};
@@ -76,8 +76,10 @@ pub struct CallsDeps {
     pub mailstore: Mailstore,
     /// The prompts.
     pub prompts: Arc<Prompts>,
-    /// The media engine.
+    /// The media engine. It runs in real time.
     pub media: Engine,
+    /// Clock of all SIP: transactions, subscriptions, admission.
+    pub clock: BootClock,
 }
 
 /// Error while opening the SIP server.
@@ -167,7 +169,8 @@ impl Calls {
             }
         }
         let dialogs = Arc::new(Dialogs::default());
-        let transactions = Arc::new(Transactions::new(dialogs.clone(), stats.clone(), stop.clone()));
+        let transactions =
+            Arc::new(Transactions::new(dialogs.clone(), stats.clone(), stop.clone(), deps.clock.clone()));
         let outgoing = Arc::new(Outgoing {
             node: deps.node.clone(),
             incarnation: deps.incarnation,
@@ -177,9 +180,9 @@ impl Calls {
             connections,
             transactions: transactions.clone(),
         });
-        let overload = Overload::new(config.bye_timeout(), deps.mailstore.commits());
+        let overload = Overload::new(config.bye_timeout(), deps.mailstore.commits(), deps.clock.clone());
         let admission =
-            Admission::new(config.max_calls, config.max_calls_per_second, overload.clone(), BootInstant::now());
+            Admission::new(config.max_calls, config.max_calls_per_second, overload.clone(), deps.clock.now());
         let admission = Arc::new(admission);
         let subscriptions = Arc::new(Subscriptions::new(
             config.max_subscriptions,
@@ -188,6 +191,7 @@ impl Calls {
             stats.clone(),
             tasks.clone(),
             stop.clone(),
+            deps.clock.clone(),
         ));
         let registrations = Arc::new(Registrations {
             settings: settings.clone(),

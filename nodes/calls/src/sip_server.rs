@@ -39,7 +39,7 @@ pub(crate) struct SipServer {
 
 impl MessageReceiver for SipServer {
     fn handle_message(&self, data: &[u8], flow: Flow) -> bool {
-        let at = BootInstant::now();
+        let at = self.calls.deps.clock.now();
         let (source, transport) = (flow.remote(), flow.transport());
         let verdict = match transport {
             Transport::Udp => strict::read(data),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootClock, BootInstant};
 use twinbox_sip::{
     Request, Response,
     transaction::{Admission, ClientId, Event, Guard, Layer, ServerId},
@@ -50,19 +50,20 @@ pub(crate) struct Transactions {
     dialogs: Arc<Dialogs>,
     stats: Arc<Stats>,
     stop: CancellationToken,
+    clock: BootClock,
     started: BootInstant,
 }
 
 impl Transactions {
-    pub(crate) fn new(dialogs: Arc<Dialogs>, stats: Arc<Stats>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(dialogs: Arc<Dialogs>, stats: Arc<Stats>, stop: CancellationToken, clock: BootClock) -> Self {
         let layer = Mutex::new(Layer::new(rand::random(), MAX_TRANSACTIONS));
-        let (timers, pending) = (Timers::default(), Mutex::default());
-        Self { layer, timers, pending, dialogs, stats, stop, started: BootInstant::now() }
+        let (timers, pending, started) = (Timers::default(), Mutex::default(), clock.now());
+        Self { layer, timers, pending, dialogs, stats, stop, clock, started }
     }
 
     /// Time on the transactions' clock, in milliseconds.
     fn now(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.clock.now().since(self.started).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Number of transactions.

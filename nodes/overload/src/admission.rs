@@ -186,6 +186,8 @@ impl Drop for CallPermit {
 mod tests {
     use std::time::Duration;
 
+    use twinbox_clock::BootClock;
+
     use super::*;
     use crate::Commits;
 
@@ -203,7 +205,7 @@ mod tests {
     #[test]
     fn dropped_permit_allows_another_call() {
         let now = BootInstant::now();
-        let overload = Overload::new(Duration::from_millis(350), Commits::default());
+        let overload = Overload::new(Duration::from_millis(350), Commits::default(), BootClock::default());
         let admission = Arc::new(Admission::new(2, 1, overload, now));
         let first = admission.enter(now);
         let second = admission.enter(now);

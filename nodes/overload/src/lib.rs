@@ -25,7 +25,7 @@ use std::{
 
 use tokio::time::sleep;
 use tracing::warn;
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootClock, BootInstant};
 
 pub use commits::{Commit, Commits};
 use limiter::{Limiter, Sample, Signal, Targets};
@@ -43,6 +43,7 @@ pub struct Overload(Arc<Inner>);
 struct Inner {
     limiter: Mutex<Limiter>,
     commits: Commits,
+    clock: BootClock,
     admitted: AtomicU64,
     ended: AtomicU64,
     /// Time of the last refusal, in nanoseconds of boot time; 0 for never.
@@ -67,19 +68,21 @@ pub struct View {
 }
 
 impl Overload {
-    /// Overload control of a node that answers a BYE within `bye_timeout` (rule A1) and measures its `commits`.
-    pub fn new(bye_timeout: Duration, commits: Commits) -> Self {
-        let limiter = Limiter::new(Targets::of(bye_timeout), at(BootInstant::now()));
+    /// Overload control of a node that answers a BYE within `bye_timeout` (rule A1) and measures its `commits`. It decides by
+    /// the `clock` of the requests that it admits; it measures work in real time.
+    pub fn new(bye_timeout: Duration, commits: Commits, clock: BootClock) -> Self {
+        let limiter = Limiter::new(Targets::of(bye_timeout), at(clock.now()));
         Self(Arc::new(Inner {
             limiter: Mutex::new(limiter),
             commits,
+            clock,
             admitted: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         }))
     }
 
-    /// Admits one new call, or refuses it. An admitted call is followed by [`Self::ended`].
+    /// Admits one new call, or refuses it; `now` by its clock. An admitted call is followed by [`Self::ended`].
     pub fn admit(&self, now: BootInstant) -> bool {
         let admitted = self.limiter().admit(at(now));
         match admitted {
@@ -106,7 +109,7 @@ impl Overload {
         View {
             limit: limiter.limit(),
             closed: limiter.closed(),
-            refusing: refused > 0 && BootInstant::from_nanos(refused).elapsed() < REFUSING_PERIOD,
+            refusing: refused > 0 && self.0.clock.now().since(BootInstant::from_nanos(refused)) < REFUSING_PERIOD,
             pressure: Signal::ALL.map(|signal| (signal, limiter.pressure(signal))),
             worst: limiter.worst().0,
             sustained: limiter.sustained(),
@@ -136,7 +139,7 @@ impl Overload {
             let closes = {
                 let mut limiter = self.limiter();
                 let was_closed = limiter.closed();
-                limiter.sample(at(now), &sample);
+                limiter.sample(at(self.0.clock.now()), &sample);
                 (limiter.closed() && !was_closed)
                     .then(|| [Signal::Commit, Signal::Loop, Signal::Media].map(|signal| limiter.pressure(signal)))
             };
@@ -168,7 +171,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn hanging_commit_closes_the_gate_until_it_ends() {
         let commits = Commits::default();
-        let overload = Overload::new(Duration::from_millis(30), commits.clone());
+        let overload = Overload::new(Duration::from_millis(30), commits.clone(), BootClock::default());
         assert!(overload.admit(BootInstant::now()));
         let commit = commits.begin();
         let watch = overload.clone();

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use twinbox_alarms::{Alarm, Alarms, Channel, Code, Outbound};
 use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
-use twinbox_clock::BootInstant;
+use twinbox_clock::{BootClock, BootInstant};
 use twinbox_cluster_settings::{FileValues, Key, Property, Rows, TrunkChange, TrunkRows, schema, set_edit};
 use twinbox_config::{AlarmSecrets, FileTrunks, NodeConfig, OwnServices};
 use twinbox_gate::Gate;
@@ -66,6 +66,7 @@ impl Following {
             mailstore: node.mailstore.clone(),
             prompts: Arc::new(Prompts::load(None, "en").expect("the embedded prompts")),
             media: Engine::start(media).expect("a media engine"),
+            clock: BootClock::default(),
         };
         let own = dir.path().join("own");
         std::fs::create_dir(&own).expect("a folder");

@@ -14,11 +14,13 @@ use rustix::time::{ClockId, clock_gettime};
 use twinbox_ids::Timestamp;
 
 mod alarm;
+mod boot_clock;
 mod histogram;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 
 pub use alarm::BootAlarm;
+pub use boot_clock::BootClock;
 pub use histogram::{DurationHistogram, HistogramView};
 
 /// Processor time that all threads of this process have used since its start.

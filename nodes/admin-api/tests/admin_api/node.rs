@@ -15,6 +15,7 @@ use tonic::transport::{Channel, Endpoint};
 use twinbox_admin_api::{AdminHandles, AdminService, AdminSocket, NodeFacts, Operators};
 use twinbox_alarms::Alarms;
 use twinbox_calls::{CallsDeps, CallsService};
+use twinbox_clock::BootClock;
 use twinbox_config::NodeConfig;
 use twinbox_directory_duty::DirectoryDuty;
 use twinbox_duty::{Notifications, OutboxDuty};
@@ -138,6 +139,7 @@ async fn parts(
         mailstore: mailstore.clone(),
         prompts: config.prompts.clone(),
         media: Engine::start(media).expect("a media engine"),
+        clock: BootClock::default(),
     };
     let calls = CallsService::new(config.calls.clone(), deps);
     let settings = SharedSettings::open(SettingsParts::of(config, mailstore, peers, &calls, &alarms));

@@ -192,7 +192,7 @@ pub(super) async fn begin(
         call.set_stream(stream);
     }
     parts.respond(&invite.id, response);
-    parts.stats.answer_time.record(invite.at.elapsed());
+    parts.stats.answer_time.record(parts.since(invite.at));
     count(&parts.stats.calls_answered);
     tracing::info!(trunk = %invite.trunk.config.name, purpose = callee.name(), "call answered");
     call.prepare(callee).await;

@@ -61,7 +61,7 @@ impl Call {
         }
         let timeout = self.parts.config().bye_timeout();
         self.bye = Some(Bye { id, request, at, answered: false });
-        self.bye_due = after(timeout.saturating_sub(at.elapsed()));
+        self.bye_due = after(timeout.saturating_sub(self.parts.since(at)));
         self.over = true;
         self.hang_up(Reason::Done);
     }
@@ -74,7 +74,7 @@ impl Call {
         }
         count(&self.parts.stats.byes_unacknowledged);
         tracing::warn!("message not stored in time; BYE is answered 500, filing continues");
-        self.parts.stats.bye_time.record(bye.at.elapsed());
+        self.parts.stats.bye_time.record(self.parts.since(bye.at));
         self.parts.respond(&bye.id, bye.request.respond(500));
     }
 

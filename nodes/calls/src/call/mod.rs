@@ -303,7 +303,7 @@ impl Call {
     /// Handles a key.
     fn key_pressed(&mut self, path: KeyPath, key: char) {
         let stats = &self.parts.stats;
-        if !self.keys.is_new(path, key, BootInstant::now()) {
+        if !self.keys.is_new(path, key, self.parts.deps.clock.now()) {
             return count(&stats.digits_repeated);
         }
         count(match path {
@@ -436,7 +436,7 @@ impl Call {
                     count(&self.parts.stats.byes_unacknowledged);
                 }
                 let code = if self.not_filed { 500 } else { 200 };
-                self.parts.stats.bye_time.record(bye.at.elapsed());
+                self.parts.stats.bye_time.record(self.parts.since(bye.at));
                 self.parts.respond(&bye.id, bye.request.respond(code));
             }
         } else if !self.over {

@@ -1,8 +1,9 @@
 //! Handles that the task of a call needs, and its entries in the tables that calls share.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use twinbox_clock::BootInstant;
 use twinbox_overload::admission::CallPermit;
 use twinbox_sip::{Response, transaction::ServerId};
 
@@ -33,6 +34,11 @@ impl CallParts {
     /// The settings, as they are now.
     pub(super) fn config(&self) -> Arc<CallsConfig> {
         self.settings.config()
+    }
+
+    /// Time passed since then.
+    pub(super) fn since(&self, at: BootInstant) -> Duration {
+        self.deps.clock.now().since(at)
     }
 
     /// Answers a request.

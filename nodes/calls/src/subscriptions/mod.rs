@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use twinbox_clock::BootInstant;
+use twinbox_clock::BootClock;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::Mailstore;
 use twinbox_sip::{Method, dialog::Dialog, mwi, uri::Uri};
@@ -42,6 +42,7 @@ pub(crate) struct Subscriptions {
     stats: Arc<Stats>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    clock: BootClock,
 }
 
 impl Subscriptions {
@@ -53,8 +54,9 @@ impl Subscriptions {
         stats: Arc<Stats>,
         tasks: TaskTracker,
         stop: CancellationToken,
+        clock: BootClock,
     ) -> Self {
-        Self { table: SubscriptionTable::new(max), mailstore, outgoing, stats, tasks, stop }
+        Self { table: SubscriptionTable::new(max), mailstore, outgoing, stats, tasks, stop, clock }
     }
 
     pub(crate) fn has_dialog(&self, key: &DialogKey) -> bool {
@@ -107,7 +109,7 @@ impl Subscriptions {
         let tag = self.outgoing.transactions.tag(request);
         let Some(dialog) = Dialog::accept(request, &tag) else { return refuse(request.respond(400)) };
         let (flow, trunk) = (incoming.flow.clone(), incoming.trunk.clone());
-        let until = BootInstant::now() + Duration::from_secs(u64::from(seconds));
+        let until = self.clock.now() + Duration::from_secs(u64::from(seconds));
         let entry = Entry {
             mailbox,
             number,
@@ -145,7 +147,7 @@ impl Subscriptions {
             (Some(response), ..) => respond(response),
             (None, Err(min), _) => respond(request.respond(423).with("Min-Expires", min.to_string())),
             (None, Ok(seconds), Some((id, _))) => {
-                let now = BootInstant::now();
+                let now = self.clock.now();
                 let _ = self.table.with(id, |entry| {
                     entry.until = now + Duration::from_secs(u64::from(seconds));
                     entry.last_message = now;
@@ -194,7 +196,7 @@ impl Subscriptions {
                     () = self.stop.cancelled() => return,
                 }
                 let (expired, outdated) =
-                    (self.table.take_expired(BootInstant::now()), self.table.answered_by_store(&ripe));
+                    (self.table.take_expired(self.clock.now()), self.table.answered_by_store(&ripe));
                 let (ending, repeating) = (self.clone(), self.clone());
                 let ends = expired.into_iter().map(move |entry| ending.clone().end(entry).boxed());
                 let repeats = outdated.into_iter().map(move |id| repeating.clone().repeat(id).boxed());

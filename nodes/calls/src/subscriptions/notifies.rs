@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::time::timeout;
-use twinbox_clock::BootInstant;
 use twinbox_ids::MailboxId;
 use twinbox_mailstore::MessageCounts;
 use twinbox_sip::{Request, mwi::ends_subscription, transaction::Guard};
@@ -180,7 +179,7 @@ impl Subscriptions {
         pending: PendingNotify,
     ) -> Result<(), NotifyError> {
         let PendingNotify { counts, source, epoch, guard } = pending;
-        let began = BootInstant::now();
+        let began = self.clock.now();
         let begun = self.table.with(id, |entry| {
             // While a state of the notifier waited for its turn, it may have been sent, or another one has replaced it.
             if source == NotifySource::Notifier
@@ -209,7 +208,7 @@ impl Subscriptions {
         };
         let sent = self.send(request, path, &trunk, guard, &mut renumber).await;
         let left = left.load(Ordering::Relaxed);
-        self.table.settle(id, |entry| entry.settle(number, began, left, &sent, BootInstant::now()));
+        self.table.settle(id, |entry| entry.settle(number, began, left, &sent, self.clock.now()));
         note_outcome(&self.stats, sent)
     }
 
@@ -220,7 +219,7 @@ impl Subscriptions {
         path: NotifyPath,
         pending: PendingNotify,
     ) -> Result<(), NotifyError> {
-        let request = entry.notify(pending.counts, pending.source, "", true, BootInstant::now());
+        let request = entry.notify(pending.counts, pending.source, "", true, self.clock.now());
         let mut renumber = |request: &mut Request| entry.dialog.renumber(request);
         note_outcome(&self.stats, self.send(request, path, &entry.trunk, None, &mut renumber).await)
     }

@@ -3,7 +3,6 @@
 use std::{net::SocketAddr, time::Duration};
 
 use tokio::net::UdpSocket;
-use twinbox_clock::BootInstant;
 use twinbox_ids::Pii;
 use twinbox_mailstore::MailboxChange;
 use twinbox_phone::{CallOptions, Digits, Phone, PhoneConfig, Target, Transport};
@@ -14,7 +13,7 @@ use twinbox_rtp::{
 use twinbox_sip::{Request, Response, sdp::Sdp, strict::MessageVerdict};
 
 use crate::kit;
-use crate::kit::{Node, PATIENCE, Raw, RawDialog, establish, hang_up, offer, pass};
+use crate::kit::{Node, PATIENCE, Raw, RawDialog, establish, hang_up, offer};
 
 const SDP: &str = "application/sdp";
 const DTMF: &str = "application/dtmf";
@@ -175,7 +174,7 @@ async fn request_after_a_challenge_has_the_next_cseq() {
 }
 
 /// A call whose session the node must refresh, shortly before the refresh.
-async fn to_be_refreshed(raw: &mut Raw, call: &str, allow: Option<&str>) -> (RawDialog, Response) {
+async fn to_be_refreshed(node: &Node, raw: &mut Raw, call: &str, allow: Option<&str>) -> (RawDialog, Response) {
     let dialog = raw.dialog(call).with("Supported: timer").with("Session-Expires: 90;refresher=uas");
     let mut dialog = match allow {
         Some(allow) => dialog.with(&format!("Allow: {allow}")),
@@ -184,7 +183,7 @@ async fn to_be_refreshed(raw: &mut Raw, call: &str, allow: Option<&str>) -> (Raw
     let ok = establish(raw, &mut dialog).await;
     // The answer to a later request shows that the ACK was handled.
     assert_eq!(raw.ask(dialog.request("OPTIONS", "", "")).await.code, 200);
-    pass(46).await;
+    node.pass(46).await;
     (dialog, ok)
 }
 
@@ -209,7 +208,7 @@ async fn accept(raw: &mut Raw, invite: &Request) {
 async fn session_is_refreshed_by_update_if_allow_lists_it() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    let (mut dialog, _) = to_be_refreshed(&mut raw, "up1", Some("INVITE, ACK, BYE, UPDATE")).await;
+    let (mut dialog, _) = to_be_refreshed(&node, &mut raw, "up1", Some("INVITE, ACK, BYE, UPDATE")).await;
     assert_eq!(session(&raw.request().await), ("UPDATE", Some("90;refresher=uac"), None));
     assert_eq!(node.calls.active(), 1);
     hang_up(&mut raw, &mut dialog).await;
@@ -220,7 +219,7 @@ async fn session_is_refreshed_by_invite_if_allow_lacks_update() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
     for (n, allow) in [None, Some("INVITE, ACK, BYE")].into_iter().enumerate() {
-        let (mut dialog, ok) = to_be_refreshed(&mut raw, &format!("in{n}"), allow).await;
+        let (mut dialog, ok) = to_be_refreshed(&node, &mut raw, &format!("in{n}"), allow).await;
         let invite = raw.unanswered().await;
         assert_eq!(session(&invite), ("INVITE", Some("90;refresher=uac"), None));
         assert_eq!(invite.body, ok.body, "the description as it was, its version too (RFC 4028 section 7.4)");
@@ -229,7 +228,7 @@ async fn session_is_refreshed_by_invite_if_allow_lacks_update() {
         let ack = dialog.request("ACK", "", "");
         raw.send(ack.as_bytes()).await;
         accept(&mut raw, &invite).await;
-        pass(46).await;
+        node.pass(46).await;
         assert_eq!(raw.unanswered().await.method.as_str(), "INVITE", "and once more");
         hang_up(&mut raw, &mut dialog).await;
     }
@@ -240,7 +239,7 @@ async fn refused_refresh_is_retried_as_the_refusal_requires() {
     let node = Node::start().await;
     for (n, code) in [405, 501].into_iter().enumerate() {
         let mut raw = node.raw().await;
-        let (mut dialog, _) = to_be_refreshed(&mut raw, &format!("rf{n}"), Some("UPDATE")).await;
+        let (mut dialog, _) = to_be_refreshed(&node, &mut raw, &format!("rf{n}"), Some("UPDATE")).await;
         let update = raw.unanswered().await;
         raw.send(&update.respond(code).to_bytes()).await;
         let invite = raw.unanswered().await;
@@ -249,7 +248,7 @@ async fn refused_refresh_is_retried_as_the_refusal_requires() {
         hang_up(&mut raw, &mut dialog).await;
     }
     let mut raw = node.raw().await;
-    let (mut dialog, _) = to_be_refreshed(&mut raw, "rf3", Some("UPDATE")).await;
+    let (mut dialog, _) = to_be_refreshed(&node, &mut raw, "rf3", Some("UPDATE")).await;
     let update = raw.unanswered().await;
     raw.send(&update.respond(422).with("Min-SE", "120").to_bytes()).await;
     let longer = raw.unanswered().await;
@@ -264,7 +263,7 @@ async fn refused_refresh_is_retried_as_the_refusal_requires() {
 async fn session_without_refresh_ends_before_it_expires() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
-    to_be_refreshed(&mut raw, "no1", None).await;
+    to_be_refreshed(&node, &mut raw, "no1", None).await;
     let mut acknowledged = false;
     let reason = loop {
         let request = raw.unanswered().await;
@@ -273,7 +272,7 @@ async fn session_without_refresh_ends_before_it_expires() {
             "INVITE" => raw.send(&request.respond(500).to_bytes()).await,
             "ACK" => {
                 acknowledged = true;
-                pass(10).await;
+                node.pass(10).await;
             }
             "BYE" => break request.headers.get("Reason").map(str::to_owned),
             other => panic!("{other}"),
@@ -364,15 +363,6 @@ async fn sent_bye_has_a_reason() {
     node.idle().await;
 }
 
-/// Waits until a counter has reached this value.
-async fn until_counted(node: &Node, counter: &str, value: u64) {
-    let begun = BootInstant::now();
-    while node.counter(counter) < value {
-        assert!(begun.elapsed() < PATIENCE, "{counter} is {}", node.counter(counter));
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Presses a key by RFC 4733.
 async fn press(rtp: &UdpSocket, to: SocketAddr, key: char) {
     let events = dtmf::press(dtmf::code(key).expect("a key"), 800);
@@ -403,7 +393,7 @@ async fn key_pressed_before_the_ack_reaches_the_conversation() {
             let remote = Sdp::parse(&ok.body).unwrap().audio().unwrap().remote;
             press(&rtp, remote.expect("an address"), '0').await;
         }
-        until_counted(&node, counter, 1).await;
+        node.until_counted(counter, 1).await;
         raw.send(ack.as_bytes()).await;
         let refer = loop {
             match raw.next(PATIENCE).await {
@@ -438,7 +428,7 @@ async fn key_received_by_rtp_and_info_counts_once() {
         assert_eq!(answer.status, 200);
     }
     let keys = kit::PIN.len() as u64 + 1;
-    until_counted(&node, "digits_rtp", keys).await;
+    node.until_counted("digits_rtp", keys).await;
     assert_eq!((node.counter("digits_rtp"), node.counter("digits_info")), (keys, 0));
     assert_eq!(node.counter("digits_repeated"), keys);
     call.bye().await.expect("BYE is answered");
@@ -480,7 +470,7 @@ async fn call_whose_ack_found_its_queue_full_ends() {
     }
     raw.send(ack.as_bytes()).await;
     while raw.response().await.code != 503 {}
-    pass(40).await;
-    until_counted(&node, "calls_unacknowledged", 1).await;
+    node.pass(40).await;
+    node.until_counted("calls_unacknowledged", 1).await;
     node.idle().await;
 }

@@ -1,6 +1,6 @@
 //! Calls on hold, and calls of which nothing comes.
 
-use crate::kit::{Node, Raw, RawDialog, establish, offer, pass};
+use crate::kit::{Node, Raw, RawDialog, establish, offer};
 
 const SDP: &str = "application/sdp";
 
@@ -15,15 +15,15 @@ async fn call_held_too_long_ends_and_a_resumed_call_continues() {
         assert_eq!(raw.ask(dialog.request("UPDATE", SDP, sdp)).await.code, 200);
     };
     change(&mut dialog, &mut raw, &hold).await;
-    pass(50).await;
+    node.pass(50).await;
     change(&mut dialog, &mut raw, &offer(9)).await;
-    pass(50).await;
+    node.pass(50).await;
     change(&mut dialog, &mut raw, &hold).await;
-    pass(50).await;
+    node.pass(50).await;
     // Another hold during a hold does not restart the time.
     change(&mut dialog, &mut raw, &hold).await;
     assert_eq!(node.calls.active(), 1);
-    pass(11).await;
+    node.pass(11).await;
     let bye = raw.request().await;
     assert_eq!(bye.headers.get("Reason"), Some("Q.850;cause=102;text=\"On hold for too long\""));
     node.idle().await;
@@ -41,7 +41,7 @@ async fn call_that_only_speaks_stays_so_after_a_refresh() {
     let ack = dialog.answered(&ok);
     raw.send(ack.as_bytes()).await;
     assert_eq!(raw.ask(dialog.request("UPDATE", SDP, &speaks)).await.code, 200);
-    pass(61).await;
+    node.pass(61).await;
     assert_eq!((node.calls.active(), node.counter("calls_held_too_long")), (1, 0));
 }
 
@@ -61,7 +61,7 @@ async fn call_that_sends_nothing_ends_as_one_on_hold() {
         let ack = dialog.answered(&ok);
         raw.send(ack.as_bytes()).await;
         assert_eq!(raw.ask(dialog.request("OPTIONS", "", "")).await.code, 200, "{name}");
-        pass(61).await;
+        node.pass(61).await;
         let bye = raw.request().await;
         assert_eq!(bye.headers.get("Reason"), Some("Q.850;cause=102;text=\"On hold for too long\""), "{name}");
         node.idle().await;

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use twinbox_sip::{sdp::Sdp, strict::MessageVerdict};
 
 use crate::kit;
-use crate::kit::{Node, Raw, establish, hang_up, offer, pass};
+use crate::kit::{Node, Raw, establish, hang_up, offer};
 
 #[tokio::test]
 async fn contact_of_the_answer_names_node_and_incarnation() {
@@ -293,11 +293,11 @@ async fn session_without_refresh_by_the_caller_ends() {
     let mut raw = node.raw().await;
     let mut dialog = raw.dialog("se2").with("Supported: timer").with("Session-Expires: 90;refresher=uac");
     establish(&mut raw, &mut dialog).await;
-    pass(40).await;
+    node.pass(40).await;
     assert_eq!(raw.ask(dialog.request("UPDATE", "", "")).await.code, 200);
-    pass(40).await;
+    node.pass(40).await;
     assert_eq!(raw.ask(dialog.request("UPDATE", "", "")).await.code, 200, "still there");
-    pass(61).await;
+    node.pass(61).await;
     let bye = raw.request().await;
     assert_eq!(bye.method.as_str(), "BYE");
     assert_eq!(bye.headers.get("Reason"), Some("SIP;cause=408;text=\"Session not refreshed\""));

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use tokio::{net::UdpSocket, time::timeout};
-use twinbox_clock::BootInstant;
+use twinbox_clock::BootClock;
 use twinbox_dns::Resolver;
 use twinbox_ids::Incarnation;
 use twinbox_overload::{Commits, Overload};
@@ -38,7 +38,8 @@ impl MessageReceiver for Responses {
 fn register_at(registrar: SocketAddr) -> Arc<Registrations> {
     let local = SocketAddr::from(([127, 0, 0, 1], 0));
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let transactions = Arc::new(Transactions::new(Arc::default(), Arc::default(), stop.clone()));
+    let clock = BootClock::default();
+    let transactions = Arc::new(Transactions::new(Arc::default(), Arc::default(), stop.clone(), clock.clone()));
     let udp = Arc::new(UdpEndpoint::bind(local, None, 0).expect("bound"));
     tasks.spawn(udp.clone().serve(Arc::new(Responses(transactions.clone())), stop.clone()));
     let trunk = TrunkConfig {
@@ -48,7 +49,7 @@ fn register_at(registrar: SocketAddr) -> Arc<Registrations> {
         ..SelfTest::new(&[]).trunk.config.clone()
     };
     let config = CallsConfig { trunks: vec![trunk], ..CallsConfig::default() };
-    let overload = Overload::new(config.bye_timeout(), Commits::default());
+    let overload = Overload::new(config.bye_timeout(), Commits::default(), clock.clone());
     let outgoing = Outgoing {
         node: "a".parse().expect("a name"),
         incarnation: Incarnation::random(),
@@ -60,7 +61,7 @@ fn register_at(registrar: SocketAddr) -> Arc<Registrations> {
     };
     let registrations = Arc::new(Registrations {
         settings: Arc::new(CallsSettings::new(config)),
-        admission: Arc::new(Admission::new(1, 1, overload, BootInstant::now())),
+        admission: Arc::new(Admission::new(1, 1, overload, clock.now())),
         outgoing: Arc::new(outgoing),
         tasks: tasks.clone(),
         stop,

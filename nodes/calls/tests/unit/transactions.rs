@@ -26,7 +26,7 @@ impl Setup {
         let endpoint = UdpEndpoint::bind("127.0.0.1:0".parse().expect("an address"), None, 0).expect("bound");
         let flow = Flow::Udp(Arc::new(endpoint), other.local_addr().expect("an address"));
         let stop = CancellationToken::new();
-        let transactions = Transactions::new(Arc::default(), Arc::default(), stop.clone());
+        let transactions = Transactions::new(Arc::default(), Arc::default(), stop.clone(), BootClock::default());
         Self { transactions, flow, other, stop }
     }
 

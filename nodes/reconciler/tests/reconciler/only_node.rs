@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use twinbox_alarms::Alarms;
 use twinbox_calls::{CallsConfig, CallsDeps, CallsService};
+use twinbox_clock::BootClock;
 use twinbox_ids::Incarnation;
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_prompts::Prompts;
@@ -62,6 +63,7 @@ impl OnlyNode {
             mailstore: node.mailstore.clone(),
             prompts: Arc::new(Prompts::load(None, "en").expect("the embedded prompts")),
             media: Engine::start(media).expect("a media engine"),
+            clock: BootClock::default(),
         };
         let reconciler = NodeReconciler::new(ReconcilerParts {
             name: name("a"),

@@ -4,7 +4,10 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,6 +18,7 @@ use tokio::{
     time::timeout,
 };
 use twinbox_calls::{Calls, CallsConfig, CallsDeps, CallsError, ListenerConfig, RtpConfig, Transport, TrunkConfig};
+use twinbox_clock::{BootClock, BootInstant};
 use twinbox_ids::{ClusterId, Incarnation, MailboxId, NodeName};
 use twinbox_mailstore::{Mailstore, MailstoreSettings, NewMailbox};
 use twinbox_media::{Engine, MediaConfig};
@@ -44,6 +48,8 @@ pub struct Node {
     pub store: Store,
     pub media: Engine,
     pub deps: CallsDeps,
+    /// Seconds by which its clock is ahead.
+    ahead: Arc<AtomicU64>,
     dir: TempDir,
 }
 
@@ -104,12 +110,16 @@ impl Node {
         let (mailbox, _) = mailstore.create(new).await.expect("a mailbox");
         let media = MediaConfig::new(options.calls.rtp.bind, options.rtp_ports);
         let media = Engine::start(media).expect("a media engine");
+        let ahead = Arc::<AtomicU64>::default();
+        let clock = ahead.clone();
+        let clock = move || BootInstant::now() + Duration::from_secs(clock.load(Ordering::Relaxed));
         let deps = CallsDeps {
             node: name,
             incarnation,
             mailstore: mailstore.clone(),
             prompts: Arc::new(Prompts::load(None, "en").expect("prompts")),
             media: media.clone(),
+            clock: BootClock::new(clock),
         };
         let calls = Calls::start(options.calls, deps.clone()).await?;
         let address = |transport| {
@@ -117,7 +127,7 @@ impl Node {
             found.expect("a listener").1
         };
         let (udp, tcp) = (address(Transport::Udp), address(Transport::Tcp));
-        Ok(Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, store, media, deps, dir })
+        Ok(Self { calls, mailstore, mailbox: mailbox.id, udp, tcp, incarnation, store, media, deps, ahead, dir })
     }
 
     pub async fn raw(&self) -> Raw {
@@ -131,6 +141,39 @@ impl Node {
     /// Directory of the store.
     pub fn store_dir(&self) -> std::path::PathBuf {
         self.dir.path().join("store")
+    }
+
+    /// Waits until a counter has reached this value.
+    pub async fn until_counted(&self, counter: &str, value: u64) {
+        let begun = BootInstant::now();
+        while self.counter(counter) < value {
+            assert!(begun.elapsed() < PATIENCE, "{counter} is {}", self.counter(counter));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Moves the clock and all timers of the SIP server ahead by this many seconds. Media stay in real time.
+    pub async fn pass(&self, seconds: u64) {
+        // Messages that have arrived are handled before.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        // No task runs between the two: a timer that fires finds the clock moved.
+        self.ahead.fetch_add(seconds, Ordering::Relaxed);
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+    }
+
+    /// Does this work while a second passes in each 10 ms, for the timeouts of the work too.
+    pub async fn hurry<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let begun = BootInstant::now();
+        loop {
+            assert!(begun.elapsed() < PATIENCE, "it is not done");
+            if let Ok(done) = timeout(Duration::from_millis(10), &mut work).await {
+                return done;
+            }
+            self.pass(1).await;
+        }
     }
 
     /// Waits until no call is in progress.
@@ -383,13 +426,6 @@ pub async fn establish(raw: &mut Raw, dialog: &mut RawDialog) -> Response {
     let ack = dialog.answered(&ok);
     raw.send(ack.as_bytes()).await;
     ok
-}
-
-/// Advances the node's timers by this many seconds.
-pub async fn pass(seconds: u64) {
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(seconds)).await;
-    tokio::time::resume();
 }
 
 /// Ends a call.
