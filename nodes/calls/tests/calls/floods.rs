@@ -160,26 +160,20 @@ async fn connections_above_the_limit_are_refused_and_others_continue() {
     drop(crowd);
 }
 
-/// Connects from this address to a node whose only trunk is 127.0.0.1: other addresses of this machine are strangers.
-async fn connect_from(address: &str, node: &Node) -> Raw {
-    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
-    socket.bind(format!("{address}:0").parse().expect("an address")).expect("bound");
-    Raw::Tcp(Box::new((socket.connect(node.tcp).await.expect("a connection"), Default::default())))
-}
-
+/// The only trunk is 127.0.0.1: other addresses of this machine are strangers.
 #[tokio::test]
 async fn strangers_of_one_host_use_no_connection_of_trunks_and_half_of_those_of_strangers() {
     let node = Node::start().await;
     let mut strangers = Vec::new();
     for _ in 0..200 {
-        strangers.push(connect_from("127.0.0.2", &node).await);
+        strangers.push(Raw::tcp_from("127.0.0.2", node.tcp).await);
     }
     let begun = BootInstant::now();
     while node.counter("connections_refused") < 200 - 64 {
         assert!(begun.elapsed() < Duration::from_secs(4), "{} refused", node.counter("connections_refused"));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
-    let mut other = connect_from("127.0.0.3", &node).await;
+    let mut other = Raw::tcp_from("127.0.0.3", node.tcp).await;
     let mut dialog = other.dialog("other");
     assert_eq!(other.ask(dialog.request("OPTIONS", "", "")).await.code, 403);
     let mut trunk = Raw::tcp(node.tcp).await;
@@ -190,7 +184,7 @@ async fn strangers_of_one_host_use_no_connection_of_trunks_and_half_of_those_of_
 #[tokio::test]
 async fn stranger_connection_ends_after_five_seconds_or_one_answer() {
     let node = Node::start().await;
-    let mut curious = connect_from("127.0.0.2", &node).await;
+    let mut curious = Raw::tcp_from("127.0.0.2", node.tcp).await;
     let mut dialog = curious.dialog("curious");
     let twice = dialog.request("OPTIONS", "", "") + &dialog.request("OPTIONS", "", "");
     assert_eq!(curious.ask(twice).await.code, 403);
@@ -198,7 +192,7 @@ async fn stranger_connection_ends_after_five_seconds_or_one_answer() {
     assert_eq!(node.counter("strangers"), 1);
 
     // A stranger that sends a byte at a time is also disconnected.
-    let Raw::Tcp(slow) = connect_from("127.0.0.2", &node).await else { unreachable!() };
+    let Raw::Tcp(slow) = Raw::tcp_from("127.0.0.2", node.tcp).await else { unreachable!() };
     let (mut stream, _) = *slow;
     let begun = BootInstant::now();
     loop {

@@ -149,7 +149,7 @@ async fn notify(node: &Node) -> Result<(), NotifyError> {
 /// The other side of the next connection.
 async fn accept(listener: &TcpListener) -> Raw {
     let (stream, _) = listener.accept().await.expect("a connection");
-    Raw::Tcp(Box::new((stream, Default::default())))
+    Raw::connected(stream)
 }
 
 #[tokio::test]

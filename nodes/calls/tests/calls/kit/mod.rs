@@ -245,11 +245,17 @@ impl Raw {
     pub async fn tcp_from(address: &str, node: SocketAddr) -> Self {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.bind(SocketAddr::new(address.parse().expect("an address"), 0)).expect("bound");
-        Self::Tcp(Box::new((socket.connect(node).await.expect("a connection"), Framer::default())))
+        Self::connected(socket.connect(node).await.expect("a connection"))
     }
 
     pub async fn tcp(node: SocketAddr) -> Self {
-        Self::Tcp(Box::new((TcpStream::connect(node).await.expect("a connection"), Framer::default())))
+        Self::connected(TcpStream::connect(node).await.expect("a connection"))
+    }
+
+    /// A connection with the node. No message waits until the node has acknowledged the one before.
+    pub fn connected(stream: TcpStream) -> Self {
+        stream.set_nodelay(true).expect("set");
+        Self::Tcp(Box::new((stream, Framer::default())))
     }
 
     pub fn local(&self) -> SocketAddr {
