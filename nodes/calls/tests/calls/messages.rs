@@ -474,7 +474,7 @@ async fn call_ends_and_keeps_its_audio_when_the_media_thread_panics() {
 }
 
 /// A media thread that hangs does not keep a call open forever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn recording_without_end_is_filed_after_a_timeout() {
     let node = Node::start().await;
     let phone = phone(Transport::Udp).await;
@@ -484,6 +484,7 @@ async fn recording_without_end_is_filed_after_a_timeout() {
     let (release, held) = std::sync::mpsc::channel();
     let _session = session_on_media_thread(&node, Arc::new(Stuck(Mutex::new(held)))).await;
     assert_eq!(call.bye().await.expect("answered").0, 500);
+    node.pass(6).await;
     node.idle().await;
     let messages = node.mailstore.messages(node.mailbox).await.unwrap();
     assert!(messages.len() == 1 && messages[0].is_partial(), "{messages:?}");

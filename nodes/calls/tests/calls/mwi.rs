@@ -70,6 +70,20 @@ async fn subscribed(raw: &mut Raw, call_id: &str) -> (RawDialog, Request) {
     (dialog, raw.request().await)
 }
 
+/// The next NOTIFY while time passes, answered with `200`.
+async fn notified_in_time(node: &Node, raw: &mut Raw) -> Request {
+    let notify = async {
+        loop {
+            if let Some(MessageVerdict::Request(notify)) = raw.next(kit::PATIENCE).await {
+                break notify;
+            }
+        }
+    };
+    let notify = node.hurry(notify).await;
+    raw.send(&notify.respond(200).with_to_tag("theirs").to_bytes()).await;
+    notify
+}
+
 #[tokio::test]
 async fn subscription_gets_the_full_state_immediately_and_after_every_refresh() {
     let node = Node::start().await;
@@ -162,7 +176,8 @@ async fn notify_is_sent_in_the_dialog_while_the_guard_allows_it() {
     assert!(notify.headers.cseq() > first.headers.cseq());
 
     assert_eq!(send_state(&node, 4, || false).await.unwrap(), Err(NotifyError::NotHolder));
-    assert!(raw.next(Duration::from_millis(700)).await.is_none(), "nothing left");
+    node.pass(1).await;
+    assert!(raw.next(Duration::from_millis(100)).await.is_none(), "nothing left");
 
     // The lease expires between two transmissions: there is no retransmission.
     let holds = Arc::new(AtomicBool::new(true));
@@ -170,8 +185,10 @@ async fn notify_is_sent_in_the_dialog_while_the_guard_allows_it() {
     let sent = send_state(&node, 4, move || guard.load(Ordering::SeqCst));
     assert!(matches!(raw.next(kit::PATIENCE).await, Some(MessageVerdict::Request(_))), "sent once");
     holds.store(false, Ordering::SeqCst);
+    node.pass(1).await;
     assert_eq!(sent.await.unwrap(), Err(NotifyError::NotHolder));
-    assert!(raw.next(Duration::from_millis(700)).await.is_none(), "and not again");
+    node.pass(1).await;
+    assert!(raw.next(Duration::from_millis(100)).await.is_none(), "and not again");
 }
 
 /// The right to send lasts some milliseconds on a node that does not hold the duty: too short for sequential sending.
@@ -217,12 +234,12 @@ async fn silent_subscriber_delays_no_other_and_no_state_is_sent_twice() {
 /// Subscribers of a proxy: many behind one connection, whose queue takes 256 messages.
 const BEHIND_A_PROXY: usize = 600;
 
-/// Makes these subscriptions over one connection, and refreshes them all at the same moment for `expires` seconds.
-async fn subscribe_together(raw: &mut Raw, expires: u32) {
+/// Makes these subscriptions over one connection, and refreshes them all at the same moment, for ten minutes.
+async fn subscribe_together(raw: &mut Raw) {
     let mut refreshes = String::new();
     for n in 0..BEHIND_A_PROXY {
         let (mut dialog, _) = subscribed(raw, &format!("s{n}")).await;
-        refreshes += &subscribe(&mut dialog, expires);
+        refreshes += &subscribe(&mut dialog, 600);
     }
     raw.send(refreshes.as_bytes()).await;
     let (mut answers, mut notifies) = (0, 0);
@@ -244,7 +261,7 @@ async fn notified_in_turn(raw: &mut Raw, check: impl Fn(&Request)) {
     let options = raw.dialog("options").request("OPTIONS", "", "");
     let (mut notified, mut answered) = (0, false);
     while notified < BEHIND_A_PROXY || !answered {
-        match raw.next(Duration::from_secs(90)).await {
+        match raw.next(kit::PATIENCE).await {
             Some(MessageVerdict::Request(notify)) => {
                 if notified == 0 {
                     raw.send(options.as_bytes()).await;
@@ -264,7 +281,7 @@ async fn notified_in_turn(raw: &mut Raw, check: impl Fn(&Request)) {
 async fn one_change_reaches_many_subscribers_behind_one_connection_in_turn() {
     let node = Node::start().await;
     let mut raw = Raw::tcp(node.tcp).await;
-    subscribe_together(&mut raw, 600).await;
+    subscribe_together(&mut raw).await;
     let first = send_state(&node, 3, || true);
     notified_in_turn(&mut raw, |notify| assert_eq!(summary(notify), (3, 1))).await;
     let _ = first.await.unwrap();
@@ -277,12 +294,15 @@ async fn one_change_reaches_many_subscribers_behind_one_connection_in_turn() {
     assert_eq!((node.counter("send_failures"), node.calls.stats().subscriptions), (0, BEHIND_A_PROXY));
 }
 
-/// Lasts a minute, the shortest subscription.
 #[tokio::test]
 async fn subscriptions_behind_one_connection_that_expire_together_end_in_turn() {
     let node = Node::start().await;
     let mut raw = Raw::tcp(node.tcp).await;
-    subscribe_together(&mut raw, 60).await;
+    subscribe_together(&mut raw).await;
+    // The node has all answers to the two NOTIFYs of each: none can time out when time passes.
+    node.until_counted("notifies_sent", 2 * BEHIND_A_PROXY as u64).await;
+    // In one step past the end of the last one: the node ends them in one pass, and promises an order within a pass only.
+    node.pass(601).await;
     let terminated = |notify: &Request| {
         assert_eq!(notify.headers.get("Subscription-State"), Some("terminated;reason=timeout"));
         assert_eq!(summary(notify), (0, 0));
@@ -297,40 +317,42 @@ async fn silent_subscriber_is_removed_even_if_each_guard_ends_early() {
     let node = Node::start().await;
     let mut raw = node.raw().await;
     subscribed(&mut raw, "s1").await;
-    let began = BootInstant::now();
-    while send_state(&node, 3, {
-        let began = BootInstant::now();
-        move || began.elapsed() < Duration::from_millis(50)
-    })
-    .await
-    .unwrap()
-    .is_err()
-    {
-        assert!(began.elapsed() < Duration::from_secs(50), "the subscription still exists");
+    let began = node.deps.clock.now();
+    let lasts = || node.deps.clock.now().since(began);
+    while node.calls.stats().subscriptions == 1 {
+        assert!(lasts() < Duration::from_secs(50), "the subscription still exists");
+        let may = AtomicBool::new(true);
+        let sent = send_state(&node, 3, move || may.swap(false, Ordering::SeqCst));
+        assert_eq!(summary(&raw.unanswered().await), (3, 1));
+        node.pass(1).await;
+        assert!(sent.await.unwrap().is_err());
     }
-    assert!(began.elapsed() > Duration::from_secs(30), "it had time to answer");
-    assert_eq!(node.calls.stats().subscriptions, 0);
+    assert!(lasts() > Duration::from_secs(30), "it had time to answer");
 }
 
 /// A SUBSCRIBE to a node that lags behind gets the old state, and the notifier has already sent the new one.
 #[tokio::test]
 async fn answer_from_a_lagging_store_is_repeated_when_it_has_caught_up() {
     let node = Node::start().await;
-    let mut raw = node.raw().await;
+    // Over TCP no NOTIFY is repeated while time passes.
+    let mut raw = Raw::tcp(node.tcp).await;
     let (_, first) = subscribed(&mut raw, "s1").await;
     assert_eq!(summary(&first), (0, 0));
     leave(&node).await;
-    let second = raw.request().await;
+    let second = notified_in_time(&node, &mut raw).await;
     assert_eq!(summary(&second), (1, 0));
     assert!(second.headers.cseq() > first.headers.cseq());
     assert!(second.headers.get("X-Twinbox-Epoch").is_none(), "not sent by the notifier");
 
-    // The notifier's last NOTIFY is not corrected: the notifier may know more than this store.
+    // The notifier's last NOTIFY is not corrected: the notifier may know more than this store. A later answer is.
     let sent = send_state(&node, 7, || true);
     assert_eq!(summary(&raw.request().await), (7, 1));
     assert_eq!(sent.await.unwrap(), Ok(()));
+    let mut later = Raw::tcp(node.tcp).await;
+    subscribed(&mut later, "s2").await;
     leave(&node).await;
-    assert!(raw.next(Duration::from_millis(2_500)).await.is_none());
+    assert_eq!(summary(&notified_in_time(&node, &mut later).await), (2, 0));
+    assert!(raw.next(Duration::from_millis(100)).await.is_none());
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn restart_has_its_addresses_when_its_peers_are_silent() {
     assert_eq!(phone.ask(subscribe).await.code, 200);
     assert_eq!(phone.unanswered().await.method, Method::Notify);
     for _ in 0..2 {
-        service.restart().await.expect("its addresses are free");
+        node.hurry(service.restart()).await.expect("its addresses are free");
     }
     let mut another = Raw::udp(address).await;
     let options = another.dialog("again").request("OPTIONS", "", "");
