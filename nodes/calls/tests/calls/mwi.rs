@@ -70,7 +70,7 @@ async fn subscribed(raw: &mut Raw, call_id: &str) -> (RawDialog, Request) {
     (dialog, raw.request().await)
 }
 
-/// The next NOTIFY while time passes, answered with `200`.
+/// The next NOTIFY while time passes, answered with `200`. It is not the end of the subscription, which comes if too much passes.
 async fn notified_in_time(node: &Node, raw: &mut Raw) -> Request {
     let notify = async {
         loop {
@@ -80,6 +80,7 @@ async fn notified_in_time(node: &Node, raw: &mut Raw) -> Request {
         }
     };
     let notify = node.hurry(notify).await;
+    assert!(notify.headers.get("Subscription-State").is_some_and(|s| s.starts_with("active")), "{notify:?}");
     raw.send(&notify.respond(200).with_to_tag("theirs").to_bytes()).await;
     notify
 }
@@ -311,7 +312,20 @@ async fn subscriptions_behind_one_connection_that_expire_together_end_in_turn() 
     assert_eq!((node.counter("send_failures"), node.calls.stats().subscriptions), (0, 0));
 }
 
-/// RFC 6665 section 4.2.2, although the right to send always ends before the timeout of a transaction.
+/// RFC 6665 section 4.2.2.
+#[tokio::test]
+async fn silent_subscriber_is_removed_when_its_notify_times_out() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    subscribed(&mut raw, "s1").await;
+    let sent = send_state(&node, 3, || true);
+    raw.unanswered().await;
+    node.pass(33).await;
+    node.until_counted("notifies_failed", 1).await;
+    assert_eq!((sent.await.unwrap(), node.calls.stats().subscriptions), (Err(NotifyError::Timeout), 0));
+}
+
+/// The same, although the right to send always ends before the timeout of a transaction.
 #[tokio::test]
 async fn silent_subscriber_is_removed_even_if_each_guard_ends_early() {
     let node = Node::start().await;

@@ -286,6 +286,28 @@ async fn fragmented_stream_is_read_and_a_broken_one_is_closed() {
     assert!(raw.next(kit::PATIENCE).await.is_none(), "the connection is closed");
 }
 
+/// RFC 3261 section 13.3.1.4.
+#[tokio::test]
+async fn call_whose_answer_is_never_acknowledged_ends() {
+    let node = Node::start().await;
+    let mut raw = node.raw().await;
+    let mut dialog = raw.dialog("na1");
+    assert_eq!(raw.ask(dialog.invite()).await.code, 200);
+    node.pass(33).await;
+    let bye = loop {
+        match raw.next(kit::PATIENCE).await {
+            Some(MessageVerdict::Request(request)) => break request,
+            // A copy of the `200`.
+            Some(MessageVerdict::Response(_)) => {}
+            other => panic!("no BYE but {other:?}"),
+        }
+    };
+    raw.send(&bye.respond(200).to_bytes()).await;
+    assert_eq!(bye.headers.get("Reason"), Some("SIP;cause=408;text=\"No ACK\""));
+    node.idle().await;
+    assert_eq!(node.counter("calls_unacknowledged"), 1);
+}
+
 /// RFC 4028: a caller that stops refreshing has vanished.
 #[tokio::test]
 async fn session_without_refresh_by_the_caller_ends() {
