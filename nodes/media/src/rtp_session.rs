@@ -166,7 +166,7 @@ impl RtpSession {
         self.publish();
     }
 
-    /// Takes up to so many rounds of [`BATCH`] datagrams. Returns whether the first one was full.
+    /// Takes at most `rounds` times [`BATCH`] datagrams. Returns whether the first one was full.
     fn receive(&mut self, now: BootInstant, rounds: usize, context: &mut ThreadContext) -> bool {
         // A fast caller's first packets may overtake the order that names the remote side: they wait in the socket's buffer.
         if self.remote.is_none() {

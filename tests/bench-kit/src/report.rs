@@ -23,8 +23,8 @@ pub struct Table<'a> {
 }
 
 impl Report {
-    /// Prints the description of the machine.
-    pub fn new() -> Self {
+    /// Begins a run: prints the description of the machine.
+    pub fn begin() -> Self {
         println!("{}", machine::description());
         Self { figures: Vec::new() }
     }

@@ -96,7 +96,7 @@ fn step(
     }
     let Arrived { byes, .. } = driver.outcome(0..driver.crowd.callers.len());
     let there = || asterisk.messages().len() - filed;
-    // What is not there in time is lost below.
+    // Messages that are not there in time count as lost.
     let _ = holds(FILING, || (there() >= byes.len()).then_some(()));
     let whole = ((message - MISSING).as_millis() * 8) as u64;
     let lost = byes.len().saturating_sub(there());

@@ -351,7 +351,7 @@ fn main() -> ExitCode {
         writer::write(dir, bulk.population());
     }
     let seconds = arguments.seconds.max(1);
-    let mut report = Report::new();
+    let mut report = Report::begin();
     let mut judged = Ok(());
     match arguments.figure {
         Figure::Engine { calls } => engine::run(&mut report, &calls, seconds),

@@ -33,7 +33,7 @@ pub struct Asterisk {
 }
 
 impl Asterisk {
-    /// Where its package has the program, in a system.
+    /// Path of the program within a system, as its package has it.
     pub const PROGRAM: &str = "usr/sbin/asterisk";
 
     /// Starts the program that is installed in the system at `root`, for example one of Debian 11 that debootstrap made, `/` for this
