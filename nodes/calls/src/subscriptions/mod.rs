@@ -15,6 +15,7 @@ mod table;
 use std::{sync::Arc, time::Duration};
 
 use futures::FutureExt;
+use tokio::time::MissedTickBehavior;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use twinbox_clock::BootClock;
 use twinbox_ids::MailboxId;
@@ -184,6 +185,8 @@ impl Subscriptions {
         let mut changes = self.mailstore.watch_counts();
         async move {
             let mut interval = tokio::time::interval(POLL_INTERVAL);
+            // Two passes at once, after a pause of the process, would not give the notifier its time.
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             // A change waits one to two intervals: the notifier's NOTIFY has priority.
             let (mut fresh, mut ripe) = (Changed::default(), Changed::default());
             loop {
