@@ -8,8 +8,9 @@ pub const BOUNDS_US: [u64; 18] = [
     200_000, 500_000, 1_000_000,
 ];
 
-/// Time from the kernel's reception of a packet to its handling; a session subtracts what its visits are apart by plan. Neither the network nor the sender's clock is in it: it tells
-/// whether this node keeps up. Both times are by the wall clock; a step of it in between is bounded by the longest wait that counts.
+/// Time from the kernel's reception of a packet to its handling; a session subtracts the time that its visits are apart by plan. Neither
+/// the network nor the sender's clock is in it: it tells whether this node keeps up. Both times are by the wall clock; a step of it in
+/// between is bounded by the longest wait that counts.
 pub(crate) fn waited(arrived: Duration, now: Duration) -> Duration {
     now.saturating_sub(arrived).min(LONGEST)
 }

@@ -1,9 +1,9 @@
 //! Real-time media: plays and records audio and detects digits, for thousands of calls on a thread.
 //!
 //! [`Engine::open`] returns a [`Session`] with its own RTP port. Commands go through a queue to the session's media
-//! thread; events return as [`MediaEvent`]s. The thread polls each socket once in 20 ms, or in 80 ms while its session only
-//! records (see `thread`): no task, lock, wake-up or allocation per packet. A recording is delivered as chunks of 250 ms to a [`ChunkSink`],
-//! placed by RTP timestamp, bit for bit as received.
+//! thread; events return as [`MediaEvent`]s. The thread polls each socket once in 20 ms, or in 80 ms while its session
+//! only records (see `thread`): no task, lock, wake-up or allocation per packet. A recording is delivered as chunks of
+//! 250 ms to a [`ChunkSink`], placed by RTP timestamp, bit for bit as received.
 
 mod api;
 mod engine;
