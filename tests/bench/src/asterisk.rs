@@ -103,6 +103,7 @@ fn step(
     let short = asterisk.messages().iter().filter(|length| **length < whole).count();
     let Arrived { mut answers, mut byes, refusals, unanswered, broken, .. } = driver.outcome(callers);
     let refused = refusals.len() + unanswered;
+    let recorded = calls * answers.len() as f64 / (answers.len() + refused).max(1) as f64;
     let percent = |before: Duration, after: Duration| (after - before).as_secs_f64() / wall.as_secs_f64() * 100.0;
     let core = percent(used.0, now.0);
     let clean = refused + broken.len() + lost + short == 0;
@@ -111,7 +112,7 @@ fn step(
         json!(rate),
         json!(refused),
         json!(core),
-        json!(core / calls),
+        json!(core / recorded),
         json!(memory as f64 / 1e6),
         json!(ms(percentile(&mut answers, 0.5))),
         json!(ms(percentile(&mut answers, 0.99))),

@@ -109,6 +109,7 @@ pub fn spec() -> Spec {
         log: "warn",
         ack_timeout_ms: 250,
         max_calls: 10_000,
+        sip: vec!["max_calls_per_second = 10000".to_owned()],
         rtp_ports: "10000-30000",
         voicemail: ["max_message_seconds = 7200", "silence_seconds = 0", "max_messages = 100000"]
             .map(String::from)
@@ -145,7 +146,7 @@ pub struct LoadStep {
     late_p99: Option<f64>,
     over_20: u64,
     alone: f64,
-    /// Calls recording at once, as planned.
+    /// Calls recording at once, those of the refused callers left out.
     calls: f64,
     /// Memory of node a at the end of the measurement, in bytes.
     memory: u64,
@@ -238,8 +239,10 @@ impl Loaded {
         self.driver.finish(stay + Duration::from_secs(5));
         let in_time = |bye: &Option<(u16, BootInstant)>| bye.is_some_and(|(_, at)| at >= begun && at <= end);
         let deposits = self.driver.crowd.callers.iter().filter(|caller| in_time(&caller.bye)).count();
+        let arrived = self.driver.outcome(callers);
+        let admitted = arrived.answers.len() as f64 / arrived.offered.max(1) as f64;
         let step = LoadStep {
-            arrived: self.driver.outcome(callers),
+            arrived,
             core: core(used.0, now.0),
             in_syncs: [0, 1].map(|node| percent(after.in_syncs[node] - before.in_syncs[node])),
             core_of_b: core(used.1, now.1),
@@ -247,7 +250,7 @@ impl Loaded {
             late_p99,
             over_20: over_20.unwrap_or(0),
             alone: self.counters().alone - before.alone,
-            calls: rate * message.as_secs_f64(),
+            calls: rate * message.as_secs_f64() * admitted,
             memory,
             syncs: (after.syncs - before.syncs) / deposits.max(1) as f64,
             threads: (threads, wall),
