@@ -123,7 +123,7 @@ impl RtpSession {
     ///
     /// The next visit is 20 ms later, about when the next packet comes. While the session only records, it is a turn of the wheel later:
     /// the recorder places packets by their timestamps, a system call takes four of them, and a key that ends the recording waits for
-    /// less than a tenth of a second. The socket's buffer must not fill meanwhile, so not while packets come in great number.
+    /// less than a tenth of a second. A visit that finds many packets is followed by one 20 ms later, since the socket's buffer must not fill.
     pub(crate) fn visit(&mut self, now: BootInstant, context: &mut ThreadContext) -> usize {
         let is_flooded = self.receive(now, ROUNDS, context);
         if let Some(recording) = &mut self.recording {
@@ -143,7 +143,7 @@ impl RtpSession {
         self.publish();
         if self.only_records() && !is_flooded {
             self.planned_wait = SLOT * SLOTS as u32;
-            // Afterwards the time of arrival is looked for from the first visit on.
+            // The first visit after the recording begins to look for the time of arrival.
             self.phase = PollPhase::new();
             return SLOTS;
         }
@@ -166,7 +166,7 @@ impl RtpSession {
         self.publish();
     }
 
-    /// Takes at most `rounds` times [`BATCH`] datagrams. Returns whether the first one was full.
+    /// Takes at most `rounds` times [`BATCH`] datagrams. Returns whether it took [`BATCH`] or more.
     fn receive(&mut self, now: BootInstant, rounds: usize, context: &mut ThreadContext) -> bool {
         // A fast caller's first packets may overtake the order that names the remote side: they wait in the socket's buffer.
         if self.remote.is_none() {

@@ -87,7 +87,7 @@ fn session_that_only_records_is_visited_once_in_a_turn_of_the_wheel() {
 
 /// As much as comes in 80 ms must fit into the socket's buffer.
 #[test]
-fn recording_with_many_packets_is_visited_as_often_as_others() {
+fn visit_that_finds_many_packets_of_a_recording_is_followed_by_an_early_one() {
     let mut call = Call::new(24_002);
     call.record();
     call.send(BATCH as u16 - 1);
