@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use futures::future::select_all;
+use futures::{
+    FutureExt,
+    future::{BoxFuture, select_all},
+};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use twinbox_directory_core::{Flavour, SearchSettings};
 use twinbox_mailbox::EntryId;
@@ -59,7 +62,16 @@ struct Base<'a> {
 impl DirectoryConnection {
     /// Follows the changes since a cursor. `known` has the ids of all entries that the directory supplied so far. Run
     /// [`Self::changes`] before: it tells absences over several bases. The connection serves nothing else afterwards.
-    pub async fn persist(
+    pub fn persist<'a: 'b, 'b>(
+        &'a mut self,
+        search: &'b SearchSettings,
+        cursor: &'b Cursor,
+        known: &'b [EntryId],
+    ) -> BoxFuture<'b, Result<Following<'a>, LdapError>> {
+        self.begin_to_follow(search, cursor, known).boxed()
+    }
+
+    async fn begin_to_follow(
         &mut self,
         search: &SearchSettings,
         cursor: &Cursor,

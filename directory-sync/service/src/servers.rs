@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
 use twinbox_directory_core::{LdapUrl, SearchSettings, ServerSettings};
 
@@ -37,18 +38,18 @@ impl DirectoryServers {
     }
 
     /// Connects to the first server that accepts, and signs in with the directory's own name and password.
-    pub async fn connect(&self) -> Result<DirectoryConnection, LdapError> {
-        self.first(None).await
+    pub fn connect(&self) -> BoxFuture<'_, Result<DirectoryConnection, LdapError>> {
+        self.first(None).boxed()
     }
 
     /// Connects as [`Self::connect`] does, to a server whose data are not known to be older than those at the cursor of a search.
     /// Entries that such a server lacks may exist.
-    pub async fn connect_current(
-        &self,
-        search: &SearchSettings,
-        cursor: &Cursor,
-    ) -> Result<DirectoryConnection, LdapError> {
-        self.first(Some((search, cursor))).await
+    pub fn connect_current<'a>(
+        &'a self,
+        search: &'a SearchSettings,
+        cursor: &'a Cursor,
+    ) -> BoxFuture<'a, Result<DirectoryConnection, LdapError>> {
+        self.first(Some((search, cursor))).boxed()
     }
 
     async fn first(&self, since: Option<(&SearchSettings, &Cursor)>) -> Result<DirectoryConnection, LdapError> {

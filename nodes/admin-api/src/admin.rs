@@ -1,8 +1,8 @@
 //! Requests of administrators, on a Unix socket that only this user may open.
 
-use std::{os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::sync::Arc;
 
-use tokio::net::UnixListener;
+use futures::{FutureExt, future::BoxFuture};
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -31,7 +31,9 @@ use crate::{
     messages::shown,
     node_info::NodeFacts,
     operators::Operators,
-    provisioning, reports, sending, services, steering, timetable,
+    provisioning, reports, sending, services,
+    socket::AdminSocket,
+    steering, timetable,
 };
 
 /// Bytes of a WAV file in one message.
@@ -51,7 +53,16 @@ impl AdminService {
     }
 
     /// Serves on the socket, and to operators of other machines, until stopped; then removes the socket.
-    pub async fn serve(self, socket: AdminSocket, operators: Operators, stop: CancellationToken) {
+    pub fn serve(
+        self,
+        socket: AdminSocket,
+        operators: Operators,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        self.serve_all(socket, operators, stop).boxed()
+    }
+
+    async fn serve_all(self, socket: AdminSocket, operators: Operators, stop: CancellationToken) {
         let AdminSocket { listener, path } = socket;
         let provisioning = provisioning::ProvisioningService::new(self.node.clone()).server();
         let tokens = Tokens::new(self.host.clone()).server();
@@ -178,45 +189,6 @@ fn user(mailstore: &Mailstore, directories: &DirectoryNames, mailbox: Mailbox) -
         disabled: mailbox.disabled,
         directory: mailbox.directory.and_then(|(id, _)| directories.get(&id).cloned()).unwrap_or_default(),
     })
-}
-
-/// The socket of administrators cannot be made.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot make the administrators' socket {path}: {source}")]
-pub struct SocketError {
-    /// Path of the socket.
-    pub path: std::path::PathBuf,
-    /// Reason of the failure.
-    pub source: std::io::Error,
-}
-
-/// Bound socket of administrators.
-pub struct AdminSocket {
-    listener: UnixListener,
-    path: std::path::PathBuf,
-}
-
-impl AdminSocket {
-    /// Binds the socket. A socket left by a killed process is replaced; a socket that answers is not.
-    pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        let failed = |source| SocketError { path: path.to_owned(), source };
-        if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).map_err(failed)?;
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(failed(std::io::Error::new(
-                std::io::ErrorKind::AddrInUse,
-                "another node answers there: give each its own node.admin_socket",
-            )));
-        }
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
-    }
 }
 
 #[tonic::async_trait]

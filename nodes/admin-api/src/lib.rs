@@ -14,6 +14,7 @@ mod provisioning;
 mod reports;
 mod sending;
 mod services;
+mod socket;
 mod steering;
 mod timetable;
 
@@ -34,11 +35,12 @@ use twinbox_replication_store::Store;
 use twinbox_roles::Roles;
 use twinbox_settings_service::SharedSettings;
 
-pub use admin::{AdminService, AdminSocket, SocketError};
+pub use admin::AdminService;
 pub use delivery::MwiResync;
 pub use directory::DirectoryOrders;
 pub use node_info::{NodeFacts, NodeInfoService, NodeState};
 pub use operators::Operators;
+pub use socket::{AdminSocket, SocketError};
 
 /// The parts of a node that administrators use.
 #[derive(Clone)]

@@ -15,6 +15,7 @@ pub mod stores_set_aside;
 
 use std::time::Duration;
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use twinbox_alarms::{Alarm, Alarms, Item, Since};
@@ -57,7 +58,11 @@ pub struct AlarmRules {
 
 impl AlarmRules {
     /// Applies the rules until stopped.
-    pub async fn run(self, stop: CancellationToken) {
+    pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.apply(stop).boxed()
+    }
+
+    async fn apply(self, stop: CancellationToken) {
         let mut view = self.roles.watch();
         let mut of_roles = RolesRules::new(&self.node, BootInstant::now(), wall(), self.reported());
         let mut of_replication = ReplicationRules::new(&self.node);

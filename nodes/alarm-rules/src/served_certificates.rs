@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_alarms::{Alarms, Code};
@@ -19,7 +20,16 @@ const SOON_SECONDS: i64 = 14 * DAY_SECONDS;
 
 /// Looks at the certificate of a listener until stopped. `subject` is its section of the configuration; without a
 /// certificate, an alarm that an earlier start raised ends.
-pub async fn watch(
+pub fn watch(
+    subject: &'static str,
+    certificate: Option<ServedCertificate>,
+    alarms: Alarms,
+    stop: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    look_until_stopped(subject, certificate, alarms, stop).boxed()
+}
+
+async fn look_until_stopped(
     subject: &'static str,
     certificate: Option<ServedCertificate>,
     alarms: Alarms,

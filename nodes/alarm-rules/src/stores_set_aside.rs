@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use twinbox_alarms::{Alarms, Code};
@@ -38,7 +39,11 @@ fn detail(data_dir: &Path) -> String {
 }
 
 /// Raises and ends the alarm of the stores below this data folder that were set aside, until stopped.
-pub async fn watch(alarms: Alarms, node: NodeName, data_dir: PathBuf, stop: CancellationToken) {
+pub fn watch(alarms: Alarms, node: NodeName, data_dir: PathBuf, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    look_until_stopped(alarms, node, data_dir, stop).boxed()
+}
+
+async fn look_until_stopped(alarms: Alarms, node: NodeName, data_dir: PathBuf, stop: CancellationToken) {
     let mut reported = None;
     loop {
         let dir = data_dir.clone();

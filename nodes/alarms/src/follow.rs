@@ -3,6 +3,7 @@
 
 use std::{sync::PoisonError, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::timeout,
@@ -133,7 +134,11 @@ fn next(history: &History, cursor: &mut Cursor, store: &Store) -> Option<Item> {
 }
 
 /// Applies changes by this and other nodes to the history, until the store closes.
-pub async fn apply_changes(alarms: Alarms) {
+pub fn apply_changes(alarms: Alarms) -> BoxFuture<'static, ()> {
+    apply_all(alarms).boxed()
+}
+
+async fn apply_all(alarms: Alarms) {
     const FOLLOWED: [Table; 3] = [schema::ALARM, schema::EVENT, schema::ORIGINS];
     let inner = alarms.inner();
     let mut live = alarms.store().live(|change| FOLLOWED.contains(&change.key.table));

@@ -35,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use twinbox_clock::{BootInstant, wall};
@@ -150,7 +151,11 @@ pub enum AckError {
 impl Alarms {
     /// Reads the stored alarms and events, and begins a new origin of events: its announcement is the first change
     /// in this origin of the store. Nothing is written before [`Self::serve`] runs.
-    pub async fn open(store: Store, peers: Peers) -> Result<Self, StoreError> {
+    pub fn open(store: Store, peers: Peers) -> BoxFuture<'static, Result<Self, StoreError>> {
+        Self::read(store, peers).boxed()
+    }
+
+    async fn read(store: Store, peers: Peers) -> Result<Self, StoreError> {
         let node = store.node().clone();
         let events = store::events(&store, &node)?;
         let mut origins = store::origins(&store, &node)?;
@@ -190,7 +195,11 @@ impl Alarms {
 
     /// Writes reports and follows the reports of other nodes until stopped; reports received before the stop are
     /// written. Call it once.
-    pub async fn serve(&self, syslog: Option<Syslog>, stop: CancellationToken) {
+    pub fn serve(&self, syslog: Option<Syslog>, stop: CancellationToken) -> BoxFuture<'_, ()> {
+        self.write_and_follow(syslog, stop).boxed()
+    }
+
+    async fn write_and_follow(&self, syslog: Option<Syslog>, stop: CancellationToken) {
         let Some(begin) = self.0.begin.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let writer = Writer::new(self.clone(), begin.numbering, begin.began, syslog);
         tokio::select! {

@@ -5,6 +5,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -88,7 +89,21 @@ impl Outbound {
     }
 
     /// Serves the configured receivers, each at its own pace, until stopped.
-    pub async fn run(&self, webhook: Option<Webhook>, traps: Option<TrapReceivers>, stop: CancellationToken) {
+    pub fn run(
+        &self,
+        webhook: Option<Webhook>,
+        traps: Option<TrapReceivers>,
+        stop: CancellationToken,
+    ) -> BoxFuture<'_, ()> {
+        self.serve_receivers(webhook, traps, stop).boxed()
+    }
+
+    async fn serve_receivers(
+        &self,
+        webhook: Option<Webhook>,
+        traps: Option<TrapReceivers>,
+        stop: CancellationToken,
+    ) {
         let serve = |receiver: Option<Receiver>| async {
             match receiver {
                 Some(receiver) => self.serve(receiver).await,

@@ -278,7 +278,7 @@ impl Node {
             self.calls.clone(),
             self.members.clone(),
             self.alarms.clone(),
-            move |behind_ms| stamping.correct_clock(behind_ms),
+            Box::new(move |behind_ms| stamping.correct_clock(behind_ms)),
             stop.clone(),
         ));
         self.start_alarms(&tasks, &stop);
@@ -289,7 +289,7 @@ impl Node {
         let (name, mailstore) = (config.name.clone(), self.mailstore.clone());
         tasks.spawn(retry_unfiled(name, mailstore, self.alarms.clone(), stop.clone()));
         tasks.spawn(self.settings.clone().follow(stop.clone()));
-        let keep = duties::keep_of_call_records(&self.settings);
+        let keep = Box::new(duties::keep_of_call_records(&self.settings));
         tasks.spawn(keep_call_records(self.mailstore.clone(), self.roles.clone(), keep, stop.clone()));
         tasks.spawn(purge_deleted(self.purge(), stop.clone()));
         let uids = UidKeeper::new(config.name.clone(), self.mailstore.clone(), self.roles.watch());

@@ -31,7 +31,7 @@ pub use admit::{INCARNATION_PARAM, NODE_PARAM};
 pub use config::{
     CallsConfig, ListenerConfig, Mistake, Pilots, Registration, RtpConfig, Transport, TrunkConfig, UnknownMailbox,
 };
-use futures::FutureExt;
+use futures::{FutureExt, future::BoxFuture};
 pub use notify::{NotifyError, SubscriptionId};
 pub use self_test::SelfTestCall;
 pub use service::CallsService;
@@ -134,7 +134,11 @@ struct ServerParts {
 
 impl Calls {
     /// Binds every listener, then serves.
-    pub async fn start(config: CallsConfig, deps: CallsDeps) -> Result<Self, CallsError> {
+    pub fn start(config: CallsConfig, deps: CallsDeps) -> BoxFuture<'static, Result<Self, CallsError>> {
+        Self::open(config, deps).boxed()
+    }
+
+    async fn open(config: CallsConfig, deps: CallsDeps) -> Result<Self, CallsError> {
         if let Some(Mistake { key, what }) = config.mistakes().into_iter().next() {
             return Err(CallsError::Config { key, what });
         }
@@ -316,7 +320,11 @@ impl Calls {
     }
 
     /// Ends all calls with BYE, waits up to 5 s for their storage, closes the sockets.
-    pub async fn shutdown(&self) {
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.close().boxed()
+    }
+
+    async fn close(&self) {
         self.leave();
         self.parts.registrations.withdraw().await;
         self.parts.calls.dialogs.notify_all(|| call::Input::Shutdown);

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use futures::{FutureExt, future::BoxFuture};
 use tracing::warn;
 use twinbox_handle::Handle;
 
@@ -52,7 +53,11 @@ impl CallsService {
     }
 
     /// Starts the SIP server; an earlier one is shut down first, which ends its calls.
-    pub async fn restart(&self) -> Result<(), CallsError> {
+    pub fn restart(&self) -> BoxFuture<'_, Result<(), CallsError>> {
+        self.start_again().boxed()
+    }
+
+    async fn start_again(&self) -> Result<(), CallsError> {
         let old = self.0.running.write().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(old) = old {
             warn!("restarting the SIP server");

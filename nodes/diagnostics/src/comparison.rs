@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 use twinbox_alarms::{Alarms, Code};
@@ -230,13 +231,25 @@ impl Comparison {
     /// Polls the other members until stopped. After each poll the SIP server gets the rate of calls that a node has carried,
     /// and `correct` the milliseconds that this node's clock is behind the median of three or more members; 0 while it is
     /// right.
-    pub async fn watch(
+    pub fn watch(
         self: Arc<Self>,
         config: Arc<NodeConfig>,
         calls: CallsService,
         members: Arc<MemberClients>,
         alarms: Alarms,
-        correct: impl Fn(i64) + Send,
+        correct: Box<dyn Fn(i64) + Send + Sync>,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        self.poll_until_stopped(config, calls, members, alarms, correct, stop).boxed()
+    }
+
+    async fn poll_until_stopped(
+        self: Arc<Self>,
+        config: Arc<NodeConfig>,
+        calls: CallsService,
+        members: Arc<MemberClients>,
+        alarms: Alarms,
+        correct: Box<dyn Fn(i64) + Send + Sync>,
         stop: CancellationToken,
     ) {
         let mut raised = RaisedAlarms::default();

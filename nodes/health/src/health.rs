@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
 use twinbox_alarms::{Code, Kind};
@@ -174,7 +175,11 @@ impl Health {
     }
 
     /// Checks, restarts and reports, until stopped. `self_test`: interval of the self-test calls, if any.
-    pub async fn watch(self: Arc<Self>, self_test: Option<Duration>, stop: CancellationToken) {
+    pub fn watch(self: Arc<Self>, self_test: Option<Duration>, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.check_until_stopped(self_test, stop).boxed()
+    }
+
+    async fn check_until_stopped(self: Arc<Self>, self_test: Option<Duration>, stop: CancellationToken) {
         let tasks = TaskTracker::new();
         tasks.spawn(self.heartbeat.clone().run(stop.clone()));
         if let Some(every) = self_test {
@@ -240,7 +245,11 @@ impl Health {
     }
 
     /// Restarts a service at an administrator's request.
-    pub async fn restart(&self, name: &str, force: bool) -> Result<(), RestartRefused> {
+    pub fn restart<'a>(&'a self, name: &'a str, force: bool) -> BoxFuture<'a, Result<(), RestartRefused>> {
+        self.restart_by_order(name, force).boxed()
+    }
+
+    async fn restart_by_order(&self, name: &str, force: bool) -> Result<(), RestartRefused> {
         let (name, how) = may_restart(name)?;
         if self.node.stopping.is_cancelled() {
             return Err(RestartRefused::Stopping);

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use twinbox_calls::{Calls, CallsService, SelfTestCall, Transport};
 use twinbox_clock::{BootInstant, DurationHistogram};
@@ -99,7 +100,16 @@ impl SelfTests {
     }
 
     /// Tests periodically until stopped.
-    pub async fn run(self: Arc<Self>, calls: CallsService, every: Duration, stop: CancellationToken) {
+    pub fn run(
+        self: Arc<Self>,
+        calls: CallsService,
+        every: Duration,
+        stop: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        self.test_until_stopped(calls, every, stop).boxed()
+    }
+
+    async fn test_until_stopped(self: Arc<Self>, calls: CallsService, every: Duration, stop: CancellationToken) {
         let testing = async {
             loop {
                 // Not held during the call: it must not keep a stopping SIP server open.

@@ -16,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use twinbox_alarms::Code;
@@ -60,7 +61,11 @@ impl Default for LoopHeartbeat {
 
 impl LoopHeartbeat {
     /// Beats on the runtime that it is spawned on, until stopped.
-    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+    pub fn run(self: Arc<Self>, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.beat(stop).boxed()
+    }
+
+    async fn beat(self: Arc<Self>, stop: CancellationToken) {
         let mut beats = runtime::every(BEAT);
         beats.tick().await;
         loop {

@@ -24,6 +24,7 @@ use axum::{
     response::IntoResponse,
     routing::get,
 };
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 use twinbox_admin_api::NodeFacts;
@@ -137,7 +138,11 @@ pub fn bind_local(admin_socket: &Path) -> Result<HttpListener, ListenError> {
 }
 
 /// Serves until stopped, on the runtime that it is spawned on.
-pub async fn serve(listener: HttpListener, pages: Pages, stop: CancellationToken) {
+pub fn serve(listener: HttpListener, pages: Pages, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    serve_pages(listener, pages, stop).boxed()
+}
+
+async fn serve_pages(listener: HttpListener, pages: Pages, stop: CancellationToken) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/livez", get(livez))

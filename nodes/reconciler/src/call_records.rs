@@ -2,16 +2,26 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use twinbox_mailstore::Mailstore;
 use twinbox_roles::{Duty, Roles};
 
 /// Writes call records, and removes those older than `keep` at that time, until stopped. None is written before all
 /// members know such records; until then the records wait in a bounded queue.
-pub async fn keep_call_records(
+pub fn keep_call_records(
     mailstore: Mailstore,
     roles: Roles,
-    keep: impl Fn() -> Duration,
+    keep: Box<dyn Fn() -> Duration + Send + Sync>,
+    stop: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    write_and_remove(mailstore, roles, keep, stop).boxed()
+}
+
+async fn write_and_remove(
+    mailstore: Mailstore,
+    roles: Roles,
+    keep: Box<dyn Fn() -> Duration + Send + Sync>,
     stop: CancellationToken,
 ) {
     let mut view = roles.watch();

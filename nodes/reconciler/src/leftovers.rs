@@ -1,12 +1,17 @@
 //! Recordings of earlier incarnations of this node, which become messages.
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_mailstore::Mailstore;
 
 /// Files the recordings of earlier incarnations. If the store was built again, call this only with all records: without them, a
 /// take in an old pack whose message was purged may look like an orphan.
-pub async fn file_leftovers(mailstore: &Mailstore) {
+pub fn file_leftovers(mailstore: &Mailstore) -> BoxFuture<'_, ()> {
+    file_own(mailstore).boxed()
+}
+
+async fn file_own(mailstore: &Mailstore) {
     match mailstore.file_own_leftovers().await {
         Ok(filed) if filed.is_empty() => {}
         Ok(filed) => {
@@ -17,7 +22,11 @@ pub async fn file_leftovers(mailstore: &Mailstore) {
 }
 
 /// Files the recordings of earlier incarnations when the first fill has all records.
-pub async fn file_leftovers_when_filled(mailstore: Mailstore, stop: CancellationToken) {
+pub fn file_leftovers_when_filled(mailstore: Mailstore, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    file_when_filled(mailstore, stop).boxed()
+}
+
+async fn file_when_filled(mailstore: Mailstore, stop: CancellationToken) {
     let mut filled = mailstore.store().watch_filled();
     tokio::select! {
         ended = filled.wait_for(|filled| filled.has_records()) => if ended.is_err() { return },

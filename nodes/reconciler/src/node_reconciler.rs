@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -101,7 +102,11 @@ impl NodeReconciler {
     }
 
     /// Follows the agreed state until stopped.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.reconcile(stop).boxed()
+    }
+
+    async fn reconcile(mut self, stop: CancellationToken) {
         let mut view = self.node.roles.watch();
         let mut look = runtime::every(LOOK_EVERY);
         loop {

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_clock::BootInstant;
@@ -34,7 +35,11 @@ const AGAIN: Duration = Duration::from_secs(10);
 const LAST_CHUNKS: Duration = Duration::from_millis(500);
 
 /// Files the recordings of unheard nodes, until stopped.
-pub async fn file_orphans(of: LostNodes, stop: CancellationToken) {
+pub fn file_orphans(of: LostNodes, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    file_all(of, stop).boxed()
+}
+
+async fn file_all(of: LostNodes, stop: CancellationToken) {
     let started = BootInstant::now();
     let mut filed: BTreeMap<NodeName, BootInstant> = BTreeMap::new();
     let mut look = runtime::every(LOOK_EVERY);

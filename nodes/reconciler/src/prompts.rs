@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_mailstore::{Mailstore, PromptKey, PromptsChange, PromptsWatch};
@@ -20,14 +21,22 @@ pub struct CustomPrompts {
 
 impl CustomPrompts {
     /// Applies all stored prompts; the returned watch reports later ones.
-    pub async fn apply_all(&self) -> PromptsWatch {
+    pub fn apply_all(&self) -> BoxFuture<'_, PromptsWatch> {
+        self.watch_and_apply().boxed()
+    }
+
+    async fn watch_and_apply(&self) -> PromptsWatch {
         let watch = self.mailstore.watch_prompts();
         self.all().await;
         watch
     }
 
     /// Follows changes of prompts until stopped.
-    pub async fn follow(self, mut changes: PromptsWatch, stop: CancellationToken) {
+    pub fn follow(self, changes: PromptsWatch, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.follow_changes(changes, stop).boxed()
+    }
+
+    async fn follow_changes(self, mut changes: PromptsWatch, stop: CancellationToken) {
         loop {
             let change = tokio::select! {
                 change = changes.next() => change,

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use twinbox_clock::{BootInstant, wall};
@@ -102,7 +103,11 @@ struct Found {
 }
 
 /// Purges until stopped.
-pub async fn purge_deleted(of: Purge, stop: CancellationToken) {
+pub fn purge_deleted(of: Purge, stop: CancellationToken) -> BoxFuture<'static, ()> {
+    purge_in_rounds(of, stop).boxed()
+}
+
+async fn purge_in_rounds(of: Purge, stop: CancellationToken) {
     let pause = || ((of.grace)() / 20).clamp(PAUSES.0, PAUSES.1);
     let mut progress = Progress::default();
     let looks = async {

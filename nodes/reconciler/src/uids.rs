@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -45,7 +46,11 @@ impl UidKeeper {
     }
 
     /// Gives new UIDs while this node is the publisher, until stopped.
-    pub async fn run(mut self, stop: CancellationToken) {
+    pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.keep_unique(stop).boxed()
+    }
+
+    async fn keep_unique(mut self, stop: CancellationToken) {
         let looks = async {
             let mut pause = LOOK_EVERY;
             loop {

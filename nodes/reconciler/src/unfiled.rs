@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -13,7 +14,16 @@ use twinbox_mailstore::{FiledAgain, Mailstore};
 const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Files waiting recordings, until stopped.
-pub async fn retry_unfiled(node: NodeName, mailstore: Mailstore, alarms: Alarms, stop: CancellationToken) {
+pub fn retry_unfiled(
+    node: NodeName,
+    mailstore: Mailstore,
+    alarms: Alarms,
+    stop: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    retry_until_stopped(node, mailstore, alarms, stop).boxed()
+}
+
+async fn retry_until_stopped(node: NodeName, mailstore: Mailstore, alarms: Alarms, stop: CancellationToken) {
     stop.run_until_cancelled(file(node.as_str(), &mailstore, &alarms)).await;
 }
 

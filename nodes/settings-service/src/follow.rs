@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -19,7 +20,11 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 
 impl SharedSettings {
     /// Follows the rows of the store until stopped, and offers the file's values when this node has all records.
-    pub async fn follow(self, stop: CancellationToken) {
+    pub fn follow(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.follow_until_stopped(stop).boxed()
+    }
+
+    async fn follow_until_stopped(self, stop: CancellationToken) {
         let _ = stop.run_until_cancelled(self.follow_store()).await;
     }
 
@@ -96,7 +101,11 @@ impl SharedSettings {
     }
 
     /// Delivers alarms to the present receivers, until stopped.
-    pub async fn deliver_alarms(self, outbound: Outbound, stop: CancellationToken) {
+    pub fn deliver_alarms(self, outbound: Outbound, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        self.deliver_until_stopped(outbound, stop).boxed()
+    }
+
+    async fn deliver_until_stopped(self, outbound: Outbound, stop: CancellationToken) {
         let mut receivers = self.receivers();
         while !stop.is_cancelled() {
             let now = receivers.borrow_and_update().clone();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
 use tokio::time::timeout;
 use tonic::transport::Channel;
 use tracing::debug;
@@ -63,7 +64,15 @@ impl Asker {
 
     /// Asks one node after the other, `first` first, for what the nodes before did not send; the next one continues a
     /// blob that was cut off. Those that came are stored. Returns the outcome for each blob.
-    pub(crate) async fn fetch(
+    pub(crate) fn fetch<'a>(
+        &'a self,
+        wanted: Vec<Wanted>,
+        first: Option<&'a NodeName>,
+    ) -> BoxFuture<'a, Vec<(BlobHash, Result<(), FetchError>)>> {
+        self.fetch_in_turn(wanted, first).boxed()
+    }
+
+    async fn fetch_in_turn(
         &self,
         wanted: Vec<Wanted>,
         first: Option<&NodeName>,

@@ -7,6 +7,8 @@ use twinbox_pki::NodeIdentity;
 use twinbox_raft::RaftConfig;
 use twinbox_roles_core::{FeatureLevels, MemberKind, Timing};
 
+use crate::RolesError;
+
 /// Address of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MemberAddress {
@@ -63,6 +65,22 @@ impl RolesConfig {
             timing: self.timing,
             speaks: self.speaks,
         }
+    }
+
+    /// Whether it names this member, with a certificate of this member.
+    pub(crate) fn check(&self) -> Result<(), RolesError> {
+        if self.member(&self.node).is_none() {
+            return Err(RolesError::NotAMember { node: self.node.clone() });
+        }
+        if self.tls.name != self.node || self.tls.cluster != self.cluster {
+            return Err(RolesError::Certificate {
+                name: self.tls.name.clone(),
+                cluster: self.tls.cluster,
+                node: self.node.clone(),
+                expected: self.cluster,
+            });
+        }
+        Ok(())
     }
 
     pub(crate) fn own_address(&self) -> &str {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::{FutureExt, future::BoxFuture};
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use twinbox_clock::wall;
 use twinbox_handle::Handle;
@@ -74,8 +75,12 @@ struct Running {
 impl Roles {
     /// Opens the store, starts Raft, and then joins or founds the group. Returns before that is done: [`Roles::watch`]
     /// shows the progress.
-    pub async fn start(config: RolesConfig) -> Result<Self, RolesError> {
-        check(&config)?;
+    pub fn start(config: RolesConfig) -> BoxFuture<'static, Result<Self, RolesError>> {
+        Self::open(config).boxed()
+    }
+
+    async fn open(config: RolesConfig) -> Result<Self, RolesError> {
+        config.check()?;
         let config = Arc::new(config);
         let timing = config.timing;
         let raft_config = config.raft();
@@ -435,7 +440,11 @@ impl Roles {
     }
 
     /// Orderly end: leadership and duties are handed over, then Raft stops.
-    pub async fn shutdown(&self) {
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.hand_over_and_stop().boxed()
+    }
+
+    async fn hand_over_and_stop(&self) {
         let running = &self.0;
         let timing = running.service.config.timing;
         running.hand_over_leadership().await;
@@ -480,19 +489,4 @@ impl Drop for Running {
         let lease_agent = self.lease_agent.lock().unwrap_or_else(PoisonError::into_inner).take();
         lease_agent.inspect(JoinHandle::abort);
     }
-}
-
-fn check(config: &RolesConfig) -> Result<(), RolesError> {
-    if config.member(&config.node).is_none() {
-        return Err(RolesError::NotAMember { node: config.node.clone() });
-    }
-    if config.tls.name != config.node || config.tls.cluster != config.cluster {
-        return Err(RolesError::Certificate {
-            name: config.tls.name.clone(),
-            cluster: config.tls.cluster,
-            node: config.node.clone(),
-            expected: config.cluster,
-        });
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::{FutureExt, future::BoxFuture};
 use tonic::{Code, Status};
 use tracing::info;
 use twinbox_admin_kit::holder;
@@ -54,7 +55,11 @@ impl DirectoryOrders {
 
     /// Runs a full search of the directory with that name, or of all enabled ones, and waits for the end. Returns the
     /// outcomes as text; the error has those of all directories if one failed.
-    pub async fn run(&self, name: Option<&str>) -> Result<String, String> {
+    pub fn run<'a>(&'a self, name: Option<&'a str>) -> BoxFuture<'a, Result<String, String>> {
+        self.run_each(name).boxed()
+    }
+
+    async fn run_each(&self, name: Option<&str>) -> Result<String, String> {
         let directories = DirectoryStore::of(&self.mailstore).directories().map_err(|error| error.to_string())?;
         let is_meant = |directory: &StoredDirectory| match name {
             Some(name) => directory.name.eq_ignore_ascii_case(name),
