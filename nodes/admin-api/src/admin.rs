@@ -59,54 +59,53 @@ impl AdminService {
         operators: Operators,
         stop: CancellationToken,
     ) -> BoxFuture<'static, ()> {
-        self.serve_all(socket, operators, stop).boxed()
-    }
-
-    async fn serve_all(self, socket: AdminSocket, operators: Operators, stop: CancellationToken) {
-        let AdminSocket { listener, path } = socket;
-        let provisioning = provisioning::ProvisioningService::new(self.node.clone()).server();
-        let tokens = Tokens::new(self.host.clone()).server();
-        let authorities = Authorities::new(self.host.clone()).server();
-        let steering = steering::SteeringService::new(self.node.clone()).server();
-        let delivery = delivery::DeliveryService::new(self.node.clone()).server();
-        let sending = sending::SendingService::new(self.node.clone()).server();
-        let directories = directory::DirectoryService::new(self.node.clone()).server();
-        let mailbox_syncs = mailbox_sync::MailboxSyncService::new(self.node.clone()).server();
-        let timetables = timetable::TimetableService::new(self.node.clone()).server();
-        let reports = reports::ReportsService::new(self.node.clone()).server();
-        let storage = StorageService::new(self.node.storage()).server();
-        let backups = backup::BackupService::new(self.node.clone()).server();
-        let roles = self.node.roles.clone();
-        let (alarms, mailstore) = (self.node.alarms.clone(), self.node.mailstore.clone());
-        let events = EventService::new(alarms, self.node.settings.clone(), mailstore).server();
-        let settings = SettingsService::new(self.node.settings.clone()).server();
-        // The same services for both: a service added here is also available to operators of other machines.
-        let services = tonic::service::Routes::new(provisioning)
-            .add_service(tokens)
-            .add_service(authorities)
-            .add_service(steering)
-            .add_service(delivery)
-            .add_service(sending)
-            .add_service(directories)
-            .add_service(mailbox_syncs)
-            .add_service(timetables)
-            .add_service(reports)
-            .add_service(storage)
-            .add_service(backups)
-            .add_service(events)
-            .add_service(settings)
-            .add_service(AdminServer::new(self));
-        let elsewhere = tokio::spawn(operators.serve(services.clone(), roles, stop.clone()));
-        let served = tonic::transport::Server::builder()
-            .add_routes(services)
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
-            .await;
-        elsewhere.abort();
-        if let Err(error) = served {
-            error!(%error, "the listener for administrators has ended");
+        async move {
+            let AdminSocket { listener, path } = socket;
+            let provisioning = provisioning::ProvisioningService::new(self.node.clone()).server();
+            let tokens = Tokens::new(self.host.clone()).server();
+            let authorities = Authorities::new(self.host.clone()).server();
+            let steering = steering::SteeringService::new(self.node.clone()).server();
+            let delivery = delivery::DeliveryService::new(self.node.clone()).server();
+            let sending = sending::SendingService::new(self.node.clone()).server();
+            let directories = directory::DirectoryService::new(self.node.clone()).server();
+            let mailbox_syncs = mailbox_sync::MailboxSyncService::new(self.node.clone()).server();
+            let timetables = timetable::TimetableService::new(self.node.clone()).server();
+            let reports = reports::ReportsService::new(self.node.clone()).server();
+            let storage = StorageService::new(self.node.storage()).server();
+            let backups = backup::BackupService::new(self.node.clone()).server();
+            let roles = self.node.roles.clone();
+            let (alarms, mailstore) = (self.node.alarms.clone(), self.node.mailstore.clone());
+            let events = EventService::new(alarms, self.node.settings.clone(), mailstore).server();
+            let settings = SettingsService::new(self.node.settings.clone()).server();
+            // The same services for both: a service added here is also available to operators of other machines.
+            let services = tonic::service::Routes::new(provisioning)
+                .add_service(tokens)
+                .add_service(authorities)
+                .add_service(steering)
+                .add_service(delivery)
+                .add_service(sending)
+                .add_service(directories)
+                .add_service(mailbox_syncs)
+                .add_service(timetables)
+                .add_service(reports)
+                .add_service(storage)
+                .add_service(backups)
+                .add_service(events)
+                .add_service(settings)
+                .add_service(AdminServer::new(self));
+            let elsewhere = tokio::spawn(operators.serve(services.clone(), roles, stop.clone()));
+            let served = tonic::transport::Server::builder()
+                .add_routes(services)
+                .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop.cancelled_owned())
+                .await;
+            elsewhere.abort();
+            if let Err(error) = served {
+                error!(%error, "the listener for administrators has ended");
+            }
+            // The socket may have been removed already.
+            let _ = std::fs::remove_file(path);
         }
-        // The socket may have been removed already.
-        let _ = std::fs::remove_file(path);
+        .boxed()
     }
 
     async fn mailbox(&self, number: &str) -> Result<Mailbox, Status> {

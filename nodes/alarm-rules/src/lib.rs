@@ -59,10 +59,7 @@ pub struct AlarmRules {
 impl AlarmRules {
     /// Applies the rules until stopped.
     pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.apply(stop).boxed()
-    }
-
-    async fn apply(self, stop: CancellationToken) {
+        async move {
         let mut view = self.roles.watch();
         let mut of_roles = RolesRules::new(&self.node, BootInstant::now(), wall(), self.reported());
         let mut of_replication = ReplicationRules::new(&self.node);
@@ -93,6 +90,7 @@ impl AlarmRules {
             self.write(of_roles.look(&now, &self.alarms, BootInstant::now()));
             self.write(of_roles.removed(&now, &self.roles.removed_members(), &self.alarms, BootInstant::now()));
         }
+    }.boxed()
     }
 
     /// Clashes of names; `None` if they cannot be read.

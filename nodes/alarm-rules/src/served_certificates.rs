@@ -26,43 +26,37 @@ pub fn watch(
     alarms: Alarms,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    look_until_stopped(subject, certificate, alarms, stop).boxed()
-}
-
-async fn look_until_stopped(
-    subject: &'static str,
-    certificate: Option<ServedCertificate>,
-    alarms: Alarms,
-    stop: CancellationToken,
-) {
-    let Some(certificate) = certificate else { return alarms.clear(Code::CertificateExpiry, subject) };
-    let mut rule = CertificateRule::default();
-    loop {
-        let files = certificate.clone();
-        let reading = tokio::task::spawn_blocking(move || files.reload());
-        // A file system that hangs does not hold up the stop.
-        let Some(read) = stop.run_until_cancelled(reading).await else { return };
-        let read = match read {
-            Ok(read) => read.map_err(|error| error.to_string()),
-            Err(error) => return warn!(subject, %error, "the certificate is not read again"),
-        };
-        if read == Ok(true) {
-            info!(subject, file = %certificate.path().display(), "new certificate in use");
-        }
-        let now = i64::try_from(wall().0 / 1_000).unwrap_or(i64::MAX);
-        match rule.look(read.err(), certificate.validity(), now) {
-            Some(CertificateFinding::Fine) => alarms.clear(Code::CertificateExpiry, subject),
-            Some(CertificateFinding::Wrong(detail)) => {
-                warn!(subject, file = %certificate.path().display(), detail, "ALARM: renew the certificate");
-                alarms.raise(Code::CertificateExpiry, subject, detail);
+    async move {
+        let Some(certificate) = certificate else { return alarms.clear(Code::CertificateExpiry, subject) };
+        let mut rule = CertificateRule::default();
+        loop {
+            let files = certificate.clone();
+            let reading = tokio::task::spawn_blocking(move || files.reload());
+            // A file system that hangs does not hold up the stop.
+            let Some(read) = stop.run_until_cancelled(reading).await else { return };
+            let read = match read {
+                Ok(read) => read.map_err(|error| error.to_string()),
+                Err(error) => return warn!(subject, %error, "the certificate is not read again"),
+            };
+            if read == Ok(true) {
+                info!(subject, file = %certificate.path().display(), "new certificate in use");
             }
-            None => {}
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = stop.cancelled() => return,
+            let now = i64::try_from(wall().0 / 1_000).unwrap_or(i64::MAX);
+            match rule.look(read.err(), certificate.validity(), now) {
+                Some(CertificateFinding::Fine) => alarms.clear(Code::CertificateExpiry, subject),
+                Some(CertificateFinding::Wrong(detail)) => {
+                    warn!(subject, file = %certificate.path().display(), detail, "ALARM: renew the certificate");
+                    alarms.raise(Code::CertificateExpiry, subject, detail);
+                }
+                None => {}
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
         }
     }
+    .boxed()
 }
 
 /// Result of a look at a certificate.

@@ -40,29 +40,28 @@ fn detail(data_dir: &Path) -> String {
 
 /// Raises and ends the alarm of the stores below this data folder that were set aside, until stopped.
 pub fn watch(alarms: Alarms, node: NodeName, data_dir: PathBuf, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    look_until_stopped(alarms, node, data_dir, stop).boxed()
-}
-
-async fn look_until_stopped(alarms: Alarms, node: NodeName, data_dir: PathBuf, stop: CancellationToken) {
-    let mut reported = None;
-    loop {
-        let dir = data_dir.clone();
-        let now = match tokio::task::spawn_blocking(move || detail(&dir)).await {
-            Ok(now) => now,
-            Err(error) => return warn!(%error, "stores that were set aside are not looked for"),
-        };
-        if reported.as_ref() != Some(&now) {
-            match now.is_empty() {
-                true => alarms.clear(Code::StoreRebuilt, node.as_str()),
-                false => alarms.raise(Code::StoreRebuilt, node.as_str(), now.clone()),
+    async move {
+        let mut reported = None;
+        loop {
+            let dir = data_dir.clone();
+            let now = match tokio::task::spawn_blocking(move || detail(&dir)).await {
+                Ok(now) => now,
+                Err(error) => return warn!(%error, "stores that were set aside are not looked for"),
+            };
+            if reported.as_ref() != Some(&now) {
+                match now.is_empty() {
+                    true => alarms.clear(Code::StoreRebuilt, node.as_str()),
+                    false => alarms.raise(Code::StoreRebuilt, node.as_str(), now.clone()),
+                }
+                reported = Some(now);
             }
-            reported = Some(now);
-        }
-        tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
-            () = stop.cancelled() => return,
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = stop.cancelled() => return,
+            }
         }
     }
+    .boxed()
 }
 
 #[cfg(test)]

@@ -135,32 +135,31 @@ fn next(history: &History, cursor: &mut Cursor, store: &Store) -> Option<Item> {
 
 /// Applies changes by this and other nodes to the history, until the store closes.
 pub fn apply_changes(alarms: Alarms) -> BoxFuture<'static, ()> {
-    apply_all(alarms).boxed()
-}
-
-async fn apply_all(alarms: Alarms) {
-    const FOLLOWED: [Table; 3] = [schema::ALARM, schema::EVENT, schema::ORIGINS];
-    let inner = alarms.inner();
-    let mut live = alarms.store().live(|change| FOLLOWED.contains(&change.key.table));
-    // Changes written between the first read and the subscription.
-    reread(&alarms);
-    loop {
-        let changed = match live.recv().await {
-            Ok(change) if change.key.table == schema::ALARM => true,
-            Ok(change) => {
-                let mut history = inner.history.write().unwrap_or_else(PoisonError::into_inner);
-                store::update(&mut history, alarms.store(), &change).unwrap_or_else(|error| {
-                    warn!(%error, "event cannot be read from the store");
-                    false
-                })
+    async move {
+        const FOLLOWED: [Table; 3] = [schema::ALARM, schema::EVENT, schema::ORIGINS];
+        let inner = alarms.inner();
+        let mut live = alarms.store().live(|change| FOLLOWED.contains(&change.key.table));
+        // Changes written between the first read and the subscription.
+        reread(&alarms);
+        loop {
+            let changed = match live.recv().await {
+                Ok(change) if change.key.table == schema::ALARM => true,
+                Ok(change) => {
+                    let mut history = inner.history.write().unwrap_or_else(PoisonError::into_inner);
+                    store::update(&mut history, alarms.store(), &change).unwrap_or_else(|error| {
+                        warn!(%error, "event cannot be read from the store");
+                        false
+                    })
+                }
+                Err(LiveError::Lagged) => reread(&alarms),
+                Err(LiveError::Closed) => return,
+            };
+            if changed {
+                inner.changed.send_modify(|n| *n = n.wrapping_add(1));
             }
-            Err(LiveError::Lagged) => reread(&alarms),
-            Err(LiveError::Closed) => return,
-        };
-        if changed {
-            inner.changed.send_modify(|n| *n = n.wrapping_add(1));
         }
     }
+    .boxed()
 }
 
 fn reread(alarms: &Alarms) -> bool {

@@ -196,17 +196,16 @@ impl Alarms {
     /// Writes reports and follows the reports of other nodes until stopped; reports received before the stop are
     /// written. Call it once.
     pub fn serve(&self, syslog: Option<Syslog>, stop: CancellationToken) -> BoxFuture<'_, ()> {
-        self.write_and_follow(syslog, stop).boxed()
-    }
-
-    async fn write_and_follow(&self, syslog: Option<Syslog>, stop: CancellationToken) {
-        let Some(begin) = self.0.begin.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let writer = Writer::new(self.clone(), begin.numbering, begin.began, syslog);
-        tokio::select! {
-            () = writer.run(begin.requests, stop) => {}
-            () = follow::apply_changes(self.clone()) => {}
+        async move {
+            let Some(begin) = self.0.begin.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+            let writer = Writer::new(self.clone(), begin.numbering, begin.began, syslog);
+            tokio::select! {
+                () = writer.run(begin.requests, stop) => {}
+                () = follow::apply_changes(self.clone()) => {}
+            }
+            self.0.ended.cancel();
         }
-        self.0.ended.cancel();
+        .boxed()
     }
 
     /// Raises an alarm. `subject` is its object (a node, a service, a key), `detail` the cause as text. A repeated

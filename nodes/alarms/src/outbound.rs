@@ -95,23 +95,18 @@ impl Outbound {
         traps: Option<TrapReceivers>,
         stop: CancellationToken,
     ) -> BoxFuture<'_, ()> {
-        self.serve_receivers(webhook, traps, stop).boxed()
-    }
-
-    async fn serve_receivers(
-        &self,
-        webhook: Option<Webhook>,
-        traps: Option<TrapReceivers>,
-        stop: CancellationToken,
-    ) {
-        let serve = |receiver: Option<Receiver>| async {
-            match receiver {
-                Some(receiver) => self.serve(receiver).await,
-                None => std::future::pending().await,
-            }
-        };
-        let both = async { tokio::join!(serve(webhook.map(Receiver::Webhook)), serve(traps.map(Receiver::Traps))) };
-        stop.run_until_cancelled(both).await;
+        async move {
+            let serve = |receiver: Option<Receiver>| async {
+                match receiver {
+                    Some(receiver) => self.serve(receiver).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let both =
+                async { tokio::join!(serve(webhook.map(Receiver::Webhook)), serve(traps.map(Receiver::Traps))) };
+            stop.run_until_cancelled(both).await;
+        }
+        .boxed()
     }
 
     async fn serve(&self, receiver: Receiver) {

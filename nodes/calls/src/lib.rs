@@ -321,26 +321,25 @@ impl Calls {
 
     /// Ends all calls with BYE, waits up to 5 s for their storage, closes the sockets.
     pub fn shutdown(&self) -> BoxFuture<'_, ()> {
-        self.close().boxed()
-    }
-
-    async fn close(&self) {
-        self.leave();
-        self.parts.registrations.withdraw().await;
-        self.parts.calls.dialogs.notify_all(|| call::Input::Shutdown);
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.idle()).await.is_err() {
-            tracing::warn!(
-                calls = self.active(),
-                "calls did not end in time and are cut off; their recordings are filed at the next start"
-            );
+        async move {
+            self.leave();
+            self.parts.registrations.withdraw().await;
+            self.parts.calls.dialogs.notify_all(|| call::Input::Shutdown);
+            if tokio::time::timeout(SHUTDOWN_TIMEOUT, self.idle()).await.is_err() {
+                tracing::warn!(
+                    calls = self.active(),
+                    "calls did not end in time and are cut off; their recordings are filed at the next start"
+                );
+            }
+            // Do not wait for a BYE without an answer.
+            self.parts.calls.pending_byes.close();
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.parts.calls.pending_byes.wait()).await;
+            self.parts.calls.stop.cancel();
+            self.parts.calls.tasks.close();
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.parts.calls.tasks.wait()).await;
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.parts.calls.pending_byes.wait()).await;
         }
-        // Do not wait for a BYE without an answer.
-        self.parts.calls.pending_byes.close();
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.parts.calls.pending_byes.wait()).await;
-        self.parts.calls.stop.cancel();
-        self.parts.calls.tasks.close();
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.parts.calls.tasks.wait()).await;
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.parts.calls.pending_byes.wait()).await;
+        .boxed()
     }
 
     /// Sets the rate, in new calls a second, that this node carried in time before its restart, or another node.

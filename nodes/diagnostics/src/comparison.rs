@@ -240,36 +240,27 @@ impl Comparison {
         correct: Box<dyn Fn(i64) + Send + Sync>,
         stop: CancellationToken,
     ) -> BoxFuture<'static, ()> {
-        self.poll_until_stopped(config, calls, members, alarms, correct, stop).boxed()
-    }
-
-    async fn poll_until_stopped(
-        self: Arc<Self>,
-        config: Arc<NodeConfig>,
-        calls: CallsService,
-        members: Arc<MemberClients>,
-        alarms: Alarms,
-        correct: Box<dyn Fn(i64) + Send + Sync>,
-        stop: CancellationToken,
-    ) {
-        let mut raised = RaisedAlarms::default();
-        let comparing = async {
-            let mut carried = Carried::open(&config.data_dir);
-            let most = config.calls.max_calls_per_second.saturating_mul(60);
-            let expect =
-                |rate: u32| calls.running().inspect(|calls| calls.expect(f64::from(rate.min(most)) / 60.0));
-            expect(carried.by_node());
-            loop {
-                tokio::time::sleep(EVERY).await;
-                let results = members.compare().await;
-                correct(self.note_clock(&results));
-                let own = own_values(&config, &calls);
-                carried.note(own.carried_per_minute);
-                expect(carried.by_any(results.values().map(|result| &result.reply)));
-                raised.settle(&alarms, findings(&config.name, &own, &results, &raised));
-            }
-        };
-        let _ = stop.run_until_cancelled(comparing).await;
+        async move {
+            let mut raised = RaisedAlarms::default();
+            let comparing = async {
+                let mut carried = Carried::open(&config.data_dir);
+                let most = config.calls.max_calls_per_second.saturating_mul(60);
+                let expect =
+                    |rate: u32| calls.running().inspect(|calls| calls.expect(f64::from(rate.min(most)) / 60.0));
+                expect(carried.by_node());
+                loop {
+                    tokio::time::sleep(EVERY).await;
+                    let results = members.compare().await;
+                    correct(self.note_clock(&results));
+                    let own = own_values(&config, &calls);
+                    carried.note(own.carried_per_minute);
+                    expect(carried.by_any(results.values().map(|result| &result.reply)));
+                    raised.settle(&alarms, findings(&config.name, &own, &results, &raised));
+                }
+            };
+            let _ = stop.run_until_cancelled(comparing).await;
+        }
+        .boxed()
     }
 
     /// Returns the correction of this node's clock.

@@ -176,39 +176,38 @@ impl Health {
 
     /// Checks, restarts and reports, until stopped. `self_test`: interval of the self-test calls, if any.
     pub fn watch(self: Arc<Self>, self_test: Option<Duration>, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.check_until_stopped(self_test, stop).boxed()
-    }
-
-    async fn check_until_stopped(self: Arc<Self>, self_test: Option<Duration>, stop: CancellationToken) {
-        let tasks = TaskTracker::new();
-        tasks.spawn(self.heartbeat.clone().run(stop.clone()));
-        if let Some(every) = self_test {
-            tasks.spawn(self.self_tests.clone().run(self.node.calls.clone(), every, stop.clone()));
-        }
-        let probes = checks::start(&self, &tasks, &stop);
-        let mut look = runtime::every(LOOK_EVERY);
-        loop {
-            tokio::select! {
-                _ = look.tick() => {}
-                () = stop.cancelled() => return,
+        async move {
+            let tasks = TaskTracker::new();
+            tasks.spawn(self.heartbeat.clone().run(stop.clone()));
+            if let Some(every) = self_test {
+                tasks.spawn(self.self_tests.clone().run(self.node.calls.clone(), every, stop.clone()));
             }
-            let Some(verdicts) = gather(&probes, BootInstant::now()) else { continue };
-            let mut seen = Vec::new();
-            let stopping = self.node.stopping.is_cancelled();
-            for (about, verdict) in SERVICES.iter().zip(verdicts) {
-                seen.push(self.judge(about, about.judge(verdict, stopping)));
+            let probes = checks::start(&self, &tasks, &stop);
+            let mut look = runtime::every(LOOK_EVERY);
+            loop {
+                tokio::select! {
+                    _ = look.tick() => {}
+                    () = stop.cancelled() => return,
+                }
+                let Some(verdicts) = gather(&probes, BootInstant::now()) else { continue };
+                let mut seen = Vec::new();
+                let stopping = self.node.stopping.is_cancelled();
+                for (about, verdict) in SERVICES.iter().zip(verdicts) {
+                    seen.push(self.judge(about, about.judge(verdict, stopping)));
+                }
+                self.node.roles.report(HealthReport {
+                    services: seen
+                        .iter()
+                        .filter(|service| service.critical)
+                        .map(|s| ServiceHealth { name: s.name.to_owned(), ok: s.ok, detail: s.detail.clone() })
+                        .collect(),
+                });
+                self.note(seen);
+                self.report_set_aside();
+                self.admit_or_refuse_calls();
             }
-            self.node.roles.report(HealthReport {
-                services: seen
-                    .iter()
-                    .filter(|service| service.critical)
-                    .map(|s| ServiceHealth { name: s.name.to_owned(), ok: s.ok, detail: s.detail.clone() })
-                    .collect(),
-            });
-            self.note(seen);
-            self.report_set_aside();
-            self.admit_or_refuse_calls();
         }
+        .boxed()
     }
 
     /// Judges a service by its checks, and begins a restart where that may help.

@@ -106,33 +106,32 @@ impl SelfTests {
         every: Duration,
         stop: CancellationToken,
     ) -> BoxFuture<'static, ()> {
-        self.test_until_stopped(calls, every, stop).boxed()
-    }
-
-    async fn test_until_stopped(self: Arc<Self>, calls: CallsService, every: Duration, stop: CancellationToken) {
-        let testing = async {
-            loop {
-                // Not held during the call: it must not keep a stopping SIP server open.
-                let max_calls = calls.config().max_calls;
-                let now = calls.running().map(|calls| (has_room(&calls, max_calls), calls.self_test()));
-                let pause = match now {
-                    Some((true, Some(how))) => {
-                        let outcome = test(&how).await;
-                        let failed = outcome.is_err();
-                        self.note(outcome);
-                        if failed { AGAIN.min(every) } else { every }
-                    }
-                    Some((false, _)) => {
-                        self.forget();
-                        AGAIN
-                    }
-                    // The SIP server is not running: reported elsewhere.
-                    _ => AGAIN,
-                };
-                tokio::time::sleep(pause).await;
-            }
-        };
-        let _ = stop.run_until_cancelled(testing).await;
+        async move {
+            let testing = async {
+                loop {
+                    // Not held during the call: it must not keep a stopping SIP server open.
+                    let max_calls = calls.config().max_calls;
+                    let now = calls.running().map(|calls| (has_room(&calls, max_calls), calls.self_test()));
+                    let pause = match now {
+                        Some((true, Some(how))) => {
+                            let outcome = test(&how).await;
+                            let failed = outcome.is_err();
+                            self.note(outcome);
+                            if failed { AGAIN.min(every) } else { every }
+                        }
+                        Some((false, _)) => {
+                            self.forget();
+                            AGAIN
+                        }
+                        // The SIP server is not running: reported elsewhere.
+                        _ => AGAIN,
+                    };
+                    tokio::time::sleep(pause).await;
+                }
+            };
+            let _ = stop.run_until_cancelled(testing).await;
+        }
+        .boxed()
     }
 }
 

@@ -62,20 +62,19 @@ impl Default for LoopHeartbeat {
 impl LoopHeartbeat {
     /// Beats on the runtime that it is spawned on, until stopped.
     pub fn run(self: Arc<Self>, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.beat(stop).boxed()
-    }
-
-    async fn beat(self: Arc<Self>, stop: CancellationToken) {
-        let mut beats = runtime::every(BEAT);
-        beats.tick().await;
-        loop {
-            let late = tokio::select! {
-                late = beats.tick() => late,
-                () = stop.cancelled() => return,
-            };
-            self.lag.record(late);
-            self.beat.store(BootInstant::now().as_nanos(), Relaxed);
+        async move {
+            let mut beats = runtime::every(BEAT);
+            beats.tick().await;
+            loop {
+                let late = tokio::select! {
+                    late = beats.tick() => late,
+                    () = stop.cancelled() => return,
+                };
+                self.lag.record(late);
+                self.beat.store(BootInstant::now().as_nanos(), Relaxed);
+            }
         }
+        .boxed()
     }
 
     /// Whether the event loop hangs.

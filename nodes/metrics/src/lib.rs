@@ -139,18 +139,17 @@ pub fn bind_local(admin_socket: &Path) -> Result<HttpListener, ListenError> {
 
 /// Serves until stopped, on the runtime that it is spawned on.
 pub fn serve(listener: HttpListener, pages: Pages, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    serve_pages(listener, pages, stop).boxed()
-}
-
-async fn serve_pages(listener: HttpListener, pages: Pages, stop: CancellationToken) {
-    let router = Router::new()
-        .route("/metrics", get(metrics))
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .with_state(pages);
-    if let Err(error) = serve_until(listener, router, &stop).await {
-        error!(%error, "the metrics listener has ended");
+    async move {
+        let router = Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz))
+            .with_state(pages);
+        if let Err(error) = serve_until(listener, router, &stop).await {
+            error!(%error, "the metrics listener has ended");
+        }
     }
+    .boxed()
 }
 
 async fn serve_until(listener: HttpListener, router: Router, stop: &CancellationToken) -> io::Result<()> {

@@ -15,27 +15,21 @@ pub fn keep_call_records(
     keep: Box<dyn Fn() -> Duration + Send + Sync>,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    write_and_remove(mailstore, roles, keep, stop).boxed()
-}
-
-async fn write_and_remove(
-    mailstore: Mailstore,
-    roles: Roles,
-    keep: Box<dyn Fn() -> Duration + Send + Sync>,
-    stop: CancellationToken,
-) {
-    let mut view = roles.watch();
-    tokio::select! {
-        // The feature level of the release that introduced call records.
-        raised = view.wait_for(|view| view.feature_level >= Duty::Timetable.level()) => {
-            if raised.is_err() {
-                return;
+    async move {
+        let mut view = roles.watch();
+        tokio::select! {
+            // The feature level of the release that introduced call records.
+            raised = view.wait_for(|view| view.feature_level >= Duty::Timetable.level()) => {
+                if raised.is_err() {
+                    return;
+                }
             }
+            () = stop.cancelled() => return,
         }
-        () = stop.cancelled() => return,
+        tokio::join!(
+            mailstore.write_call_records(stop.clone().cancelled_owned()),
+            stop.run_until_cancelled(mailstore.keep_call_records(keep)),
+        );
     }
-    tokio::join!(
-        mailstore.write_call_records(stop.clone().cancelled_owned()),
-        stop.run_until_cancelled(mailstore.keep_call_records(keep)),
-    );
+    .boxed()
 }

@@ -102,22 +102,21 @@ impl NodeReconciler {
     }
 
     /// Follows the agreed state until stopped.
-    pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.reconcile(stop).boxed()
-    }
-
-    async fn reconcile(mut self, stop: CancellationToken) {
-        let mut view = self.node.roles.watch();
-        let mut look = runtime::every(LOOK_EVERY);
-        loop {
-            let now = view.borrow_and_update().clone();
-            self.look(&now, BootInstant::now());
-            tokio::select! {
-                _ = look.tick() => {}
-                changed = view.changed() => if changed.is_err() { return },
-                () = stop.cancelled() => return,
+    pub fn run(mut self, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        async move {
+            let mut view = self.node.roles.watch();
+            let mut look = runtime::every(LOOK_EVERY);
+            loop {
+                let now = view.borrow_and_update().clone();
+                self.look(&now, BootInstant::now());
+                tokio::select! {
+                    _ = look.tick() => {}
+                    changed = view.changed() => if changed.is_err() { return },
+                    () = stop.cancelled() => return,
+                }
             }
         }
+        .boxed()
     }
 
     fn look(&mut self, view: &RolesView, now: BootInstant) {

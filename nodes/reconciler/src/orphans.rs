@@ -36,46 +36,45 @@ const LAST_CHUNKS: Duration = Duration::from_millis(500);
 
 /// Files the recordings of unheard nodes, until stopped.
 pub fn file_orphans(of: LostNodes, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    file_all(of, stop).boxed()
-}
-
-async fn file_all(of: LostNodes, stop: CancellationToken) {
-    let started = BootInstant::now();
-    let mut filed: BTreeMap<NodeName, BootInstant> = BTreeMap::new();
-    let mut look = runtime::every(LOOK_EVERY);
-    let mut proofs = of.roles.proofs();
-    // Exited incarnations, each with the time of the second filing until it is done.
-    let mut exited: BTreeMap<Incarnation, Option<BootInstant>> = BTreeMap::new();
-    loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            changed = proofs.changed() => if changed.is_err() { return },
-            () = stop.cancelled() => return,
-        }
-        if of.store_rebuilt && !of.mailstore.store().filled().has_records() {
-            continue;
-        }
-        let now = BootInstant::now();
-        let proved = proofs.borrow_and_update().clone();
-        exited.retain(|incarnation, _| proved.iter().any(|(_, known)| known == *incarnation));
-        for (lost, incarnation) in proved.iter() {
-            match exited.get(&incarnation) {
-                None => drop(exited.insert(incarnation, Some(now + LAST_CHUNKS))),
-                Some(Some(again)) if *again <= now => drop(exited.insert(incarnation, None)),
-                Some(_) => continue,
+    async move {
+        let started = BootInstant::now();
+        let mut filed: BTreeMap<NodeName, BootInstant> = BTreeMap::new();
+        let mut look = runtime::every(LOOK_EVERY);
+        let mut proofs = of.roles.proofs();
+        // Exited incarnations, each with the time of the second filing until it is done.
+        let mut exited: BTreeMap<Incarnation, Option<BootInstant>> = BTreeMap::new();
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                changed = proofs.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
             }
-            file(&of.mailstore, lost, Some(incarnation)).await;
-        }
-        for peer in of.peers.status() {
-            let unheard = peer.last_contact_ms.map_or_else(|| now.since(started), Duration::from_millis);
-            if unheard <= of.unheard_for {
-                filed.remove(&peer.name);
-            } else if filed.get(&peer.name).is_none_or(|at| now.since(*at) > AGAIN) {
-                filed.insert(peer.name.clone(), now);
-                file(&of.mailstore, &peer.name, None).await;
+            if of.store_rebuilt && !of.mailstore.store().filled().has_records() {
+                continue;
+            }
+            let now = BootInstant::now();
+            let proved = proofs.borrow_and_update().clone();
+            exited.retain(|incarnation, _| proved.iter().any(|(_, known)| known == *incarnation));
+            for (lost, incarnation) in proved.iter() {
+                match exited.get(&incarnation) {
+                    None => drop(exited.insert(incarnation, Some(now + LAST_CHUNKS))),
+                    Some(Some(again)) if *again <= now => drop(exited.insert(incarnation, None)),
+                    Some(_) => continue,
+                }
+                file(&of.mailstore, lost, Some(incarnation)).await;
+            }
+            for peer in of.peers.status() {
+                let unheard = peer.last_contact_ms.map_or_else(|| now.since(started), Duration::from_millis);
+                if unheard <= of.unheard_for {
+                    filed.remove(&peer.name);
+                } else if filed.get(&peer.name).is_none_or(|at| now.since(*at) > AGAIN) {
+                    filed.insert(peer.name.clone(), now);
+                    file(&of.mailstore, &peer.name, None).await;
+                }
             }
         }
     }
+    .boxed()
 }
 
 async fn file(mailstore: &Mailstore, lost: &NodeName, incarnation: Option<Incarnation>) {

@@ -22,32 +22,30 @@ pub struct CustomPrompts {
 impl CustomPrompts {
     /// Applies all stored prompts; the returned watch reports later ones.
     pub fn apply_all(&self) -> BoxFuture<'_, PromptsWatch> {
-        self.watch_and_apply().boxed()
-    }
-
-    async fn watch_and_apply(&self) -> PromptsWatch {
-        let watch = self.mailstore.watch_prompts();
-        self.all().await;
-        watch
+        async move {
+            let watch = self.mailstore.watch_prompts();
+            self.all().await;
+            watch
+        }
+        .boxed()
     }
 
     /// Follows changes of prompts until stopped.
-    pub fn follow(self, changes: PromptsWatch, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.follow_changes(changes, stop).boxed()
-    }
-
-    async fn follow_changes(self, mut changes: PromptsWatch, stop: CancellationToken) {
-        loop {
-            let change = tokio::select! {
-                change = changes.next() => change,
-                () = stop.cancelled() => return,
-            };
-            match change {
-                Some(PromptsChange::One(key)) => self.one(&key).await,
-                Some(PromptsChange::All) => self.all().await,
-                None => return,
+    pub fn follow(self, mut changes: PromptsWatch, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        async move {
+            loop {
+                let change = tokio::select! {
+                    change = changes.next() => change,
+                    () = stop.cancelled() => return,
+                };
+                match change {
+                    Some(PromptsChange::One(key)) => self.one(&key).await,
+                    Some(PromptsChange::All) => self.all().await,
+                    None => return,
+                }
             }
         }
+        .boxed()
     }
 
     async fn all(&self) {

@@ -104,21 +104,20 @@ struct Found {
 
 /// Purges until stopped.
 pub fn purge_deleted(of: Purge, stop: CancellationToken) -> BoxFuture<'static, ()> {
-    purge_in_rounds(of, stop).boxed()
-}
-
-async fn purge_in_rounds(of: Purge, stop: CancellationToken) {
-    let pause = || ((of.grace)() / 20).clamp(PAUSES.0, PAUSES.1);
-    let mut progress = Progress::default();
-    let looks = async {
-        loop {
-            tokio::time::sleep(pause()).await;
-            if let Err(error) = of.look(&mut progress).await {
-                warn!(%error, "deleted records and audio cannot be purged; retrying");
+    async move {
+        let pause = || ((of.grace)() / 20).clamp(PAUSES.0, PAUSES.1);
+        let mut progress = Progress::default();
+        let looks = async {
+            loop {
+                tokio::time::sleep(pause()).await;
+                if let Err(error) = of.look(&mut progress).await {
+                    warn!(%error, "deleted records and audio cannot be purged; retrying");
+                }
             }
-        }
-    };
-    stop.run_until_cancelled(looks).await;
+        };
+        stop.run_until_cancelled(looks).await;
+    }
+    .boxed()
 }
 
 impl Purge {

@@ -46,24 +46,23 @@ impl UidKeeper {
     }
 
     /// Gives new UIDs while this node is the publisher, until stopped.
-    pub fn run(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.keep_unique(stop).boxed()
-    }
-
-    async fn keep_unique(mut self, stop: CancellationToken) {
-        let looks = async {
-            let mut pause = LOOK_EVERY;
-            loop {
-                tokio::time::sleep(pause).await;
-                let begun = BootInstant::now();
-                if let Err(error) = self.round().await {
-                    warn!(%error, "messages whose UIDs clash cannot get new ones; retrying");
+    pub fn run(mut self, stop: CancellationToken) -> BoxFuture<'static, ()> {
+        async move {
+            let looks = async {
+                let mut pause = LOOK_EVERY;
+                loop {
+                    tokio::time::sleep(pause).await;
+                    let begun = BootInstant::now();
+                    if let Err(error) = self.round().await {
+                        warn!(%error, "messages whose UIDs clash cannot get new ones; retrying");
+                    }
+                    // Mailboxes into which two nodes file all the time are suspect in each round.
+                    pause = LOOK_EVERY.max(begun.elapsed() * PAUSES);
                 }
-                // Mailboxes into which two nodes file all the time are suspect in each round.
-                pause = LOOK_EVERY.max(begun.elapsed() * PAUSES);
-            }
-        };
-        stop.run_until_cancelled(looks).await;
+            };
+            stop.run_until_cancelled(looks).await;
+        }
+        .boxed()
     }
 
     /// Two nodes that both act as publisher are harmless: both give UIDs as they give them to new messages.

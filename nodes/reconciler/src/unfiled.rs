@@ -20,11 +20,10 @@ pub fn retry_unfiled(
     alarms: Alarms,
     stop: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    retry_until_stopped(node, mailstore, alarms, stop).boxed()
-}
-
-async fn retry_until_stopped(node: NodeName, mailstore: Mailstore, alarms: Alarms, stop: CancellationToken) {
-    stop.run_until_cancelled(file(node.as_str(), &mailstore, &alarms)).await;
+    async move {
+        stop.run_until_cancelled(file(node.as_str(), &mailstore, &alarms)).await;
+    }
+    .boxed()
 }
 
 async fn file(name: &str, mailstore: &Mailstore, alarms: &Alarms) {

@@ -21,11 +21,10 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 impl SharedSettings {
     /// Follows the rows of the store until stopped, and offers the file's values when this node has all records.
     pub fn follow(self, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.follow_until_stopped(stop).boxed()
-    }
-
-    async fn follow_until_stopped(self, stop: CancellationToken) {
-        let _ = stop.run_until_cancelled(self.follow_store()).await;
+        async move {
+            let _ = stop.run_until_cancelled(self.follow_store()).await;
+        }
+        .boxed()
     }
 
     async fn follow_store(&self) {
@@ -102,22 +101,21 @@ impl SharedSettings {
 
     /// Delivers alarms to the present receivers, until stopped.
     pub fn deliver_alarms(self, outbound: Outbound, stop: CancellationToken) -> BoxFuture<'static, ()> {
-        self.deliver_until_stopped(outbound, stop).boxed()
-    }
-
-    async fn deliver_until_stopped(self, outbound: Outbound, stop: CancellationToken) {
-        let mut receivers = self.receivers();
-        while !stop.is_cancelled() {
-            let now = receivers.borrow_and_update().clone();
-            let run = outbound.run(now.webhook.clone(), now.traps.clone(), stop.clone());
-            tokio::select! {
-                () = run => return,
-                changed = receivers.changed() => {
-                    if changed.is_err() {
-                        return;
+        async move {
+            let mut receivers = self.receivers();
+            while !stop.is_cancelled() {
+                let now = receivers.borrow_and_update().clone();
+                let run = outbound.run(now.webhook.clone(), now.traps.clone(), stop.clone());
+                tokio::select! {
+                    () = run => return,
+                    changed = receivers.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
                     }
                 }
             }
         }
+        .boxed()
     }
 }

@@ -441,25 +441,24 @@ impl Roles {
 
     /// Orderly end: leadership and duties are handed over, then Raft stops.
     pub fn shutdown(&self) -> BoxFuture<'_, ()> {
-        self.hand_over_and_stop().boxed()
-    }
-
-    async fn hand_over_and_stop(&self) {
-        let running = &self.0;
-        let timing = running.service.config.timing;
-        running.hand_over_leadership().await;
-        running.leave.send_replace(true);
-        let lease_agent = running.lease_agent.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(lease_agent) = lease_agent {
-            let _ = lease_agent.await;
+        async move {
+            let running = &self.0;
+            let timing = running.service.config.timing;
+            running.hand_over_leadership().await;
+            running.leave.send_replace(true);
+            let lease_agent = running.lease_agent.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(lease_agent) = lease_agent {
+                let _ = lease_agent.await;
+            }
+            running.stop();
+            let raft = running.raft.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(raft) = raft
+                && timeout(timing.lease * 4, raft).await.is_err()
+            {
+                tracing::warn!("Raft did not stop in time");
+            }
         }
-        running.stop();
-        let raft = running.raft.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(raft) = raft
-            && timeout(timing.lease * 4, raft).await.is_err()
-        {
-            tracing::warn!("Raft did not stop in time");
-        }
+        .boxed()
     }
 }
 
