@@ -429,6 +429,8 @@ async fn key_received_by_rtp_and_info_counts_once() {
     }
     let keys = kit::PIN.len() as u64 + 1;
     node.until_counted("digits_rtp", keys).await;
+    // The INFO is answered before the call takes its key.
+    node.until_counted("digits_repeated", keys).await;
     assert_eq!((node.counter("digits_rtp"), node.counter("digits_info")), (keys, 0));
     assert_eq!(node.counter("digits_repeated"), keys);
     call.bye().await.expect("BYE is answered");
