@@ -102,7 +102,8 @@ impl Mailstore {
         let Some(coverage) = self.store().recordings().coverage(id, take) else { return Ok(None) };
         let length = coverage.end();
         let filing = if own { Filing::Recovered } else { Filing::Partial { take } };
-        if length / u64::from(twinbox_rtp::SAMPLES_PER_MS) < self.min_message_ms(recording.mailbox) {
+        let length_ms = length / u64::from(twinbox_rtp::SAMPLES_PER_MS);
+        if self.minimum_above(recording.mailbox, length_ms).is_some() {
             self.note_died(&recording, length);
             // A recording that is too short is discarded; but only its own node may decide that no more of it exists.
             if own && record.is_empty() {

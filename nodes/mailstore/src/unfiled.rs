@@ -124,13 +124,18 @@ impl Mailstore {
         again
     }
 
-    /// Minimum length of a message for a mailbox, in milliseconds: no more than its class of service permits.
-    /// A mailbox whose record cannot be read holds up no filing.
-    pub(crate) fn min_message_ms(&self, mailbox: MailboxId) -> u64 {
+    /// The minimum length of a message for a mailbox, in milliseconds, if `length_ms` is less: no more than its class of service
+    /// permits. A mailbox whose record cannot be read holds up no filing.
+    pub(crate) fn minimum_above(&self, mailbox: MailboxId, length_ms: u64) -> Option<u64> {
+        let most = self.live().min_message_ms;
+        // A deposit of usual length reads no mailbox here.
+        if length_ms >= most {
+            return None;
+        }
         let mailbox = self.get_now(mailbox).ok().flatten();
         let rules = mailbox.and_then(|mailbox| self.rules(&mailbox).ok());
         let max_ms = rules.and_then(|rules| rules.max_message_ms()).unwrap_or(u64::MAX);
-        self.live().min_message_ms.min(max_ms)
+        Some(most.min(max_ms)).filter(|minimum| length_ms < *minimum)
     }
 
     /// Files a take, or remembers it for [`Self::file_again`].
@@ -145,9 +150,8 @@ impl Mailstore {
     async fn file_take(&self, ended: &mut EndedTake) -> Result<Filed, FileError> {
         let (begun, measured) = (BootInstant::now(), Some(self.inner.commits.begin()));
         let EndedTake { recording, take, cut, bytes, sealed } = ended;
-        let (length_ms, min_ms) =
-            (*bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS), self.min_message_ms(recording.mailbox));
-        if length_ms < min_ms {
+        let length_ms = *bytes / u64::from(twinbox_rtp::SAMPLES_PER_MS);
+        if let Some(min_ms) = self.minimum_above(recording.mailbox, length_ms) {
             self.throw_away(recording.id, *take).await?;
             // If a recording is short because the rest was lost, the caller has not hung up early.
             return Err(if *cut { FileError::Lost } else { FileError::TooShort { length_ms, min_ms } });
@@ -159,8 +163,9 @@ impl Mailstore {
                 sealed
             }
             None => {
-                let whole = !*cut && self.has_take(recording.id, *take, *bytes).await?;
-                let blob = self.store().recordings().seal(recording.id, *take).await.map_err(MailError::from)?;
+                let recordings = self.store().recordings();
+                let blob = recordings.seal(recording.id, *take).await.map_err(MailError::from)?;
+                let whole = !*cut && recordings.whole_up_to(recording.id, *take) >= Some(*bytes);
                 *sealed.insert((blob, if whole { Filing::Complete } else { Filing::Recovered }))
             }
         };

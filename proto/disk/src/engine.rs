@@ -33,7 +33,7 @@ const GROUP_BYTES: usize = 1024 * 1024;
 /// Bytes of writes that are applied immediately, and the time after which fewer are. A key that is written again meanwhile is
 /// applied once, and a page of the index is changed once for all its keys.
 const APPLY_AT: usize = 12 * 1024 * 1024;
-const APPLY_AFTER: Duration = Duration::from_millis(500);
+const APPLY_AFTER: Duration = Duration::from_millis(2000);
 
 /// Bytes of writes that may wait in memory while the disk is slow.
 const HELD: usize = 32 * 1024 * 1024;

@@ -16,13 +16,20 @@ pub type ContentHash = [u8; 32];
 /// The hash of a record's content, which is `encoded`; `None` for one that is deleted or empty. Equal records have equal bytes:
 /// all their parts are ordered.
 pub fn content_hash_of(record: &Record, encoded: &[u8]) -> Option<ContentHash> {
-    let present = !record.is_deleted() && !record.is_empty();
-    present.then(|| *blake3::keyed_hash(KEY, encoded).as_bytes())
+    is_present(record).then(|| hash_of(encoded))
 }
 
 /// As [`content_hash_of`], for a record that is not encoded yet.
 pub fn content_hash(record: &Record) -> Option<ContentHash> {
-    content_hash_of(record, &encode_record(record))
+    is_present(record).then(|| hash_of(&encode_record(record)))
+}
+
+fn is_present(record: &Record) -> bool {
+    !record.is_deleted() && !record.is_empty()
+}
+
+fn hash_of(encoded: &[u8]) -> ContentHash {
+    *blake3::keyed_hash(KEY, encoded).as_bytes()
 }
 
 /// Bucket and hash of a row; `None` for a deleted or empty record, which no comparison counts.

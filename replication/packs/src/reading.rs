@@ -49,6 +49,21 @@ fn run(spans: &[Span]) -> usize {
     1 + later.iter().take_while(joins).count()
 }
 
+/// The parts of pieces that are the bytes `range` of the audio that they make, in order.
+fn parts(pieces: &[Extent], range: &Range<u64>) -> Vec<(Extent, Range<u32>)> {
+    let (mut parts, mut begin) = (Vec::new(), 0_u64);
+    for piece in pieces {
+        let end = begin.saturating_add(piece.length.into());
+        let (from, to) = (range.start.max(begin), range.end.min(end));
+        if from < to {
+            // Both are offsets within a piece, which has a length of 4 bytes.
+            parts.push((*piece, (from - begin) as u32..(to - begin) as u32));
+        }
+        begin = end;
+    }
+    parts
+}
+
 impl<M: Medium> Packs<M> {
     /// Payload bytes `range` of an extent, relative to its first byte. They are not verified: the caller has the hash
     /// of the whole. [`PackError::NoPack`] when the file is missing.
@@ -71,6 +86,11 @@ impl<M: Medium> Packs<M> {
             rest = later;
         }
         Ok(bytes)
+    }
+
+    /// As [`Self::read_all`], the bytes `range` of audio of which these are the pieces in order.
+    pub fn read_range(&self, pieces: &[Extent], range: &Range<u64>) -> Result<Vec<u8>, PackError> {
+        self.read_all(&parts(pieces, range))
     }
 
     /// The bytes of spans that one read takes.
@@ -100,6 +120,20 @@ impl<M: Medium> Packs<M> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn range_is_cut_from_the_pieces_that_have_it() {
+        let piece = |pack, offset, length| Extent { pack, offset, length };
+        let pieces = [piece(3, 4_144, 10), piece(3, 9_000, 5), piece(u32::MAX, 4_144, 1)];
+        let parts = |range: Range<u64>| {
+            let parts = parts(&pieces, &range).into_iter().map(|(piece, part)| (piece.pack, piece.offset, part));
+            parts.collect::<Vec<_>>()
+        };
+        assert_eq!(parts(0..16), [(3, 4_144, 0..10), (3, 9_000, 0..5), (u32::MAX, 4_144, 0..1)]);
+        assert_eq!(parts(9..11), [(3, 4_144, 9..10), (3, 9_000, 0..1)]);
+        assert_eq!(parts(10..15), [(3, 9_000, 0..5)]);
+        assert_eq!(parts(5..5), []);
+    }
 
     #[test]
     fn one_read_takes_what_lies_close_together_and_in_order() {

@@ -174,15 +174,16 @@ impl Blobs {
         self.0.uses.is_removing(hash) || !matches!(self.row(hash), Ok(None))
     }
 
-    /// Takes over sealed audio, which is durable at these places, in order, from offset 0. It is here from now on. Waits
-    /// for the disk if the blob is here already.
-    pub(crate) fn add_loose(&self, blob: BlobRef, pieces: Vec<Extent>) {
+    /// Takes over sealed audio, which is durable at these places, in order, from offset 0. It is here from now on. `is_new`: by
+    /// [`Self::waits_to_add`] it is not here; otherwise this waits for the disk.
+    pub(crate) fn add_loose(&self, blob: BlobRef, pieces: Vec<Extent>, is_new: bool) {
         self.0.uses.keep_new(&blob.hash);
-        let replaces = match self.row(&blob.hash) {
-            Ok(Some(row)) => !self.is_intact(&blob.hash, &row),
-            Ok(None) => false,
-            Err(_) => true,
-        };
+        let replaces = !is_new
+            && match self.row(&blob.hash) {
+                Ok(Some(row)) => !self.is_intact(&blob.hash, &row),
+                Ok(None) => false,
+                Err(_) => true,
+            };
         lock(&self.0.loose).insert(blob.hash, Loose { row: Row::new(pieces, wall().0), replaces });
     }
 
@@ -297,7 +298,7 @@ impl Blobs {
     }
 
     fn is_intact(&self, hash: &BlobHash, row: &Row) -> bool {
-        row.read(&self.0.packs, &(0..row.length)).is_ok_and(|bytes| hash_of(&bytes) == *hash)
+        self.0.packs.read_range(&row.pieces, &(0..row.length)).is_ok_and(|bytes| hash_of(&bytes) == *hash)
     }
 
     /// Bytes of a blob, not verified: those that `part` chooses by its length.
@@ -309,7 +310,7 @@ impl Blobs {
             if range.start > range.end || range.end > row.length {
                 return Err(StoreError::NotThere { range });
             }
-            match row.read(&self.0.packs, &range) {
+            match self.0.packs.read_range(&row.pieces, &range) {
                 Ok(bytes) => return Ok(bytes),
                 // Compaction may have moved it to other packs since its places were read.
                 Err(PackError::NoPack { .. }) if tried.as_ref() != Some(&row) => tried = Some(row),

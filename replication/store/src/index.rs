@@ -14,7 +14,7 @@ use crate::{
     Store, StoreError,
     codec::{
         self, FORMAT,
-        hashes::{ContentHash, content_hash_of, row_hash},
+        hashes::{ContentHash, content_hash, content_hash_of, row_hash},
     },
     draft::decode_record,
     keys,
@@ -74,13 +74,13 @@ pub(crate) struct Indexed {
 
 impl Indexed {
     pub(crate) fn of(record: &Record) -> Self {
-        Self::with(record, &codec::encode_record(record))
+        Self::with(record, content_hash(record))
     }
 
-    fn with(record: &Record, encoded: &[u8]) -> Self {
+    fn with(record: &Record, content: Option<ContentHash>) -> Self {
         let blobs = record.blobs().map(|blob| blob.hash).collect();
         let tombstone = record.tombstone().map(|tombstone| tombstone.stamp);
-        Self { blobs, tombstone, deleted: record.is_deleted(), content: content_hash_of(record, encoded) }
+        Self { blobs, tombstone, deleted: record.is_deleted(), content }
     }
 
     /// Writes the difference between a record as it was, `self`, and as it is `now`, which is `encoded` on disk; returns it for the sums.
@@ -91,7 +91,7 @@ impl Indexed {
         now: &Record,
         encoded: &[u8],
     ) -> Result<RowChange, DiskError> {
-        let now = Self::with(now, encoded);
+        let now = Self::with(now, content_hash_of(now, encoded));
         // The blobs of a deleted record may have been given up: a record that is present again names them again.
         let again = self.deleted && !now.deleted;
         for hash in now.blobs.iter().filter(|hash| again || !self.blobs.contains(*hash)) {

@@ -1,14 +1,13 @@
 //! Rows of blobs: the places of a blob's bytes in the packs, and the packs that they name.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::collections::BTreeSet;
 
 use twinbox_disk::{DiskError, Transaction};
 use twinbox_ids::BlobHash;
-use twinbox_packs::{Extent, PackError};
+use twinbox_packs::Extent;
 
 use crate::{
     StoreError,
-    blobs::AudioPacks,
     codec::{DecodeError, FORMAT},
     keys,
     store::unversioned,
@@ -60,26 +59,6 @@ impl Row {
     /// The pieces in one pack.
     pub(crate) fn in_pack(&self, pack: u32) -> impl Iterator<Item = &Extent> {
         self.pieces.iter().filter(move |piece| piece.pack == pack)
-    }
-
-    /// The bytes `range` of the blob, not verified.
-    pub(crate) fn read(&self, packs: &AudioPacks, range: &Range<u64>) -> Result<Vec<u8>, PackError> {
-        packs.read_all(&self.parts(range))
-    }
-
-    /// The parts of pieces that are the bytes `range` of the blob, in order.
-    fn parts(&self, range: &Range<u64>) -> Vec<(Extent, Range<u32>)> {
-        let (mut parts, mut begin) = (Vec::new(), 0_u64);
-        for piece in &self.pieces {
-            let end = begin.saturating_add(piece.length.into());
-            let (from, to) = (range.start.max(begin), range.end.min(end));
-            if from < to {
-                // Both are offsets within a piece, which has a length of 4 bytes.
-                parts.push((*piece, (from - begin) as u32..(to - begin) as u32));
-            }
-            begin = end;
-        }
-        parts
     }
 }
 

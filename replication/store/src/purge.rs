@@ -15,7 +15,7 @@ use twinbox_replication_core::{Key, Record, Table};
 
 use crate::{
     Store, StoreError,
-    blobs::{blocking, hash_of},
+    blobs::blocking,
     codec,
     draft::decode_record,
     index::Indexed,
@@ -35,8 +35,8 @@ pub struct DeletedRow {
     pub record: Record,
     /// Time by the clock of this node at which its tombstone was first seen here.
     pub seen: Timestamp,
-    /// Hash of its bytes: a record that has changed since is not removed.
-    bytes: BlobHash,
+    /// Its bytes: a record that has changed since is not removed.
+    bytes: Vec<u8>,
 }
 
 /// The extent of a removal.
@@ -109,7 +109,7 @@ impl Store {
             let Some(bytes) = self.disk().get(&keys::record(&key))? else { continue };
             // An unreadable record stays.
             let Ok(record) = decode_record(&bytes) else { continue };
-            rows.push(DeletedRow { key, record, seen, bytes: hash_of(&bytes) });
+            rows.push(DeletedRow { key, record, seen, bytes });
         }
         Ok(rows)
     }
@@ -255,8 +255,7 @@ fn purge(transaction: &mut Transaction<'_>, rows: Vec<(DeletedRow, Removal)>) ->
     let mut purged = PurgedRows::default();
     for (row, removal) in rows {
         let key = keys::record(&row.key);
-        let Some(bytes) = transaction.get(&key)? else { continue };
-        if hash_of(&bytes) != row.bytes {
+        if transaction.get(&key)?.as_ref() != Some(&row.bytes) {
             continue;
         }
         Indexed::of(&row.record).remove(transaction, &row.key)?;

@@ -16,14 +16,15 @@ use std::{
     collections::{BTreeSet, HashSet},
     ops::Range,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::sleep};
 use twinbox_disk::{Disk, DiskError, Need, Reserve};
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::PackError;
@@ -44,6 +45,9 @@ const QUEUE_BYTES: u64 = 64 * 1024 * 1024;
 /// Records naming a sealed blob that are read to find the one of its take: equal audio of thousands of callers must not make
 /// each deposit slower. A take that is not found among them is ended by the next start.
 const NAMES: usize = 16;
+
+/// Time within which the caller of a seal files the take.
+const FILED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A take is begun only if there is room for this much of it: 30 seconds of G.711.
 const FIRST: u64 = 240_000;
@@ -201,6 +205,14 @@ impl Recordings {
         self.shared().index().open((id, take)).map(|pieces| pieces.ranges().collect())
     }
 
+    /// Offset of the first hole of a take that is not filed or discarded, sealed or not, or its length if it has none: a hole that a seal
+    /// filled with silence counts. `None` if there is no such take.
+    pub fn whole_up_to(&self, id: RecordingId, take: u32) -> Option<u64> {
+        let index = self.shared().index();
+        let TakeState { pieces, holed, .. } = index.takes.get(&(id, take))?;
+        holed.iter().copied().chain([pieces.run_end(0)]).min()
+    }
+
     /// A part of a take in progress. All of its bytes must be here.
     pub async fn read(&self, id: RecordingId, take: u32, range: Range<u64>) -> Result<Bytes, StoreError> {
         let shared = Arc::clone(self.shared());
@@ -276,20 +288,27 @@ impl Shared {
     }
 
     async fn seal(self: Arc<Self>, ready: sealing::Ready) -> Result<BlobRef, StoreError> {
-        let key = ready.key;
+        // Otherwise a record has named the blob, or is about to.
+        let (key, is_to_be_filed) = (ready.key, ready.hash.is_none());
         let blob = self.make_blob(ready).await?;
         // The take is a blob from here on: without a row, the next start finds the take again.
-        let settled = self.blobs.settle_named(&blob.hash).await;
-        match settled.and_then(|()| load::is_named(&self.disk, &blob.hash, key, NAMES)) {
-            Ok(true) => {
-                self.named().insert((key, blob.hash));
-            }
+        match is_to_be_filed {
+            true => drop(tokio::spawn(settle_later(Arc::downgrade(&self), key, blob.hash))),
+            false => self.settle(key, &blob.hash).await,
+        }
+        Ok(blob)
+    }
+
+    /// Gives the blob of a take its row if a record names it already, and ends the take if that record names it as this take's.
+    async fn settle(&self, key: TakeKey, hash: &BlobHash) {
+        let settled = self.blobs.settle_named(hash).await;
+        match settled.and_then(|()| load::is_named(&self.disk, hash, key, NAMES)) {
+            Ok(true) => drop(self.named().insert((key, *hash))),
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(recording = %key.0, take = key.1, %error, "sealed recording has no row yet")
             }
         }
-        Ok(blob)
     }
 
     fn read(&self, (id, take): TakeKey, range: Range<u64>) -> Result<Bytes, StoreError> {
@@ -303,14 +322,22 @@ impl Shared {
                 }
                 Some(pieces) => pieces.places(range.clone()),
             };
-            let parts: Vec<_> = places.iter().map(|place| (*place, 0..place.length)).collect();
-            match self.blobs.packs().read_all(&parts) {
+            match self.blobs.packs().read_range(&places, &(0..range.end - range.start)) {
                 Ok(bytes) => return Ok(bytes.into()),
                 // Compaction moved it after its places were read.
                 Err(PackError::NoPack { .. }) if !moved => moved = true,
                 Err(error) => return Err(self.blobs.failed(error)),
             }
         }
+    }
+}
+
+/// Settles a take that was not filed soon after its seal. One that was filed has its row, and needs no search for names.
+async fn settle_later(shared: Weak<Shared>, key: TakeKey, hash: BlobHash) {
+    sleep(FILED_WITHIN).await;
+    let Some(shared) = shared.upgrade() else { return };
+    if shared.index().takes.get(&key).is_some() {
+        shared.settle(key, &hash).await;
     }
 }
 

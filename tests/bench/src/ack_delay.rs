@@ -8,7 +8,8 @@
 use std::{thread::sleep, time::Duration};
 
 use serde_json::json;
-use twinbox_testkit::{Arrivals, Cluster, Driver, Lab, Link, Spec};
+use twinbox_crowd::{Arrivals, Driver};
+use twinbox_testkit::{Cluster, Lab, Link, Spec};
 
 use crate::{
     kept, load,

@@ -6,8 +6,9 @@ use std::{path::Path, time::Duration};
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
+use twinbox_crowd::{Arrivals, Arrived, Driver};
 use twinbox_peer_kit::Asterisk;
-use twinbox_testkit::{Arrivals, Arrived, Driver, Loopback, holds, resident_bytes};
+use twinbox_testkit::{Loopback, holds, resident_bytes};
 
 use crate::{
     load::{LATE, TONE, WARM_UP, numbers},

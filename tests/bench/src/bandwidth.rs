@@ -10,7 +10,8 @@ use std::{thread::sleep, time::Duration};
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Arrivals, Cluster, Driver, Lab};
+use twinbox_crowd::{Arrivals, Driver};
+use twinbox_testkit::{Cluster, Lab};
 
 use crate::{
     kept, load,

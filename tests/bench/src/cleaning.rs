@@ -20,7 +20,7 @@ use twinbox_replication_store::{CompactedPacks, FreedSpace, Removal};
 use crate::population::Written;
 
 /// Messages that are deleted in one commit, as the reconciler marks them.
-const AT_A_TIME: usize = 64;
+const AT_A_TIME: usize = 16;
 /// Commits of deletions at once.
 const AT_ONCE: usize = 8;
 /// Records, blobs and packs that one look examines, as in the reconciler.

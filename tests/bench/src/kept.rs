@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use twinbox_testkit::{Cluster, Driver, holds};
+use twinbox_crowd::Driver;
+use twinbox_testkit::{Cluster, holds};
 
 /// A message that was acknowledged *alone* gets this long to reach the other node.
 const WITHIN: Duration = Duration::from_secs(30);

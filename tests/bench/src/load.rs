@@ -17,8 +17,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
+use twinbox_crowd::{Arrivals, Arrived, Driver};
 use twinbox_peer_kit::Depositors;
-use twinbox_testkit::{Arrivals, Arrived, Cluster, Driver, Spec, http_get, metric, need, resident_bytes};
+use twinbox_testkit::{Cluster, Spec, http_get, metric, need, resident_bytes};
 
 use crate::{
     kept, machine,
@@ -27,7 +28,7 @@ use crate::{
     together,
 };
 
-/// Lateness limit of the generator: beyond it the figure would measure the generator.
+/// Limit of the generator's lateness ([`Driver::take_late`]): beyond it the figure would measure the generator.
 pub const LATE: Duration = Duration::from_millis(5);
 /// From `#` to the tone, and time for the tone.
 pub const TONE: Duration = Duration::from_millis(400);
@@ -95,8 +96,12 @@ pub struct Further {
     pub threads: bool,
 }
 
-/// A cluster for measurements: long messages, many of them, little logging; node `a` alone on its core.
+/// A cluster for measurements: long messages, many of them, little logging; node `a` alone on its core. It has a network of its own, if
+/// that is permitted: a packet filter of the machine would cost the callers a fifth of their time.
 pub fn cluster() -> Cluster {
+    if let Err(error) = machine::keep_to_loopback() {
+        eprintln!("the machine's own network is used, with its packet filter: {error}");
+    }
     machine::pin(0, machine::ELSEWHERE);
     let cluster = Cluster::start(&spec());
     machine::pin_process(cluster.member("a").pid(), machine::UNDER_TEST);

@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use serde_json::json;
 use twinbox_clock::BootInstant;
-use twinbox_testkit::{Arrivals, Cluster, Driver, resident_bytes, wait_until};
+use twinbox_crowd::{Arrivals, Driver};
+use twinbox_testkit::{Cluster, resident_bytes, wait_until};
 
 use crate::{load, machine, population::Population, report::Report, writer::write_and_kill};
 
@@ -65,7 +66,7 @@ pub fn run(report: &mut Report, calls: usize, rate: u32, messages: bool, before:
         let rate = part as f64 / begun.elapsed().as_secs_f64();
         // The calls of this part have ended, so that a sample is of a node without calls.
         driver.finish(stay + Duration::from_secs(5));
-        let over = |caller: &twinbox_testkit::Caller| matches!(caller.bye, Some((200, _)));
+        let over = |caller: &twinbox_crowd::Caller| matches!(caller.bye, Some((200, _)));
         failed += driver.crowd.callers[first..].iter().filter(|caller| !over(caller)).count();
         let memory = pids.map(resident_bytes);
         for (samples, memory) in samples.iter_mut().zip(memory) {

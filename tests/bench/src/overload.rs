@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use twinbox_testkit::Arrived;
+use twinbox_crowd::Arrived;
 
 use crate::{
     load::{self, Loaded},

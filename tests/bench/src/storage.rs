@@ -97,9 +97,9 @@ pub fn run(report: &mut Report, load: Load) -> Result<(), String> {
     }
 }
 
+/// A runtime as a node has it: a worker for each core that it may use.
 fn runtime() -> Runtime {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime starts")
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime starts")
 }
 
 /// The messages of an earlier incarnation of the store.

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use twinbox_crowd::Crowd;
 use twinbox_system_tests::{assert_kept, wait_for_no_calls};
-use twinbox_testkit::{Cluster, Crowd, NetPlace, Spec, leave_message, parameter, resident_bytes, token};
+use twinbox_testkit::{Cluster, NetPlace, Spec, leave_message, parameter, resident_bytes, token};
 
 /// The files of `tests/data/sip`, with real addresses and SIP line ends.
 fn messages(node: SocketAddr, me: SocketAddr) -> Vec<(PathBuf, Vec<u8>)> {

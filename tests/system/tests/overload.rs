@@ -2,7 +2,8 @@
 
 use std::{fs, time::Duration};
 
-use twinbox_testkit::{Arrivals, Cluster, Driver, Spec, http_get, metric, parameter, slow_disk, wait_until};
+use twinbox_crowd::{Arrivals, Driver};
+use twinbox_testkit::{Cluster, Spec, http_get, metric, parameter, slow_disk, wait_until};
 
 /// Extra duration of each sync of node a's disk: it stores few messages per second.
 const SYNC: Duration = Duration::from_millis(8);

@@ -87,7 +87,7 @@ impl NetPlace {
 
 /// Waits for a datagram, at most `limit`; finer than a socket's timeout, which counts in ticks of the system's clock (4
 /// ms).
-pub(crate) fn readable(socket: &UdpSocket, limit: Duration) -> bool {
+pub fn readable(socket: &UdpSocket, limit: Duration) -> bool {
     let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     let limit = libc::timespec { tv_sec: limit.as_secs() as _, tv_nsec: limit.subsec_nanos().into() };
     // SAFETY: one pollfd and one timespec that live across the call, and no signal mask.

@@ -36,7 +36,7 @@ impl BlobReader<'_> {
         let row = row.and_then(|row| Row::decode(&row).ok());
         if let Some(row) = row.filter(|row| start <= row.length) {
             let end = row.length.min(start.saturating_add(most));
-            if let Ok(bytes) = row.read(&self.blobs.0.packs, &(start..end)) {
+            if let Ok(bytes) = self.blobs.0.packs.read_range(&row.pieces, &(start..end)) {
                 return Ok(Some((bytes.into(), end == row.length)));
             }
         }

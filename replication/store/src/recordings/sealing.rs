@@ -64,9 +64,9 @@ impl Shared {
         let unsynced = if reads { blocking(move || before.hash(ready)).await? } else { self.hash(ready)? };
         self.blobs.synced().await?;
         if self.blobs.waits_to_add(&unsynced.blob.hash) {
-            return blocking(move || Ok(after.add(key, unsynced))).await;
+            return blocking(move || Ok(after.add(key, unsynced, false))).await;
         }
-        Ok(self.add(key, unsynced))
+        Ok(self.add(key, unsynced, true))
     }
 
     /// Hashes the rest of a take, and joins its pieces if they are too many.
@@ -82,9 +82,9 @@ impl Shared {
         Ok(Unsynced { blob: BlobRef { hash, length, recording: Some(key) }, places, joined, done, appending })
     }
 
-    /// Adds the blob, whose audio is durable. May wait for the disk if the blob is here already.
-    fn add(&self, key: TakeKey, Unsynced { blob, places, joined, done, appending }: Unsynced) -> BlobRef {
-        let BlobRef { hash, length, .. } = blob;
+    /// Adds the blob, whose audio is durable. Waits for the disk unless the blob `is_new`.
+    fn add(&self, key: TakeKey, unsynced: Unsynced, is_new: bool) -> BlobRef {
+        let Unsynced { blob: blob @ BlobRef { hash, length, .. }, places, joined, done, appending } = unsynced;
         let places = match joined {
             Some(pieces) => {
                 self.blobs.live_bounds().removed(&places);
@@ -97,7 +97,7 @@ impl Shared {
         };
         // Before the blob is here, so that it is never without a use.
         self.change(key, |take| take.stage = Stage::Sealing(Some(hash)));
-        self.blobs.add_loose(blob, places);
+        self.blobs.add_loose(blob, places, is_new);
         drop(appending);
         let mut rest = Vec::new();
         self.change(key, |take| {

@@ -19,6 +19,8 @@ pub(super) struct TakeState {
     pub(super) stage: Stage,
     /// The first of the packs that a start must scan for this take. Only the writer changes it.
     pub(super) first: Option<u32>,
+    /// Offset of the first hole that was filled with silence.
+    pub(super) holed: Option<u64>,
     /// Offset behind the last byte that is here or in the append that the writer prepares. Only the writer uses it.
     pub(super) coming: u64,
 }

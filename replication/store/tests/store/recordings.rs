@@ -324,6 +324,31 @@ async fn take_that_a_record_names_before_it_is_sealed_is_filed_by_its_seal() {
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio));
 }
 
+/// Another node may have filed a recording whose audio ends where it ends here. Mutant: nothing settles the take.
+#[tokio::test]
+async fn take_that_a_record_names_ends_soon_after_its_seal_though_nothing_files_it() {
+    let dir = dir();
+    let store = open(dir.path());
+    let (id, audio) = (RecordingId::random(), audio(3000));
+    let blob = blob_of(&audio, Some((id, 1)));
+    file(&store, blob).await;
+    store.recordings().begin(id, 1).await.expect("a recording");
+    append(&store, id, &audio);
+    assert_eq!(store.recordings().seal(id, 1).await, Ok(blob));
+    assert_eq!(store.recordings().whole_up_to(id, 1), Some(3000));
+    let ended = async {
+        while store.recordings().whole_up_to(id, 1).is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            written(&store).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the take ends");
+    drop(store);
+    let store = open(dir.path());
+    assert!(store.recordings().open().is_empty());
+    assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio));
+}
+
 #[tokio::test]
 async fn late_chunk_of_an_ended_take_is_dropped_after_a_restart_too() {
     let dir = dir();
@@ -352,12 +377,20 @@ async fn gap_is_filled_when_an_incomplete_take_is_sealed() {
     let id = RecordingId::random();
     store.recordings().insert(id, 1, 0, Bytes::from_static(b"abc")).expect("a chunk");
     store.recordings().insert(id, 1, 5, Bytes::from_static(b"fgh")).expect("a chunk");
+    store.recordings().written().await.expect("an answer");
+    assert_eq!(store.recordings().whole_up_to(id, 1), Some(3));
     let blob = store.recordings().seal(id, 1).await.expect("a blob");
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(b"abc\xff\xfffgh")));
-    // An empty recording.
-    let id = RecordingId::random();
-    store.recordings().begin(id, 1).await.expect("a recording");
-    assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(0));
+    assert_eq!(store.recordings().whole_up_to(id, 1), Some(3), "silence is no audio of the caller");
+    // An empty recording, and one without a gap.
+    for bytes in ["", "abc"] {
+        let id = RecordingId::random();
+        store.recordings().begin(id, 1).await.expect("a recording");
+        store.recordings().append(id, 1, 0, Bytes::from_static(bytes.as_bytes())).expect("a chunk");
+        assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(bytes.len() as u64));
+        assert_eq!(store.recordings().whole_up_to(id, 1), Some(bytes.len() as u64));
+    }
+    assert_eq!(store.recordings().whole_up_to(RecordingId::random(), 1), None);
 }
 
 #[tokio::test]

@@ -224,6 +224,8 @@ impl Writer {
             None => (Vec::new(), 0),
         };
         let Some(longest) = gaps.iter().map(|gap| gap.end - gap.start).max() else { return Ok(end) };
+        let first = gaps.first().map(|gap| gap.start);
+        self.shared.change(key, |take| take.holed = take.holed.into_iter().chain(first).min());
         self.shared.reserve.check(Need::Data(gaps.iter().map(|gap| gap.end - gap.start).sum()))?;
         let silence = vec![HOLE; longest.min(MAX_PAYLOAD as u64) as usize];
         let mut frames = Vec::with_capacity(gaps.len());

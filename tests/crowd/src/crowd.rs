@@ -10,14 +10,18 @@ use std::{
 };
 
 use twinbox_clock::BootInstant;
+use twinbox_testkit::{Message, NetPlace, Speech, media_of, readable, sdp, token};
 
-use crate::{
-    NetPlace, Speech,
-    call::{media_of, sdp},
-    endpoint::EVENTS,
-    message::{Message, token},
-    net_place::readable,
-};
+use crate::datagrams::{Datagrams, PACKET};
+
+/// Payload type of telephone events in the session description of these callers.
+const EVENTS: u8 = 101;
+/// Samples of a packet.
+const SAMPLES: usize = 160;
+/// Length of the speech in samples; then it begins again. Each caller begins elsewhere: equal messages would be stored once.
+const SPOKEN: usize = 80_000;
+/// Distance of the beginnings of two callers who follow each other, in samples.
+const APART: usize = 7_979;
 
 /// One caller of the crowd.
 #[derive(Debug, Clone)]
@@ -45,6 +49,8 @@ pub struct Caller {
     pub ended: bool,
     /// Packets sent so far: sequence number and RTP time.
     pub packets: u32,
+    /// Offset in the speech at which it begins, in samples.
+    begins: usize,
 }
 
 /// The crowd.
@@ -54,6 +60,11 @@ pub struct Crowd {
     sip_address: SocketAddr,
     rtp_address: SocketAddr,
     by_call_id: HashMap<String, usize>,
+    /// The speech of the last packets, and its bytes, with the first ones again behind the last ones.
+    said: Option<(Speech, Vec<u8>)>,
+    waiting: Datagrams,
+    /// Number of callers, those that were forgotten too.
+    called: usize,
     /// All callers so far, in the order of their calls.
     pub callers: Vec<Caller>,
 }
@@ -68,7 +79,8 @@ impl Crowd {
         rtp.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = |s: &UdpSocket| s.local_addr().expect("a bound socket has an address");
         let (sip_address, rtp_address) = (address(&sip), address(&rtp));
-        Self { sip, rtp, sip_address, rtp_address, by_call_id: HashMap::new(), callers: Vec::new() }
+        let (by_call_id, waiting, callers) = (HashMap::new(), Datagrams::new(), Vec::new());
+        Self { sip, rtp, sip_address, rtp_address, by_call_id, said: None, waiting, called: 0, callers }
     }
 
     fn request(&self, caller: &Caller, method: &str, cseq: u32, body: &str) -> String {
@@ -110,7 +122,9 @@ impl Crowd {
             bye: None,
             ended: false,
             packets: 0,
+            begins: self.called * APART % SPOKEN,
         };
+        self.called += 1;
         let text = self.request(&caller, "INVITE", 1, &sdp(self.rtp_address, "sendrecv", "0"));
         self.by_call_id.insert(caller.call_id.clone(), self.callers.len());
         self.callers.push(caller);
@@ -199,7 +213,13 @@ impl Crowd {
 
     /// Sends the next 20 ms of `speech` for these callers, and drops received media.
     pub fn speak(&mut self, callers: impl Iterator<Item = usize>, speech: Speech) {
-        let mut packet = [0_u8; 172];
+        if self.said.as_ref().is_none_or(|(said, _)| *said != speech) {
+            let mut bytes = speech.bytes(0, SPOKEN);
+            bytes.extend_from_within(..SAMPLES);
+            self.said = Some((speech, bytes));
+        }
+        let Some((_, said)) = &self.said else { return };
+        let mut packet = [0_u8; PACKET];
         (packet[0], packet[1]) = (0x80, 0);
         for n in callers {
             let caller = &mut self.callers[n];
@@ -207,10 +227,12 @@ impl Crowd {
             packet[2..4].copy_from_slice(&(caller.packets as u16).to_be_bytes());
             packet[4..8].copy_from_slice(&caller.packets.wrapping_mul(160).to_be_bytes());
             packet[8..12].copy_from_slice(&(n as u32 + 1).to_be_bytes());
-            packet[12..].copy_from_slice(&speech.bytes(caller.packets as usize * 160 % 80_000, 160));
+            let from = (caller.begins + caller.packets as usize * SAMPLES) % SPOKEN;
+            packet[12..].copy_from_slice(&said[from..from + SAMPLES]);
             caller.packets += 1;
-            let _ = self.rtp.send_to(&packet, media);
+            self.waiting.add(&self.rtp, media, &packet);
         }
+        self.waiting.send(&self.rtp);
         let mut sink = [0_u8; 2048];
         while self.rtp.recv_from(&mut sink).is_ok() {}
     }
