@@ -3,8 +3,8 @@
 //! `cargo build --release -p twinbox && cargo run --release -p twinbox-bench -- all --json figures.json`
 //!
 //! Every subcommand prints a table and adds it to the JSON. The load generator is the [`Driver`] of `tests/crowd`, which shares no code with
-//! the product; if one in a hundred of its steps was more than 5 ms late, `generator-bound` replaces the figure. The node under test is pinned to core 0,
-//! everything else (generator, the other node, witness) to core 1, which may be the limit on a machine of two cores.
+//! the product; if one in a hundred of its steps was more than 5 ms late, `generator-bound` replaces the figure. The node under test is
+//! pinned to core 0, everything else (generator, the other node, witness) to core 1, which may be the limit on a machine of two cores.
 //!
 //! Mail is measured with a client ([`smtp_client`]) and a receiver ([`smtp_receiver`]) in this process, without TLS:
 //! a real mail server would be the limit.
