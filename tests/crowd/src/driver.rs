@@ -161,8 +161,8 @@ impl Driver {
         arrived
     }
 
-    /// The lateness of this generator since the last call of this function: of a hundred steps, one may be later. Earlier lateness, such as
-    /// a pause between two measurements, is not counted: the clock is reset.
+    /// The lateness of this generator since the last call of this function: of a hundred steps, one may be later. Earlier lateness, such
+    /// as a pause between two measurements, is not counted: the clock is reset.
     pub fn take_late(&mut self) -> Duration {
         let mut late = std::mem::take(&mut self.late);
         late.sort_unstable();
