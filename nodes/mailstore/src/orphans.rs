@@ -102,8 +102,7 @@ impl Mailstore {
         let Some(coverage) = self.store().recordings().coverage(id, take) else { return Ok(None) };
         let length = coverage.end();
         let filing = if own { Filing::Recovered } else { Filing::Partial { take } };
-        let length_ms = length / u64::from(twinbox_rtp::SAMPLES_PER_MS);
-        if self.minimum_above(recording.mailbox, length_ms).is_some() {
+        if self.minimum_above(recording.mailbox, length / u64::from(twinbox_rtp::SAMPLES_PER_MS)).is_some() {
             self.note_died(&recording, length);
             // A recording that is too short is discarded; but only its own node may decide that no more of it exists.
             if own && record.is_empty() {

@@ -127,11 +127,7 @@ impl Mailstore {
     /// The minimum length of a message for a mailbox, in milliseconds, if `length_ms` is less: no more than its class of service
     /// permits. A mailbox whose record cannot be read holds up no filing.
     pub(crate) fn minimum_above(&self, mailbox: MailboxId, length_ms: u64) -> Option<u64> {
-        let most = self.live().min_message_ms;
-        // A deposit of usual length reads no mailbox here.
-        if length_ms >= most {
-            return None;
-        }
+        let most = Some(self.live().min_message_ms).filter(|most| length_ms < *most)?;
         let mailbox = self.get_now(mailbox).ok().flatten();
         let rules = mailbox.and_then(|mailbox| self.rules(&mailbox).ok());
         let max_ms = rules.and_then(|rules| rules.max_message_ms()).unwrap_or(u64::MAX);
