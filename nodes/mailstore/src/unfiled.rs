@@ -128,8 +128,7 @@ impl Mailstore {
     /// permits. A mailbox whose record cannot be read holds up no filing.
     pub(crate) fn minimum_above(&self, mailbox: MailboxId, length_ms: u64) -> Option<u64> {
         let most = Some(self.live().min_message_ms).filter(|most| length_ms < *most)?;
-        let mailbox = self.get_now(mailbox).ok().flatten();
-        let rules = mailbox.and_then(|mailbox| self.rules(&mailbox).ok());
+        let rules = self.get_now(mailbox).ok().flatten().and_then(|mailbox| self.rules(&mailbox).ok());
         let max_ms = rules.and_then(|rules| rules.max_message_ms()).unwrap_or(u64::MAX);
         Some(most.min(max_ms)).filter(|minimum| length_ms < *minimum)
     }
