@@ -20,7 +20,7 @@ use twinbox_mail_gateway::{Gateway, MailFiling};
 use twinbox_mailstore::{Mailstore, MailstoreSettings, PromptsWatch};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
-use twinbox_notifier::mwi::ClusterMwiSender;
+use twinbox_notifier::mwi::{ClusterMwiSender, ReportedTimes};
 use twinbox_reconciler::{
     CustomPrompts, LostNodes, NodeReconciler, PURGED_WHOLE, Purge, ReconcilerParts, SharedDrain, UidKeeper,
     file_leftovers, file_leftovers_when_filled, file_orphans, first_measures, follow_members, keep_call_records,
@@ -172,6 +172,7 @@ impl Node {
             roles: roles.clone(),
             members: members.clone(),
             margin: cluster.timing.margin,
+            times: ReportedTimes::default(),
         };
         let (stopping, comparison) = (CancellationToken::new(), Arc::new(Comparison::default()));
         let duties = duties::build(&config, &settings, &mailstore, &roles, &alarms, sender, &comparison);

@@ -43,7 +43,7 @@ use twinbox_handle::Handle;
 use twinbox_mailbox::counts::Counts;
 use twinbox_overload::Commits;
 use twinbox_replication_peer::Peers;
-use twinbox_replication_store::{Committed, Draft, Store};
+use twinbox_replication_store::{Committed, Draft, Store, Urgency};
 
 pub use call_records::CallNote;
 pub use classes::ClassError;
@@ -221,7 +221,7 @@ impl Mailstore {
         &self,
         change: impl FnOnce(&mut Draft<'_>) -> Result<R, MailError> + Send + 'static,
     ) -> Result<R, MailError> {
-        Ok(self.inner.store.commit_in_background(change).await?.0)
+        Ok(self.inner.store.commit_with(Urgency::Background, change).await?.0)
     }
 }
 

@@ -10,6 +10,7 @@ use twinbox_mailbox::{
 };
 use twinbox_overload::Commit;
 use twinbox_replication_core::BlobRef;
+use twinbox_replication_store::{Draft, Urgency};
 
 use crate::{
     Acknowledgement, Audio, FileError, MailError, Mailstore, devices::notify_of, mailboxes::mailbox_in,
@@ -61,8 +62,7 @@ struct Progress {
 }
 
 impl Mailstore {
-    /// Begins a recording. Its record is durable here when this returns, so that a node which gets its chunks can file
-    /// them.
+    /// Begins a recording. Its record is durable here when this returns, so that a node which gets its chunks can file them.
     pub async fn begin_recording(&self, meta: RecordingMeta) -> Result<LiveRecording, MailError> {
         let began = twinbox_clock::wall();
         let recording = Recording {
@@ -79,13 +79,15 @@ impl Mailstore {
             state: RecordingState::Recording,
             take: 1,
         };
-        let (id, edits) = (recording.id, recording.edits());
-        let _measured = self.inner.commits.begin();
-        self.commit_here(move |draft| {
+        let (id, edits, commits) = (recording.id, recording.edits(), self.inner.commits.clone());
+        let begun = move |draft: &mut Draft<'_>| {
+            // Only now: while it waits for others, nothing is late.
+            let measured = commits.begin();
             mailbox_in(draft, meta.mailbox)?;
-            Ok(draft.edit(schema::recording_key(id), edits)?)
-        })
-        .await?;
+            draft.edit(schema::recording_key(id), edits)?;
+            Ok::<_, MailError>(measured)
+        };
+        drop(self.store().commit_with(Urgency::Soon, begun).await?);
         self.store().recordings().begin(id, 1).await?;
         Ok(LiveRecording {
             mailstore: self.clone(),
@@ -94,9 +96,8 @@ impl Mailstore {
         })
     }
 
-    /// Makes a message of a recording's audio, or adds the audio to the message that another filing made; a message
-    /// that has more already stays as it is. Durable when this returns; `measured` ends when it is durable here. A caller
-    /// waits since `begun`.
+    /// Makes a message of a recording's audio, or adds the audio to the message that another filing made; a message that has more already
+    /// stays as it is. Durable when this returns; `measured` ends when it is durable here. A caller waits since `begun`.
     pub(crate) async fn file_blob(
         &self,
         recording: &Recording,
@@ -198,9 +199,8 @@ impl LiveRecording {
         !failed && self.mailstore.has_take(self.recording.id, take, bytes).await.unwrap_or(false)
     }
 
-    /// Files it as a message; acknowledged when this returns, within the timeout for peers. It is filed even if the
-    /// caller of this stops waiting, and even if some of it was lost: see [`Filed::whole`]. If the store fails now,
-    /// [`Mailstore::file_again`] files it later.
+    /// Files it as a message; acknowledged when this returns, within the timeout for peers. It is filed even if the caller of this stops
+    /// waiting, and even if some of it was lost: see [`Filed::whole`]. If the store fails now, [`Mailstore::file_again`] files it later.
     pub async fn file(&self) -> Result<Filed, FileError> {
         let (take, cut, bytes) = self.finish()?;
         let spoken = EndedTake::new(self.recording.clone(), take, cut, bytes);

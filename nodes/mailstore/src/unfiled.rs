@@ -1,5 +1,4 @@
-//! Ended recordings that could not be filed because the store had no room or failed: remembered here, and filed when
-//! possible (rule A1).
+//! Ended recordings that could not be filed because the store had no room or failed: remembered here, and filed when possible (rule A1).
 
 use std::{
     collections::BTreeMap,
@@ -158,10 +157,9 @@ impl Mailstore {
                 sealed
             }
             None => {
-                let recordings = self.store().recordings();
-                let blob = recordings.seal(recording.id, *take).await.map_err(MailError::from)?;
-                let whole = !*cut && recordings.whole_up_to(recording.id, *take) >= Some(*bytes);
-                *sealed.insert((blob, if whole { Filing::Complete } else { Filing::Recovered }))
+                let became = self.store().recordings().seal(recording.id, *take).await.map_err(MailError::from)?;
+                let is_whole = !*cut && became.whole >= *bytes;
+                *sealed.insert((became.blob, if is_whole { Filing::Complete } else { Filing::Recovered }))
             }
         };
         Ok(self.file_blob(recording, filing, blob, begun, measured).await?)

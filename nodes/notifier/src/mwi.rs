@@ -12,9 +12,11 @@
 mod cluster_sender;
 mod duty;
 pub mod queue;
+mod reported_times;
 mod sender;
 
 pub use cluster_sender::{ClusterMwiSender, list_for, notify_for};
 pub use duty::Notifier;
 pub use queue::{MwiPolicy, MwiState};
+pub use reported_times::ReportedTimes;
 pub use sender::{MwiSender, MwiUpdate, Receivers, SendError, Target};

@@ -5,9 +5,13 @@ use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    task::{Context, Poll, Wake, Waker},
+    thread::{self, Thread},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
+use twinbox_clock::BootInstant;
 use twinbox_journal::{AppendError, Medium, Writer};
 
 use crate::{
@@ -21,12 +25,17 @@ const GROUP: usize = 1024;
 /// Maximum transactions in the queue; further callers wait.
 pub(crate) const QUEUE: usize = 4096;
 
+/// Time within which transactions that come soon are committed.
+const SOON: Duration = Duration::from_millis(10);
+
 /// Place of a transaction in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Urgency {
+pub enum Urgency {
     /// In the order of arrival.
     Now,
-    /// Behind all waiting transactions: a group has at most one of these.
+    /// In the order of arrival, together with the next others: it has a sync of its own only if none come within 10 ms.
+    Soon,
+    /// Behind all waiting transactions, one between any two syncs. They should be short: callers wait for one.
     Background,
 }
 
@@ -100,6 +109,29 @@ where
     (Box::new(Task::new(run, done)), answer)
 }
 
+/// Wakes a thread.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// The next transaction, if one comes in time. `waker` wakes this thread.
+fn receive_within(queue: &mut mpsc::Receiver<Queued>, within: Duration, waker: &Waker) -> Option<Queued> {
+    let begun = BootInstant::now();
+    loop {
+        match queue.poll_recv(&mut Context::from_waker(waker)) {
+            Poll::Ready(next) => return next,
+            Poll::Pending => {
+                let left = within.checked_sub(begun.elapsed()).filter(|left| !left.is_zero())?;
+                thread::park_timeout(left);
+            }
+        }
+    }
+}
+
 /// Bytes of keys and values.
 fn size(writes: &Overlay) -> usize {
     writes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
@@ -118,21 +150,38 @@ impl<I: Index, M: Medium> Committer<I, M> {
     /// Serves until every sender is dropped.
     pub(crate) fn serve(&mut self, mut queue: mpsc::Receiver<Queued>) {
         let (mut jobs, mut background) = (VecDeque::new(), VecDeque::new());
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        // Number of jobs that may wait for others, and the time at which the first of them came.
+        let (mut patient, mut since) = (0, BootInstant::now());
         loop {
-            let mut next = match jobs.is_empty() && background.is_empty() {
-                true => Some(match queue.blocking_recv() {
+            let mut next = if jobs.len() > patient || !background.is_empty() {
+                queue.try_recv().ok()
+            } else if patient > 0 {
+                receive_within(&mut queue, SOON.saturating_sub(since.elapsed()), &waker)
+            } else {
+                Some(match queue.blocking_recv() {
                     Some(first) => first,
                     None => return,
-                }),
-                false => queue.try_recv().ok(),
+                })
             };
+            // Also when the queue has ended.
+            let is_time = next.is_none();
             while let Some((urgency, job)) = next {
                 match urgency {
                     Urgency::Now => jobs.push_back(job),
+                    Urgency::Soon => {
+                        since = if patient == 0 { BootInstant::now() } else { since };
+                        patient += 1;
+                        jobs.push_back(job);
+                    }
                     Urgency::Background => background.push_back(job),
                 }
                 next = if jobs.len() < GROUP { queue.try_recv().ok() } else { None };
             }
+            if jobs.len() == patient && background.is_empty() && !is_time && patient < GROUP {
+                continue;
+            }
+            patient = 0;
             // One background job per group: such jobs progress under any load, and callers wait for one of them at most.
             background.pop_front().into_iter().for_each(|job| jobs.push_front(job));
             self.group(&mut jobs);

@@ -72,10 +72,9 @@ impl Disk {
         Ok(Self { engine: Arc::new(engine), urgency: Urgency::Now })
     }
 
-    /// The same store, for background work: its transactions run behind all waiting ones, one between any two syncs. They
-    /// should be short: callers wait for one.
-    pub fn in_background(&self) -> Self {
-        Self { urgency: Urgency::Background, ..self.clone() }
+    /// The same store, for transactions of another urgency.
+    pub fn at(&self, urgency: Urgency) -> Self {
+        Self { urgency, ..self.clone() }
     }
 
     /// The value of a key. It is durable.
@@ -98,7 +97,7 @@ impl Disk {
         Scan::new(Arc::clone(self.engine.rows()), KeyRange::between(start, end))
     }
 
-    /// Runs `f` on the committer thread: in order, but for [`Self::in_background`], seeing all earlier commits. When the
+    /// Runs `f` on the committer thread: in order, but for [`Urgency::Background`], seeing all earlier commits. When the
     /// future resolves with `Ok`, its writes are on the disk, and readers see them. With `Err` nothing is written, with one
     /// exception: the writes that [`DiskError::Broken`] refuses are invisible in this process, and there or not after the
     /// next start. Dropping the future does not stop a transaction that was handed over.

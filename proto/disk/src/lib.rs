@@ -49,6 +49,7 @@ mod tree;
 mod verify;
 
 #[cfg(not(feature = "simulation"))]
+pub use committer::Urgency;
 pub use disk::Disk;
 pub use error::{DiskError, TransactError};
 pub use in_order::InOrder;

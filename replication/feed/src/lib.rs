@@ -4,7 +4,8 @@
 //! Entries are held until every reader has taken them, up to a limit of bytes. A reader that falls behind the oldest one
 //! gets [`Overtaken`], and reads the rest from the log and from the recordings.
 //!
-//! Callers wait for changes, never for chunks: chunks are gathered for [`GATHERED`], unless a change follows them.
+//! Entries are gathered for [`GATHERED`], unless a caller waits until the peers have them ([`Feed::urge`]): nothing waits for chunks, nor
+//! for the change that begins a recording.
 //!
 //! [`Queue`] is the way into the store for such chunks: to the thread that appends them. [`LiveChanges`] are the changes for the
 //! parts of the process.
@@ -36,7 +37,7 @@ pub use self::{
 /// Maximum bytes that a store holds for readers that are behind: five seconds of 400 recordings.
 pub const HELD_BYTES: usize = 16 * 1024 * 1024;
 
-/// Time for which a reader gathers chunks. Each waking of a stream costs more than the audio of one: a wake-up, a record of TLS and
+/// Time for which a reader gathers entries. Each waking of a stream costs more than the audio of one: a wake-up, a record of TLS and
 /// a packet on both nodes. A node that dies loses this much more of a recording.
 pub const GATHERED: Duration = Duration::from_millis(20);
 
@@ -112,7 +113,7 @@ struct Inner {
     state: Mutex<State>,
     /// Notified when entries were appended.
     appended: Notify,
-    /// Notified when a change is among the appended entries.
+    /// Notified when a caller waits for the peers.
     urged: Notify,
 }
 
@@ -124,7 +125,7 @@ struct State {
     first: u64,
     /// Bytes of the entries.
     bytes: usize,
-    /// Position behind the last change.
+    /// Position behind the last entry for which a caller waits.
     urgent: u64,
     /// For each reader the position of the next entry that it takes.
     positions: BTreeMap<u64, u64>,
@@ -143,22 +144,23 @@ impl Feed {
         if state.positions.is_empty() || entries.is_empty() {
             return;
         }
-        let urgent = state.urgent;
         for entry in entries {
             state.bytes += entry.size();
-            let is_urgent = matches!(entry, FeedEntry::Change(_));
             state.entries.push_back(entry);
-            if is_urgent {
-                state.urgent = state.end();
-            }
             while state.bytes > self.0.limit {
                 state.drop_first();
             }
         }
-        let urges = state.urgent > urgent;
         drop(state);
         self.0.appended.notify_waiters();
-        if urges {
+    }
+
+    /// Ends the gathering of all entries that are here: a caller waits until the peers have them.
+    pub fn urge(&self) {
+        let mut state = self.state();
+        let end = state.end();
+        if std::mem::replace(&mut state.urgent, end) < end {
+            drop(state);
             self.0.urged.notify_waiters();
         }
     }
@@ -196,8 +198,8 @@ impl State {
     fn untaken(&self, position: u64) -> Untaken {
         match position {
             position if position >= self.end() => Untaken::Nothing,
-            position if position >= self.urgent => Untaken::Chunks,
-            _ => Untaken::Changes,
+            position if position >= self.urgent => Untaken::Gathering,
+            _ => Untaken::Urgent,
         }
     }
 
@@ -223,7 +225,7 @@ pub struct FeedReader {
     number: u64,
     /// Position of the next entry.
     position: u64,
-    /// The time of the gathering, from the first look that finds chunks until all are taken.
+    /// The time of the gathering, from the first look that finds entries until all are taken.
     gathering: Option<Pin<Box<Sleep>>>,
 }
 
@@ -231,8 +233,8 @@ pub struct FeedReader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Untaken {
     Nothing,
-    Chunks,
-    Changes,
+    Gathering,
+    Urgent,
 }
 
 impl FeedReader {
@@ -262,7 +264,7 @@ impl FeedReader {
         Ok(())
     }
 
-    /// Waits until [`Self::take`] has a change, or chunks that were gathered. Dropping the future loses nothing: the gathering
+    /// Waits until [`Self::take`] has entries that were gathered, or for which a caller waits. Dropping the future loses nothing: the gathering
     /// continues.
     pub async fn ready(&mut self) {
         loop {
@@ -271,14 +273,14 @@ impl FeedReader {
             let untaken = self.feed.state().untaken(self.position);
             match untaken {
                 Untaken::Nothing => appended.await,
-                Untaken::Chunks => {
+                Untaken::Gathering => {
                     let gathering = self.gathering.get_or_insert_with(|| Box::pin(sleep(GATHERED)));
                     tokio::select! {
                         () = urged => {}
                         () = gathering => return,
                     }
                 }
-                Untaken::Changes => return,
+                Untaken::Urgent => return,
             }
         }
     }

@@ -145,7 +145,7 @@ fn change(seq: u64) -> FeedEntry {
 }
 
 #[tokio::test(start_paused = true)]
-async fn chunks_are_gathered_and_a_change_takes_them_along_at_once() {
+async fn entries_are_gathered_until_a_caller_waits_for_the_peers() {
     let feed = Feed::new(1 << 20);
     let mut reader = feed.reader();
     let wakes = Arc::new(Wakes::default());
@@ -155,23 +155,32 @@ async fn chunks_are_gathered_and_a_change_takes_them_along_at_once() {
         let mut ready = pin!(reader.ready());
         assert_eq!(ready.as_mut().poll(&mut context), Poll::Pending);
         feed.append(vec![]);
-        assert_eq!(wakes.count(), 0);
+        feed.urge();
+        assert_eq!(wakes.count(), 0, "nothing is here");
         feed.append((0..100).map(|number| chunk(number, 10)).collect());
         assert_eq!(wakes.count(), 1, "to begin to gather");
         assert_eq!(ready.as_mut().poll(&mut context), Poll::Pending);
         for number in 100..200 {
             feed.append(vec![chunk(number, 10)]);
         }
-        assert_eq!((wakes.count(), ready.as_mut().poll(&mut context)), (1, Poll::Pending));
         feed.append(vec![change(1)]);
+        assert_eq!((wakes.count(), ready.as_mut().poll(&mut context)), (1, Poll::Pending), "nothing waits for it");
+        feed.urge();
         assert_eq!((wakes.count(), ready.as_mut().poll(&mut context)), (2, Poll::Ready(())));
+        feed.urge();
     }
     let mut entries = Vec::new();
     assert_eq!(reader.take(usize::MAX, &mut entries), Ok(()));
     assert_eq!((numbers(&entries[..200]), &entries[200..]), ((0..200).collect(), &[change(1)][..]));
-    // Entries that came before the reader looked are not waited for.
-    feed.append(vec![chunk(200, 10), change(2), chunk(201, 10)]);
+    // A caller may wait before the reader looks, and for the first entries only.
+    feed.append(vec![chunk(200, 10), change(2)]);
+    feed.urge();
+    feed.append(vec![chunk(201, 10)]);
     assert_eq!(pin!(reader.ready()).poll(&mut context), Poll::Ready(()));
+    assert_eq!(reader.take(usize::MAX, &mut entries), Ok(()));
+    // It does not wait for those that come later.
+    feed.append(vec![change(3)]);
+    assert_eq!(pin!(reader.ready()).poll(&mut context), Poll::Pending);
 }
 
 #[tokio::test(start_paused = true)]

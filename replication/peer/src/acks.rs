@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use twinbox_clock::BootInstant;
 use twinbox_ids::NodeName;
 use twinbox_replication_core::ack::{Acknowledgement, Input, Output, Tracker, WriteId};
+use twinbox_replication_feed::Feed;
 use twinbox_replication_store::Committed;
 
 /// A caller is answered `ack_timeout` and 100 ms after the hang-up (rule A1). This much of the 100 ms may pass before the wait ends.
@@ -33,6 +34,7 @@ pub(crate) struct Acks {
     state: Mutex<State>,
     pub(crate) on_two: AtomicU64,
     pub(crate) alone: AtomicU64,
+    feed: Feed,
 }
 
 struct State {
@@ -44,11 +46,12 @@ struct State {
 }
 
 impl Acks {
-    pub(crate) fn new(timeout: Duration) -> Self {
+    pub(crate) fn new(timeout: Duration, feed: Feed) -> Self {
         let timeout = millis(timeout);
         let tracker = Tracker::new(timeout);
         let state = Mutex::new(State { tracker, writers: HashMap::new(), next: 0, dropped: HashMap::new() });
-        Self { timeout: AtomicU64::new(timeout), state, on_two: AtomicU64::new(0), alone: AtomicU64::new(0) }
+        let [on_two, alone] = Default::default();
+        Self { timeout: AtomicU64::new(timeout), state, on_two, alone, feed }
     }
 
     /// Waits until a peer has the changes, no peer counts, or the timeout or `within` expires.
@@ -60,10 +63,11 @@ impl Acks {
             let id = state.next;
             let (sender, notified) = oneshot::channel();
             state.writers.insert(id, sender);
-            let Committed { first, last, .. } = *committed;
+            let &Committed { first, last, .. } = committed;
             self.step(&mut state, Input::Written { id, first, last, within: millis(wait) });
             (notified, wait)
         };
+        self.feed.urge();
         let acknowledgement = match timeout(wait, &mut notified).await {
             Ok(Ok(acknowledgement)) => acknowledgement,
             // Timeout: the tracker acknowledges writes that waited too long, and drops the late peers.

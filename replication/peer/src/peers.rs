@@ -179,8 +179,7 @@ pub struct PeersCounters {
     pub state_fills: u64,
     /// Scans of a peer's rows that failed and began again.
     pub state_fills_failed: u64,
-    /// Audio that is missing now, since no node that could be asked had it: its messages are stored without it. Not zero:
-    /// alarm.
+    /// Audio that is missing now, since no node that could be asked had it: its messages are stored without it. Not zero: alarm.
     pub audio_lost: u64,
 }
 
@@ -193,7 +192,7 @@ impl Peers {
         }
         let config = Arc::new(config);
         let inner = Inner {
-            acks: Acks::new(config.ack_timeout),
+            acks: Acks::new(config.ack_timeout, store.feed().clone()),
             fetcher: Fetcher::new(
                 store.clone(),
                 Arc::new(Sources { config: config.clone(), links: links.clone() }),
@@ -219,8 +218,7 @@ impl Peers {
         Self { inner: Handle::new(Arc::new(inner)) }
     }
 
-    /// The server side, to be added to the node's gRPC server. Requires mutual TLS there
-    /// ([`twinbox_pki::NodeIdentity::listen`]).
+    /// The server side, to be added to the node's gRPC server. Requires mutual TLS there ([`twinbox_pki::NodeIdentity::listen`]).
     pub fn service(&self) -> ReplicationServer<ReplicationService> {
         ReplicationServer::new(ReplicationService::new(self.inner().clone()))
             .max_decoding_message_size(limits::MESSAGE)
@@ -260,8 +258,7 @@ impl Peers {
         }
     }
 
-    /// Drops a node that was removed from the cluster: it is not followed any more, and may not follow. Writes no longer
-    /// wait for it.
+    /// Drops a node that was removed from the cluster: it is not followed any more, and may not follow. Writes no longer wait for it.
     pub fn remove(&self, name: &NodeName) {
         if let Some(link) = self.inner.links.remove(name) {
             info!(peer = %name, "node removed; replication with it stopped");

@@ -57,7 +57,7 @@ pub(crate) fn start(
     let ended = inner.stop.child_token();
     let store = &inner.store;
     // Before the vector is read: a change is in the feed, the vector, or both.
-    let feed = store.feed();
+    let feed = store.feed().reader();
     let number = link.open(hello.origin, &hello.vector, ended.clone());
     link.set_lacks_data(hello.lacks_data);
     info!(peer = %link.name, stream = number, "stream to peer open");

@@ -43,8 +43,7 @@ impl StreamProber {
         self.timeout = timeout;
     }
 
-    /// Time until [`Self::tick`] is due: a probe goes out every `timeout`, and its answer must come within the same
-    /// time.
+    /// Time until [`Self::tick`] is due: a probe goes out every `timeout`, and its answer must come within the same time.
     pub(crate) fn pause(&self, now: BootInstant) -> Duration {
         match self.sent {
             None => Duration::ZERO,

@@ -5,7 +5,7 @@
 //! durable, as its copy was before it (rules A4, D9).
 
 use twinbox_clock::BootInstant;
-use twinbox_disk::Transaction;
+use twinbox_disk::{Transaction, Urgency};
 use twinbox_ids::{BlobHash, RecordingId};
 use twinbox_packs::{Extent, Frame, Kind, MAX_PAYLOAD, frame_bytes};
 
@@ -169,7 +169,7 @@ impl Store {
             for few in moves.chunks(IN_A_TRANSACTION).map(<[_]>::to_vec) {
                 let audio = blobs.clone();
                 let moved = move |transaction: &mut Transaction<'_>| replace(transaction, &audio, &few);
-                self.disk().in_background().transact_blocking(moved)?;
+                self.disk().at(Urgency::Background).transact_blocking(moved)?;
             }
         }
         Ok(bytes)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use twinbox_clock::wall;
-use twinbox_disk::{Disk, Need, Reserve, Transaction};
+use twinbox_disk::{Disk, Need, Reserve, Transaction, Urgency};
 use twinbox_ids::{NodeName, Origin};
 use twinbox_replication_core::{Change, Clock, CommitPart, Edit, Key, Record, Table, make_edits};
 
@@ -31,14 +31,14 @@ impl Store {
         self.commit_on(self.disk(), f).await
     }
 
-    /// As [`Self::commit`], for background work: behind the commits of callers.
-    pub async fn commit_in_background<R, E, F>(&self, f: F) -> Result<(R, Committed), CommitError<E>>
+    /// As [`Self::commit`], with another urgency.
+    pub async fn commit_with<R, E, F>(&self, urgency: Urgency, f: F) -> Result<(R, Committed), CommitError<E>>
     where
         F: FnOnce(&mut Draft<'_>) -> Result<R, E> + Send + 'static,
         R: Send + 'static,
         E: Send + 'static,
     {
-        self.commit_on(&self.disk().in_background(), f).await
+        self.commit_on(&self.disk().at(urgency), f).await
     }
 
     async fn commit_on<R, E, F>(&self, disk: &Disk, f: F) -> Result<(R, Committed), CommitError<E>>

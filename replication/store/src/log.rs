@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
-use twinbox_disk::{Disk, Transaction};
+use twinbox_disk::{Disk, Transaction, Urgency};
 use twinbox_ids::{Origin, Timestamp};
 use twinbox_replication_core::{Change, Key, Vector, state_fill::LogEntry};
 
@@ -158,7 +158,7 @@ impl Store {
     /// Those before the range were cut earlier. Returns the number of removed changes. Peers with less of this origin fill by state.
     pub async fn cut_log(&self, origin: Origin, range: RangeInclusive<u64>) -> Result<u64, StoreError> {
         // Each step begins where the one before ended: the removals of that one may still be in memory, and would be passed over again.
-        let (disk, mut removed, (mut from, upto)) = (self.disk().in_background(), 0, range.into_inner());
+        let (disk, mut removed, (mut from, upto)) = (self.disk().at(Urgency::Background), 0, range.into_inner());
         loop {
             let store = self.clone();
             let step = disk.transact(move |transaction| store.cut_step(transaction, origin, from, upto)).await?;

@@ -62,22 +62,6 @@ impl Row {
     }
 }
 
-/// Writes the places of a blob, instead of those before, and notes their packs, unless that `is_noted` already.
-pub(crate) fn put(
-    transaction: &mut Transaction<'_>,
-    hash: &BlobHash,
-    row: &Row,
-    is_noted: impl Fn(u32) -> Result<bool, DiskError>,
-) -> Result<(), DiskError> {
-    transaction.put(keys::blob(hash), row.encode())?;
-    for pack in row.packs() {
-        if !is_noted(pack)? && transaction.get(&keys::pack(pack))?.is_none() {
-            transaction.put(keys::pack(pack), vec![FORMAT])?;
-        }
-    }
-    Ok(())
-}
-
 /// Removes the places of a blob. Returns them; `None` if there are none that can be read.
 pub(crate) fn remove(transaction: &mut Transaction<'_>, hash: &BlobHash) -> Result<Option<Row>, DiskError> {
     let Some(bytes) = transaction.get(&keys::blob(hash))? else { return Ok(None) };

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use twinbox_disk::Transaction;
+use twinbox_disk::{Transaction, Urgency};
 use twinbox_ids::{BlobHash, Timestamp};
 use twinbox_replication_core::{Key, Record, Table};
 
@@ -117,7 +117,7 @@ impl Store {
     /// Removes these records, or their audio, durably; one that has changed since it was read stays. Makes no change that peers see. The
     /// deletion must be stable: a change by a member that did not know of it would create the record again, in part.
     pub async fn purge(&self, rows: Vec<(DeletedRow, Removal)>) -> Result<PurgedRows, StoreError> {
-        let (disk, mut purged) = (self.disk().in_background(), PurgedRows::default());
+        let (disk, mut purged) = (self.disk().at(Urgency::Background), PurgedRows::default());
         let mut rows = rows.into_iter().peekable();
         while rows.peek().is_some() {
             let part: Vec<_> = rows.by_ref().take(IN_A_TRANSACTION).collect();

@@ -31,6 +31,7 @@ use twinbox_packs::PackError;
 use twinbox_replication_core::{BlobRef, Ranges};
 use twinbox_replication_feed::{Feed, Queue};
 
+pub use self::sealing::Sealed;
 use self::{
     index::Index,
     sealing::Sealing,
@@ -148,7 +149,7 @@ impl Recordings {
     /// Makes the take a blob: waits for the queued chunks, joins them (holes are filled with silence) and syncs them.
     /// Durable when this resolves. Sealing again gives the same blob. If the process dies before a change that names the
     /// blob is durable, the next process finds the take in progress again.
-    pub async fn seal(&self, id: RecordingId, take: u32) -> Result<BlobRef, StoreError> {
+    pub async fn seal(&self, id: RecordingId, take: u32) -> Result<Sealed, StoreError> {
         let sealing = self.ask(|reply| Command::Seal { key: (id, take), reply }).await?;
         self.finish(sealing, id, take).await
     }
@@ -162,11 +163,11 @@ impl Recordings {
         match self.ask(|reply| Command::Assemble { key: (id, take), hash, length, reply }).await? {
             None => Ok(self.shared().blobs.has(&hash)),
             // The take may have been sealed with another content, shorter or longer.
-            Some(sealing) => Ok(self.finish(sealing, id, take).await?.hash == hash || has),
+            Some(sealing) => Ok(self.finish(sealing, id, take).await?.blob.hash == hash || has),
         }
     }
 
-    async fn finish(&self, sealing: Sealing, id: RecordingId, take: u32) -> Result<BlobRef, StoreError> {
+    async fn finish(&self, sealing: Sealing, id: RecordingId, take: u32) -> Result<Sealed, StoreError> {
         match sealing {
             Sealing::Ready(ready) => {
                 let shared = Arc::clone(self.shared());
@@ -175,7 +176,7 @@ impl Recordings {
                 sealed.await.unwrap_or(Err(StoreError::Closed))
             }
             Sealing::Elsewhere(mut done) => match done.wait_for(Option::is_some).await.as_deref() {
-                Ok(Some(blob)) => Ok(*blob),
+                Ok(Some(sealed)) => Ok(*sealed),
                 _ => Err(StoreError::NoRecording { id, take }),
             },
         }
@@ -203,14 +204,6 @@ impl Recordings {
     /// The bytes of a take that are here; `None` if the take is not in progress here.
     pub fn coverage(&self, id: RecordingId, take: u32) -> Option<Ranges> {
         self.shared().index().open((id, take)).map(|pieces| pieces.ranges().collect())
-    }
-
-    /// Offset of the first hole of a take that is not filed or discarded, sealed or not, or its length if it has none: a hole that a seal
-    /// filled with silence counts. `None` if there is no such take.
-    pub fn whole_up_to(&self, id: RecordingId, take: u32) -> Option<u64> {
-        let index = self.shared().index();
-        let TakeState { pieces, holed, .. } = index.takes.get(&(id, take))?;
-        holed.iter().copied().chain([pieces.run_end(0)]).min()
     }
 
     /// A part of a take in progress. All of its bytes must be here.
@@ -287,16 +280,16 @@ impl Shared {
         self.blobs.writable()
     }
 
-    async fn seal(self: Arc<Self>, ready: sealing::Ready) -> Result<BlobRef, StoreError> {
+    async fn seal(self: Arc<Self>, ready: sealing::Ready) -> Result<Sealed, StoreError> {
         // Otherwise a record has named the blob, or is about to.
         let (key, is_to_be_filed) = (ready.key, ready.hash.is_none());
-        let blob = self.make_blob(ready).await?;
+        let sealed = self.make_blob(ready).await?;
         // The take is a blob from here on: without a row, the next start finds the take again.
         match is_to_be_filed {
-            true => drop(tokio::spawn(settle_later(Arc::downgrade(&self), key, blob.hash))),
-            false => self.settle(key, &blob.hash).await,
+            true => drop(tokio::spawn(settle_later(Arc::downgrade(&self), key, sealed.blob.hash))),
+            false => self.settle(key, &sealed.blob.hash).await,
         }
-        Ok(blob)
+        Ok(sealed)
     }
 
     /// Gives the blob of a take its row if a record names it already, and ends the take if that record names it as this take's.
@@ -305,9 +298,7 @@ impl Shared {
         match settled.and_then(|()| load::is_named(&self.disk, hash, key, NAMES)) {
             Ok(true) => drop(self.named().insert((key, *hash))),
             Ok(false) => {}
-            Err(error) => {
-                tracing::warn!(recording = %key.0, take = key.1, %error, "sealed recording has no row yet")
-            }
+            Err(error) => tracing::warn!(recording = %key.0, take = key.1, %error, "sealed take has no row yet"),
         }
     }
 

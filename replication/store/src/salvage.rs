@@ -8,7 +8,7 @@ use twinbox_ids::BlobHash;
 use twinbox_packs::Extent;
 use twinbox_replication_core::Change;
 
-use crate::{StoreError, audio, codec, keys, pieces, pieces::Row, store::versioned};
+use crate::{StoreError, audio, codec, keys, pieces::Row, store::versioned};
 
 /// Prefixes of the keys that are taken.
 pub const PREFIXES: [&[u8]; 2] = [keys::LOG, keys::TAKES];
@@ -47,7 +47,11 @@ pub fn put_audio(disk: &Disk, found: Vec<(BlobHash, Vec<Extent>)>, now_ms: u64) 
     let write = move |transaction: &mut Transaction<'_>| {
         for (hash, places) in found {
             if transaction.get(&keys::blob(&hash))?.is_none() {
-                pieces::put(transaction, &hash, &Row::new(places, now_ms), |_| Ok(false))?;
+                let row = Row::new(places, now_ms);
+                transaction.put(keys::blob(&hash), row.encode())?;
+                for pack in row.packs() {
+                    transaction.put(keys::pack(pack), vec![codec::FORMAT])?;
+                }
             }
         }
         Ok::<_, StoreError>(())

@@ -13,7 +13,7 @@ use twinbox_disk::{Disk, IndexSpace, Need, Options, Reserve, Space, Transaction}
 use twinbox_handle::Handle;
 use twinbox_ids::{ClusterId, NodeName, Origin};
 use twinbox_replication_core::{BlobRef, Change, Clock, Filled, Have, Key, Ranges, Record, Table, Vector};
-use twinbox_replication_feed::{Feed, FeedReader, HELD_BYTES, LiveChanges, LiveReader};
+use twinbox_replication_feed::{Feed, HELD_BYTES, LiveChanges, LiveReader};
 
 use crate::{
     Blobs, PurgeCounts, Recordings, StoreError,
@@ -313,11 +313,11 @@ impl Store {
         self.0.shared.live.reader(wants)
     }
 
-    /// A reader of the chunks and discards of recordings and of the changes from now on, for a stream to a peer. Earlier
-    /// ones are in [`Store::vector`] and [`crate::Recordings::open`], read after this call. A row that was repaired
+    /// The chunks and discards of recordings and the changes from now on, for the streams to peers. Earlier ones are in
+    /// [`Store::vector`] and [`crate::Recordings::open`], read after a reader has begun. A row that was repaired
     /// ([`Store::repair`]) is no change and is not there.
-    pub fn feed(&self) -> FeedReader {
-        self.0.shared.feed.reader()
+    pub fn feed(&self) -> &Feed {
+        &self.0.shared.feed
     }
 
     /// Calls `observer` for every change that is committed or applied here from now on, once it is durable. The call

@@ -252,7 +252,7 @@ impl History {
     /// Seals a recording; the value that names its audio.
     async fn seal(&mut self, at: usize, number: u64) -> Result<Value, Finding> {
         let store = self.nodes[at].store()?;
-        let blob = store.recordings().seal(content::recording(number), TAKE).await?;
+        let blob = store.recordings().seal(content::recording(number), TAKE).await?.blob;
         self.nodes[at].owed.sealed.insert(number);
         Ok(Value::Blob(blob))
     }

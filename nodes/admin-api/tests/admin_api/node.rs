@@ -24,7 +24,10 @@ use twinbox_ids::Incarnation;
 use twinbox_mailbox_sync_duty::{MailboxSyncConfig, MailboxSyncDuty};
 use twinbox_media::{Engine, MediaConfig};
 use twinbox_members::MemberClients;
-use twinbox_notifier::{HttpChannels, HttpSettings, NotifierService, SmsOut, mwi::ClusterMwiSender};
+use twinbox_notifier::{
+    HttpChannels, HttpSettings, NotifierService, SmsOut,
+    mwi::{ClusterMwiSender, ReportedTimes},
+};
 use twinbox_pki::{CertificateAuthority, MemberKind};
 use twinbox_replication_store::Filled;
 use twinbox_roles::{Duty, MemberAddress, Roles, RolesConfig, SUPPORTED_LEVELS};
@@ -149,6 +152,7 @@ async fn parts(
         roles: roles.clone(),
         members: members.clone(),
         margin: cluster.timing.margin,
+        times: ReportedTimes::default(),
     };
     let texts = Notifications::new(mailstore.clone(), templates.clone());
     let http = HttpSettings { sms: Arc::new(|| SmsOut::Off), links: Arc::new(|| None) };

@@ -340,7 +340,7 @@ async fn refused_transfer_is_announced_and_the_call_continues() {
 /// Rule A1: a disk that hangs does not delay the answer to BYE, and the message is filed as soon as possible.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hanging_disk_gives_500_to_bye_and_the_message_is_filed_later() {
-    let node = Node::start().await;
+    let node = Node::with(|o| o.calls.ack_timeout_ms = 250).await;
     let phone = phone(Transport::Udp).await;
     let call = phone.call(target(&node, "1001", Transport::Udp), CallOptions::default()).await.expect("answered");
     to_the_tone(&call, "#").await;

@@ -2,10 +2,10 @@
 //! leave the node that holds the dialog (rule E2).
 //!
 //! Another node sends under the lease of the holder (rule R6) without access to its gate. It may send until a time
-//! that both nodes know to be within the lease. The holder first asks the other node for its time, then checks its
-//! own gate, which closes a margin before the lease expires, then requests the change. A datagram sent within that
-//! margin *of the reported time* is sent within the lease, however long the request was delayed. The times and the
-//! check of one request cover the states of all mailboxes in it. A node stops sending when it knows a newer epoch, or
+//! that both nodes know to be within the lease. The holder first gets the other node's time, then checks its own gate,
+//! which closes a margin before the lease expires, then requests the change. A datagram sent within that margin *of the
+//! reported time* is sent within the lease, however long the request was delayed. Each answer brings a time: while it is
+//! recent, the next request needs no other. The times and the check of one request cover the states of all mailboxes in it. A node stops sending when it knows a newer epoch, or
 //! when the requester has gone. Remaining case: after an early hand-over, a datagram may still be sent until the news
 //! arrives, at most for that margin; its epoch identifies it. A list of mailboxes with subscribers is made after that.
 
@@ -27,7 +27,7 @@ use twinbox_wire::admin::{
     node_info_client::NodeInfoClient,
 };
 
-use super::{MwiSender, MwiUpdate, Receivers, SendError, Target, queue::MAX_BATCH};
+use super::{MwiSender, MwiUpdate, Receivers, ReportedTimes, SendError, Target, queue::MAX_BATCH};
 
 /// Timeout for another node to notify its subscribers.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -53,6 +53,8 @@ pub struct ClusterMwiSender {
     pub members: Arc<MemberClients>,
     /// Period before the end of a lease in which its gate is closed.
     pub margin: Duration,
+    /// Times of the other nodes.
+    pub times: ReportedTimes,
 }
 
 impl ClusterMwiSender {
@@ -96,15 +98,23 @@ impl ClusterMwiSender {
             further: further.iter().map(state).collect(),
         };
         let mut outcome = Ok(LightReply::default());
+        // The rest of the margin is for the way of the request and for the datagrams.
+        let mut known = self.times.recent(to, self.margin / 2, BootInstant::now());
         for _ in 0..TRIES {
             let mut client = NodeInfoClient::<Channel>::new(channel.clone());
-            change.clock_ns = within(CLOCK_WITHIN, client.clock(ClockRequest {})).await.map_err(unasked)?.boot_ns;
-            // Checked after the answer, with no wait in between.
+            change.clock_ns = match known.take() {
+                Some(reported_ns) => reported_ns,
+                None => within(CLOCK_WITHIN, client.clock(ClockRequest {})).await.map_err(unasked)?.boot_ns,
+            };
+            // Checked after the time was reported, with no wait in between.
             permit.check()?;
             outcome = within(ANSWER_WITHIN, client.tell_subscribers(change.clone())).await;
             if !matches!(&outcome, Err(status) if status.code() == Code::OutOfRange) {
                 break;
             }
+        }
+        if let Ok(reply) = &outcome {
+            self.times.note(to, reply.clock_ns, BootInstant::now());
         }
         Ok(outcome)
     }
@@ -318,14 +328,16 @@ fn states(change: &LightChange) -> Result<Vec<(MailboxId, MessageCounts)>, Statu
 /// Answer with these outcomes. That of a state which was `alone` in its change is the status of the answer, as a holder of
 /// an earlier release expects it.
 fn reply(told: Vec<Result<(), SendError>>, alone: bool) -> Result<LightReply, Status> {
+    let clock_ns = BootInstant::now().as_nanos();
     if alone {
-        return told.into_iter().collect::<Result<(), _>>().map(|()| LightReply::default()).map_err(status);
+        let told = told.into_iter().collect::<Result<(), _>>();
+        return told.map(|()| LightReply { clock_ns, ..LightReply::default() }).map_err(status);
     }
     let outcome = |told: Result<(), SendError>| match told.map_err(status) {
         Ok(()) => LightOutcome::default(),
         Err(status) => LightOutcome { code: status.code().into(), detail: status.message().to_owned() },
     };
-    Ok(LightReply { outcomes: told.into_iter().map(outcome).collect() })
+    Ok(LightReply { outcomes: told.into_iter().map(outcome).collect(), clock_ns })
 }
 
 /// Status with which this node answers that subscribers were not notified.

@@ -1,9 +1,10 @@
 //! Transactions: their view, their writes, the syncs of a group.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::mpsc, time::Duration};
 
 use proptest::prelude::*;
-use twinbox_disk::{Disk, DiskError, InOrder, MAX_KEY, MAX_VALUE, Pair, TransactError, Transaction};
+use twinbox_clock::BootInstant;
+use twinbox_disk::{Disk, DiskError, InOrder, MAX_KEY, MAX_VALUE, Pair, TransactError, Transaction, Urgency};
 
 use crate::put;
 
@@ -294,35 +295,50 @@ async fn a_task_may_wait_for_many_transactions_in_a_row() {
     assert_eq!(disk.scan(b"").count(), 300);
 }
 
+/// Submits transactions that note when they run, and when they are durable.
+struct Submitter {
+    runtime: tokio::runtime::Runtime,
+    noted: mpsc::Sender<&'static str>,
+}
+
+impl Submitter {
+    fn new() -> (Self, mpsc::Receiver<&'static str>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let (noted, notes) = mpsc::channel();
+        (Self { runtime, noted }, notes)
+    }
+
+    /// While it runs, the transaction waits for `until`.
+    fn submit(&self, disk: &Disk, name: &'static str, until: Option<mpsc::Receiver<()>>) {
+        let (ran, durable) = (self.noted.clone(), self.noted.clone());
+        let run = move |t: &mut Transaction<'_>| {
+            ran.send(name).expect("the test listens");
+            until.into_iter().for_each(|until| until.recv().expect("the test goes on"));
+            t.put(name.as_bytes(), *b"1")
+        };
+        let done = move |result: Result<(), TransactError<DiskError>>| {
+            result.expect("it is written");
+            durable.send("durable").expect("the test listens");
+        };
+        self.runtime.block_on(disk.submit(run, done)).expect("it is queued");
+    }
+}
+
 /// Work in background stands behind all that waits, and goes on under any load: one transaction in each group.
 #[test]
 fn background_runs_behind_all_that_waits_one_in_a_group() {
     let dir = tempfile::tempdir().expect("a directory");
     let disk = Disk::open(dir.path()).expect("a disk");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let (order, noted) = std::sync::mpsc::channel();
-    let submit = |disk: &Disk, name: &'static str, waits: Option<std::sync::mpsc::Receiver<()>>| {
-        let (order, done) = (order.clone(), order.clone());
-        let run = move |t: &mut Transaction<'_>| {
-            order.send(name).expect("the test listens");
-            waits.into_iter().for_each(|until| until.recv().expect("the test goes on"));
-            t.put(name.as_bytes(), *b"1")
-        };
-        let done = move |result: Result<(), TransactError<DiskError>>| {
-            result.expect("it is written");
-            done.send("durable").expect("the test listens");
-        };
-        runtime.block_on(disk.submit(run, done)).expect("it is queued");
-    };
-    let (go_on, held) = std::sync::mpsc::channel();
-    submit(&disk, "first", Some(held));
+    let (submitter, noted) = Submitter::new();
+    let (go_on, held) = mpsc::channel();
+    submitter.submit(&disk, "first", Some(held));
     assert_eq!(noted.recv(), Ok("first"), "it runs, and all else waits for it");
-    let background = disk.in_background();
+    let background = disk.at(Urgency::Background);
     for name in ["purge 1", "purge 2", "purge 3"] {
-        submit(&background, name, None);
+        submitter.submit(&background, name, None);
     }
     for name in ["call 1", "call 2", "call 3"] {
-        submit(&disk, name, None);
+        submitter.submit(&disk, name, None);
     }
     go_on.send(()).expect("the first one waits");
     let order: Vec<_> = noted.iter().take(13).collect();
@@ -334,6 +350,35 @@ fn background_runs_behind_all_that_waits_one_in_a_group() {
         group(&["purge 3"]),
     ];
     assert_eq!(order, expected.concat());
+}
+
+/// A transaction that may wait for others shares their sync, in the order of arrival; alone it waits 10 ms, and it is committed
+/// before its store closes. Mutants: it waits for nothing; it waits until another one comes.
+#[test]
+fn what_comes_soon_waits_a_moment_for_others_and_shares_their_sync() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let disk = Disk::open(dir.path()).expect("a disk");
+    let (submitter, noted) = Submitter::new();
+    let soon = disk.at(Urgency::Soon);
+    for _ in 0..3 {
+        let begun = BootInstant::now();
+        submitter.submit(&soon, "alone", None);
+        assert_eq!(noted.recv(), Ok("alone"));
+        assert!(begun.elapsed() >= Duration::from_millis(10), "it waited {:?}", begun.elapsed());
+        assert_eq!(noted.recv(), Ok("durable"));
+    }
+    let (go_on, held) = mpsc::channel();
+    submitter.submit(&disk, "first", Some(held));
+    assert_eq!(noted.recv(), Ok("first"));
+    for (disk, name) in [(&soon, "begin 1"), (&disk, "call"), (&soon, "begin 2")] {
+        submitter.submit(disk, name, None);
+    }
+    go_on.send(()).expect("the first one waits");
+    let order: Vec<_> = noted.iter().take(7).collect();
+    assert_eq!(order, ["durable", "begin 1", "call", "begin 2", "durable", "durable", "durable"]);
+    submitter.submit(&soon, "last", None);
+    drop((disk, soon));
+    assert_eq!(noted.try_iter().collect::<Vec<_>>(), ["last", "durable"]);
 }
 
 /// Keys that lie close together and far apart, over what is in the index and what is not there yet.

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     DiskError, IndexSpace, Options, Pair, TransactError, Transaction,
-    committer::{Job, QUEUE, Task, answered},
+    committer::{Job, QUEUE, Task, Urgency, answered},
     disk,
     range::KeyRange,
     rows::Scan,
@@ -146,9 +146,9 @@ impl Disk {
     }
 
     /// The same store; a simulated one keeps the order of arrival.
-    pub fn in_background(&self) -> Self {
+    pub fn at(&self, urgency: Urgency) -> Self {
         match &self.0 {
-            Kind::Real(disk) => Self(Kind::Real(disk.in_background())),
+            Kind::Real(disk) => Self(Kind::Real(disk.at(urgency))),
             Kind::Simulated(_) | Kind::Node(_) => self.clone(),
         }
     }

@@ -85,7 +85,7 @@ async fn five_thousand_recordings_in_progress_are_all_followed() {
     };
     until("the peer has the audio of all recordings, none of which is filed", followed).await;
     // The last one is none that the stream left out and the peer fetches.
-    let blob = a.store.recordings().seal(ids[TAKES - 1], 1).await.unwrap();
+    let blob = a.store.recordings().seal(ids[TAKES - 1], 1).await.unwrap().blob;
     assert_eq!(a.write_acknowledged("message", blob).await, on_two("b"));
     assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), spoken);
     let counters = b.peers.counters();
@@ -121,7 +121,7 @@ async fn a_recording_that_began_before_the_peer_came_is_caught_up() {
     a.counts("b").await;
     until("the beginning is there", || b.store.recordings().open() == [(id, 1, 200_000)]).await;
     a.append(id, 200_000, &spoken[200_000..]);
-    let blob = a.store.recordings().seal(id, 1).await.unwrap();
+    let blob = a.store.recordings().seal(id, 1).await.unwrap().blob;
     assert_eq!(a.write_acknowledged("message", blob).await, on_two("b"));
     assert_eq!(b.store.blobs().read(&blob.hash).await.unwrap(), spoken);
     assert_eq!(b.peers.counters().blobs_fetched, 0);
@@ -297,7 +297,7 @@ async fn take_longer_than_the_filed_part_of_the_peer_is_kept() {
         node.store.recordings().begin(id, 1).await.unwrap();
         node.append(id, 0, &spoken[..length]);
     }
-    let partial = b.store.recordings().seal(id, 1).await.unwrap();
+    let partial = b.store.recordings().seal(id, 1).await.unwrap().blob;
     b.write("message", partial).await;
     until("the chunks are written", || a.store.recordings().open() == [(id, 1, 20_000)]).await;
     a.start();

@@ -49,7 +49,7 @@ async fn deposit(store: &Store, id: &str, audio: &[u8]) -> BlobRef {
         let chunk = Bytes::copy_from_slice(chunk);
         store.recordings().append(recording, 1, 2_000 * n as u64, chunk).expect("a chunk");
     }
-    let blob = store.recordings().seal(recording, 1).await.expect("a blob");
+    let blob = store.recordings().seal(recording, 1).await.expect("a blob").blob;
     write(store, id, Value::Blob(blob)).await;
     blob
 }

@@ -5,16 +5,12 @@
 
 use std::collections::HashMap;
 
-use twinbox_disk::{DiskError, Transaction};
+use twinbox_disk::{DiskError, Transaction, Urgency};
 use twinbox_ids::BlobHash;
 use twinbox_packs::{Label, frame_bytes};
 
 use super::{Blobs, lost_packs};
-use crate::{
-    StoreError, keys,
-    pieces::{self, Row},
-    store::lock,
-};
+use crate::{StoreError, codec::FORMAT, keys, pieces::Row, store::lock};
 
 /// Notes that are removed in one transaction: commits of callers wait for it.
 const AT_A_TIME: usize = 256;
@@ -23,7 +19,7 @@ const AT_A_TIME: usize = 256;
 type Listed = HashMap<u32, (Vec<Label>, u64)>;
 
 impl Blobs {
-    /// Writes the places of a blob, instead of those before.
+    /// Writes the places of a blob, instead of those before, and notes their packs.
     pub(crate) fn put_row(
         &self,
         transaction: &mut Transaction<'_>,
@@ -32,7 +28,13 @@ impl Blobs {
     ) -> Result<(), DiskError> {
         // Before the row is visible. If the row is never written, the label is superfluous, which is harmless.
         self.0.contents.add(label(hash), row.packs());
-        pieces::put(transaction, hash, row, |pack| self.is_noted(pack))
+        transaction.put(keys::blob(hash), row.encode())?;
+        for pack in row.packs() {
+            if !self.is_noted(pack)? && transaction.get(&keys::pack(pack))?.is_none() {
+                transaction.put(keys::pack(pack), vec![FORMAT])?;
+            }
+        }
+        Ok(())
     }
 
     /// True when the index notes a pack, durably; a note that only the transaction sees may still fail.
@@ -115,7 +117,7 @@ impl Blobs {
                 return Ok(());
             }
             lock(&self.0.noted).remove(&pack);
-            self.0.disk.in_background().transact_blocking(move |transaction| {
+            self.0.disk.at(Urgency::Background).transact_blocking(move |transaction| {
                 notes.into_iter().for_each(|note| transaction.remove(note));
                 Ok::<_, StoreError>(())
             })?;

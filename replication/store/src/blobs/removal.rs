@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use twinbox_disk::Transaction;
+use twinbox_disk::{Transaction, Urgency};
 use twinbox_ids::BlobHash;
 
 use crate::{
@@ -42,21 +42,22 @@ impl Blobs {
 
     fn remove(&self, hashes: Vec<BlobHash>) -> Result<Vec<u64>, StoreError> {
         let blobs = self.clone();
-        let removed = self.0.disk.in_background().transact_blocking(move |transaction: &mut Transaction<'_>| {
-            let mut removed = Vec::with_capacity(hashes.len());
-            for hash in hashes {
-                // As of now: a commit may have named it since.
-                if transaction.any(&keys::references(&hash))? {
-                    continue;
+        let removed =
+            self.0.disk.at(Urgency::Background).transact_blocking(move |transaction: &mut Transaction<'_>| {
+                let mut removed = Vec::with_capacity(hashes.len());
+                for hash in hashes {
+                    // As of now: a commit may have named it since.
+                    if transaction.any(&keys::references(&hash))? {
+                        continue;
+                    }
+                    // A loose blob has no row, or the same content again.
+                    let loose = lock(&blobs.0.loose).get(&hash).map(|loose| loose.row.clone());
+                    let row = pieces::remove(transaction, &hash)?.or(loose);
+                    transaction.remove(keys::unreferenced(&hash));
+                    removed.push((hash, row));
                 }
-                // A loose blob has no row, or the same content again.
-                let loose = lock(&blobs.0.loose).get(&hash).map(|loose| loose.row.clone());
-                let row = pieces::remove(transaction, &hash)?.or(loose);
-                transaction.remove(keys::unreferenced(&hash));
-                removed.push((hash, row));
-            }
-            Ok::<Vec<(BlobHash, Option<Row>)>, StoreError>(removed)
-        })?;
+                Ok::<Vec<(BlobHash, Option<Row>)>, StoreError>(removed)
+            })?;
         let mut loose = lock(&self.0.loose);
         for (hash, row) in &removed {
             let loose = loose.remove(hash).map(|loose| loose.row);

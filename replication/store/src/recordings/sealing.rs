@@ -20,18 +20,28 @@ use crate::{
 /// A take of more pieces is copied into longer ones first: its row is one value of the index, and is read with each use.
 const MAX_PIECES: usize = 1_024;
 
+/// A take that is a blob.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sealed {
+    /// The blob.
+    pub blob: BlobRef,
+    /// Offset of the first hole, which is filled with silence, or the length of the take if it had none.
+    pub whole: u64,
+}
+
 /// A take on its way to being a blob.
 pub(super) enum Sealing {
     /// The caller is to make it a blob.
     Ready(Box<Ready>),
     /// Another caller makes it a blob, or has done so.
-    Elsewhere(watch::Receiver<Option<BlobRef>>),
+    Elsewhere(watch::Receiver<Option<Sealed>>),
 }
 
 /// A whole take, to be made durable off the writer's thread.
 pub(super) struct Ready {
     pub(super) key: TakeKey,
     pub(super) length: u64,
+    pub(super) whole: u64,
     /// The places of its audio, in order.
     pub(super) places: Vec<Extent>,
     /// Its hash, if it was computed.
@@ -40,17 +50,17 @@ pub(super) struct Ready {
     pub(super) hashed: Hashed,
     pub(super) rest: Vec<Extent>,
     /// Notified once the take is a blob; dropped if that fails.
-    pub(super) done: watch::Sender<Option<BlobRef>>,
+    pub(super) done: watch::Sender<Option<Sealed>>,
 }
 
 /// A take that is a blob once all appended bytes are durable.
 struct Unsynced {
-    blob: BlobRef,
+    sealed: Sealed,
     /// The places of its audio, in order.
     places: Vec<Extent>,
     /// The copies that take their place, if there were too many pieces.
     joined: Option<Pieces>,
-    done: watch::Sender<Option<BlobRef>>,
+    done: watch::Sender<Option<Sealed>>,
     /// Until the blob names the copies, compaction must not take their packs for unused.
     appending: Appending,
 }
@@ -58,12 +68,12 @@ struct Unsynced {
 impl Shared {
     /// Makes the take a blob. If it fails, the take is there as before, and can be sealed again. A thread waits for the disk only
     /// to read audio.
-    pub(super) async fn make_blob(self: &Arc<Self>, ready: Ready) -> Result<BlobRef, StoreError> {
+    pub(super) async fn make_blob(self: &Arc<Self>, ready: Ready) -> Result<Sealed, StoreError> {
         let (key, before, after) = (ready.key, Arc::clone(self), Arc::clone(self));
         let reads = (ready.hash.is_none() && !ready.rest.is_empty()) || ready.places.len() > MAX_PIECES;
         let unsynced = if reads { blocking(move || before.hash(ready)).await? } else { self.hash(ready)? };
         self.blobs.synced().await?;
-        if self.blobs.waits_to_add(&unsynced.blob.hash) {
+        if self.blobs.waits_to_add(&unsynced.sealed.blob.hash) {
             return blocking(move || Ok(after.add(key, unsynced, false))).await;
         }
         Ok(self.add(key, unsynced, true))
@@ -71,7 +81,7 @@ impl Shared {
 
     /// Hashes the rest of a take, and joins its pieces if they are too many.
     fn hash(&self, ready: Ready) -> Result<Unsynced, StoreError> {
-        let Ready { key, length, places, hash, mut hashed, rest, done } = ready;
+        let Ready { key, length, whole, places, hash, mut hashed, rest, done } = ready;
         self.writable()?;
         if hash.is_none() {
             hashed.read(self.blobs.packs(), &rest).map_err(|error| self.blobs.failed(error))?;
@@ -79,12 +89,14 @@ impl Shared {
         let hash = hash.unwrap_or_else(|| BlobHash(hashed.hash()));
         let appending = self.blobs.appending(None);
         let joined = if places.len() > MAX_PIECES { Some(self.join(key, length, &places)?) } else { None };
-        Ok(Unsynced { blob: BlobRef { hash, length, recording: Some(key) }, places, joined, done, appending })
+        let sealed = Sealed { blob: BlobRef { hash, length, recording: Some(key) }, whole };
+        Ok(Unsynced { sealed, places, joined, done, appending })
     }
 
     /// Adds the blob, whose audio is durable. Waits for the disk unless the blob `is_new`.
-    fn add(&self, key: TakeKey, unsynced: Unsynced, is_new: bool) -> BlobRef {
-        let Unsynced { blob: blob @ BlobRef { hash, length, .. }, places, joined, done, appending } = unsynced;
+    fn add(&self, key: TakeKey, unsynced: Unsynced, is_new: bool) -> Sealed {
+        let Unsynced { sealed, places, joined, done, appending } = unsynced;
+        let BlobRef { hash, length, .. } = sealed.blob;
         let places = match joined {
             Some(pieces) => {
                 self.blobs.live_bounds().removed(&places);
@@ -97,7 +109,7 @@ impl Shared {
         };
         // Before the blob is here, so that it is never without a use.
         self.change(key, |take| take.stage = Stage::Sealing(Some(hash)));
-        self.blobs.add_loose(blob, places, is_new);
+        self.blobs.add_loose(sealed.blob, places, is_new);
         drop(appending);
         let mut rest = Vec::new();
         self.change(key, |take| {
@@ -105,8 +117,8 @@ impl Shared {
             rest = take.pieces.places(length..take.pieces.end());
         });
         self.blobs.live_bounds().removed(&rest);
-        done.send_replace(Some(blob));
-        blob
+        done.send_replace(Some(sealed));
+        sealed
     }
 
     /// Copies a take into few long pieces, not durable yet. They are pieces of the same take: a start finds it whether

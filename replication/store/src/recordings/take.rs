@@ -40,6 +40,11 @@ impl TakeState {
     pub(super) fn is_open(&self) -> bool {
         !matches!(self.stage, Stage::Sealed(_))
     }
+
+    /// Offset of the first hole, filled or not, or the length of the take if it has none.
+    pub(super) fn whole(&self) -> u64 {
+        self.pieces.run_end(0).min(self.holed.unwrap_or(u64::MAX))
+    }
 }
 
 /// Number of a take among those that are neither filed nor discarded: the writer looks a take up once for each chunk.

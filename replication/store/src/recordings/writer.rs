@@ -12,7 +12,6 @@ use std::{
 use tokio::sync::{oneshot, watch};
 use twinbox_ids::BlobHash;
 use twinbox_packs::{Hashed, Pieces};
-use twinbox_replication_core::BlobRef;
 use twinbox_replication_feed::{Batches, FeedEntry};
 
 pub(super) use self::append::Chunk;
@@ -20,7 +19,7 @@ use super::{
     Shared,
     load::Loaded,
     moving::Moved,
-    sealing::{Ready, Sealing},
+    sealing::{Ready, Sealed, Sealing},
     take::{Slot, Stage, TakeKey, TakeState},
 };
 use crate::StoreError;
@@ -76,7 +75,7 @@ impl Command {
 enum State {
     Open(Slot),
     /// A blob, or about to become one; no change that names it is durable yet.
-    Sealed(Box<watch::Receiver<Option<BlobRef>>>),
+    Sealed(Box<watch::Receiver<Option<Sealed>>>),
     /// Filed or discarded: thousands of these are remembered, so the variant holds no data.
     Ended,
 }
@@ -312,15 +311,16 @@ impl Writer {
     ) -> Result<Sealing, StoreError> {
         let missing = || StoreError::NoRecording { id: key.0, take: key.1 };
         let hashed = *self.end_hash(slot).ok_or_else(missing)?;
-        let (places, rest) = {
+        let (whole, places, rest) = {
             let mut index = self.shared.index();
             let take = index.takes.at_mut(slot).ok_or_else(missing)?;
             take.stage = Stage::Sealing(None);
-            (take.pieces.places(0..length), take.pieces.places(hashed.upto()..length.max(hashed.upto())))
+            let rest = take.pieces.places(hashed.upto()..length.max(hashed.upto()));
+            (take.whole(), take.pieces.places(0..length), rest)
         };
         let (done, watch) = watch::channel(None);
         self.takes.insert(key, State::Sealed(Box::new(watch)));
-        Ok(Sealing::Ready(Box::new(Ready { key, length, places, hash, hashed, rest, done })))
+        Ok(Sealing::Ready(Box::new(Ready { key, length, whole, places, hash, hashed, rest, done })))
     }
 
     fn discard(&mut self, key: TakeKey, tell: bool) {
@@ -350,7 +350,7 @@ impl Writer {
         // If the take is still in progress here, another content was filed.
         let Some(State::Sealed(done)) = self.takes.get(&key) else { return };
         match *done.borrow() {
-            Some(blob) if blob.hash != hash => return,
+            Some(sealed) if sealed.blob.hash != hash => return,
             Some(_) if !self.shared.blobs.is_loose(&hash) => {}
             // Being sealed, or without a durable row: the take is the only trace of the audio that a start would find.
             _ => {

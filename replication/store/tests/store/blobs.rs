@@ -189,7 +189,7 @@ async fn sealed_audio_replaces_a_damaged_blob() {
     let (id, take) = taken.recording.expect("a take");
     store.recordings().begin(id, take).await.expect("a recording");
     store.recordings().append(id, take, 0, audio(900)).expect("a chunk");
-    assert_eq!(store.recordings().seal(id, take).await, Ok(taken));
+    assert_eq!(store.recordings().seal(id, take).await.map(|sealed| sealed.blob), Ok(taken));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(900)));
     let sent = store.blobs().reader().keep_and_read(&blob.hash, 0, u64::MAX);
     assert_eq!(sent, Ok(Some((audio(900), true))), "a peer gets the good copy");

@@ -220,7 +220,7 @@ async fn takes_in_progress_leave_a_sparse_pack_with_all_their_bytes() {
     let store = open(dir.path());
     assert_eq!(store.recordings().open(), [(id, 1, 20_000)]);
     store.recordings().append(id, 1, 20_000, spoken.slice(20_000..)).expect("a chunk");
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(spoken));
     check(&store, &kept).await;
 }
@@ -233,7 +233,7 @@ async fn audio_that_waits_for_its_change_keeps_its_pack() {
     let id = RecordingId::random();
     store.recordings().begin(id, 1).await.expect("a recording");
     store.recordings().append(id, 1, 0, audio(5_000)).expect("a chunk");
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
     fill(&store, 1..48).await;
     let first = oldest(dir.path());
     assert!(compact(&store).await.removed > 0);

@@ -12,7 +12,7 @@ use crate::{audio, dir, edit, key, open, set, taken};
 async fn chunks_of_a_recording_come_before_the_change_that_files_it() {
     let dir = dir();
     let store = open(dir.path());
-    let mut feed = store.feed();
+    let mut feed = store.feed().reader();
     let filings = (0..20u128).map(|n| {
         let store = store.clone();
         async move {
@@ -22,7 +22,7 @@ async fn chunks_of_a_recording_come_before_the_change_that_files_it() {
                 let part = spoken.slice(offset..spoken.len().min(offset + 500));
                 store.recordings().append(id, 1, offset as u64, part).expect("a chunk");
             }
-            let blob = store.recordings().seal(id, 1).await.expect("a blob");
+            let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
             edit(&store, &format!("message {n}"), vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a filing");
         }
     });
@@ -57,7 +57,7 @@ async fn changes_are_in_the_feed_once_they_are_durable_as_peers_get_them() {
     let (dir_a, dir_b) = (dir(), dir());
     let (a, b) = (open(dir_a.path()), open(dir_b.path()));
     edit(&a, "before", set("x")).await.expect("a commit");
-    let mut feed = a.feed();
+    let mut feed = a.feed().reader();
     assert_eq!(taken(&mut feed), [], "what was before is in the vector");
     edit(&a, "row", set("1")).await.expect("a commit");
     edit(&b, "row", set("2")).await.expect("a commit");

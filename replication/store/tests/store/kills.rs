@@ -53,7 +53,7 @@ async fn child() {
         let recording = RecordingId::random();
         store.recordings().begin(recording, 1).await.expect("a recording");
         store.recordings().append(recording, 1, 0, audio(n)).expect("a chunk");
-        let blob = store.recordings().seal(recording, 1).await.expect("a blob");
+        let blob = store.recordings().seal(recording, 1).await.expect("a blob").blob;
         edit(&store, &format!("blob of {id}"), vec![Edit::Set(1, Value::Blob(blob))]).await.expect("a commit");
         print(format!("audio {id} {n}"));
         print(format!("ended {recording}"));

@@ -233,7 +233,7 @@ async fn a_recording_that_does_not_sync_breaks_the_store_and_is_no_blob() {
     drop(store);
     let store = open(dir.path());
     assert_eq!(store.recordings().open(), [(id, 1, 4000)]);
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio(4000)));
 }
 

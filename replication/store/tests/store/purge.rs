@@ -266,7 +266,7 @@ async fn sealed(store: &Store, length: usize) -> BlobRef {
     let id = RecordingId::random();
     store.recordings().begin(id, 1).await.expect("a recording");
     store.recordings().append(id, 1, 0, audio(length)).expect("a chunk");
-    store.recordings().seal(id, 1).await.expect("a blob")
+    store.recordings().seal(id, 1).await.expect("a blob").blob
 }
 
 #[tokio::test]
@@ -322,7 +322,7 @@ async fn take_that_is_discarded_here_only_is_not_announced_to_peers() {
         store.recordings().append(id, 1, 0, audio(600)).expect("a chunk");
     }
     store.recordings().written().await.expect("written");
-    let mut feed = store.feed();
+    let mut feed = store.feed().reader();
     store.recordings().discard_here(here, 1).await.expect("discarded");
     store.recordings().discard(everywhere, 1).await.expect("discarded");
     assert!(store.recordings().open().is_empty());

@@ -8,7 +8,7 @@ use twinbox_disk::Disk;
 use twinbox_ids::RecordingId;
 use twinbox_replication_core::{BlobRef, Edit};
 use twinbox_replication_feed::FeedEntry;
-use twinbox_replication_store::{CommitError, Store, StoreError};
+use twinbox_replication_store::{CommitError, Sealed, Store, StoreError};
 
 use crate::{audio, damage, dir, edit, key, open, taken};
 
@@ -35,7 +35,7 @@ async fn what_is_recorded_after_the_disk_failed_goes_to_the_peers_only() {
     let dir = dir();
     let store = open(dir.path());
     let (id, audio) = (RecordingId::random(), audio(2 * CHUNK));
-    let mut feed = store.feed();
+    let mut feed = store.feed().reader();
     store.recordings().begin(id, 1).await.expect("a recording");
     append(&store, id, &audio.slice(..CHUNK));
     written(&store).await;
@@ -68,19 +68,23 @@ async fn live_chunks_become_the_blob() {
     let dir = dir();
     let store = open(dir.path());
     let (id, audio) = (RecordingId::random(), audio(20_500));
-    let mut feed = store.feed();
+    let mut feed = store.feed().reader();
     store.recordings().begin(id, 1).await.expect("a recording");
     append(&store, id, &audio);
     written(&store).await;
     assert_eq!(store.recordings().open(), [(id, 1, 20_500)]);
     assert_eq!(store.recordings().read(id, 1, 1000..3000).await, Ok(audio.slice(1000..3000)));
     let before = Disk::fsync_count();
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
     assert!(Disk::fsync_count() > before, "its pack is synced");
     assert_eq!(blob, blob_of(&audio, Some((id, 1))));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio.clone()));
     assert!(store.recordings().open().is_empty());
-    assert_eq!(store.recordings().seal(id, 1).await, Ok(blob), "sealing again gives the same");
+    assert_eq!(
+        store.recordings().seal(id, 1).await.map(|sealed| sealed.blob),
+        Ok(blob),
+        "sealing again gives the same"
+    );
     file(&store, blob).await;
     written(&store).await;
     let mut entries = taken(&mut feed).into_iter();
@@ -104,7 +108,7 @@ async fn chunks_from_a_peer_join_in_any_order_to_the_same_blob() {
     let store = open(dir.path());
     let (id, audio) = (RecordingId::random(), audio(9000));
     let blob = blob_of(&audio, Some((id, 1)));
-    let mut feed = store.feed();
+    let mut feed = store.feed().reader();
     let insert = |range: std::ops::Range<usize>| {
         store.recordings().insert(id, 1, range.start as u64, audio.slice(range)).expect("a chunk");
     };
@@ -184,7 +188,7 @@ async fn recordings_survive_a_restart() {
     store.recordings().insert(torn, 1, 1900, audio.slice(1900..)).expect("a chunk");
     store.recordings().insert(holes, 3, 2000, audio.slice(2000..6000)).expect("a chunk");
     for (id, take) in [(whole, 1), (torn, 1), (holes, 3)] {
-        let blob = store.recordings().seal(id, take).await.expect("a blob");
+        let blob = store.recordings().seal(id, take).await.expect("a blob").blob;
         assert_eq!(blob, blob_of(&audio, Some((id, take))));
         file(&store, blob).await;
     }
@@ -202,8 +206,8 @@ async fn sealed_but_unfiled_take_is_in_progress_again_after_a_restart() {
         store.recordings().begin(id, 1).await.expect("a recording");
         append(&store, id, &audio);
     }
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
-    let other = store.recordings().seal(filed, 1).await.expect("a blob");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
+    let other = store.recordings().seal(filed, 1).await.expect("a blob").blob;
     file(&store, other).await;
     drop(store);
 
@@ -212,7 +216,7 @@ async fn sealed_but_unfiled_take_is_in_progress_again_after_a_restart() {
     assert_eq!(store.recordings().read(id, 1, 0..5000).await, Ok(audio.clone()));
     // Chunks that come now belong to the take, not to the blob.
     store.recordings().insert(id, 1, 5000, Bytes::from_static(b"more")).expect("a chunk");
-    assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(5004));
+    assert_eq!(store.recordings().seal(id, 1).await.map(|sealed| sealed.blob.length), Ok(5004));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio));
     store.recordings().discard(id, 1).await.expect("a discard");
     drop(store);
@@ -238,7 +242,7 @@ async fn unfiled_take_with_the_audio_of_a_filed_one_is_in_progress_again_after_a
 
         let store = open(dir.path());
         assert_eq!(store.recordings().open(), [(other, 1, 5000)], "filed first: {filed_first}");
-        let blob = store.recordings().seal(other, 1).await.expect("a blob");
+        let blob = store.recordings().seal(other, 1).await.expect("a blob").blob;
         assert_eq!(blob, blob_of(&audio, Some((other, 1))));
         edit(&store, "another", vec![Edit::Set(1, blob.into())]).await.expect("a filing");
         written(&store).await;
@@ -259,7 +263,7 @@ async fn take_of_thousands_of_chunks_becomes_a_blob() {
     let chunk = |n: usize| store.recordings().append(id, 1, n as u64, audio.slice(n..n + 10)).expect("a chunk");
     // Not in order: the hash catches up.
     (0..60_000).step_by(20).chain((10..60_000).step_by(20)).for_each(chunk);
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
     assert_eq!(blob, blob_of(&audio, Some((id, 1))));
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(audio.clone()));
     drop(store);
@@ -268,7 +272,7 @@ async fn take_of_thousands_of_chunks_becomes_a_blob() {
     let store = open(dir.path());
     assert_eq!(store.recordings().open(), [(id, 1, 60_000)]);
     assert_eq!(store.recordings().read(id, 1, 0..60_000).await, Ok(audio.clone()));
-    assert_eq!(store.recordings().seal(id, 1).await, Ok(blob));
+    assert_eq!(store.recordings().seal(id, 1).await.map(|sealed| sealed.blob), Ok(blob));
     file(&store, blob).await;
     written(&store).await;
     drop(store);
@@ -284,7 +288,7 @@ async fn commit_that_refuses_after_a_seal_can_be_tried_again() {
     let (id, audio) = (RecordingId::random(), audio(3000));
     store.recordings().begin(id, 1).await.expect("a recording");
     append(&store, id, &audio);
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
+    let blob = store.recordings().seal(id, 1).await.expect("a blob").blob;
     let refused = store
         .commit(move |draft| {
             draft.edit(key("message"), vec![Edit::Set(1, blob.into())])?;
@@ -297,7 +301,7 @@ async fn commit_that_refuses_after_a_seal_can_be_tried_again() {
     let store = open(dir.path());
     assert!(!store.blobs().has(&blob.hash), "no change names it");
     assert_eq!(store.recordings().open(), [(id, 1, 3000)]);
-    assert_eq!(store.recordings().seal(id, 1).await, Ok(blob));
+    assert_eq!(store.recordings().seal(id, 1).await.map(|sealed| sealed.blob), Ok(blob));
     file(&store, blob).await;
     drop(store);
     let store = open(dir.path());
@@ -334,12 +338,10 @@ async fn take_that_a_record_names_ends_soon_after_its_seal_though_nothing_files_
     file(&store, blob).await;
     store.recordings().begin(id, 1).await.expect("a recording");
     append(&store, id, &audio);
-    assert_eq!(store.recordings().seal(id, 1).await, Ok(blob));
-    assert_eq!(store.recordings().whole_up_to(id, 1), Some(3000));
+    assert_eq!(store.recordings().seal(id, 1).await, Ok(Sealed { blob, whole: 3000 }));
     let ended = async {
-        while store.recordings().whole_up_to(id, 1).is_some() {
+        while store.recordings().seal(id, 1).await.is_ok() {
             tokio::time::sleep(Duration::from_millis(20)).await;
-            written(&store).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(20), ended).await.expect("the take ends");
@@ -358,7 +360,7 @@ async fn late_chunk_of_an_ended_take_is_dropped_after_a_restart_too() {
         store.recordings().insert(id, 1, 0, audio.clone()).expect("a chunk");
     }
     store.recordings().discard(discarded, 1).await.expect("a discard");
-    let blob = store.recordings().seal(filed, 1).await.expect("a blob");
+    let blob = store.recordings().seal(filed, 1).await.expect("a blob").blob;
     file(&store, blob).await;
     written(&store).await;
     drop(store);
@@ -378,19 +380,17 @@ async fn gap_is_filled_when_an_incomplete_take_is_sealed() {
     store.recordings().insert(id, 1, 0, Bytes::from_static(b"abc")).expect("a chunk");
     store.recordings().insert(id, 1, 5, Bytes::from_static(b"fgh")).expect("a chunk");
     store.recordings().written().await.expect("an answer");
-    assert_eq!(store.recordings().whole_up_to(id, 1), Some(3));
-    let blob = store.recordings().seal(id, 1).await.expect("a blob");
-    assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(b"abc\xff\xfffgh")));
-    assert_eq!(store.recordings().whole_up_to(id, 1), Some(3), "silence is no audio of the caller");
+    let sealed = store.recordings().seal(id, 1).await.expect("a blob");
+    assert_eq!(store.blobs().read(&sealed.blob.hash).await, Ok(Bytes::from_static(b"abc\xff\xfffgh")));
+    assert_eq!(sealed.whole, 3, "silence is no audio of the caller");
     // An empty recording, and one without a gap.
     for bytes in ["", "abc"] {
         let id = RecordingId::random();
         store.recordings().begin(id, 1).await.expect("a recording");
         store.recordings().append(id, 1, 0, Bytes::from_static(bytes.as_bytes())).expect("a chunk");
-        assert_eq!(store.recordings().seal(id, 1).await.map(|blob| blob.length), Ok(bytes.len() as u64));
-        assert_eq!(store.recordings().whole_up_to(id, 1), Some(bytes.len() as u64));
+        let lengths = store.recordings().seal(id, 1).await.map(|sealed| (sealed.blob.length, sealed.whole));
+        assert_eq!(lengths, Ok((bytes.len() as u64, bytes.len() as u64)));
     }
-    assert_eq!(store.recordings().whole_up_to(RecordingId::random(), 1), None);
 }
 
 #[tokio::test]
@@ -398,7 +398,7 @@ async fn discarded_take_stays_removed() {
     let dir = dir();
     let store = open(dir.path());
     let id = RecordingId::random();
-    let mut feed = store.feed();
+    let mut feed = store.feed().reader();
     store.recordings().begin(id, 1).await.expect("a recording");
     store.recordings().begin(id, 2).await.expect("another take");
     store.recordings().append(id, 1, 0, audio(100)).expect("a chunk");
@@ -417,7 +417,7 @@ async fn discarded_take_stays_removed() {
     written(&store).await;
     assert_eq!(store.recordings().open(), [(id, 2, 0)]);
     assert_eq!(taken(&mut feed), []);
-    let two = store.recordings().seal(id, 2).await.expect("a blob");
+    let two = store.recordings().seal(id, 2).await.expect("a blob").blob;
     store.recordings().discard(id, 2).await.expect("nothing");
     assert!(store.blobs().has(&two.hash), "what is sealed is a blob and not discarded");
 }
@@ -449,7 +449,7 @@ async fn concurrent_seals_do_not_wait_for_each_other() {
             append(&store, id, &vec![n; 16_000].into());
             let (one, other) = tokio::join!(store.recordings().seal(id, 1), store.recordings().seal(id, 1));
             assert_eq!(one, other);
-            one.expect("a blob")
+            one.expect("a blob").blob
         })
     });
     let seals: Vec<_> = seals.collect();

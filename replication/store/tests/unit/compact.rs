@@ -166,7 +166,7 @@ async fn take(store: &Store, audio: &Bytes, is_filed: bool) -> BlobRef {
         let chunk = audio.slice(offset..audio.len().min(offset + 100_000));
         recordings.append(id, 1, offset as u64, chunk).unwrap();
     }
-    let blob = recordings.seal(id, 1).await.unwrap();
+    let blob = recordings.seal(id, 1).await.unwrap().blob;
     match is_filed {
         true => name(store, id, Some(blob)).await,
         false => store.recordings().discard(id, 1).await.unwrap(),
@@ -229,7 +229,7 @@ async fn pack_is_looked_at_when_most_of_it_is_in_no_use() {
     for n in 0..2_000 {
         store.recordings().append(id, 1, n * 500, vec![n as u8; 500].into()).unwrap();
     }
-    let joined = store.recordings().seal(id, 1).await.unwrap();
+    let joined = store.recordings().seal(id, 1).await.unwrap().blob;
     name(&store, id, Some(joined)).await;
     store.recordings().written().await.unwrap();
     assert!(may_be_sparse(&store), "a million bytes in short pieces and in long ones");

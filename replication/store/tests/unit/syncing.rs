@@ -55,7 +55,7 @@ fn seals_that_come_together_share_a_sync_and_its_thread() {
             recordings.begin(id, 1).await.unwrap();
             recordings.append(id, 1, 0, vec![n; 2_000].into()).unwrap();
             let recordings = recordings.clone();
-            seals.spawn(async move { recordings.seal(id, 1).await.unwrap() });
+            seals.spawn(async move { recordings.seal(id, 1).await.unwrap().blob });
         }
         waiting(store.blobs(), TAKES.into()).await;
         assert!(store.blobs().loose().is_empty(), "none is a blob before the sync");

@@ -3,7 +3,7 @@ use std::{fs::File, os::unix::fs::FileExt, path::Path};
 use bytes::Bytes;
 use twinbox_disk::Reserve;
 use twinbox_ids::RecordingId;
-use twinbox_replication_core::{Edit, Key, Table, Value};
+use twinbox_replication_core::{BlobRef, Edit, Key, Table, Value};
 
 use super::*;
 use crate::{CommitError, Store, StoreConfig};
@@ -68,9 +68,9 @@ async fn ended_takes_are_remembered_up_to_a_bound() {
             writer.discard(*key, true);
             continue;
         }
-        let blob = shared.make_blob(*writer.ready(*key)).await.unwrap();
-        let again = writer.seal(*key);
-        assert!(matches!(&again, Ok(Sealing::Elsewhere(done)) if *done.borrow() == Some(blob)));
+        let sealed = shared.make_blob(*writer.ready(*key)).await.unwrap();
+        let (again, blob) = (writer.seal(*key), sealed.blob);
+        assert!(matches!(&again, Ok(Sealing::Elsewhere(done)) if *done.borrow() == Some(sealed)));
         // Without a durable row, only the take keeps the audio from a restart.
         if n < 5 {
             writer.filed(*key, blob.hash);
@@ -143,7 +143,7 @@ async fn seal_that_failed_can_be_tried_again_or_given_up() {
         writer.put(key, 5, "2nd");
         assert_eq!(store.recordings().coverage(key.0, key.1).map(|here| here.total()), Some(13));
     }
-    let blob = shared.make_blob(*writer.ready(again)).await.unwrap();
+    let blob = shared.make_blob(*writer.ready(again)).await.unwrap().blob;
     assert_eq!(blob.hash.0, *blake3::hash(b"first\xff\xff\xffthird").as_bytes());
     writer.discard(given_up, false);
     assert!(shared.index().all_open().next().is_none());
@@ -163,7 +163,7 @@ async fn filed_take_without_a_note_of_its_end_is_not_found_again() {
     recordings.insert(longer.0, longer.1, 0, Bytes::from_static(b"a part and the rest")).unwrap();
     // The blob has the pieces of the take that is sealed last: the one that is not filed.
     recordings.seal(filed.0, filed.1).await.unwrap();
-    let blob = recordings.seal(other.0, other.1).await.unwrap();
+    let blob = recordings.seal(other.0, other.1).await.unwrap().blob;
     let part = opened.blobs().put(Bytes::from_static(b"a part")).await.unwrap();
     file(&opened, BlobRef { recording: Some(longer), ..part }).await;
     file(&opened, BlobRef { recording: Some(filed), ..blob }).await;
@@ -176,7 +176,7 @@ async fn filed_take_without_a_note_of_its_end_is_not_found_again() {
     open.push((other.0, 1, 8));
     open.sort_unstable();
     assert_eq!(opened.recordings().open(), open, "one is longer than what was filed, one is not filed");
-    let blob = opened.recordings().seal(other.0, other.1).await.unwrap();
+    let blob = opened.recordings().seal(other.0, other.1).await.unwrap().blob;
     file(&opened, blob).await;
     opened.recordings().written().await.unwrap();
     let packs = opened.blobs().packs();
@@ -224,7 +224,7 @@ async fn take_moves_out_of_a_pack_and_is_found_by_the_next_start() {
 
     let store = store(dir.path());
     assert_eq!(store.recordings().open(), [(open.0, 1, 8)]);
-    let blob = store.recordings().seal(open.0, 1).await.unwrap();
+    let blob = store.recordings().seal(open.0, 1).await.unwrap().blob;
     assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(b"abcdefgh")));
 }
 
@@ -235,7 +235,7 @@ async fn sealed_take_stays_in_its_pack_until_its_blob_has_a_row() {
     let store = store(dir.path());
     let (id, take) = key();
     store.recordings().insert(id, take, 0, Bytes::from_static(b"audio")).unwrap();
-    let blob = store.recordings().seal(id, take).await.unwrap();
+    let blob = store.recordings().seal(id, take).await.unwrap().blob;
     let pack = store.blobs().packs().active().unwrap();
     store.recordings().move_from(pack).await.unwrap();
     assert_eq!(store.recordings().bytes_in(pack), Some(5));
@@ -262,7 +262,7 @@ async fn first_pack_of_a_start_rises_with_the_end_of_takes() {
         let pack = store.blobs().packs().active().unwrap();
         assert!(pack >= expected, "pack {pack} is not scanned");
         expected = pack;
-        let blob = take.seal(key.0, key.1).await.unwrap();
+        let blob = take.seal(key.0, key.1).await.unwrap().blob;
         file(&store, blob).await;
         // The writer ends the take, then raises the first pack; the next change stores it.
         let began = twinbox_clock::BootInstant::now();
@@ -298,7 +298,7 @@ fn announced(feed: &mut twinbox_replication_feed::FeedReader) -> Vec<(TakeKey, u
 async fn take_that_is_sealed_within_a_batch_has_the_chunks_before_its_seal() {
     let dir = tempfile::tempdir().unwrap();
     let store = store(dir.path());
-    let (shared, mut feed) = (Arc::clone(store.recordings().shared()), store.feed());
+    let (shared, mut feed) = (Arc::clone(store.recordings().shared()), store.feed().reader());
     let mut writer = writer(&store);
     let (sealed, discarded, goes_on, begins, early) = (key(), key(), key(), key(), key());
     [sealed, discarded, goes_on].into_iter().for_each(|key| writer.begin(key).unwrap());
@@ -325,7 +325,7 @@ async fn take_that_is_sealed_within_a_batch_has_the_chunks_before_its_seal() {
     assert_eq!(shared.waiting.load(std::sync::atomic::Ordering::Relaxed), 0);
     assert_eq!((begun.try_recv(), begun_later.try_recv()), (Ok(Ok(())), Ok(Ok(()))));
     let Ok(Ok(Sealing::Ready(ready))) = ready.try_recv() else { panic!("it does not seal") };
-    let blob = shared.make_blob(*ready).await.unwrap();
+    let blob = shared.make_blob(*ready).await.unwrap().blob;
     assert_eq!(blob.hash.0, *blake3::hash(b"seal").as_bytes());
     let length = |(id, take): TakeKey| store.recordings().coverage(id, take).map(|here| here.total());
     assert_eq!([goes_on, begins, early].map(length), [Some(8), Some(2), Some(5)]);
@@ -333,7 +333,7 @@ async fn take_that_is_sealed_within_a_batch_has_the_chunks_before_its_seal() {
     let expected = [(sealed, 0), (goes_on, 0), (sealed, 2), (discarded, 0), (begins, 0), (early, 0), (goes_on, 2)];
     assert_eq!(announced(&mut feed), expected);
     for (key, text) in [(goes_on, "one more"), (begins, "be"), (early, "early")] {
-        let blob = shared.make_blob(*writer.ready(key)).await.unwrap();
+        let blob = shared.make_blob(*writer.ready(key)).await.unwrap().blob;
         assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(text.as_bytes())));
     }
 }
@@ -366,7 +366,7 @@ async fn chunks_of_one_batch_that_overlap_are_written_once() {
     let written: u64 = [2, 2, 2, 1, 4, 2, 2, 1].map(twinbox_packs::frame_bytes).iter().sum();
     assert_eq!(used(), before.map(|before| before + written));
     for (key, text) in [(one, "abcdefghij"), (other, "012345678")] {
-        let blob = shared.make_blob(*writer.ready(key)).await.unwrap();
+        let blob = shared.make_blob(*writer.ready(key)).await.unwrap().blob;
         assert_eq!(blob.hash.0, *blake3::hash(text.as_bytes()).as_bytes(), "its hash follows the bytes: {text}");
         assert_eq!(store.blobs().read(&blob.hash).await, Ok(Bytes::from_static(text.as_bytes())));
     }
@@ -396,7 +396,7 @@ fn batch_that_cannot_be_written_begins_no_take_and_goes_to_the_peers_if_the_disk
     for disk_failed in [false, true] {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
-        let mut announcements = store.feed();
+        let mut announcements = store.feed().reader();
         let (own, theirs, known) = (key(), key(), key());
         let mut writer = writer(&store);
         writer.begin(own).unwrap();

@@ -149,7 +149,7 @@ async fn work(
                 let chunk = bytes.slice(offset..bytes.len().min(offset + CHUNK));
                 recordings.append(recording, 1, offset as u64, chunk).map_err(CommitError::Store)?;
             }
-            let blob = recordings.seal(recording, 1).await.map_err(CommitError::Store)?;
+            let blob = recordings.seal(recording, 1).await.map_err(CommitError::Store)?.blob;
             commit(store, AUDIO, &name, Edit::Set(1, Value::Blob(blob))).await?;
             say(format!("filed {name} {}", bytes.len()));
             filed.push_back(name);

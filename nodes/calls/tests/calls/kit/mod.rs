@@ -198,6 +198,8 @@ pub fn config() -> CallsConfig {
         trunks: vec![trunk("pbx", "127.0.0.1")],
         rtp: RtpConfig { bind: Ipv4Addr::LOCALHOST.into(), advertise: None },
         min_message_ms: 500,
+        // Tests run beside others: the limit for the answer to BYE is only where a test is about it.
+        ack_timeout_ms: 5_000,
         ..CallsConfig::default()
     }
 }

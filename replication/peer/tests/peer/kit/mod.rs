@@ -208,7 +208,7 @@ impl Node {
         let recordings = self.store.recordings();
         recordings.begin(id, 1).await.unwrap();
         self.append(id, 0, audio);
-        recordings.seal(id, 1).await.unwrap()
+        recordings.seal(id, 1).await.unwrap().blob
     }
 
     pub fn append(&self, id: RecordingId, from: usize, audio: &[u8]) {
