@@ -157,15 +157,23 @@ fn all_acknowledged_messages_are_there_after_power_cuts_of_one_node_and_of_both(
     println!("{} acknowledged messages, all on both nodes", deposits.len());
 }
 
+/// Any program of the machine may call `sync`, which makes everything durable: right before the cut nothing can be lost then. So one
+/// of five pairs must lose something.
 #[test]
 fn loss_is_found_with_the_syncs_of_both_nodes_taken_out() {
     if !need::all(&[POWER]) {
         return;
     }
+    let first = parameter("TWINBOX_POWER_SEED", 0);
+    assert!((first..first + 5).any(loses_without_syncs));
+}
+
+/// Whether a pair whose syncs do nothing loses acknowledged messages in a power cut.
+fn loses_without_syncs(seed: u64) -> bool {
     let folder = tempfile::tempdir().expect("a folder");
     let library = no_sync(folder.path(), None);
     let both = library.iter().flat_map(|(name, value)| ["a", "b"].map(|node| (node, *name, value.clone())));
-    let mut pair = Powered::new(parameter("TWINBOX_POWER_SEED", 0), both.collect());
+    let mut pair = Powered::new(seed, both.collect());
     let mut callers = pair.callers();
     callers.wait_acknowledged(usize::from(CALLERS) / 2);
     pair.cut(&["a", "b"]);
@@ -183,5 +191,5 @@ fn loss_is_found_with_the_syncs_of_both_nodes_taken_out() {
     };
     let lost = deposits.iter().filter(|deposit| !kept(deposit)).count();
     println!("{lost} of {} acknowledged messages are lost; a node answers: {}", deposits.len(), answered.is_some());
-    assert!(lost > 0);
+    lost > 0
 }

@@ -99,7 +99,7 @@ impl ClusterMwiSender {
         };
         let mut outcome = Ok(LightReply::default());
         // The rest of the margin is for the way of the request and for the datagrams.
-        let mut known = self.times.recent(to, self.margin / 2, BootInstant::now());
+        let mut known = self.times.recent(to, self.margin / 4, BootInstant::now());
         for _ in 0..TRIES {
             let mut client = NodeInfoClient::<Channel>::new(channel.clone());
             change.clock_ns = match known.take() {
