@@ -48,8 +48,8 @@ mod transaction;
 mod tree;
 mod verify;
 
-#[cfg(not(feature = "simulation"))]
 pub use committer::Urgency;
+#[cfg(not(feature = "simulation"))]
 pub use disk::Disk;
 pub use error::{DiskError, TransactError};
 pub use in_order::InOrder;

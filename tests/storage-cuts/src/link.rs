@@ -37,7 +37,7 @@ impl History {
     pub(crate) async fn connect(&mut self) -> Result<(), Finding> {
         let stores = [self.nodes[0].store()?, self.nodes[1].store()?];
         // Before the changes and recordings that are there are read: what comes meanwhile is in both, and sent once more.
-        let feeds = stores.iter().map(Store::feed).collect();
+        let feeds = stores.iter().map(|store| store.feed().reader()).collect();
         let mut link = Link { feeds, frames: Default::default(), assemblies: Default::default() };
         for (from, to) in [(0, 1), (1, 0)] {
             let recordings = stores[from].recordings();
