@@ -1,5 +1,4 @@
-//! Test hook: writes data that only a later release would know. Only in builds with debug assertions, never in a
-//! release.
+//! Test hook: writes data that only a later release would know. Only in builds with debug assertions, never in a release.
 
 use twinbox_mailbox::schema;
 use twinbox_replication_core::{Edit, Key, Table, Tag, Value};

@@ -11,8 +11,7 @@ use twinbox_replication_store::{LiveError, LiveReader};
 
 use crate::{MailError, Mailstore, work::blocking};
 
-/// Maximum number of attempts to adjust the counts of a mailbox that changes meanwhile; then all of its messages are
-/// counted again.
+/// Maximum number of attempts to adjust the counts of a mailbox that changes meanwhile; then all of its messages are counted again.
 const ADJUSTMENTS: usize = 4;
 
 /// A notice that counts may have changed. Reading them again is cheap, and they may turn out to be the same.

@@ -231,7 +231,8 @@ impl LiveRecording {
             let recordings = store.store().recordings();
             recordings.begin(id, take).await.map_err(MailError::from)?;
             *this.progress() = Progress { take, bytes: 0, failed: false, over: false };
-            Ok(recordings.discard(id, before).await.map_err(MailError::from)?)
+            recordings.discard(id, before).await.map_err(MailError::from)?;
+            Ok(store.store().feed().urge())
         })
         .await
     }
@@ -266,6 +267,8 @@ impl Mailstore {
     /// Discards a recording of this node: first in its record, then its chunks.
     pub(crate) async fn throw_away(&self, id: RecordingId, take: u32) -> Result<(), MailError> {
         self.commit_here(move |draft| Ok(draft.edit(schema::recording_key(id), discarded())?)).await?;
-        Ok(self.store().recordings().discard(id, take).await?)
+        self.store().recordings().discard(id, take).await?;
+        // A peer that has not heard of it files the take when this node dies.
+        Ok(self.store().feed().urge())
     }
 }

@@ -5,9 +5,10 @@
 //! that both nodes know to be within the lease. The holder first gets the other node's time, then checks its own gate,
 //! which closes a margin before the lease expires, then requests the change. A datagram sent within that margin *of the
 //! reported time* is sent within the lease, however long the request was delayed. Each answer brings a time: while it is
-//! recent, the next request needs no other. The times and the check of one request cover the states of all mailboxes in it. A node stops sending when it knows a newer epoch, or
-//! when the requester has gone. Remaining case: after an early hand-over, a datagram may still be sent until the news
-//! arrives, at most for that margin; its epoch identifies it. A list of mailboxes with subscribers is made after that.
+//! recent, the next request needs no other. The times and the check of one request cover the states of all mailboxes in
+//! it. A node stops sending when it knows a newer epoch, or when the requester has gone. Remaining case: after an early
+//! hand-over, a datagram may still be sent until the news arrives, at most for that margin; its epoch identifies it. A
+//! list of mailboxes with subscribers is made after that.
 
 use std::{collections::BTreeSet, iter, sync::Arc, time::Duration};
 
@@ -53,7 +54,7 @@ pub struct ClusterMwiSender {
     pub members: Arc<MemberClients>,
     /// Period before the end of a lease in which its gate is closed.
     pub margin: Duration,
-    /// Times of the other nodes.
+    /// Times that the other nodes have reported.
     pub times: ReportedTimes,
 }
 
