@@ -1,5 +1,4 @@
-//! Passwords of directories: tries are counted, and the confirmed password is remembered for the time in which no
-//! server answers.
+//! Passwords of directories: tries are counted, and the confirmed password is remembered for the time in which no server answers.
 
 use std::time::Duration;
 
@@ -31,10 +30,9 @@ pub enum RememberedPassword {
 pub struct PasswordTry(Key);
 
 impl Mailstore {
-    /// Counts a try of a user's password before it is checked, by the directory or against the remembered one. The try
-    /// is durable here, and sent to the peers, when this returns. Tries are counted and limited as those of a PIN (rule
-    /// S1), apart from them; [`Self::unlock`] forgets both. The inner error is the number of seconds until the next try
-    /// is allowed.
+    /// Counts a try of a user's password before it is checked, by the directory or against the remembered one. The try is durable here,
+    /// and sent to the peers, when this returns. Tries are counted and limited as those of a PIN (rule S1), apart from them;
+    /// [`Self::unlock`] forgets both. The inner error is the number of seconds until the next try is allowed.
     pub async fn begin_password_try(
         &self,
         mailbox: MailboxId,
@@ -85,9 +83,8 @@ impl Mailstore {
         Ok(())
     }
 
-    /// Checks a password against the one that the directory confirmed last, if that was within `max_age`: for the time
-    /// in which no server of the directory answers. To be called within a try that [`Self::begin_password_try`]
-    /// allowed.
+    /// Checks a password against the one that the directory confirmed last, if that was within `max_age`: for the time in which no server
+    /// of the directory answers. To be called within a try that [`Self::begin_password_try`] allowed.
     pub async fn check_remembered_password(
         &self,
         mailbox: MailboxId,
@@ -147,8 +144,7 @@ fn serves(binding: &Binding, user: &Mailbox) -> bool {
     binding.state == BindingState::Active && binding.mailbox == user.id
 }
 
-/// The subject under which tries of passwords are counted: apart from those of the PIN, so that neither locks the
-/// other.
+/// The subject under which tries of passwords are counted: apart from those of the PIN, so that neither locks the other.
 fn subject(mailbox: MailboxId) -> Subject {
     let mut hasher = blake3::Hasher::new_derive_key("twinbox remembered password v1");
     hasher.update(&mailbox.to_bytes());

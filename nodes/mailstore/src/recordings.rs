@@ -232,7 +232,8 @@ impl LiveRecording {
             recordings.begin(id, take).await.map_err(MailError::from)?;
             *this.progress() = Progress { take, bytes: 0, failed: false, over: false };
             recordings.discard(id, before).await.map_err(MailError::from)?;
-            Ok(store.store().feed().urge())
+            store.store().feed().urge();
+            Ok(())
         })
         .await
     }
@@ -269,6 +270,7 @@ impl Mailstore {
         self.commit_here(move |draft| Ok(draft.edit(schema::recording_key(id), discarded())?)).await?;
         self.store().recordings().discard(id, take).await?;
         // A peer that has not heard of it files the take when this node dies.
-        Ok(self.store().feed().urge())
+        self.store().feed().urge();
+        Ok(())
     }
 }
